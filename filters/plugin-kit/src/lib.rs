@@ -1,1 +1,16 @@
-//! kit
+//! What more than one filter needs, and nothing else.
+//!
+//! The cores of the filters are functions of (configuration, [`exchange::Exchange`], now); they and most of this crate
+//! name no host. [`host`] makes every host call and [`plugin`] receives every callback; both exist only where a proxy
+//! is on the other side (`wasm32-wasip1`).
+
+pub mod config;
+pub mod exchange;
+pub mod head;
+#[cfg(target_os = "wasi")]
+#[allow(unsafe_code)]
+pub mod host;
+#[cfg(target_os = "wasi")]
+pub mod plugin;
+pub mod reply;
+pub mod testing;

@@ -1,0 +1,326 @@
+//! The shell around a filter: receives the proxy's callbacks and keeps one state for each stream.
+//!
+//! The SDK has a dispatcher too, but it panics on what it does not expect, keeps the table of streams borrowed while a
+//! callback runs (a callback that nests is a panic), and ties every HTTP call to the stream that caused it. So this
+//! module exports callbacks of its own, under `kit_on_…`; `make filters` gives those that a filter uses the names of the
+//! ABI and drops the SDK's. Entry point, allocator and ABI types are the SDK's.
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use proxy_wasm::types::Action;
+
+use crate::config::ConfigErrors;
+use crate::exchange::{Exchange, HostError, Published};
+use crate::head::Head;
+use crate::host::{self, HostFacts};
+use crate::reply::Reply;
+
+/// What a filter does with a request.
+#[derive(Debug)]
+pub enum Flow {
+    /// It goes on.
+    Continue,
+    /// It waits until the filter names its stream in [`Filter::on_tick`] or [`Filter::on_call`]; then
+    /// [`Filter::on_request`] runs again.
+    Pause,
+    /// It is answered here.
+    Deny(Reply),
+}
+
+/// The outcome of an HTTP call.
+pub struct CallResponse {
+    /// The response headers; `None` where no response came (the cluster is down, the time is over).
+    pub head: Option<Head>,
+    /// Length of the body in bytes. Read it with [`host::call_response_body`], with a bound.
+    pub body_size: usize,
+}
+
+/// A filter as the proxy runs it: one value for each configuration and worker.
+///
+/// Methods take `&self`: a filter keeps what changes in cells and never holds a borrow over a host call.
+pub trait Filter: Sized + 'static {
+    /// Name in logs.
+    const NAME: &'static str;
+    /// What is kept for one stream.
+    type Stream: Default;
+
+    /// Makes the filter from its pluginConfig. An error refuses the configuration: Envoy keeps the last good one.
+    /// `root` is the context to make HTTP calls as, see [`host::http_call`].
+    fn configure(configuration: &[u8], root: u32) -> Result<Self, ConfigErrors>;
+
+    /// Decides about a request. Runs again for a paused stream that was woken.
+    fn on_request(&self, stream: &mut Self::Stream, exchange: &Exchange<'_>) -> Flow;
+
+    /// Sees the response headers pass, also those of a local reply.
+    fn on_response(&self, _stream: &mut Self::Stream, _exchange: &Exchange<'_>) {}
+
+    /// Sees the stream end, before the access log is written. It may have ended without a response.
+    fn on_end(&self, _stream: &mut Self::Stream, _exchange: &Exchange<'_>) {}
+
+    /// Runs on the timer that [`host::set_tick_period`] has set. Returns the streams to run again.
+    fn on_tick(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Receives the outcome of an HTTP call. Returns the streams to run again.
+    fn on_call(&self, _token: u32, _response: &CallResponse) -> Vec<u32> {
+        Vec::new()
+    }
+}
+
+/// Says which filter this module is. To be called once, from the entry point.
+pub fn start<F: Filter>() {
+    host::start_log();
+    MODULE.with(|module| {
+        let _ =
+            module.set(Box::new(Dispatcher::<F> { roots: RefCell::default(), streams: RefCell::default() }));
+    });
+}
+
+thread_local! {
+    static MODULE: OnceCell<Box<dyn Callbacks>> = const { OnceCell::new() };
+}
+
+/// The callbacks of the ABI that filters use, whatever the filter.
+trait Callbacks {
+    fn context_create(&self, context: u32, root: u32);
+    fn configure(&self, root: u32, size: usize) -> bool;
+    fn request_headers(&self, context: u32) -> Action;
+    fn response_headers(&self, context: u32);
+    fn end(&self, context: u32);
+    fn delete(&self, context: u32);
+    fn tick(&self, root: u32);
+    fn http_call_response(&self, root: u32, token: u32, headers: usize, body_size: usize);
+}
+
+struct Stream<F: Filter> {
+    filter: Rc<F>,
+    inner: RefCell<Inner<F>>,
+}
+
+struct Inner<F: Filter> {
+    state: F::Stream,
+    published: Published,
+    paused: bool,
+}
+
+struct Dispatcher<F: Filter> {
+    /// Every root context with its filter: `None` until it has a configuration.
+    roots: RefCell<HashMap<u32, Option<Rc<F>>>>,
+    streams: RefCell<HashMap<u32, Rc<Stream<F>>>>,
+}
+
+impl<F: Filter> Dispatcher<F> {
+    fn filter(&self, root: u32) -> Option<Rc<F>> {
+        self.roots.borrow().get(&root)?.clone()
+    }
+
+    fn stream(&self, context: u32) -> Option<Rc<Stream<F>>> {
+        self.streams.borrow().get(&context).cloned()
+    }
+
+    /// Runs the streams again that a filter has woken. One that is gone, or not paused, is passed over.
+    fn wake(&self, root: u32, streams: Vec<u32>) {
+        for context in streams {
+            let Some(stream) = self.stream(context) else { continue };
+            if !stream.inner.try_borrow().is_ok_and(|inner| inner.paused) {
+                continue;
+            }
+            if let Err(error) = host::set_effective_context(context) {
+                log::debug!("{}: stream {context} is gone: {error}", F::NAME);
+                continue;
+            }
+            if let Action::Continue = stream.run(context)
+                && let Err(error) = host::resume_request()
+            {
+                log::warn!("{}: stream {context} did not resume: {error}", F::NAME);
+            }
+            // The root context is the one whose callback this is.
+            let _ = host::set_effective_context(root);
+        }
+    }
+}
+
+impl<F: Filter> Stream<F> {
+    /// Calls `run` with the stream's state; `None` where a callback of the same stream is running already.
+    fn with<T>(&self, context: u32, run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T) -> Option<T> {
+        let mut inner = self.inner.try_borrow_mut().ok()?;
+        let Inner { state, published, .. } = &mut *inner;
+        let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published));
+        let answer = run(&self.filter, state, &exchange);
+        *published = exchange.into_published();
+        Some(answer)
+    }
+
+    /// Runs the request through the filter.
+    fn run(&self, context: u32) -> Action {
+        let flow = self.with(context, F::on_request);
+        let paused = matches!(flow, Some(Flow::Pause));
+        if let Ok(mut inner) = self.inner.try_borrow_mut() {
+            inner.paused = paused;
+        }
+        match flow {
+            Some(Flow::Continue) => Action::Continue,
+            Some(Flow::Deny(reply)) => {
+                deny::<F>(&reply);
+                Action::Pause
+            }
+            Some(Flow::Pause) | None => Action::Pause,
+        }
+    }
+}
+
+/// Answers in the place of the service; where even that fails, resets the stream, so that nothing gets through.
+fn deny<F: Filter>(reply: &Reply) {
+    if let Err(error) = host::send_reply(reply) {
+        log::error!("{}: no reply was sent, the stream is reset: {error}", F::NAME);
+        if let Err(error) = host::reset_stream() {
+            log::error!("{}: the stream was not reset: {error}", F::NAME);
+        }
+    }
+}
+
+impl<F: Filter> Callbacks for Dispatcher<F> {
+    fn context_create(&self, context: u32, root: u32) {
+        if root == 0 {
+            self.roots.borrow_mut().insert(context, None);
+        } else if let Some(filter) = self.filter(root) {
+            let inner = Inner { state: F::Stream::default(), published: Published::default(), paused: false };
+            let stream = Rc::new(Stream { filter, inner: RefCell::new(inner) });
+            self.streams.borrow_mut().insert(context, stream);
+        }
+    }
+
+    fn configure(&self, root: u32, size: usize) -> bool {
+        let configured = host::plugin_configuration(size)
+            .map_err(|error: HostError| error.to_string())
+            .and_then(|json| F::configure(&json, root).map_err(|errors| errors.to_string()));
+        match configured {
+            Ok(filter) => {
+                self.roots.borrow_mut().insert(root, Some(Rc::new(filter)));
+                true
+            }
+            Err(error) => {
+                log::error!("{}: configuration refused: {error}", F::NAME);
+                false
+            }
+        }
+    }
+
+    fn request_headers(&self, context: u32) -> Action {
+        let Some(stream) = self.stream(context) else {
+            // A stream without a configured filter must not pass unchecked.
+            deny::<F>(&Reply {
+                status: 503,
+                grpc_status: None,
+                headers: Vec::new(),
+                body: Vec::new(),
+                details: format!("{}_not_configured", F::NAME),
+            });
+            return Action::Pause;
+        };
+        stream.run(context)
+    }
+
+    fn response_headers(&self, context: u32) {
+        if let Some(stream) = self.stream(context) {
+            stream.with(context, F::on_response);
+        }
+    }
+
+    fn end(&self, context: u32) {
+        if let Some(stream) = self.stream(context) {
+            stream.with(context, F::on_end);
+        }
+    }
+
+    fn delete(&self, context: u32) {
+        // Out of the table first and dropped after, so that nothing runs while the table is borrowed.
+        let stream = self.streams.borrow_mut().remove(&context);
+        if stream.is_none() {
+            let root = self.roots.borrow_mut().remove(&context);
+            drop(root);
+        }
+    }
+
+    fn tick(&self, root: u32) {
+        if let Some(filter) = self.filter(root) {
+            self.wake(root, filter.on_tick());
+        }
+    }
+
+    fn http_call_response(&self, root: u32, token: u32, headers: usize, body_size: usize) {
+        let Some(filter) = self.filter(root) else { return };
+        // A call without a response arrives as one without headers.
+        let head = if headers == 0 { None } else { host::call_response_head().ok() };
+        self.wake(root, filter.on_call(token, &CallResponse { head, body_size }));
+    }
+}
+
+fn with_module<T>(run: impl FnOnce(&dyn Callbacks) -> T) -> Option<T> {
+    MODULE.with(|module| module.get().map(|module| run(module.as_ref())))
+}
+
+/// The exports. Each is renamed to `proxy_on_…` where a filter uses it, and dropped where not.
+#[allow(unsafe_code)]
+mod exports {
+    use super::{Action, with_module};
+
+    #[unsafe(export_name = "kit_on_context_create")]
+    extern "C" fn context_create(context: u32, root: u32) {
+        with_module(|module| module.context_create(context, root));
+    }
+
+    #[unsafe(export_name = "kit_on_vm_start")]
+    extern "C" fn vm_start(_root: u32, _size: usize) -> bool {
+        true
+    }
+
+    #[unsafe(export_name = "kit_on_configure")]
+    extern "C" fn configure(root: u32, size: usize) -> bool {
+        with_module(|module| module.configure(root, size)).unwrap_or(false)
+    }
+
+    #[unsafe(export_name = "kit_on_request_headers")]
+    extern "C" fn request_headers(context: u32, _count: usize, _end_of_stream: bool) -> Action {
+        with_module(|module| module.request_headers(context)).unwrap_or(Action::Pause)
+    }
+
+    #[unsafe(export_name = "kit_on_response_headers")]
+    extern "C" fn response_headers(context: u32, _count: usize, _end_of_stream: bool) -> Action {
+        with_module(|module| module.response_headers(context));
+        Action::Continue
+    }
+
+    #[unsafe(export_name = "kit_on_log")]
+    extern "C" fn log(context: u32) {
+        with_module(|module| module.end(context));
+    }
+
+    #[unsafe(export_name = "kit_on_done")]
+    extern "C" fn done(context: u32) -> bool {
+        with_module(|module| module.end(context));
+        true
+    }
+
+    #[unsafe(export_name = "kit_on_delete")]
+    extern "C" fn delete(context: u32) {
+        with_module(|module| module.delete(context));
+    }
+
+    #[unsafe(export_name = "kit_on_tick")]
+    extern "C" fn tick(root: u32) {
+        with_module(|module| module.tick(root));
+    }
+
+    #[unsafe(export_name = "kit_on_http_call_response")]
+    extern "C" fn http_call_response(root: u32, token: u32, headers: usize, body: usize, _trailers: usize) {
+        with_module(|module| module.http_call_response(root, token, headers, body));
+    }
+}
+
+/// Period of a timer that runs once the callback has returned.
+pub const AT_ONCE: Duration = Duration::from_millis(1);

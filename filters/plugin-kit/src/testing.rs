@@ -1,0 +1,78 @@
+//! A table of facts in the place of a host, for tests of the cores.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::exchange::{Facts, HostError};
+use crate::head::Head;
+
+/// Facts of one exchange, as a test states them.
+#[derive(Debug, Clone, Default)]
+pub struct TableFacts {
+    /// Request headers in order, pseudo-headers among them.
+    pub headers: Vec<(String, String)>,
+    /// Properties by their path, joined by a dot.
+    pub properties: BTreeMap<String, Vec<u8>>,
+    /// Time since the Unix epoch.
+    pub unix_time: Duration,
+    /// Where set, every call fails with it.
+    pub failure: Option<HostError>,
+}
+
+impl TableFacts {
+    /// A request with this method and path, at `unix_time` seconds.
+    pub fn request(method: &str, path: &str) -> Self {
+        Self::default()
+            .header(":method", method)
+            .header(":path", path)
+            .header(":authority", "service.example")
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with a property; `path` is joined by dots.
+    #[must_use]
+    pub fn property(mut self, path: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.properties.insert(path.to_owned(), value.into());
+        self
+    }
+
+    /// The same at this time, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn at(mut self, seconds: u64) -> Self {
+        self.unix_time = Duration::from_secs(seconds);
+        self
+    }
+
+    fn check(&self) -> Result<(), HostError> {
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+impl Facts for TableFacts {
+    fn head(&self) -> Result<Head, HostError> {
+        self.check()?;
+        Ok(Head::from_pairs(self.headers.iter().map(|(n, v)| (n, v))))
+    }
+
+    fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        let head = self.head()?;
+        let values: Vec<&[u8]> = head.all(name).collect();
+        Ok(if values.is_empty() { None } else { Some(values.join(&b","[..])) })
+    }
+
+    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+        self.check()?;
+        Ok(self.properties.get(&path.join(".")).cloned())
+    }
+
+    fn unix_time(&self) -> Result<Duration, HostError> {
+        self.check()?;
+        Ok(self.unix_time)
+    }
+}
