@@ -1,0 +1,341 @@
+use crate::config::{Delivery, HttpFilter, Paths, Wasm, listeners};
+use crate::wait::wait_within;
+use crate::{Bootstrap, ClientError, Listener, Request, TimedOut, wait_for};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs, io};
+
+/// The Envoy of Istio 1.31, used unless `ENVOY_VERSION` says otherwise.
+pub const DEFAULT_VERSION: &str = "1.39.0";
+
+/// How many lines of Envoy's log a failure shows.
+const TAIL: usize = 40;
+
+/// Envoy did not do as it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no binary at the place where it should be.
+    #[error("no Envoy at {0}: run `tools/install envoy`, or name a binary in ENVOY_BIN")]
+    NoBinary(PathBuf),
+    /// The operating system refused a file or a process.
+    #[error("files or process of Envoy: {0}")]
+    Io(#[from] io::Error),
+    /// Envoy ended by itself; its log says why.
+    #[error("Envoy ended; its log:\n{0}")]
+    Ended(String),
+    /// Envoy refused a configuration; the last good one is in force. Holds what it logged meanwhile.
+    #[error("Envoy refused the configuration; its log:\n{0}")]
+    Refused(String),
+    /// An answer of the admin port was late or made no sense.
+    #[error("admin port: {0}")]
+    Admin(String),
+    /// Something did not happen in time.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+}
+
+impl From<ClientError> for Error {
+    fn from(error: ClientError) -> Self {
+        Error::Admin(error.to_string())
+    }
+}
+
+/// The binary that [`Envoy::start`] runs: `$ENVOY_BIN`, else `.tools/envoy/$ENVOY_VERSION/envoy`.
+pub fn binary() -> Result<PathBuf, Error> {
+    let path = if let Some(path) = env::var_os("ENVOY_BIN").filter(|path| !path.is_empty()) {
+        PathBuf::from(path)
+    } else {
+        let version = env::var("ENVOY_VERSION").ok().filter(|version| !version.is_empty());
+        let version = version.as_deref().unwrap_or(DEFAULT_VERSION);
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        Path::new(root).join(".tools/envoy").join(version).join("envoy")
+    };
+    if path.is_file() { Ok(path) } else { Err(Error::NoBinary(path)) }
+}
+
+/// A running Envoy. Dropping it ends the process and removes its files; while its thread panics, the end of
+/// its log is printed first.
+#[derive(Debug)]
+pub struct Envoy {
+    process: Child,
+    watchdog: Child,
+    admin: SocketAddr,
+    folder: PathBuf,
+    version: u64,
+}
+
+impl Envoy {
+    /// Starts Envoy with that many workers and waits until it serves the listeners.
+    pub fn start(bootstrap: &Bootstrap, initial: &[Listener], workers: usize) -> Result<Self, Error> {
+        let binary = binary()?;
+        let folder = tempfile::Builder::new().prefix("envoy-").tempdir()?.keep();
+        let mut envoy = match launch(&binary, &folder, bootstrap, initial, workers) {
+            Ok((process, watchdog)) => {
+                Self { process, watchdog, admin: SocketAddr::from(([127, 0, 0, 1], 0)), folder, version: 1 }
+            }
+            Err(error) => {
+                let _ = fs::remove_dir_all(&folder);
+                return Err(error.into());
+            }
+        };
+        envoy.admin = envoy.wait("Envoy's admin port", |envoy| {
+            fs::read_to_string(envoy.folder.join("admin")).ok()?.trim().parse().ok()
+        })?;
+        envoy.wait("Envoy's readiness", |envoy| {
+            let ready = envoy.admin("GET", "/ready").is_ok_and(|state| state.trim() == "LIVE");
+            (ready && envoy.settled(1)).then_some(())
+        })?;
+        envoy.check_accepted(0, 0)?;
+        envoy.wait_for_listeners(initial)?;
+        Ok(envoy)
+    }
+
+    /// Replaces all listeners. Those with a new name get a new port; those that are gone drain.
+    pub fn set_listeners(&mut self, listeners: &[Listener]) -> Result<(), Error> {
+        let log = self.log_length();
+        let before = self.stats()?;
+        let rejected = count(&before, "listener_manager.lds.update_rejected");
+        self.version += 1;
+        for wasm in discovered(listeners) {
+            write_json(&self.folder, &wasm.discovery_file(), &wasm.discovery(self.version))?;
+        }
+        write_json(
+            &self.folder,
+            LISTENERS,
+            &crate::config::listeners(self.version, listeners, &paths(&self.folder)),
+        )?;
+        let updates = attempts(&before) + 1;
+        self.wait("the new listeners", |envoy| envoy.settled(updates).then_some(()))?;
+        self.check_accepted(rejected, log)?;
+        self.wait_for_listeners(listeners)
+    }
+
+    /// Delivers a new configuration to one plugin of [`Delivery::Discovery`].
+    /// [`Error::Refused`] means that the last good configuration stays in force.
+    pub fn reconfigure(&mut self, wasm: &Wasm) -> Result<(), Error> {
+        let log = self.log_length();
+        let outcomes = |stats: &BTreeMap<String, u64>| {
+            let of = |outcome: &str| {
+                count(stats, &format!("extension_config_discovery.http_filter.{}.{outcome}", wasm.name))
+            };
+            (of("config_reload"), of("config_fail") + of("update_rejected"))
+        };
+        let (reloaded, refused) = outcomes(&self.stats()?);
+        self.version += 1;
+        write_json(&self.folder, &wasm.discovery_file(), &wasm.discovery(self.version))?;
+        let was_refused = self.wait("the plugin's new configuration", |envoy| {
+            let (now_reloaded, now_refused) = outcomes(&envoy.stats().ok()?);
+            (now_reloaded > reloaded || now_refused > refused).then_some(now_refused > refused)
+        })?;
+        if was_refused { Err(Error::Refused(self.log_since(log))) } else { Ok(()) }
+    }
+
+    /// Where a listener accepts connections.
+    pub fn address(&self, listener: &str) -> Result<SocketAddr, Error> {
+        self.find_address(listener)?.ok_or_else(|| Error::Admin(format!("no listener {listener}")))
+    }
+
+    /// Where the admin interface listens.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The body of an admin page.
+    pub fn admin(&self, method: &str, path: &str) -> Result<String, Error> {
+        let response = Request::new(method, path).send(self.admin)?;
+        Ok(String::from_utf8_lossy(&response.body).into_owned())
+    }
+
+    /// Counters and gauges. Those of plugins are named `wasmcustom.<name>`.
+    pub fn stats(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let text = self.admin("GET", "/stats?type=All&usedonly")?;
+        Ok(text
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect())
+    }
+
+    /// The access log so far, one JSON object a request.
+    pub fn access_log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(paths(&self.folder).access_log).unwrap_or_default();
+        // The last line may still be under way.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for the access log's entry of the request that was sent from this local port.
+    pub fn access_log_entry(&self, client_port: u16) -> Result<Value, Error> {
+        let entry = || self.access_log().into_iter().rev().find(|entry| entry["client_port"] == client_port);
+        Ok(wait_for(&format!("access log entry of client port {client_port}"), entry)?)
+    }
+
+    /// Envoy's own log so far, the plugins' lines among it.
+    pub fn log(&self) -> String {
+        self.log_since(0)
+    }
+
+    /// Bytes of log so far: a mark for [`Envoy::log_since`].
+    pub fn log_length(&self) -> usize {
+        self.log().len()
+    }
+
+    /// The log from a mark on.
+    pub fn log_since(&self, mark: usize) -> String {
+        let bytes = fs::read(self.folder.join(LOG)).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(mark..).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of the log, for a failure's report.
+    pub fn log_tail(&self) -> String {
+        tail(&self.log())
+    }
+
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn find_address(&self, listener: &str) -> Result<Option<SocketAddr>, Error> {
+        let text = self.admin("GET", "/listeners?format=json")?;
+        let all: Value = serde_json::from_str(&text).map_err(|error| Error::Admin(error.to_string()))?;
+        let statuses = all["listener_statuses"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(statuses.iter().find(|status| status["name"] == listener).and_then(|status| {
+            let socket = &status["local_address"]["socket_address"];
+            let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
+            Some(SocketAddr::new(socket["address"].as_str()?.parse().ok()?, port))
+        }))
+    }
+
+    /// Has Envoy taken or refused that many deliveries of listeners?
+    fn settled(&self, updates: u64) -> bool {
+        self.stats().is_ok_and(|stats| attempts(&stats) >= updates)
+    }
+
+    fn check_accepted(&self, rejected: u64, log: usize) -> Result<(), Error> {
+        if count(&self.stats()?, "listener_manager.lds.update_rejected") > rejected {
+            return Err(Error::Refused(self.log_since(log)));
+        }
+        Ok(())
+    }
+
+    fn wait_for_listeners(&mut self, listeners: &[Listener]) -> Result<(), Error> {
+        for listener in listeners {
+            let what = format!("listener {}", listener.name);
+            self.wait(&what, |envoy| envoy.find_address(&listener.name).ok()?)?;
+        }
+        Ok(())
+    }
+
+    /// Waits, but not for a dead process.
+    fn wait<T>(&mut self, what: &str, mut poll: impl FnMut(&Self) -> Option<T>) -> Result<T, Error> {
+        let mut ended = false;
+        let waited = wait_within(Duration::from_secs(10), what, || {
+            ended = self.process.try_wait().is_ok_and(|status| status.is_some());
+            if ended { Some(None) } else { poll(self).map(Some) }
+        });
+        match waited {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => Err(Error::Ended(self.log_tail())),
+            Err(late) => {
+                eprintln!("{late}; end of Envoy's log:\n{}", self.log_tail());
+                Err(late.into())
+            }
+        }
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- end of Envoy's log ---\n{}\n---", self.log_tail());
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // Its input ends here, so it removes the folder.
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+const BOOTSTRAP: &str = "envoy.json";
+const LISTENERS: &str = "listeners.json";
+const LOG: &str = "envoy.log";
+
+/// Ends Envoy and removes its folder when this process is gone, however it went: then the input ends.
+const WATCHDOG: &str = r#"trap "" INT TERM HUP; cat >/dev/null; kill -9 "$1" 2>/dev/null; rm -rf "$2""#;
+
+fn launch(
+    binary: &Path,
+    folder: &Path,
+    bootstrap: &Bootstrap,
+    initial: &[Listener],
+    workers: usize,
+) -> io::Result<(Child, Child)> {
+    write_json(folder, BOOTSTRAP, &bootstrap.to_json(&folder.join(LISTENERS)))?;
+    for wasm in discovered(initial) {
+        write_json(folder, &wasm.discovery_file(), &wasm.discovery(1))?;
+    }
+    write_json(folder, LISTENERS, &listeners(1, initial, &paths(folder)))?;
+    let output = fs::File::create(folder.join("output"))?;
+    let mut process = Command::new(binary)
+        .arg("-c")
+        .arg(folder.join(BOOTSTRAP))
+        .arg("--admin-address-path")
+        .arg(folder.join("admin"))
+        .arg("--log-path")
+        .arg(folder.join(LOG))
+        .args(["--concurrency", &workers.to_string()])
+        .args(["--log-level", "info", "--component-log-level", "wasm:debug"])
+        .args(["--file-flush-interval-msec", "5", "--drain-time-s", "1", "--disable-hot-restart"])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()?;
+    let watchdog = Command::new("sh")
+        .args(["-c", WATCHDOG, "sh", &process.id().to_string()])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    if watchdog.is_err() {
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+    Ok((process, watchdog?))
+}
+
+fn paths(folder: &Path) -> Paths {
+    Paths { access_log: folder.join("access.log"), folder: folder.to_owned() }
+}
+
+fn discovered(listeners: &[Listener]) -> impl Iterator<Item = &Wasm> {
+    listeners.iter().flat_map(|listener| &listener.filters).filter_map(|filter| match filter {
+        HttpFilter::Wasm(wasm) if wasm.delivery == Delivery::Discovery => Some(wasm),
+        _ => None,
+    })
+}
+
+/// Envoy watches for files that are moved into place.
+fn write_json(folder: &Path, name: &str, value: &Value) -> io::Result<()> {
+    let draft = folder.join(format!("{name}.draft"));
+    fs::write(&draft, value.to_string())?;
+    fs::rename(draft, folder.join(name))
+}
+
+fn count(stats: &BTreeMap<String, u64>, name: &str) -> u64 {
+    stats.get(name).copied().unwrap_or_default()
+}
+
+fn attempts(stats: &BTreeMap<String, u64>) -> u64 {
+    count(stats, "listener_manager.lds.update_success") + count(stats, "listener_manager.lds.update_rejected")
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}

@@ -1,0 +1,237 @@
+use crate::client::pairs;
+use crate::{Headers, runtime};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// A request as a server saw it.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// The method.
+    pub method: String,
+    /// Path and query, not decoded.
+    pub path: String,
+    /// `Host` or `:authority`.
+    pub authority: String,
+    /// Headers in order, names in lower case, duplicates included.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What a server answers.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+    /// How long the server waits before it answers.
+    pub delay: Duration,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self { status: 200, headers: Headers::new(), body: Vec::new(), delay: Duration::ZERO }
+    }
+}
+
+impl Answer {
+    /// A JSON body with status 200.
+    pub fn json(value: &Value) -> Self {
+        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        Self { headers, body: value.to_string().into_bytes(), ..Self::default() }
+    }
+}
+
+/// An HTTP/1.1 and HTTP/2 server on a free port of 127.0.0.1. It ends with the value.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts it. `handler` may block: each request has a thread of its own.
+    pub fn start(handler: impl Fn(Received) -> Answer + Send + Sync + 'static) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let handler: Handler = Arc::new(handler);
+        let _inside = runtime().enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let task = runtime().spawn(async move {
+            // Connections end with the server.
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let handler = Arc::clone(&handler);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| serve(Arc::clone(&handler), request));
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    // A client that went away is no news.
+                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Handler = Arc<dyn Fn(Received) -> Answer + Send + Sync>;
+
+async fn serve(
+    handler: Handler,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<AnswerBody>, Infallible> {
+    let (head, body) = request.into_parts();
+    let authority = head.uri.authority().map(ToString::to_string).unwrap_or_default();
+    let received = Received {
+        method: head.method.to_string(),
+        path: head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string),
+        authority: match head.headers.get("host") {
+            Some(host) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
+            None => authority,
+        },
+        headers: pairs(&head.headers),
+        body: body.collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default(),
+    };
+    let grpc = crate::values(&received.headers, "content-type")
+        .iter()
+        .any(|kind| kind.starts_with("application/grpc"));
+    let answer = match tokio::task::spawn_blocking(move || handler(received)).await {
+        Ok(answer) => answer,
+        Err(_) => Answer { status: 500, ..Answer::default() },
+    };
+    tokio::time::sleep(answer.delay).await;
+    let mut response = hyper::Response::builder().status(answer.status);
+    for (name, value) in &answer.headers {
+        response = response.header(name, value);
+    }
+    let mut trailers = hyper::HeaderMap::new();
+    if grpc {
+        response = response.header("content-type", "application/grpc");
+        trailers.insert("grpc-status", hyper::header::HeaderValue::from_static("0"));
+    }
+    let body = Full::new(Bytes::from(answer.body)).with_trailers(ready(grpc.then_some(Ok(trailers))));
+    Ok(response.body(body).unwrap_or_else(|_| {
+        let mut broken = hyper::Response::new(Full::new(Bytes::new()).with_trailers(ready(None)));
+        *broken.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
+        broken
+    }))
+}
+
+type Trailers = Option<Result<hyper::HeaderMap, Infallible>>;
+type AnswerBody = http_body_util::combinators::WithTrailers<Full<Bytes>, std::future::Ready<Trailers>>;
+
+fn ready(trailers: Trailers) -> std::future::Ready<Trailers> {
+    std::future::ready(trailers)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The service behind the sidecar: records what reaches it and answers as told.
+#[derive(Debug)]
+pub struct Upstream {
+    state: Arc<Mutex<UpstreamState>>,
+    server: Server,
+}
+
+#[derive(Debug, Default)]
+struct UpstreamState {
+    answer: Answer,
+    received: Vec<Received>,
+}
+
+impl Upstream {
+    /// Starts it; it answers 200 with no body.
+    pub fn start() -> io::Result<Self> {
+        let state = Arc::<Mutex<UpstreamState>>::default();
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request| {
+            let mut state = lock(&shared);
+            state.received.push(request);
+            state.answer.clone()
+        })?;
+        Ok(Self { state, server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Changes what it answers from now on.
+    pub fn answer(&self, answer: Answer) {
+        lock(&self.state).answer = answer;
+    }
+
+    /// Takes what reached it since the last call.
+    pub fn take_received(&self) -> Vec<Received> {
+        std::mem::take(&mut lock(&self.state).received)
+    }
+}
+
+/// An issuer's key server: serves one JWK set on every path.
+#[derive(Debug)]
+pub struct JwksServer {
+    state: Arc<Mutex<JwksState>>,
+    server: Server,
+}
+
+#[derive(Debug, Default)]
+struct JwksState {
+    answer: Answer,
+    fetches: u64,
+}
+
+impl JwksServer {
+    /// Starts it with a JWK set.
+    pub fn start(keys: &Value) -> io::Result<Self> {
+        let state = Arc::new(Mutex::new(JwksState { answer: Answer::json(keys), fetches: 0 }));
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |_| {
+            let mut state = lock(&shared);
+            state.fetches += 1;
+            state.answer.clone()
+        })?;
+        Ok(Self { state, server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Serves another answer from now on: other keys ([`Answer::json`]), a failure, a delay.
+    pub fn answer(&self, answer: Answer) {
+        lock(&self.state).answer = answer;
+    }
+
+    /// How often it was asked.
+    pub fn fetches(&self) -> u64 {
+        lock(&self.state).fetches
+    }
+}
