@@ -1,0 +1,29 @@
+//! The least that the Proxy-Wasm SDK can be: a filter that does nothing, built the way the SDK's examples are. The floor
+//! that the benchmark compares with.
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+
+struct Empty;
+
+impl Context for Empty {}
+impl HttpContext for Empty {}
+impl RootContext for Empty {
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Empty))
+    }
+}
+
+// The macro exports the entry point, which needs the attribute `no_mangle`.
+#[allow(unsafe_code)]
+mod entry {
+    use super::Empty;
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_root_context(|_| Box::new(Empty));
+    }}
+}
