@@ -121,6 +121,7 @@ impl<'a> IntoIterator for &'a Head {
 }
 
 /// The entries of a [`Head`], in order.
+#[derive(Clone)]
 pub struct Entries<'a> {
     head: &'a Head,
     entry: usize,

@@ -10,6 +10,8 @@ pub mod head;
 #[cfg(target_os = "wasi")]
 #[allow(unsafe_code)]
 pub mod host;
+pub mod matcher;
+pub mod path;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
 pub mod reply;

@@ -1,0 +1,329 @@
+//! Which requests a rule or a limit is about: one matcher for all filters.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::config::{ErrorList, Path};
+use crate::head::Head;
+use crate::path::{PathCase, PathPattern};
+
+/// The condition as a user writes it. Every part that is given must hold; within a list one entry is enough.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RawRequestMatch {
+    /// Host names, without port: `api.example`, or `*.example` for all below `example`.
+    pub hosts: Vec<String>,
+    /// Methods, in capitals.
+    pub methods: Vec<String>,
+    /// All methods but these.
+    pub methods_except: Vec<String>,
+    /// Patterns of paths, see [`PathPattern`].
+    pub paths: Vec<String>,
+    /// Tests of header values by header name.
+    pub headers: BTreeMap<String, RawValueTest>,
+}
+
+/// A test of the values that a header or a claim has.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RawValueTest {
+    /// One of the values is one of these.
+    pub any_of: Vec<String>,
+    /// Each of these is one of the values.
+    pub all_of: Vec<String>,
+    /// None of the values is one of these. Holds where there is no value.
+    pub none_of: Vec<String>,
+    /// There is a value, or there is none.
+    pub present: Option<bool>,
+}
+
+/// A test of the values that a header or a claim has; all parts that are given must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueTest {
+    any_of: Vec<Vec<u8>>,
+    all_of: Vec<Vec<u8>>,
+    none_of: Vec<Vec<u8>>,
+    present: Option<bool>,
+}
+
+impl ValueTest {
+    /// Reads a test, or notes under `path` what is wrong with it.
+    pub fn compile(raw: &RawValueTest, path: &Path, errors: &mut ErrorList) -> Option<Self> {
+        if raw.any_of.is_empty() && raw.all_of.is_empty() && raw.none_of.is_empty() && raw.present.is_none() {
+            errors.add(path, "tests nothing; expected `anyOf`, `allOf`, `noneOf` or `present`");
+            return None;
+        }
+        let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect();
+        Some(Self {
+            any_of: bytes(&raw.any_of),
+            all_of: bytes(&raw.all_of),
+            none_of: bytes(&raw.none_of),
+            present: raw.present,
+        })
+    }
+
+    /// Whether the test holds for these values.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn holds<'a>(&self, values: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+        let has = |wanted: &Vec<u8>| values.clone().any(|value| value == wanted);
+        (self.any_of.is_empty() || self.any_of.iter().any(has))
+            && self.all_of.iter().all(has)
+            && !self.none_of.iter().any(has)
+            && self.present.is_none_or(|present| present == values.clone().next().is_some())
+    }
+}
+
+/// What a matcher looks at, found in one walk over the head.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// `:authority`, with a port when the client sent one.
+    pub authority: &'a [u8],
+    /// `:method`.
+    pub method: &'a [u8],
+    /// `:path`, with the query.
+    pub target: &'a [u8],
+    head: &'a Head,
+}
+
+impl<'a> Request<'a> {
+    /// Finds the pseudo-headers.
+    pub fn of(head: &'a Head) -> Self {
+        let mut request =
+            Self { authority: b"".as_slice(), method: b"".as_slice(), target: b"".as_slice(), head };
+        for (name, value) in head {
+            match name {
+                b":authority" => request.authority = value,
+                b":method" => request.method = value,
+                b":path" => request.target = value,
+                _ => {}
+            }
+        }
+        request
+    }
+
+    /// The host name without port and without a trailing dot. IPv6 literals keep their brackets.
+    pub fn host(&self) -> &'a [u8] {
+        let end_of_address = self.authority.iter().rposition(|byte| *byte == b']').unwrap_or(0);
+        let colon = self.authority.iter().rposition(|byte| *byte == b':').filter(|at| *at > end_of_address);
+        let host = colon.and_then(|at| self.authority.get(..at)).unwrap_or(self.authority);
+        host.strip_suffix(b".").unwrap_or(host)
+    }
+}
+
+/// A condition on requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestMatch {
+    hosts: Vec<HostPattern>,
+    methods: Vec<Vec<u8>>,
+    methods_except: Vec<Vec<u8>>,
+    paths: Vec<PathPattern>,
+    headers: Vec<(String, ValueTest)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HostPattern {
+    Exact(Vec<u8>),
+    /// Starts with the dot.
+    Below(Vec<u8>),
+}
+
+impl HostPattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        let name = text.strip_prefix('*').unwrap_or(text);
+        let below = name.len() < text.len();
+        let odd = |c: char| {
+            !(c.is_ascii_alphanumeric() || "-_.[]".contains(c) || (c == ':' && name.ends_with(']')))
+        };
+        if name.is_empty() || name.contains(odd) || (below && !name.starts_with('.')) {
+            return Err(format!("`{text}` is no host; expected `api.example` or `*.example`, without port"));
+        }
+        let name = name.to_ascii_lowercase().into_bytes();
+        Ok(if below { Self::Below(name) } else { Self::Exact(name) })
+    }
+
+    fn matches(&self, host: &[u8]) -> bool {
+        match self {
+            Self::Exact(name) => name.eq_ignore_ascii_case(host),
+            Self::Below(suffix) => {
+                let start = host.len().checked_sub(suffix.len());
+                start.is_some_and(|start| {
+                    start > 0 && host.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+                })
+            }
+        }
+    }
+}
+
+impl RequestMatch {
+    /// Reads a condition, or notes under `path` what is wrong with it.
+    pub fn compile(
+        raw: &RawRequestMatch,
+        case: PathCase,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) -> Option<Self> {
+        fn list<T>(
+            texts: &[String],
+            path: &Path,
+            errors: &mut ErrorList,
+            parse: impl Fn(&str) -> Result<T, String>,
+        ) -> Vec<T> {
+            let parsed = |(n, text): (usize, &String)| errors.check(&path.index(n), parse(text));
+            texts.iter().enumerate().filter_map(parsed).collect()
+        }
+        let method = |text: &str| {
+            let wrong =
+                text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+            if wrong {
+                Err(format!("`{text}` is no method; expected one in capitals, such as `GET`"))
+            } else {
+                Ok(text.as_bytes().to_vec())
+            }
+        };
+        let hosts = list(&raw.hosts, &path.field("hosts"), errors, HostPattern::parse);
+        let methods = list(&raw.methods, &path.field("methods"), errors, method);
+        let methods_except = list(&raw.methods_except, &path.field("methodsExcept"), errors, method);
+        if !methods.is_empty() && !methods_except.is_empty() {
+            errors.add(path, "has `methods` and `methodsExcept`; expected one of them");
+        }
+        let paths = list(&raw.paths, &path.field("paths"), errors, |text| PathPattern::parse(text, case));
+        let mut headers = Vec::new();
+        for (name, test) in &raw.headers {
+            let path = path.field("headers").field(name);
+            if let Err(message) = header_name(name) {
+                errors.add(&path, message);
+            }
+            if let Some(test) = ValueTest::compile(test, &path, errors) {
+                headers.push((name.clone(), test));
+            }
+        }
+        Some(Self { hosts, methods, methods_except, paths, headers })
+    }
+
+    /// Whether the condition holds for `request` when its path is read as `reading` (see [`crate::path::Readings`]).
+    pub fn matches(&self, request: &Request<'_>, reading: &[u8]) -> bool {
+        (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(reading)))
+            && (self.methods.is_empty() || self.methods.iter().any(|method| method == request.method))
+            && !self.methods_except.iter().any(|method| method == request.method)
+            && (self.hosts.is_empty() || {
+                let host = request.host();
+                self.hosts.iter().any(|pattern| pattern.matches(host))
+            })
+            && self.headers.iter().all(|(name, test)| {
+                let entries = request.head.iter().filter(|(found, _)| *found == name.as_bytes());
+                test.holds(entries.map(|(_, value)| value))
+            })
+    }
+
+    /// Whether it holds for every request, so that none needs to be looked at.
+    pub fn is_always(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it looks at the path.
+    pub fn reads_path(&self) -> bool {
+        !self.paths.is_empty()
+    }
+}
+
+/// Checks the name of a header, as a configuration gives it: lower case, since Envoy keeps names so.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn header_name(name: &str) -> Result<(), String> {
+    let good =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !name.is_empty() && name.bytes().all(good) {
+        return Ok(());
+    }
+    Err(format!("`{name}` is no header name; expected lower-case letters, digits and `-`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(json: &str) -> Result<RequestMatch, String> {
+        let raw = crate::config::read::<RawRequestMatch>(json.as_bytes()).map_err(|e| e.to_string())?;
+        let mut errors = ErrorList::default();
+        let compiled =
+            RequestMatch::compile(&raw, PathCase::Sensitive, &Path::root().field("match"), &mut errors);
+        errors.finish(compiled).map_err(|errors| errors.to_string())
+    }
+
+    fn matches(json: &str, headers: &[(&str, &str)]) -> bool {
+        let head = Head::from_pairs(headers.iter().copied());
+        let request = Request::of(&head);
+        compile(json).unwrap().matches(&request, request.target)
+    }
+
+    const REQUEST: [(&str, &str); 6] = [
+        (":authority", "API.example.:8080"),
+        (":path", "/a/b"),
+        (":method", "GET"),
+        (":scheme", "http"),
+        ("x-env", "test"),
+        ("x-env", "blue"),
+    ];
+
+    #[test]
+    fn nothing_said_matches_everything() {
+        assert!(compile("{}").unwrap().is_always());
+        assert!(matches("{}", &REQUEST));
+        assert!(!compile(r#"{"methods":["GET"]}"#).unwrap().is_always());
+    }
+
+    #[test]
+    fn every_part_must_hold() {
+        assert!(matches(r#"{"paths":["/x","/a/*"],"methods":["GET"],"hosts":["api.example"]}"#, &REQUEST));
+        assert!(!matches(r#"{"paths":["/a/*"],"methods":["POST"]}"#, &REQUEST));
+        assert!(!matches(r#"{"paths":["/b"],"methods":["GET"]}"#, &REQUEST));
+        assert!(!matches(r#"{"paths":["/a/b"],"hosts":["other.example"]}"#, &REQUEST));
+    }
+
+    #[test]
+    fn methods_except() {
+        assert!(!matches(r#"{"methodsExcept":["GET","HEAD"]}"#, &REQUEST));
+        assert!(matches(r#"{"methodsExcept":["POST"]}"#, &REQUEST));
+    }
+
+    #[test]
+    fn hosts_ignore_case_port_and_trailing_dot() {
+        assert!(matches(r#"{"hosts":["api.example"]}"#, &REQUEST));
+        assert!(matches(r#"{"hosts":["*.example"]}"#, &REQUEST));
+        assert!(!matches(r#"{"hosts":["*.api.example"]}"#, &REQUEST));
+        assert!(!matches(r#"{"hosts":["*.example"]}"#, &[(":authority", ".example")]));
+        assert!(!matches(r#"{"hosts":["*.example"]}"#, &[(":authority", "badexample")]));
+        assert!(matches(r#"{"hosts":["[::1]"]}"#, &[(":authority", "[::1]:80")]));
+        assert!(matches(r#"{"hosts":["[::1]"]}"#, &[(":authority", "[::1]")]));
+    }
+
+    #[test]
+    fn a_header_test_sees_every_value() {
+        assert!(matches(r#"{"headers":{"x-env":{"anyOf":["blue","red"]}}}"#, &REQUEST));
+        assert!(matches(r#"{"headers":{"x-env":{"allOf":["blue","test"]}}}"#, &REQUEST));
+        assert!(!matches(r#"{"headers":{"x-env":{"allOf":["blue","red"]}}}"#, &REQUEST));
+        assert!(!matches(r#"{"headers":{"x-env":{"noneOf":["blue"]}}}"#, &REQUEST));
+        assert!(matches(r#"{"headers":{"x-other":{"noneOf":["blue"]}}}"#, &REQUEST));
+        assert!(matches(r#"{"headers":{"x-other":{"present":false},"x-env":{"present":true}}}"#, &REQUEST));
+        assert!(!matches(r#"{"headers":{"x-env":{"present":false}}}"#, &REQUEST));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_path() {
+        for (json, path) in [
+            (r#"{"paths":["/a","b"]}"#, "match.paths[1]: "),
+            (r#"{"methods":["get"]}"#, "match.methods[0]: "),
+            (r#"{"hosts":["a.example:80"]}"#, "match.hosts[0]: "),
+            (r#"{"hosts":["*a.example"]}"#, "match.hosts[0]: "),
+            (r#"{"methods":["GET"],"methodsExcept":["PUT"]}"#, "match: "),
+            (r#"{"headers":{"X-Env":{"present":true}}}"#, "match.headers.X-Env: "),
+            (r#"{"headers":{"x-env":{}}}"#, "match.headers.x-env: "),
+            (r#"{"path":["/a"]}"#, "path: unknown field `path`"),
+        ] {
+            let error = compile(json).unwrap_err();
+            assert!(error.starts_with(path), "{json}: {error}");
+        }
+    }
+}

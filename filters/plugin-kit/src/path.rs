@@ -1,0 +1,567 @@
+//! The path of a request, read the way that services read it, and the patterns of rules.
+//!
+//! A path such as `/public/..;/admin` or `/%61dmin` names one resource to one server and another to the next. A rule
+//! that looks at one reading only is a hole, so [`Readings::of`] says when there is more than one.
+
+use std::borrow::Cow;
+
+/// Whether `/Admin` and `/admin` are one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathCase {
+    /// They are two, as RFC 3986 says.
+    #[default]
+    Sensitive,
+    /// They are one: for services that ignore the case of ASCII letters.
+    Insensitive,
+}
+
+/// How the path of a request can be read. Readings have no query, no percent-encoding and no trailing slash (`/x/` is
+/// `/x`).
+#[derive(Debug, PartialEq, Eq)]
+pub enum Readings<'a> {
+    /// Every server reads it so.
+    One(Cow<'a, [u8]>),
+    /// Servers differ: it has `//`, a `.` or `..` segment, `;`, `\`, a percent-encoded character that needs none, or an
+    /// encoded delimiter. At least one reading, none twice.
+    Several(Vec<Vec<u8>>),
+    /// It is no path: wrong percent-encoding, invalid UTF-8, a control character or a fragment, no `/` at its start, or
+    /// too long to be read in every way.
+    None,
+}
+
+/// No path longer than this is read in several ways, which costs more than reading it once.
+const LONGEST_AMBIGUOUS: usize = 2048;
+
+impl<'a> Readings<'a> {
+    /// Reads the request target `:path`.
+    pub fn of(target: &'a [u8], case: PathCase) -> Self {
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        if path == b"*" {
+            // `OPTIONS *` asks about the server as a whole.
+            return Self::One(Cow::Borrowed(path));
+        }
+        if path.first() != Some(&b'/') {
+            return Self::None;
+        }
+        match Form::of(path) {
+            Form::Plain => Self::One(case.fold(Cow::Borrowed(without_trailing_slash(path)))),
+            Form::Encoded => {
+                let decoded = percent_decoded(path);
+                Self::One(case.fold(Cow::Owned(without_trailing_slash(&decoded).to_vec())))
+            }
+            Form::Ambiguous if path.len() <= LONGEST_AMBIGUOUS => Self::Several(every_reading(path, case)),
+            Form::Ambiguous | Form::Invalid => Self::None,
+        }
+    }
+}
+
+impl PathCase {
+    fn fold(self, path: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+        match self {
+            Self::Insensitive if path.iter().any(u8::is_ascii_uppercase) => {
+                Cow::Owned(path.to_ascii_lowercase())
+            }
+            _ => path,
+        }
+    }
+}
+
+/// What a look at every byte of a path tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    /// As it stands.
+    Plain,
+    /// After percent-decoding, which changes no delimiter.
+    Encoded,
+    Ambiguous,
+    Invalid,
+}
+
+impl Form {
+    fn of(path: &[u8]) -> Self {
+        let mut form = Self::Plain;
+        let mut rest = path;
+        while let Some((byte, after)) = rest.split_first() {
+            rest = after;
+            form = form.max(match byte {
+                b'%' => match encoded_byte(after) {
+                    Some(decoded) => {
+                        rest = after.get(2..).unwrap_or_default();
+                        Self::of_encoded(decoded, rest)
+                    }
+                    None => Self::Invalid,
+                },
+                b'/' if is_odd_segment(after) => Self::Ambiguous,
+                b';' | b'\\' => Self::Ambiguous,
+                b'#' | 0..=0x20 | 0x7f..=0xff => Self::Invalid,
+                _ => Self::Plain,
+            });
+        }
+        if form != Self::Plain && std::str::from_utf8(&percent_decoded(path)).is_err() {
+            // Overlong forms of `/` and `.` are among these.
+            return Self::Invalid;
+        }
+        form
+    }
+
+    fn of_encoded(decoded: u8, after: &[u8]) -> Self {
+        match decoded {
+            0..=0x1f | 0x7f => Self::Invalid,
+            // Delimiters, and what needs no encoding.
+            b'/' | b'\\' | b';' | b'?' | b'#' | b'-' | b'.' | b'_' | b'~' => Self::Ambiguous,
+            b'%' if encoded_byte(after).is_some() => Self::Ambiguous,
+            byte if byte.is_ascii_alphanumeric() => Self::Ambiguous,
+            _ => Self::Encoded,
+        }
+    }
+}
+
+/// Whether a segment that starts here is one that servers merge (empty, though not the last) or resolve (`.`, `..`).
+fn is_odd_segment(from: &[u8]) -> bool {
+    let end = from.iter().position(|byte| *byte == b'/');
+    match from.get(..end.unwrap_or(from.len())) {
+        Some(b"") => end.is_some(),
+        Some(segment) => segment == b"." || segment == b"..",
+        None => false,
+    }
+}
+
+fn encoded_byte(after_percent: &[u8]) -> Option<u8> {
+    let digit = |at: usize| after_percent.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    u8::try_from(digit(0)?.checked_mul(16)?.checked_add(digit(1)?)?).ok()
+}
+
+fn percent_decoded(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        let encoded = if *byte == b'%' { encoded_byte(after) } else { None };
+        decoded.push(encoded.unwrap_or(*byte));
+        if encoded.is_some() {
+            rest = after.get(2..).unwrap_or_default();
+        }
+    }
+    decoded
+}
+
+type Step = fn(&[u8]) -> Vec<u8>;
+
+/// What some servers do to a path before they route it, in the order in which they do it.
+const STEPS: [Step; 7] = [
+    without_parameters,
+    percent_decoded,
+    percent_decoded,
+    with_slashes_forward,
+    without_parameters,
+    with_slashes_merged,
+    with_dots_resolved,
+];
+
+/// The path after each combination of [`STEPS`].
+fn every_reading(path: &[u8], case: PathCase) -> Vec<Vec<u8>> {
+    let mut readings = vec![path.to_vec()];
+    for step in STEPS {
+        for n in 0..readings.len() {
+            let Some(changed) = readings.get(n).map(|reading| step(reading)) else { continue };
+            if !readings.contains(&changed) {
+                readings.push(changed);
+            }
+        }
+    }
+    let mut distinct: Vec<Vec<u8>> = Vec::with_capacity(readings.len());
+    for reading in readings {
+        let reading = case.fold(Cow::Borrowed(without_trailing_slash(&reading))).into_owned();
+        if !distinct.contains(&reading) {
+            distinct.push(reading);
+        }
+    }
+    distinct
+}
+
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let segments = path.split(|byte| *byte == b'/');
+    let names = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
+    names.collect::<Vec<_>>().join(&b'/')
+}
+
+fn with_slashes_forward(path: &[u8]) -> Vec<u8> {
+    path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect()
+}
+
+fn with_slashes_merged(path: &[u8]) -> Vec<u8> {
+    let mut merged = path.to_vec();
+    merged.dedup_by(|a, b| *a == b'/' && *b == b'/');
+    merged
+}
+
+fn with_dots_resolved(path: &[u8]) -> Vec<u8> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for segment in path.split(|byte| *byte == b'/').skip(1) {
+        match segment {
+            b"." => {}
+            b".." => {
+                kept.pop();
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let mut resolved = vec![b'/'];
+    resolved.extend_from_slice(&kept.join(&b'/'));
+    resolved
+}
+
+fn without_trailing_slash(path: &[u8]) -> &[u8] {
+    match path {
+        [b'/'] => path,
+        [start @ .., b'/'] => start,
+        _ => path,
+    }
+}
+
+/// A pattern of paths, as a rule names them:
+/// - `/healthz`: this path;
+/// - `/admin/*`: `/admin` and everything below it; `/*`: every path;
+/// - `/users/{*}/orders`: `{*}` is one segment, not empty;
+/// - `/docs/{**}/index`: `{**}` is any number of segments, also none.
+///
+/// A trailing slash makes no difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern(Kind);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Exact(Vec<u8>),
+    /// This path, without a trailing slash, and all below it.
+    Under(Vec<u8>),
+    Template {
+        start: Vec<Segment>,
+        end: Option<Vec<Segment>>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(Vec<u8>),
+    Any,
+}
+
+impl Segment {
+    fn matches(&self, segment: &[u8]) -> bool {
+        match self {
+            Self::Literal(literal) => literal == segment,
+            Self::Any => !segment.is_empty(),
+        }
+    }
+}
+
+impl PathPattern {
+    /// Reads a pattern. Percent-encoding has no place in it: paths are compared decoded.
+    ///
+    /// # Errors
+    /// Says what is wrong and how to write what was probably meant.
+    pub fn parse(text: &str, case: PathCase) -> Result<Self, String> {
+        let folded = if case == PathCase::Insensitive { text.to_ascii_lowercase() } else { text.to_owned() };
+        let Some(body) = folded.strip_prefix('/') else {
+            return Err(format!("`{text}` must start with `/`; `/*` is every path"));
+        };
+        if let Some(odd) = body.chars().find(|c| "%?#;\\".contains(*c) || c.is_control()) {
+            return Err(format!(
+                "`{text}` has `{}`, which no decoded path without query has",
+                odd.escape_default()
+            ));
+        }
+        let body = body.strip_suffix('/').unwrap_or(body);
+        let (body, everything_below) = match body.strip_suffix('*') {
+            Some("") => ("", true),
+            Some(start) if start.ends_with('/') => (start.strip_suffix('/').unwrap_or(start), true),
+            _ => (body, false),
+        };
+        if body.is_empty() {
+            return Ok(Self(if everything_below {
+                Kind::Under(Vec::new())
+            } else {
+                Kind::Exact(b"/".to_vec())
+            }));
+        }
+        let segments: Vec<&str> = body.split('/').collect();
+        for segment in &segments {
+            let operator = matches!(*segment, "{*}" | "{**}");
+            if matches!(*segment, "" | "." | "..") {
+                return Err(format!(
+                    "`{text}` has an empty, `.` or `..` segment; no path with one reading has it"
+                ));
+            }
+            if !operator && segment.contains(['*', '{', '}']) {
+                return Err(format!(
+                    "`{segment}` in `{text}` is no segment: `*` stands last, after a `/`; elsewhere `{{*}}` is one segment and `{{**}}` any number"
+                ));
+            }
+        }
+        let many = segments.iter().filter(|segment| **segment == "{**}").count();
+        if many > 1 || (many == 1 && everything_below) {
+            return Err(format!("`{text}` has more than one `{{**}}` or `*`"));
+        }
+        if segments.iter().all(|segment| !segment.starts_with('{')) {
+            let path = format!("/{body}").into_bytes();
+            return Ok(Self(if everything_below { Kind::Under(path) } else { Kind::Exact(path) }));
+        }
+        let parsed = |part: &[&str]| -> Vec<Segment> {
+            part.iter()
+                .map(|segment| match *segment {
+                    "{*}" => Segment::Any,
+                    literal => Segment::Literal(literal.as_bytes().to_vec()),
+                })
+                .collect()
+        };
+        let mut parts = segments.split(|segment| *segment == "{**}");
+        let start = parsed(parts.next().unwrap_or_default());
+        let end = parts.next().map(parsed).or(if everything_below { Some(Vec::new()) } else { None });
+        Ok(Self(Kind::Template { start, end }))
+    }
+
+    /// Whether one reading of a request's path is among those that the pattern means.
+    pub fn matches(&self, reading: &[u8]) -> bool {
+        match &self.0 {
+            Kind::Exact(path) => path == reading,
+            Kind::Under(path) => match reading.strip_prefix(path.as_slice()) {
+                Some(below) => below.is_empty() || below.starts_with(b"/"),
+                None => false,
+            },
+            Kind::Template { start, end } => {
+                let Some(below) = reading.strip_prefix(b"/") else { return false };
+                let segments: Vec<&[u8]> =
+                    if below.is_empty() { Vec::new() } else { below.split(|byte| *byte == b'/').collect() };
+                let all = |pattern: &[Segment], found: &[&[u8]]| {
+                    pattern.len() == found.len() && pattern.iter().zip(found).all(|(p, f)| p.matches(f))
+                };
+                let Some(end) = end else { return all(start, &segments) };
+                let Some(end_at) = segments.len().checked_sub(end.len()) else { return false };
+                start.len() <= end_at
+                    && segments.get(..start.len()).is_some_and(|found| all(start, found))
+                    && segments.get(end_at..).is_some_and(|found| all(end, found))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(target: &str) -> String {
+        match Readings::of(target.as_bytes(), PathCase::Sensitive) {
+            Readings::One(path) => String::from_utf8(path.into_owned()).unwrap(),
+            other => panic!("{target}: {other:?}"),
+        }
+    }
+
+    fn several(target: &str) -> Vec<String> {
+        match Readings::of(target.as_bytes(), PathCase::Sensitive) {
+            Readings::Several(paths) => {
+                paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()
+            }
+            other => panic!("{target}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_ordinary_path_has_one_reading_without_query_and_trailing_slash() {
+        assert_eq!(one("/"), "/");
+        assert_eq!(one("/a/b.c"), "/a/b.c");
+        assert_eq!(one("/a/b/?x=/../%zz"), "/a/b");
+        assert_eq!(one("/a/..b/.c"), "/a/..b/.c");
+        assert_eq!(one("*"), "*");
+    }
+
+    #[test]
+    fn harmless_percent_encoding_is_decoded() {
+        assert_eq!(one("/caf%C3%A9/a%20b"), "/café/a b");
+        assert_eq!(one("/u%40x.example"), "/u@x.example");
+        assert_eq!(one("/100%25"), "/100%");
+    }
+
+    #[test]
+    fn every_trick_shows_the_path_that_it_hides() {
+        for target in [
+            "/x/../admin",
+            "/x/..;/admin",
+            "/x/..;a=b/admin",
+            "//admin",
+            "/./admin",
+            "/admin/.",
+            "/%61dmin",
+            "/%2561dmin",
+            "/x%2f..%2fadmin",
+            "/x%252f..%252fadmin",
+            "/x/%2e%2e/admin",
+            "/x/%2e./admin",
+            "/x\\..\\admin",
+            "/x%5c..%5cadmin",
+            "/admin;jsessionid=1",
+            "/admin;x%2fy",
+            "/admin%3bx",
+            "/x/y/../..//admin",
+        ] {
+            assert!(several(target).contains(&"/admin".to_owned()), "{target}: {:?}", several(target));
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_is_not_read() {
+        for target in [
+            "",
+            "admin",
+            "?",
+            "http://x/admin",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/%00",
+            "/%0d",
+            "/%c0%af",
+            "/%ff",
+            "/a#b",
+            "/\u{1}",
+            "/é",
+            "/a b",
+            "/x;/%c0%afadmin",
+        ] {
+            assert_eq!(Readings::of(target.as_bytes(), PathCase::Sensitive), Readings::None, "{target}");
+        }
+        let long = format!("//{}", "a".repeat(LONGEST_AMBIGUOUS));
+        assert_eq!(Readings::of(long.as_bytes(), PathCase::Sensitive), Readings::None);
+    }
+
+    #[test]
+    fn case_is_folded_on_demand() {
+        let insensitive = Readings::of(b"/ADMIN/x", PathCase::Insensitive);
+        assert_eq!(insensitive, Readings::One(Cow::Borrowed(b"/admin/x")));
+        assert_eq!(one("/ADMIN/x"), "/ADMIN/x");
+        let Readings::Several(paths) = Readings::of(b"//ADMIN", PathCase::Insensitive) else { panic!() };
+        assert!(paths.contains(&b"/admin".to_vec()));
+    }
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        PathPattern::parse(pattern, PathCase::Sensitive).unwrap().matches(one(path).as_bytes())
+    }
+
+    #[test]
+    fn an_exact_pattern_is_one_path() {
+        assert!(matches("/healthz", "/healthz"));
+        assert!(matches("/healthz", "/healthz/"));
+        assert!(matches("/healthz/", "/healthz"));
+        assert!(matches("/", "/"));
+        assert!(!matches("/healthz", "/healthz/x"));
+        assert!(!matches("/healthz", "/health"));
+        assert!(!matches("/healthz", "/Healthz"));
+        assert!(!matches("/", "/x"));
+    }
+
+    #[test]
+    fn a_star_covers_the_path_itself_and_all_below_but_no_neighbour() {
+        for path in ["/admin", "/admin/", "/admin/x", "/admin/x/y"] {
+            assert!(matches("/admin/*", path), "{path}");
+        }
+        assert!(!matches("/admin/*", "/administrator"));
+        assert!(!matches("/admin/*", "/"));
+        for path in ["/", "/x", "/x/y"] {
+            assert!(matches("/*", path), "{path}");
+        }
+    }
+
+    #[test]
+    fn templates() {
+        assert!(matches("/users/{*}/orders", "/users/7/orders"));
+        assert!(!matches("/users/{*}/orders", "/users/orders"));
+        assert!(!matches("/users/{*}/orders", "/users/7/8/orders"));
+        assert!(matches("/users/{*}", "/users/7"));
+        assert!(!matches("/users/{*}", "/users"));
+        assert!(matches("/users/{*}/*", "/users/7/a/b"));
+        assert!(matches("/users/{*}/*", "/users/7"));
+        assert!(matches("/docs/{**}/index", "/docs/index"));
+        assert!(matches("/docs/{**}/index", "/docs/a/b/index"));
+        assert!(!matches("/docs/{**}/index", "/docs"));
+        assert!(matches("/{**}", "/"));
+        assert!(matches("/a/{**}", "/a"));
+        assert!(!matches("/a/{**}", "/b"));
+    }
+
+    #[test]
+    fn a_pattern_that_no_reading_matches_is_refused() {
+        for wrong in [
+            "",
+            "admin",
+            "*",
+            "/a//b",
+            "/a/../b",
+            "/./a",
+            "/a*",
+            "/*/b",
+            "/a{*}",
+            "/{x}",
+            "/a%20b",
+            "/a?b",
+            "/a;b",
+            "/{**}/a/{**}",
+            "/{**}/*",
+        ] {
+            assert!(PathPattern::parse(wrong, PathCase::Sensitive).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_can_ignore_case() {
+        let pattern = PathPattern::parse("/Admin/*", PathCase::Insensitive).unwrap();
+        assert!(pattern.matches(b"/admin/x"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_target_is_read_without_panic(target: Vec<u8>) {
+            let mut path = vec![b'/'];
+            path.extend(&target);
+            for target in [&target, &path] {
+                match Readings::of(target, PathCase::Sensitive) {
+                    Readings::Several(paths) => prop_assert!(!paths.is_empty()),
+                    Readings::One(path) => prop_assert!(!path.is_empty()),
+                    Readings::None => {}
+                }
+            }
+        }
+
+        /// Encoding any one character of a path differently never gives a single reading that is another path.
+        #[test]
+        fn no_encoding_of_one_character_hides_a_path(path in "/[a-z]{1,4}/[a-z@:+ é]{1,4}", at in 1_usize..8) {
+            let plain = PathPattern::parse(&path, PathCase::Sensitive);
+            prop_assume!(plain.is_ok());
+            let encoded: String = path
+                .char_indices()
+                .flat_map(|(n, c)| {
+                    let mut utf8 = [0; 4];
+                    let text = c.encode_utf8(&mut utf8);
+                    if n == at || !c.is_ascii_graphic() {
+                        text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>()
+                    } else {
+                        vec![text.to_owned()]
+                    }
+                })
+                .collect();
+            let readings = match Readings::of(encoded.as_bytes(), PathCase::Sensitive) {
+                Readings::One(path) => vec![path.into_owned()],
+                Readings::Several(paths) => paths,
+                Readings::None => panic!("{encoded}"),
+            };
+            prop_assert!(readings.iter().any(|reading| plain.as_ref().unwrap().matches(reading)), "{}", encoded);
+        }
+
+        #[test]
+        fn any_pattern_is_parsed_or_refused(pattern in ".{0,20}", path in "/[a-z/{}*]{0,12}") {
+            if let Ok(pattern) = PathPattern::parse(&pattern, PathCase::Insensitive) {
+                pattern.matches(path.as_bytes());
+            }
+        }
+    }
+}
