@@ -15,4 +15,5 @@ pub mod path;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
 pub mod reply;
+pub mod source;
 pub mod testing;

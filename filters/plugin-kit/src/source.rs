@@ -1,0 +1,656 @@
+//! Value sources: where a rate limit's key or a span's tag comes from. One naming scheme for all filters.
+//!
+//! ```yaml
+//! from: [{ claim: sub }, { header: x-user-id, trust: true }, { literal: nobody }]
+//! ```
+//!
+//! A claim is one that a filter has verified and published. A header, a cookie and a query parameter are what the peer
+//! sent, so filters that need more than that ask for `trust: true` ([`Source::is_unverified`]).
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use serde::Deserialize;
+
+use crate::config::{ErrorList, Path};
+use crate::exchange::{Exchange, HostError};
+
+/// A source as a user writes it: an object with the kind's name as its key.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RawSource {
+    claim: Option<String>,
+    header: Option<String>,
+    query_param: Option<String>,
+    cookie: Option<String>,
+    source_address: Option<RawSourceAddress>,
+    principal: Option<NoOptions>,
+    request_id: Option<NoOptions>,
+    path: Option<NoOptions>,
+    method: Option<NoOptions>,
+    workload_label: Option<String>,
+    env: Option<String>,
+    filter_state: Option<String>,
+    property: Option<Vec<String>>,
+    literal: Option<String>,
+    trust: Option<bool>,
+}
+
+/// `{}`: a kind that has nothing to say but its name.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoOptions {}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawSourceAddress {
+    #[serde(default)]
+    trust_forwarded_from: Vec<String>,
+    #[serde(default)]
+    num_trusted_proxies: usize,
+    ipv6_prefix: Option<u8>,
+}
+
+/// Where a value comes from. An empty value counts as none.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A verified claim that jwt-auth has published: filter state `wasm.jwt.<claim>`. The key, with the `jwt.`.
+    Claim(String),
+    /// A request header (lower-case name): all its values, joined by a comma.
+    Header {
+        /// Lower case.
+        name: String,
+        /// The user vouches for whoever sets it.
+        trust: bool,
+    },
+    /// The first query parameter of this name, percent-decoded.
+    QueryParam {
+        /// As it stands in the query after decoding.
+        name: String,
+        /// The user vouches for whoever sets it.
+        trust: bool,
+    },
+    /// The first cookie of this name.
+    Cookie {
+        /// As it stands in the `cookie` header.
+        name: String,
+        /// The user vouches for whoever sets it.
+        trust: bool,
+    },
+    /// The client's address without its port.
+    SourceAddress(SourceAddress),
+    /// The peer's identity from its mTLS certificate: `spiffe://<trust domain>/ns/<namespace>/sa/<account>`.
+    Principal,
+    /// The header `x-request-id`.
+    RequestId,
+    /// The request's path without its query.
+    Path,
+    /// The request's method.
+    Method,
+    /// A label of the pod that this proxy serves. It is read once and remembered.
+    WorkloadLabel(WorkloadLabel),
+    /// What never changes: an environment variable of the plugin (vmConfig.env; `None` where it is not set) or a literal.
+    Fixed(Option<String>),
+    /// Filter state: `wasm.<key>` as Wasm plugins write it, or that of a native filter.
+    FilterState(String),
+    /// An attribute of Envoy, by its path. Text attributes only: numbers arrive as eight bytes.
+    Property(Vec<String>),
+}
+
+/// How the client's address is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceAddress {
+    /// Principals, without `spiffe://`, whose `x-forwarded-for` is believed.
+    trust_forwarded_from: Vec<String>,
+    /// How many proxies stand in front of the trusted peer and append to `x-forwarded-for` before it does.
+    num_trusted_proxies: usize,
+    /// IPv6 addresses that share so many leading bits count as one.
+    ipv6_prefix: u8,
+}
+
+/// A label of the workload's pod; see [`Source::WorkloadLabel`].
+#[derive(Debug, Clone)]
+pub struct WorkloadLabel {
+    name: String,
+    known: OnceCell<Option<Vec<u8>>>,
+}
+
+/// What sources read of a request's head, so that a filter makes one host call for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HeadUse {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// This one header: [`Exchange::header_joined`] is the cheapest way.
+    One(String),
+    /// Several headers: [`Exchange::head`] first, then everything is found there.
+    Whole,
+}
+
+impl HeadUse {
+    /// What is read where both are.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, both) | (both, Self::Nothing) => both,
+            (Self::One(a), Self::One(b)) if a == b => Self::One(a),
+            _ => Self::Whole,
+        }
+    }
+
+    /// Reads the head if several headers of it will be asked for. To be called before the sources are.
+    pub fn prepare(&self, exchange: &Exchange<'_>) -> Result<(), HostError> {
+        if *self == Self::Whole { exchange.head().map(drop) } else { Ok(()) }
+    }
+}
+
+impl RawSource {
+    /// The source, or notes of what is wrong with it. `env` looks up the plugin's environment variables.
+    pub fn parse(
+        self,
+        path: &Path,
+        errors: &mut ErrorList,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Source> {
+        let trust = self.trust;
+        let trusted = trust.unwrap_or(false);
+        let mut found = Vec::new();
+        let mut add = |kind: &'static str, source: Option<Source>| found.extend(source.map(|s| (kind, s)));
+        add("claim", self.claim.map(|name| Source::Claim(format!("jwt.{name}"))));
+        add(
+            "header",
+            self.header.map(|name| Source::Header { name: name.to_ascii_lowercase(), trust: trusted }),
+        );
+        add("queryParam", self.query_param.map(|name| Source::QueryParam { name, trust: trusted }));
+        add("cookie", self.cookie.map(|name| Source::Cookie { name, trust: trusted }));
+        if let Some(raw) = self.source_address {
+            add(
+                "sourceAddress",
+                Some(Source::SourceAddress(raw.parse(&path.field("sourceAddress"), errors)?)),
+            );
+        }
+        add("principal", self.principal.map(|_| Source::Principal));
+        add("requestId", self.request_id.map(|_| Source::RequestId));
+        add("path", self.path.map(|_| Source::Path));
+        add("method", self.method.map(|_| Source::Method));
+        add(
+            "workloadLabel",
+            self.workload_label
+                .map(|name| Source::WorkloadLabel(WorkloadLabel { name, known: OnceCell::new() })),
+        );
+        add("env", self.env.map(|name| Source::Fixed(env(&name).filter(|value| !value.is_empty()))));
+        add("filterState", self.filter_state.map(Source::FilterState));
+        add("property", self.property.map(Source::Property));
+        add("literal", self.literal.map(|text| Source::Fixed(Some(text))));
+
+        let kinds = found.iter().map(|(kind, _)| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
+        let mut found = found.into_iter();
+        let (Some((kind, source)), None) = (found.next(), found.next()) else {
+            let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds };
+            errors.add(path, format_args!("expected exactly one of {KINDS}; found {kinds}"));
+            return None;
+        };
+        if let Err(message) = source.check() {
+            errors.add(&path.field(kind), message);
+            return None;
+        }
+        if trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie") {
+            errors.add(&path.field("trust"), "only a `header`, `queryParam` or `cookie` can be trusted");
+            return None;
+        }
+        Some(source)
+    }
+}
+
+const KINDS: &str = "`claim`, `header`, `queryParam`, `cookie`, `sourceAddress`, `principal`, `requestId`, `path`, \
+                     `method`, `workloadLabel`, `env`, `filterState`, `property`, `literal`";
+
+impl RawSourceAddress {
+    fn parse(self, path: &Path, errors: &mut ErrorList) -> Option<SourceAddress> {
+        let ipv6_prefix = self.ipv6_prefix.unwrap_or(64);
+        if !(1..=128).contains(&ipv6_prefix) {
+            errors
+                .add(&path.field("ipv6Prefix"), format_args!("expected 1 to 128 bits, found {ipv6_prefix}"));
+            return None;
+        }
+        let list = path.field("trustForwardedFrom");
+        let mut trust_forwarded_from = Vec::new();
+        for (n, principal) in self.trust_forwarded_from.into_iter().enumerate() {
+            let name = without_scheme(&principal);
+            if name.split('/').count() < 2 || name.contains('*') {
+                errors.add(
+                    &list.index(n),
+                    format_args!(
+                        "expected a principal such as `cluster.local/ns/istio-ingress/sa/gateway`, found `{principal}`"
+                    ),
+                );
+                return None;
+            }
+            trust_forwarded_from.push(name.to_owned());
+        }
+        if self.num_trusted_proxies > 0 && trust_forwarded_from.is_empty() {
+            errors.add(
+                &path.field("numTrustedProxies"),
+                "only has a meaning with the principals in `trustForwardedFrom`",
+            );
+            return None;
+        }
+        Some(SourceAddress {
+            trust_forwarded_from,
+            num_trusted_proxies: self.num_trusted_proxies,
+            ipv6_prefix,
+        })
+    }
+}
+
+fn without_scheme(principal: &str) -> &str {
+    principal.strip_prefix("spiffe://").unwrap_or(principal)
+}
+
+impl Source {
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Header { name, .. } if name.is_empty() || !name.bytes().all(is_header_byte) => {
+                Err(format!("expected the name of a header, found `{name}`"))
+            }
+            Self::Claim(key) if key == "jwt." => {
+                Err("expected the name of a claim, found nothing".to_owned())
+            }
+            Self::QueryParam { name, .. }
+            | Self::Cookie { name, .. }
+            | Self::WorkloadLabel(WorkloadLabel { name, .. })
+            | Self::FilterState(name)
+                if name.is_empty() =>
+            {
+                Err("expected a name, found nothing".to_owned())
+            }
+            Self::Property(path) if path.is_empty() || path.iter().any(String::is_empty) => {
+                Err("expected the path of an attribute, such as `[request, protocol]`".to_owned())
+            }
+            Self::Fixed(Some(text)) if text.is_empty() => Err("expected text, found nothing".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The value for this exchange; `None` where there is none or it is empty.
+    pub fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
+        let owned = match self {
+            Self::Claim(key) => exchange.published(key)?,
+            Self::Header { name, .. } => exchange.header_joined(name)?,
+            Self::QueryParam { name, .. } => {
+                exchange.header_joined(":path")?.and_then(|path| query_param(&path, name.as_bytes()))
+            }
+            // Cookies may come in several headers, and a comma in one of them is not a border.
+            Self::Cookie { name, .. } => exchange
+                .head()?
+                .all("cookie")
+                .find_map(|header| cookie(header, name.as_bytes()))
+                .map(<[u8]>::to_vec),
+            Self::SourceAddress(source) => source.value(exchange)?,
+            Self::Principal => principal(exchange)?,
+            Self::RequestId => exchange.header_joined("x-request-id")?,
+            Self::Path => exchange.header_joined(":path")?.map(|mut path| {
+                path.truncate(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
+                path
+            }),
+            Self::Method => exchange.header_joined(":method")?,
+            Self::WorkloadLabel(label) => return label.value(exchange),
+            Self::Fixed(text) => return Ok(text.as_ref().map(|text| Cow::Borrowed(text.as_bytes()))),
+            Self::FilterState(name) => match name.strip_prefix("wasm.") {
+                Some(key) => exchange.published(key)?,
+                None => exchange.property(&["filter_state", name])?,
+            },
+            Self::Property(path) => {
+                exchange.property(&path.iter().map(String::as_str).collect::<Vec<_>>())?
+            }
+        };
+        Ok(owned.filter(|value| !value.is_empty()).map(Cow::Owned))
+    }
+
+    /// What this source reads of the request's head.
+    pub fn head_use(&self) -> HeadUse {
+        match self {
+            Self::Header { name, .. } => HeadUse::One(name.clone()),
+            Self::QueryParam { .. } | Self::Path => HeadUse::One(":path".to_owned()),
+            Self::Method => HeadUse::One(":method".to_owned()),
+            Self::RequestId => HeadUse::One("x-request-id".to_owned()),
+            Self::Cookie { .. } => HeadUse::Whole,
+            Self::SourceAddress(source) if !source.trust_forwarded_from.is_empty() => {
+                HeadUse::One(FORWARDED_FOR.to_owned())
+            }
+            _ => HeadUse::Nothing,
+        }
+    }
+
+    /// Whether the value is what the peer sent, and the configuration does not say that it is to be trusted.
+    pub fn is_unverified(&self) -> bool {
+        match self {
+            Self::Header { trust, .. } | Self::QueryParam { trust, .. } | Self::Cookie { trust, .. } => {
+                !trust
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether filters that come later in the chain can still change the value: it is to be read when the response
+    /// passes.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Claim(_) | Self::FilterState(_) | Self::Property(_))
+    }
+}
+
+impl SourceAddress {
+    fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
+        if let Some(forwarded) = self.forwarded(exchange)? {
+            return Ok(Some(self.shown(forwarded)));
+        }
+        // What does not parse (a Unix domain socket, say) stands for itself.
+        let peer = exchange.property(&["source", "address"])?;
+        Ok(peer.map(|peer| match parse_address(&peer) {
+            Some(address) => self.shown(address),
+            None => peer,
+        }))
+    }
+
+    /// The address that the trusted peer has seen.
+    fn forwarded(&self, exchange: &Exchange<'_>) -> Result<Option<IpAddr>, HostError> {
+        if self.trust_forwarded_from.is_empty() {
+            return Ok(None);
+        }
+        let Some(list) = exchange.header_joined(FORWARDED_FOR)? else { return Ok(None) };
+        let Some(entry) = list.rsplit(|byte| *byte == b',').nth(self.num_trusted_proxies) else {
+            return Ok(None);
+        };
+        let peer = principal(exchange)?.unwrap_or_default();
+        let peer = std::str::from_utf8(&peer).map(without_scheme).unwrap_or_default();
+        let trusted = self.trust_forwarded_from.iter().any(|trusted| trusted == peer);
+        Ok(if trusted { parse_address(entry) } else { None })
+    }
+
+    fn shown(&self, address: IpAddr) -> Vec<u8> {
+        match address.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) if self.ipv6_prefix >= 128 => address.to_string(),
+            IpAddr::V6(address) => {
+                let dropped = 128_u32.saturating_sub(u32::from(self.ipv6_prefix));
+                let mask = u128::MAX.checked_shl(dropped).unwrap_or_default();
+                format!("{}/{}", Ipv6Addr::from_bits(address.to_bits() & mask), self.ipv6_prefix)
+            }
+        }
+        .into_bytes()
+    }
+}
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// An address with or without a port.
+fn parse_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    let bare = || text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    with_port().or_else(|_| bare()).ok()
+}
+
+fn principal(exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
+    exchange.property(&["connection", "uri_san_peer_certificate"])
+}
+
+impl WorkloadLabel {
+    fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
+        if self.known.get().is_none() {
+            let read = exchange.property(&["xds", "node", "metadata", "LABELS", &self.name])?;
+            let _ = self.known.set(read.filter(|value| !value.is_empty()));
+        }
+        Ok(self.known.get().and_then(Option::as_deref).map(Cow::Borrowed))
+    }
+}
+
+fn is_header_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b":!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn cookie<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    header.split(|byte| *byte == b';').find_map(|pair| {
+        let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
+        let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        Some(unquoted.unwrap_or(value))
+    })
+}
+
+fn query_param(path: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let at = path.iter().position(|byte| *byte == b'?')?;
+    let query = path.get(at.checked_add(1)?..)?;
+    query.split(|byte| *byte == b'&').find_map(|pair| {
+        let mut parts = pair.splitn(2, |byte| *byte == b'=');
+        let found = form_decoded(parts.next()?);
+        (found == name).then(|| form_decoded(parts.next().unwrap_or_default()))
+    })
+}
+
+/// Decodes `%XX` and `+`, as forms encode queries; what is no valid escape stays as it is.
+fn form_decoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, tail) {
+            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                let nibbles = hex(*high).unwrap_or_default() << 4 | hex(*low).unwrap_or_default();
+                decoded.push(nibbles);
+                rest = after;
+            }
+            (b'+', _) => decoded.push(b' '),
+            (byte, _) => decoded.push(*byte),
+        }
+    }
+    decoded
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+    use crate::testing::TableFacts;
+    use proptest::prelude::*;
+
+    fn no_env(_: &str) -> Option<String> {
+        None
+    }
+
+    fn parsed(json: &str) -> Result<Source, String> {
+        let raw = crate::config::read::<RawSource>(json.as_bytes()).map_err(|error| error.to_string())?;
+        let mut errors = ErrorList::default();
+        let env = |name: &str| (name == "VERSION").then(|| "v7".to_owned());
+        let source = raw.parse(&Path::root().field("from"), &mut errors, &env);
+        errors.finish(source).map_err(|errors| errors.to_string())
+    }
+
+    fn value(json: &str, facts: &TableFacts) -> Option<String> {
+        let source = parsed(json).unwrap();
+        let exchange = Exchange::new(1, facts);
+        source.value(&exchange).unwrap().map(|value| String::from_utf8(value.into_owned()).unwrap())
+    }
+
+    fn request() -> TableFacts {
+        TableFacts::request("GET", "/learn/%61?a=1&user=al%69ce+b&user=second&empty=")
+    }
+
+    #[test]
+    fn each_kind_finds_its_value() {
+        let facts = request()
+            .header("x-user", "one")
+            .header("x-user", "two")
+            .header("cookie", "a=1; session=s1,t")
+            .header("cookie", "session=later; q=\"quoted\"")
+            .header("x-request-id", "r-1")
+            .property("jwt.org.id", "acme")
+            .property("tag.x", "t")
+            .property("filter_state.native.key", "n")
+            .property("request.protocol", "HTTP/2")
+            .property("connection.uri_san_peer_certificate", "spiffe://cluster.local/ns/a/sa/b")
+            .property("xds.node.metadata.LABELS.version", "v2");
+        let cases = [
+            (r#"{"claim":"org.id"}"#, Some("acme")),
+            (r#"{"claim":"sub"}"#, None),
+            (r#"{"header":"X-User"}"#, Some("one,two")),
+            (r#"{"header":"x-none"}"#, None),
+            (r#"{"queryParam":"user"}"#, Some("alice b")),
+            (r#"{"queryParam":"empty"}"#, None),
+            (r#"{"queryParam":"none"}"#, None),
+            (r#"{"cookie":"session"}"#, Some("s1,t")),
+            (r#"{"cookie":"q"}"#, Some("quoted")),
+            (r#"{"cookie":"sess"}"#, None),
+            (r#"{"principal":{}}"#, Some("spiffe://cluster.local/ns/a/sa/b")),
+            (r#"{"requestId":{}}"#, Some("r-1")),
+            (r#"{"path":{}}"#, Some("/learn/%61")),
+            (r#"{"method":{}}"#, Some("GET")),
+            (r#"{"workloadLabel":"version"}"#, Some("v2")),
+            (r#"{"workloadLabel":"none"}"#, None),
+            (r#"{"env":"VERSION"}"#, Some("v7")),
+            (r#"{"env":"NONE"}"#, None),
+            (r#"{"filterState":"wasm.tag.x"}"#, Some("t")),
+            (r#"{"filterState":"native.key"}"#, Some("n")),
+            (r#"{"property":["request","protocol"]}"#, Some("HTTP/2")),
+            (r#"{"literal":"fixed"}"#, Some("fixed")),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(value(json, &facts).as_deref(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_address_is_the_peers_unless_a_trusted_peer_names_another() {
+        let gateway = "spiffe://cluster.local/ns/istio-ingress/sa/gateway";
+        let trust =
+            r#"{"sourceAddress":{"trustForwardedFrom":["cluster.local/ns/istio-ingress/sa/gateway"]}}"#;
+        let behind = r#"{"sourceAddress":{"trustForwardedFrom":["spiffe://cluster.local/ns/istio-ingress/sa/gateway"],"numTrustedProxies":1}}"#;
+        let facts = request()
+            .header("x-forwarded-for", "6.6.6.6, 9.9.9.9")
+            .header("x-forwarded-for", "8.8.8.8")
+            .property("source.address", "10.0.0.1:4711");
+        let from = |principal: &str| facts.clone().property("connection.uri_san_peer_certificate", principal);
+        assert_eq!(value(r#"{"sourceAddress":{}}"#, &from(gateway)).unwrap(), "10.0.0.1");
+        assert_eq!(value(trust, &from(gateway)).unwrap(), "8.8.8.8");
+        assert_eq!(value(behind, &from(gateway)).unwrap(), "9.9.9.9");
+        assert_eq!(
+            value(trust, &from("spiffe://cluster.local/ns/istio-ingress/sa/other")).unwrap(),
+            "10.0.0.1"
+        );
+        assert_eq!(value(trust, &facts).unwrap(), "10.0.0.1");
+        let odd = request().header("x-forwarded-for", "unknown").property("source.address", "10.0.0.1:4711");
+        let odd = odd.property("connection.uri_san_peer_certificate", gateway);
+        assert_eq!(value(trust, &odd).unwrap(), "10.0.0.1");
+    }
+
+    #[test]
+    fn ipv6_addresses_of_one_network_are_one() {
+        let at = |address: &str| request().property("source.address", address);
+        let all = r#"{"sourceAddress":{"ipv6Prefix":128}}"#;
+        assert_eq!(
+            value(r#"{"sourceAddress":{}}"#, &at("[2001:db8:1:2:3::4]:80")).unwrap(),
+            "2001:db8:1:2::/64"
+        );
+        assert_eq!(value(all, &at("[2001:db8:1:2:3::4]:80")).unwrap(), "2001:db8:1:2:3::4");
+        assert_eq!(value(all, &at("[::ffff:1.2.3.4]:80")).unwrap(), "1.2.3.4");
+        assert_eq!(value(r#"{"sourceAddress":{}}"#, &at("/run/socket")).unwrap(), "/run/socket");
+    }
+
+    #[test]
+    fn a_label_is_read_once() {
+        let source = parsed(r#"{"workloadLabel":"version"}"#).unwrap();
+        let first = request().property("xds.node.metadata.LABELS.version", "v1");
+        let later = request().property("xds.node.metadata.LABELS.version", "v2");
+        for facts in [first, later] {
+            assert_eq!(source.value(&Exchange::new(1, &facts)).unwrap().as_deref(), Some(&b"v1"[..]));
+        }
+    }
+
+    #[test]
+    fn what_the_host_fails_to_answer_is_an_error() {
+        let failure = HostError { call: "get_property", status: 10 };
+        let facts = TableFacts { failure: Some(failure), ..request() };
+        for json in [r#"{"header":"a"}"#, r#"{"cookie":"a"}"#, r#"{"claim":"a"}"#, r#"{"sourceAddress":{}}"#]
+        {
+            assert_eq!(parsed(json).unwrap().value(&Exchange::new(1, &facts)), Err(failure), "{json}");
+        }
+    }
+
+    #[test]
+    fn wrong_sources_say_what_is_expected() {
+        let cases = [
+            ("{}", "from: expected exactly one of `claim`, "),
+            (r#"{"claim":"a","header":"b"}"#, "found `claim` and `header`"),
+            (r#"{"claim":"a","trust":true}"#, "from.trust: only a `header`, `queryParam` or `cookie`"),
+            (r#"{"header":"a b"}"#, "from.header: expected the name of a header, found `a b`"),
+            (r#"{"clam":"sub"}"#, "did you mean `claim`?"),
+            (r#"{"claim":""}"#, "from.claim: expected the name of a claim"),
+            (r#"{"literal":""}"#, "from.literal: expected text"),
+            (r#"{"property":[]}"#, "from.property: expected the path of an attribute"),
+            (
+                r#"{"sourceAddress":{"ipv6Prefix":0}}"#,
+                "from.sourceAddress.ipv6Prefix: expected 1 to 128 bits",
+            ),
+            (
+                r#"{"sourceAddress":{"trustForwardedFrom":["*"]}}"#,
+                "from.sourceAddress.trustForwardedFrom[0]: expected a principal",
+            ),
+            (
+                r#"{"sourceAddress":{"numTrustedProxies":1}}"#,
+                "from.sourceAddress.numTrustedProxies: only has a meaning",
+            ),
+        ];
+        for (json, expected) in cases {
+            let error = parsed(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_header_is_read_alone_and_several_together() {
+        let head_use = |json: &str| parsed(json).unwrap().head_use();
+        let one = head_use(r#"{"header":"a"}"#);
+        assert_eq!(one, HeadUse::One("a".to_owned()));
+        assert_eq!(one.clone().and(head_use(r#"{"claim":"sub"}"#)), one);
+        assert_eq!(one.clone().and(one.clone()), one);
+        assert_eq!(one.and(head_use(r#"{"path":{}}"#)), HeadUse::Whole);
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_cookie_and_forwarded_list_is_read_without_a_panic(
+            path in ".{0,40}",
+            cookie in ".{0,40}",
+            forwarded in "[0-9a-f:., \\[\\]]{0,40}",
+        ) {
+            let facts = TableFacts::request("GET", &path)
+                .header("cookie", &cookie)
+                .header("x-forwarded-for", &forwarded)
+                .property("connection.uri_san_peer_certificate", "spiffe://a/b");
+            let exchange = Exchange::new(1, &facts);
+            for json in [
+                r#"{"queryParam":"a"}"#,
+                r#"{"cookie":"a"}"#,
+                r#"{"sourceAddress":{"trustForwardedFrom":["a/b"]}}"#,
+            ] {
+                let raw = crate::config::read::<RawSource>(json.as_bytes()).unwrap();
+                let source = raw.parse(&Path::root(), &mut ErrorList::default(), &no_env).unwrap();
+                prop_assert!(source.value(&exchange).is_ok());
+            }
+        }
+
+        #[test]
+        fn an_encoded_query_parameter_comes_back(value in "[ -~]{1,20}") {
+            let mut path = "/?x=1&k=".to_owned();
+            for byte in value.bytes() {
+                let _ = write!(path, "%{byte:02x}");
+            }
+            prop_assert_eq!(query_param(path.as_bytes(), b"k"), Some(value.into_bytes()));
+        }
+    }
+}
