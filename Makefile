@@ -1,0 +1,66 @@
+# `make` prints the targets. V=1 shows the output of each stage; ENVOY_VERSION=1.40.0 takes another Envoy.
+FILTERS := jwt-auth rate-limit trace-tags mesh-filters
+CORES   := plugin-kit jwt-auth rate-limit trace-tags mesh-filters
+
+include tools/versions
+ENVOY_VERSION ?= $(ENVOY_DEFAULT)
+export ENVOY_VERSION
+export ENVOY_BIN     := $(CURDIR)/.tools/envoy/$(ENVOY_VERSION)/envoy
+export PATH          := $(CURDIR)/.tools/bin:$(PATH)
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER := wasm-bindgen-test-runner
+export V
+
+STAGE := @tools/stage
+# The whole workspace in each cargo run, so that all share one set of built dependencies.
+TEST  := cargo test --locked --workspace
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo filters test test-unit test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: filters tools-envoy ## Real requests through real Envoys with the filters; KEEP=1 leaves them running
+	@cargo run --quiet --locked --package demo
+
+filters: ## Builds target/filters/*.wasm
+	$(STAGE) "filters" tools/build-filters $(FILTERS)
+
+test: test-unit test-wasm filters test-tools test-mock test-envoy ## All tests
+
+test-unit: ## Native unit tests
+	$(STAGE) "unit tests" $(TEST) --lib --bins
+
+test-wasm: ## The cores in wasm32, under Node
+	$(STAGE) "wasm test runner" tools/install wasm-bindgen-test
+	$(STAGE) "wasm tests" cargo test --locked --target wasm32-unknown-unknown $(CORES:%=--package %) --test 'wasm*'
+
+test-tools: filters ## The post-link step, and what each module exports and imports
+	$(STAGE) "module tests" node --test --test-reporter=tap tools/link-filter.test.mjs
+
+test-mock: filters ## The built modules in the mock host
+	$(STAGE) "mock host tests" $(TEST) --test 'mock*'
+
+test-envoy: filters tools-envoy ## The built modules in a real Envoy
+	$(STAGE) "envoy $(ENVOY_VERSION) tests" $(TEST) --test 'envoy*'
+
+lint: ## Formatting, clippy, licences, repository rules
+	$(STAGE) "rustfmt" cargo fmt --all --check
+	$(STAGE) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(STAGE) "clippy wasm" cargo clippy --locked --target wasm32-wasip1 $(CORES:%=--package %) --features module -- -D warnings
+	$(STAGE) "cargo-deny" tools/install cargo-deny
+	$(STAGE) "dependencies" cargo deny --log-level error check licenses bans sources
+	$(STAGE) "tidy" tools/tidy
+
+format: ## Formats the code
+	cargo fmt --all
+
+check-reproducible: ## Builds the last commit in two fresh folders and compares
+	$(STAGE) "reproducible" tools/check-reproducible $(FILTERS)
+
+tools-envoy:
+	$(STAGE) "Envoy $(ENVOY_VERSION)" tools/install envoy
+
+clean: ## Removes what was built; .tools/ stays
+	cargo clean --quiet

@@ -1,0 +1,75 @@
+// Tests of the post-link step on small modules, and of the exports and imports of each module in target/filters.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { binaryen, check, declaredCallbacks, link, LinkError } from "./link-filter.mjs";
+
+/** A module as rustc leaves it: the ABI's exports, the SDK's callbacks and the kit's. */
+function rustcOutput({ imports = "", extra = "" } = {}) {
+  const module = binaryen.parseText(`(module
+    ${imports}
+    (memory (export "memory") 1)
+    (func (export "_initialize"))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 8))
+    (func (export "proxy_on_delete") (param i32))
+    (func (export "proxy_on_tick") (param i32))
+    (func (export "proxy_on_log") (param i32))
+    (func (export "kit_on_delete") (param i32) (i32.store (i32.const 8) (local.get 0)))
+    (func (export "kit_on_tick") (param i32) (i32.store (i32.const 8) (i32.const 1)))
+    (func (export "kit_on_log") (param i64))
+    ${extra})`);
+  try {
+    return module.emitBinary();
+  } finally {
+    module.dispose();
+  }
+}
+
+const exportsOf = (bytes) => WebAssembly.Module.exports(new WebAssembly.Module(bytes)).map(({ name }) => name).sort();
+
+test("only the declared callbacks are exported, and they are the kit's", async () => {
+  const bytes = link(rustcOutput(), ["delete"]);
+  assert.deepEqual(exportsOf(bytes), ["_initialize", "memory", "proxy_abi_version_0_2_1", "proxy_on_delete", "proxy_on_memory_allocate"]);
+  const { exports } = (await WebAssembly.instantiate(bytes)).instance;
+  exports.proxy_on_delete(7);
+  assert.equal(new Uint8Array(exports.memory.buffer)[8], 7);
+});
+
+test("a callback that the kit does not have is refused", () => {
+  assert.throws(() => link(rustcOutput(), ["teapot"]), new LinkError('callback "teapot" is declared, but the kit exports no kit_on_teapot; it has: delete, tick, log'));
+});
+
+test("a callback with another type than the ABI's is refused", () => {
+  assert.throws(() => link(rustcOutput(), ["log"]), new LinkError("kit_on_log is (i64) -> nothing, but the ABI wants (i32) -> nothing"));
+});
+
+test("an import that the proxy does not give is refused", () => {
+  const imports = '(import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32)))';
+  const extra = '(func (export "kit_on_configure") (param i32 i32) (result i32) (call $accept (local.get 0)) (i32.const 1))' +
+    '(func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))';
+  assert.throws(() => link(rustcOutput({ imports, extra }), ["configure"]),
+    new LinkError("imports what the proxy does not give: wasi_snapshot_preview1.sock_accept"));
+  assert.deepEqual(exportsOf(link(rustcOutput({ imports, extra }), ["delete"])).includes("proxy_on_configure"), false);
+});
+
+test("a module without the ABI's exports is refused", () => {
+  const bytes = binaryen.parseText('(module (memory (export "memory") 1))').emitBinary();
+  assert.throws(() => link(bytes, []), LinkError);
+});
+
+test("names, producers and paths of the building machine are stripped", () => {
+  for (const crate of declaredCallbacks().keys()) {
+    const bytes = readFileSync(new URL(`../target/filters/${crate}.wasm`, import.meta.url));
+    for (const section of ["name", "producers", "target_features", ".debug_info"]) {
+      assert.deepEqual(WebAssembly.Module.customSections(new WebAssembly.Module(bytes), section), [], `${crate}: ${section}`);
+    }
+    assert.doesNotMatch(bytes.toString("latin1"), /\/(home|root|Users)\/|\.cargo\/registry/, crate);
+  }
+});
+
+for (const [crate, callbacks] of declaredCallbacks()) {
+  test(`${crate}.wasm exports exactly its callbacks and imports what the proxy gives`, () => {
+    check(readFileSync(new URL(`../target/filters/${crate}.wasm`, import.meta.url)), callbacks);
+  });
+}
