@@ -35,6 +35,8 @@ pub trait Facts {
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
     /// Time since the Unix epoch.
     fn unix_time(&self) -> Result<Duration, HostError>;
+    /// Time on a clock that only runs forward and that all workers of the proxy share. Its zero means nothing.
+    fn monotonic_time(&self) -> Result<Duration, HostError>;
 }
 
 /// One request and its response. Facts are read when they are first asked for, and no more than once.
@@ -100,6 +102,11 @@ impl<'a> Exchange<'a> {
         }
         let now = self.facts.unix_time()?;
         Ok(*self.unix_time.get_or_init(|| now))
+    }
+
+    /// Time on the proxy's monotonic clock, read anew.
+    pub fn monotonic_time(&self) -> Result<Duration, HostError> {
+        self.facts.monotonic_time()
     }
 
     /// Notes what a filter has published as filter state under `key`, so that another filter in the same module reads

@@ -15,6 +15,8 @@ pub struct TableFacts {
     pub properties: BTreeMap<String, Vec<u8>>,
     /// Time since the Unix epoch.
     pub unix_time: Duration,
+    /// Time on the monotonic clock.
+    pub monotonic_time: Duration,
     /// Where set, every call fails with it.
     pub failure: Option<HostError>,
 }
@@ -74,5 +76,10 @@ impl Facts for TableFacts {
     fn unix_time(&self) -> Result<Duration, HostError> {
         self.check()?;
         Ok(self.unix_time)
+    }
+
+    fn monotonic_time(&self) -> Result<Duration, HostError> {
+        self.check()?;
+        Ok(self.monotonic_time)
     }
 }
