@@ -1,1 +1,299 @@
-//! trace-tags
+//! trace-tags: user, request and version on spans and in access logs.
+//!
+//! Tags are written as filter state (`wasm.tag.<name>`), which no client and no service sees; Envoy's tracing and
+//! access logs read it from there. Where a tag comes from ends when it is known: the request itself, the claims that a
+//! later filter verifies, or the response. A tag is written as soon as nothing can change it any more, so that a stream
+//! that ends early carries what was known.
+
+pub mod config;
+#[cfg(target_os = "wasi")]
+pub mod plugin;
+pub mod pseudonym;
+pub mod request_id;
+pub mod tag;
+pub mod text;
+
+use plugin_kit::exchange::{Exchange, HostError};
+
+use crate::config::Config;
+use crate::request_id::{Origin, RequestId};
+use crate::tag::{Candidate, Moment};
+
+#[cfg(all(target_os = "wasi", feature = "module"))]
+#[allow(missing_docs, unreachable_pub)]
+mod entry {
+    proxy_wasm::main!({ plugin_kit::plugin::start::<super::plugin::TraceTags>() });
+}
+
+/// What is known of one stream.
+#[derive(Debug, Default)]
+pub struct Stream {
+    request_id: Option<RequestId>,
+    /// One for each tag of the configuration; empty before the request.
+    tags: Vec<Progress>,
+}
+
+#[derive(Debug)]
+enum Progress {
+    /// Nothing can change the tag any more.
+    Settled,
+    /// A later source may have a value that goes before the candidate.
+    Waiting(Option<Candidate>),
+}
+
+/// What is to be done about a stream, and what is to be counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects<'a> {
+    /// Filter state to write.
+    pub tags: Vec<(&'a str, Vec<u8>)>,
+    /// A request ID to set on the request, in the place of what it has.
+    pub request_header: Option<RequestId>,
+    /// A request ID to set on the response.
+    pub response_header: Option<RequestId>,
+    /// How the request came to its ID.
+    pub origin: Option<Origin>,
+    /// How many tags ended without a value.
+    pub missing: u32,
+    /// What could not be read. The tags that needed it are missing; the request goes on.
+    pub failures: Vec<HostError>,
+}
+
+/// The filter without its shell.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+}
+
+impl Core {
+    /// A filter with this configuration.
+    pub fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// As the request comes in. Does nothing for a stream that it has seen already.
+    pub fn on_request(
+        &self,
+        stream: &mut Stream,
+        exchange: &Exchange<'_>,
+        random: impl FnOnce() -> u128,
+    ) -> Effects<'_> {
+        let mut effects = Effects::default();
+        if !stream.tags.is_empty() || stream.request_id.is_some() {
+            return effects;
+        }
+        if let Err(failure) = self.config.head_use.prepare(exchange) {
+            effects.failures.push(failure);
+        }
+        if self.config.request_id.is_some() {
+            match exchange.header_joined(request_id::HEADER) {
+                Ok(header) => {
+                    let (id, origin) = RequestId::of(header.as_deref(), random);
+                    if origin != Origin::Kept {
+                        effects.request_header = Some(id.clone());
+                    }
+                    effects.origin = Some(origin);
+                    stream.request_id = Some(id);
+                }
+                Err(failure) => effects.failures.push(failure),
+            }
+        }
+        for tag in &self.config.tags {
+            let candidate = tag.in_request(exchange, stream.request_id.as_ref()).unwrap_or_else(|failure| {
+                effects.failures.push(failure);
+                None
+            });
+            stream.tags.push(Progress::Waiting(candidate));
+        }
+        self.settle(stream, exchange, Moment::Request, &mut effects);
+        effects
+    }
+
+    /// What the request alone says about tags that later sources may still change: for streams that end early.
+    pub fn known_so_far(&self, stream: &Stream) -> Effects<'_> {
+        let known = self.config.tags.iter().zip(&stream.tags).filter_map(|(tag, progress)| match progress {
+            Progress::Waiting(Some(candidate)) => Some((tag.key(), tag.shown_candidate(candidate))),
+            _ => None,
+        });
+        Effects { tags: known.collect(), ..Effects::default() }
+    }
+
+    /// When the filters that verify claims have run.
+    pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
+        let mut effects = Effects::default();
+        self.settle(stream, exchange, Moment::Claims, &mut effects);
+        effects
+    }
+
+    /// As the response passes.
+    pub fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
+        let mut effects = self.on_end(stream, exchange);
+        if self.config.request_id.is_some_and(|ids| ids.echo) {
+            effects.response_header.clone_from(&stream.request_id);
+        }
+        effects
+    }
+
+    /// When the stream is over. All is settled already where there was a response.
+    pub fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
+        let mut effects = Effects::default();
+        self.settle(stream, exchange, Moment::Response, &mut effects);
+        effects
+    }
+
+    /// Settles the tags whose moment has come.
+    fn settle<'a>(
+        &'a self,
+        stream: &mut Stream,
+        exchange: &Exchange<'_>,
+        now: Moment,
+        effects: &mut Effects<'a>,
+    ) {
+        for (tag, progress) in self.config.tags.iter().zip(&mut stream.tags) {
+            let Progress::Waiting(candidate) = progress else { continue };
+            if tag.moment(candidate.as_ref()) > now {
+                continue;
+            }
+            let candidate = candidate.take();
+            *progress = Progress::Settled;
+            match tag.settled(exchange, candidate) {
+                Ok(Some(value)) => effects.tags.push((tag.key(), value)),
+                Ok(None) => effects.missing = effects.missing.saturating_add(1),
+                Err(failure) => {
+                    effects.missing = effects.missing.saturating_add(1);
+                    effects.failures.push(failure);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_kit::testing::TableFacts;
+
+    const ID: &str = "0b8a2a3e-0000-4000-8000-000000000000";
+
+    fn core(json: &str) -> Core {
+        let env = |name: &str| (name == "PSEUDONYM_KEY").then(|| "0123456789abcdef".to_owned());
+        Core::new(Config::parse(json.as_bytes(), &env).unwrap())
+    }
+
+    fn shown(effects: &Effects<'_>) -> Vec<String> {
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+        effects.tags.iter().map(|(key, value)| format!("{key}={}", text(value))).collect()
+    }
+
+    fn request() -> TableFacts {
+        TableFacts::request("GET", "/learn")
+            .header("x-request-id", ID)
+            .property("xds.node.metadata.LABELS.version", "v1")
+    }
+
+    const PSEUDONYM_OF_ALICE: &str = "tag.enduser.pseudo.id=_b-LHKzT1XjgYtDkEQQ1fQ";
+
+    #[test]
+    fn each_tag_is_written_when_its_last_source_is_known() {
+        let core = core("{}");
+        let mut stream = Stream::default();
+        let facts = request();
+        let exchange = Exchange::new(1, &facts);
+        let effects = core.on_request(&mut stream, &exchange, || 0);
+        assert_eq!(shown(&effects), [format!("tag.request.id={ID}"), "tag.service.version=v1".to_owned()]);
+        assert_eq!((effects.request_header, effects.origin), (None, Some(Origin::Kept)));
+
+        let facts = request().property("jwt.sub", "alice");
+        let effects = core.on_response(&mut stream, &Exchange::new(1, &facts));
+        assert_eq!(shown(&effects), [PSEUDONYM_OF_ALICE]);
+        assert_eq!(core.on_end(&mut stream, &Exchange::new(1, &facts)), Effects::default());
+    }
+
+    #[test]
+    fn claims_of_the_same_module_settle_before_the_response() {
+        let core = core("{}");
+        let mut stream = Stream::default();
+        let facts = request();
+        let exchange = Exchange::new(1, &facts);
+        core.on_request(&mut stream, &exchange, || 0);
+        exchange.note_published("jwt.sub", b"alice");
+        assert_eq!(shown(&core.on_claims(&mut stream, &exchange)), [PSEUDONYM_OF_ALICE]);
+        assert_eq!(core.on_response(&mut stream, &exchange), Effects::default());
+    }
+
+    #[test]
+    fn the_first_source_that_has_a_value_gives_it_whenever_it_is_known() {
+        let core = core(
+            r#"{"tags":[
+                {"name":"a","from":[{"claim":"org"},{"header":"x-org","trust":true},{"literal":"none"}]},
+                {"name":"b","from":[{"header":"x-org","trust":true},{"claim":"org"}]},
+                {"name":"c","from":[{"filterState":"wasm.jwt.deny_code"},{"claim":"org"}]}
+            ]}"#,
+        );
+        let at_once = |facts: &TableFacts, stream: &mut Stream| {
+            let exchange = Exchange::new(1, facts);
+            let effects = shown(&core.on_request(stream, &exchange, || 0));
+            (effects, shown(&core.known_so_far(stream)))
+        };
+        let later = |facts: &TableFacts, stream: &mut Stream| {
+            let exchange = Exchange::new(1, facts);
+            (shown(&core.on_claims(stream, &exchange)), core.on_response(stream, &exchange))
+        };
+        let mut stream = Stream::default();
+        let facts = request().header("x-org", "from-header");
+        let (written, known) = at_once(&facts, &mut stream);
+        assert_eq!((written, known), (vec!["tag.b=from-header".into()], vec!["tag.a=from-header".into()]));
+        let (claims, response) = later(&facts.property("jwt.org", "from-claim"), &mut stream);
+        assert_eq!(claims, ["tag.a=from-claim"]);
+        assert_eq!(shown(&response), ["tag.c=from-claim"]);
+
+        let mut stream = Stream::default();
+        let (written, known) = at_once(&request(), &mut stream);
+        assert_eq!((written, known), (vec![], vec!["tag.a=none".into()]));
+        let (claims, response) = later(&request(), &mut stream);
+        assert_eq!(claims, ["tag.a=none"]);
+        assert_eq!((shown(&response), response.missing), (vec![], 1));
+    }
+
+    #[test]
+    fn a_request_id_is_generated_replaced_and_echoed() {
+        let core = core(r#"{"requestId":{"echo":true},"tags":[{"name":"id","from":[{"requestId":{}}]}]}"#);
+        let run = |facts: &TableFacts| {
+            let mut stream = Stream::default();
+            let exchange = Exchange::new(1, facts);
+            let effects = core.on_request(&mut stream, &exchange, || 0);
+            let tag = shown(&effects);
+            let response = core.on_response(&mut stream, &exchange).response_header.unwrap();
+            assert_eq!(tag, [format!("tag.id={}", response.as_str())]);
+            (effects.origin.unwrap(), effects.request_header.map(|id| id.as_str().to_owned()))
+        };
+        let zero = "00000000-0000-4000-8000-000000000000".to_owned();
+        assert_eq!(run(&request()), (Origin::Kept, None));
+        assert_eq!(run(&TableFacts::request("GET", "/")), (Origin::Generated, Some(zero.clone())));
+        let twice = request().header("x-request-id", "other");
+        assert_eq!(run(&twice), (Origin::Replaced, Some(zero)));
+    }
+
+    #[test]
+    fn a_stream_that_was_seen_is_not_read_again() {
+        let core = core("{}");
+        let mut stream = Stream::default();
+        let facts = TableFacts::request("GET", "/");
+        let exchange = Exchange::new(1, &facts);
+        assert!(core.on_request(&mut stream, &exchange, || 0).request_header.is_some());
+        assert_eq!(core.on_request(&mut stream, &exchange, || 1), Effects::default());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_missing_and_the_request_goes_on() {
+        let failure = HostError { call: "get_property", status: 10 };
+        let core = core("{}");
+        let mut stream = Stream::default();
+        let facts = TableFacts { failure: Some(failure), ..request() };
+        let exchange = Exchange::new(1, &facts);
+        let request = core.on_request(&mut stream, &exchange, || 0);
+        let response = core.on_response(&mut stream, &exchange);
+        assert_eq!((request.tags.len(), response.tags.len()), (0, 0));
+        assert_eq!((request.missing, response.missing), (2, 1));
+        assert!(request.failures.contains(&failure) && response.failures.contains(&failure));
+    }
+}

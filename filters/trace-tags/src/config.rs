@@ -1,0 +1,368 @@
+//! The pluginConfig of trace-tags.
+
+use std::collections::BTreeSet;
+
+use plugin_kit::config::{ConfigErrors, ErrorList, Path, read};
+use plugin_kit::source::{HeadUse, RawSource, Source};
+use serde::Deserialize;
+
+use crate::pseudonym::Pseudonym;
+use crate::request_id;
+use crate::tag::{Style, Tag};
+use crate::text::Characters;
+
+/// A configuration that cannot be wrong.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The tags, in the order in which they are written.
+    pub tags: Vec<Tag>,
+    /// What happens to the request ID; `None` where nothing looks at it.
+    pub request_id: Option<RequestIds>,
+    /// What the tags and the request ID read of the request's head.
+    pub head_use: HeadUse,
+}
+
+/// What happens to the request ID, which is kept where it is safe and generated where it is not or is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestIds {
+    /// Put it on the response too, so that a user can quote it.
+    #[serde(default)]
+    pub echo: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawConfig {
+    #[serde(default = "default_tags")]
+    tags: Vec<RawTag>,
+    request_id: Option<RequestIds>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawTag {
+    name: String,
+    from: Vec<RawSource>,
+    pseudonym: Option<RawPseudonym>,
+    #[serde(default)]
+    raw: bool,
+    max_length: Option<usize>,
+    characters: Option<Characters>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawPseudonym {
+    #[serde(default)]
+    key_from: RawKeyFrom,
+    key_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKeyFrom {
+    env: String,
+}
+
+/// The environment variable that holds the key of pseudonyms, unless `keyFrom` names another.
+pub const KEY_VARIABLE: &str = "PSEUDONYM_KEY";
+
+impl Default for RawKeyFrom {
+    fn default() -> Self {
+        Self { env: KEY_VARIABLE.to_owned() }
+    }
+}
+
+/// User ID, request ID and version: what a plugin without `tags` writes.
+fn default_tags() -> Vec<RawTag> {
+    read(
+        br#"[
+            { "name": "enduser.pseudo.id", "from": [{ "claim": "sub" }], "pseudonym": {} },
+            { "name": "request.id", "from": [{ "requestId": {} }] },
+            { "name": "service.version", "from": [{ "workloadLabel": "version" }] }
+        ]"#,
+    )
+    .unwrap_or_default()
+}
+
+const MAX_TAGS: usize = 32;
+const MAX_NAME_LENGTH: usize = 64;
+const DEFAULT_LENGTH: usize = 128;
+const MAX_LENGTH: usize = 1024;
+
+impl Config {
+    /// Reads a pluginConfig. `env` looks up the plugin's environment variables.
+    pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let raw: RawConfig = read(json)?;
+        let mut errors = ErrorList::default();
+        let list = Path::root().field("tags");
+        if raw.tags.len() > MAX_TAGS {
+            errors.add(&list, format_args!("expected at most {MAX_TAGS} tags, found {}", raw.tags.len()));
+        }
+        let mut names = BTreeSet::new();
+        let mut tags = Vec::new();
+        for (n, tag) in raw.tags.into_iter().enumerate() {
+            let path = list.index(n);
+            if !names.insert(tag.name.clone()) {
+                errors.add(
+                    &path.field("name"),
+                    format_args!("`{}` is the name of an earlier tag too", tag.name),
+                );
+            }
+            tags.extend(tag.parse(&path, &mut errors, env));
+        }
+        let request_id =
+            raw.request_id.or_else(|| tags.iter().any(Tag::shows_request_id).then(RequestIds::default));
+        let own = request_id.map_or(HeadUse::Nothing, |_| HeadUse::One(request_id::HEADER.to_owned()));
+        let head_use = tags.iter().map(Tag::head_use).fold(own, HeadUse::and);
+        errors.finish(Some(Self { tags, request_id, head_use }))
+    }
+}
+
+impl RawTag {
+    fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<String>) -> Option<Tag> {
+        let name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if self.name.is_empty() || self.name.len() > MAX_NAME_LENGTH || !self.name.bytes().all(name_byte) {
+            errors.add(
+                &path.field("name"),
+                format_args!(
+                    "expected 1 to {MAX_NAME_LENGTH} letters, digits, `.`, `_` or `-`, found `{}`",
+                    self.name
+                ),
+            );
+            return None;
+        }
+        let from = path.field("from");
+        if self.from.is_empty() {
+            errors.add(&from, "expected at least one source, such as `{ claim: sub }`");
+        }
+        let mut sources = Vec::new();
+        for (n, raw) in self.from.iter().enumerate() {
+            let path = from.index(n);
+            let Some(source) = raw.clone().parse(&path, errors, env) else { continue };
+            if source.is_unverified() {
+                errors.add(
+                    &path,
+                    "any client can send this; add `trust: true` if a proxy in front sets or checks it",
+                );
+            }
+            sources.push(source);
+        }
+        let style = self.style(&sources, path, errors, env)?;
+        Some(Tag::new(&self.name, sources, style))
+    }
+
+    fn style(
+        &self,
+        sources: &[Source],
+        path: &Path,
+        errors: &mut ErrorList,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Style> {
+        if let Some(pseudonym) = &self.pseudonym {
+            for (given, name) in [
+                (self.raw, "raw"),
+                (self.max_length.is_some(), "maxLength"),
+                (self.characters.is_some(), "characters"),
+            ] {
+                if given {
+                    errors.add(&path.field(name), "has no meaning with `pseudonym`");
+                }
+            }
+            return pseudonym.parse(&path.field("pseudonym"), errors, env).map(Style::Pseudonym);
+        }
+        if self.name == "enduser.pseudo.id" {
+            errors.add(
+                path,
+                "`enduser.pseudo.id` is a pseudonym: add `pseudonym: {}`, or call the raw value `user.id`",
+            );
+            return None;
+        }
+        if !self.raw && tells_who_it_is(&self.name, sources) {
+            errors.add(
+                path,
+                "this tells who the user is: add `pseudonym: {}`, or `raw: true` if your traces and logs may hold \
+                 personal data",
+            );
+            return None;
+        }
+        let max_length = self.max_length.unwrap_or(DEFAULT_LENGTH);
+        if !(1..=MAX_LENGTH).contains(&max_length) {
+            errors.add(
+                &path.field("maxLength"),
+                format_args!("expected 1 to {MAX_LENGTH} characters, found {max_length}"),
+            );
+            return None;
+        }
+        Some(Style::Text { characters: self.characters.unwrap_or_default(), max_length })
+    }
+}
+
+/// Whether a tag by its name (OpenTelemetry's attributes), or a claim of it by its (`OpenID` Connect Core 1.0,
+/// section 5.1), identifies a person.
+fn tells_who_it_is(name: &str, sources: &[Source]) -> bool {
+    name.starts_with("enduser.")
+        || name.starts_with("user.")
+        || sources.iter().any(|source| match source {
+            Source::Claim(key) => {
+                PERSONAL_CLAIMS.iter().any(|claim| key.strip_prefix("jwt.") == Some(*claim))
+            }
+            _ => false,
+        })
+}
+
+const PERSONAL_CLAIMS: [&str; 13] = [
+    "sub",
+    "name",
+    "given_name",
+    "family_name",
+    "middle_name",
+    "nickname",
+    "preferred_username",
+    "profile",
+    "picture",
+    "email",
+    "phone_number",
+    "birthdate",
+    "address",
+];
+
+impl RawPseudonym {
+    fn parse(
+        &self,
+        path: &Path,
+        errors: &mut ErrorList,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Pseudonym> {
+        if let Some(id) = &self.key_id
+            && (id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        {
+            errors.add(
+                &path.field("keyId"),
+                format_args!("expected 1 to 16 ASCII letters and digits, found `{id}`"),
+            );
+            return None;
+        }
+        let variable = &self.key_from.env;
+        let at = path.field("keyFrom").field("env");
+        let Some(key) = env(variable) else {
+            errors.add(
+                &at,
+                format_args!(
+                    "vmConfig.env has no variable `{variable}`, which is to hold the key of pseudonyms"
+                ),
+            );
+            return None;
+        };
+        errors.check(
+            &at,
+            Pseudonym::new(key.as_bytes(), self.key_id.as_deref())
+                .map_err(|error| format!("the variable `{variable}` holds too little: {error}")),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Config, String> {
+        let env = |name: &str| match name {
+            "PSEUDONYM_KEY" => Some("0123456789abcdef".to_owned()),
+            "SHORT" => Some("secret".to_owned()),
+            _ => None,
+        };
+        Config::parse(json.as_bytes(), &env).map_err(|errors| errors.to_string())
+    }
+
+    fn error(json: &str) -> String {
+        parse(json).map(|config| format!("{config:?}")).unwrap_err()
+    }
+
+    #[test]
+    fn without_tags_there_are_the_three_usual_ones() {
+        let config = parse("{}").unwrap();
+        let keys: Vec<_> = config.tags.iter().map(Tag::key).collect();
+        assert_eq!(keys, ["tag.enduser.pseudo.id", "tag.request.id", "tag.service.version"]);
+        assert_eq!(config.request_id, Some(RequestIds { echo: false }));
+        assert_eq!(config.head_use, HeadUse::One("x-request-id".to_owned()));
+    }
+
+    #[test]
+    fn nothing_looks_at_the_request_id_unless_asked() {
+        assert_eq!(parse(r#"{"tags":[]}"#).unwrap().request_id, None);
+        assert_eq!(parse(r#"{"tags":[]}"#).unwrap().head_use, HeadUse::Nothing);
+        let echo = parse(r#"{"tags":[],"requestId":{"echo":true}}"#).unwrap();
+        assert_eq!(echo.request_id, Some(RequestIds { echo: true }));
+    }
+
+    #[test]
+    fn who_the_user_is_takes_a_pseudonym_or_a_clear_word() {
+        for tag in [
+            r#""name":"user.id","from":[{"filterState":"x"}]"#,
+            r#""name":"u","from":[{"literal":"x"},{"claim":"sub"}]"#,
+            r#""name":"mail","from":[{"claim":"email"}]"#,
+        ] {
+            assert!(error(&format!(r#"{{"tags":[{{{tag}}}]}}"#)).starts_with("tags[0]: this tells who"));
+            parse(&format!(r#"{{"tags":[{{{tag},"raw":true}}]}}"#)).unwrap();
+            parse(&format!(r#"{{"tags":[{{{tag},"pseudonym":{{}}}}]}}"#)).unwrap();
+        }
+        let pseudo = r#"{"tags":[{"name":"enduser.pseudo.id","from":[{"claim":"sub"}],"raw":true}]}"#;
+        assert!(error(pseudo).contains("is a pseudonym"));
+        parse(r#"{"tags":[{"name":"tenant","from":[{"claim":"org.id"}]}]}"#).unwrap();
+    }
+
+    #[test]
+    fn a_key_comes_from_the_environment_and_is_never_shown() {
+        let with = |pseudonym: &str| {
+            error(&format!(
+                r#"{{"tags":[{{"name":"a","from":[{{"claim":"sub"}}],"pseudonym":{pseudonym}}}]}}"#
+            ))
+        };
+        let missing = with(r#"{"keyFrom":{"env":"NONE"}}"#);
+        assert!(missing.starts_with("tags[0].pseudonym.keyFrom.env: vmConfig.env has no variable `NONE`"));
+        let short = with(r#"{"keyFrom":{"env":"SHORT"}}"#);
+        assert!(short.contains("the variable `SHORT` holds too little: the key needs 16 bytes or more"));
+        assert!(!short.contains("secret"));
+        assert!(with(r#"{"key":"abc"}"#).starts_with("tags[0].pseudonym.key: unknown field `key`"));
+        assert!(with(r#"{"keyId":"a.b"}"#).starts_with("tags[0].pseudonym.keyId: expected 1 to 16"));
+    }
+
+    #[test]
+    fn a_clients_header_is_no_tag_unless_trusted() {
+        let tag = |source: &str| format!(r#"{{"tags":[{{"name":"a","from":[{source}]}}]}}"#);
+        for source in [r#""header":"x""#, r#""cookie":"x""#, r#""queryParam":"x""#] {
+            assert!(
+                error(&tag(&format!("{{{source}}}"))).starts_with("tags[0].from[0]: any client can send")
+            );
+            parse(&tag(&format!(r#"{{{source},"trust":true}}"#))).unwrap();
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let errors = error(
+            r#"{"tags":[
+                {"name":"","from":[{"claim":"a"}]},
+                {"name":"b","from":[]},
+                {"name":"b","from":[{"literal":"x"}],"maxLength":0},
+                {"name":"c","from":[{}],"pseudonym":{},"maxLength":3}
+            ]}"#,
+        );
+        for expected in [
+            "tags[0].name: expected 1 to 64 letters",
+            "tags[1].from: expected at least one source",
+            "tags[2].name: `b` is the name of an earlier tag too",
+            "tags[2].maxLength: expected 1 to 1024 characters, found 0",
+            "tags[3].from[0]: expected exactly one of `claim`",
+            "tags[3].maxLength: has no meaning with `pseudonym`",
+        ] {
+            assert!(errors.contains(expected), "{expected}: {errors}");
+        }
+        assert!(error(r#"{"tag":[]}"#).contains("did you mean `tags`?"));
+        assert!(
+            error(r#"{"tags":[{"name":"a","from":[{"claim":"b"}],"characters":"all"}]}"#).contains("`token`")
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! The shell: carries out what the core says.
+
+use std::hash::{BuildHasher, RandomState};
+
+use plugin_kit::config::ConfigErrors;
+use plugin_kit::exchange::Exchange;
+use plugin_kit::host::{self, Counter, Headers};
+use plugin_kit::plugin::{Filter, Flow};
+
+use crate::config::Config;
+use crate::request_id::{HEADER, Origin};
+use crate::{Core, Effects, Stream};
+
+/// trace-tags as the proxy runs it.
+pub struct TraceTags {
+    core: Core,
+    metrics: Metrics,
+}
+
+struct Metrics {
+    tags_written: Counter,
+    tags_missing: Counter,
+    request_ids_generated: Counter,
+    request_ids_replaced: Counter,
+    host_calls_failed: Counter,
+}
+
+impl TraceTags {
+    /// For a filter that composes this one with those that verify claims: runs before them, and
+    /// [`TraceTags::on_claims`] after.
+    pub fn before_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        let effects = self.core.on_request(stream, exchange, random);
+        self.carry_out(effects, exchange);
+    }
+
+    /// Writes the tags that come from claims.
+    pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        self.carry_out(self.core.on_claims(stream, exchange), exchange);
+    }
+
+    fn carry_out(&self, effects: Effects<'_>, exchange: &Exchange<'_>) {
+        let mut failures = effects.failures;
+        let mut done = |result: Result<(), _>| failures.extend(result.err());
+        let mut written = 0_u32;
+        for (key, value) in effects.tags {
+            done(host::set_filter_state(key, &value));
+            exchange.note_published(key, &value);
+            written = written.saturating_add(1);
+        }
+        if let Some(id) = effects.request_header {
+            done(Headers::Request.set(HEADER, id.as_str().as_bytes()));
+        }
+        if let Some(id) = effects.response_header {
+            done(Headers::Response.set(HEADER, id.as_str().as_bytes()));
+        }
+        if written > 0 {
+            self.metrics.tags_written.add(written);
+        }
+        if effects.missing > 0 {
+            self.metrics.tags_missing.add(effects.missing);
+        }
+        match effects.origin {
+            Some(Origin::Generated) => self.metrics.request_ids_generated.increment(),
+            Some(Origin::Replaced) => self.metrics.request_ids_replaced.increment(),
+            Some(Origin::Kept) | None => {}
+        }
+        for failure in failures {
+            self.metrics.host_calls_failed.increment();
+            log::debug!("trace-tags: {failure}");
+        }
+    }
+}
+
+/// 128 bits that nobody can foresee: `SipHash` with a key from the host's `random_get`, another one for each call.
+fn random() -> u128 {
+    let half = |n: u64| u128::from(RandomState::new().hash_one(n));
+    half(0) << 64 | half(1)
+}
+
+impl Filter for TraceTags {
+    const NAME: &'static str = "trace-tags";
+    type Stream = Stream;
+
+    fn configure(configuration: &[u8], _root: u32) -> Result<Self, ConfigErrors> {
+        let config = Config::parse(configuration, &|name| std::env::var(name).ok())?;
+        let metrics = Metrics {
+            tags_written: Counter::define("trace_tags_tags_written"),
+            tags_missing: Counter::define("trace_tags_tags_missing"),
+            request_ids_generated: Counter::define("trace_tags_request_ids_generated"),
+            request_ids_replaced: Counter::define("trace_tags_request_ids_replaced"),
+            host_calls_failed: Counter::define("trace_tags_host_calls_failed"),
+        };
+        Ok(Self { core: Core::new(config), metrics })
+    }
+
+    fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {
+        self.before_claims(stream, exchange);
+        self.carry_out(self.core.known_so_far(stream), exchange);
+        Flow::Continue
+    }
+
+    fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        self.carry_out(self.core.on_response(stream, exchange), exchange);
+    }
+
+    fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        self.carry_out(self.core.on_end(stream, exchange), exchange);
+    }
+}
