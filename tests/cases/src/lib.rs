@@ -1,1 +1,26 @@
-//! cases
+//! The end-to-end cases: data in `testdata/cases/**/*.yaml`, run by one runner on every host.
+//!
+//! A host is a proxy with the built filters: the mock host and real Envoy, so that the two can't drift.
+//! `testdata/cases/README.md` documents the format.
+
+mod check;
+mod envoy_host;
+mod harness;
+mod host;
+mod schema;
+mod tokens;
+mod values;
+
+pub use check::{Failure, run};
+pub use envoy_host::EnvoyHost;
+pub use harness::{main, trials};
+pub use host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
+pub use schema::{Case, LoadError, load, load_all};
+pub use tokens::{KEYS, Token, TokenError, Tokens, public_keys};
+
+use std::path::PathBuf;
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

@@ -111,10 +111,10 @@ impl Request {
         stream.set_nodelay(true)?;
         let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", self.method, self.path, self.authority);
         for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
+            head.extend([name, ": ", value, "\r\n"]);
         }
         if !self.body.is_empty() {
-            head += &format!("content-length: {}\r\n", self.body.len());
+            head.extend(["content-length: ", &self.body.len().to_string(), "\r\n"]);
         }
         head += "\r\n";
         stream.write_all(&[head.as_bytes(), &self.body].concat())?;

@@ -1,0 +1,244 @@
+//! Cases on real Envoy. A case takes a few milliseconds: an Envoy is started once and used by one case
+//! after the other, each with a new listener and VMs and shared data of its own.
+
+use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
+use envoy::{
+    Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, JwksServer, Listener, Request,
+    SpanCollector, Tracing, Upstream, Wasm,
+};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The names by which plugins may call the key server.
+const ISSUER_CLUSTERS: [&str; 4] = [
+    "jwks",
+    "outbound|80||issuer.test",
+    "outbound|8080||issuer.test",
+    "outbound|8080||auth-service.adaptive-learning.svc.cluster.local",
+];
+
+/// Real Envoy with a number of workers.
+#[derive(Debug)]
+pub struct EnvoyHost {
+    workers: usize,
+    idle: Mutex<Vec<Slot>>,
+}
+
+/// An Envoy and the servers around it, in the hands of one case at a time.
+#[derive(Debug)]
+struct Slot {
+    envoy: Envoy,
+    upstream: Upstream,
+    issuer: JwksServer,
+    spans: SpanCollector,
+    used: u32,
+}
+
+impl EnvoyHost {
+    /// Starts nothing yet.
+    pub fn new(workers: usize) -> Self {
+        Self { workers, idle: Mutex::default() }
+    }
+
+    fn slot(&self) -> Result<Slot, HostError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(|| Slot::start(self.workers), Ok)
+    }
+}
+
+impl Slot {
+    fn start(workers: usize) -> Result<Self, HostError> {
+        let broken = |error: std::io::Error| HostError::Broken(error.to_string());
+        let upstream = Upstream::start().map_err(broken)?;
+        let issuer = JwksServer::start(&json!({ "keys": [] })).map_err(broken)?;
+        let spans = SpanCollector::start().map_err(broken)?;
+        let mut clusters = vec![
+            Cluster::new("upstream", upstream.address()),
+            Cluster::new("collector", spans.address()),
+            // Port 1 of loopback: nobody listens there.
+            Cluster::new("unreachable", ([127, 0, 0, 1], 1).into()),
+        ];
+        clusters.extend(ISSUER_CLUSTERS.map(|name| Cluster::new(name, issuer.address())));
+        let bootstrap = Bootstrap { clusters, ..Bootstrap::default() };
+        let envoy = Envoy::start(&bootstrap, &[], workers)?;
+        Ok(Self { envoy, upstream, issuer, spans, used: 0 })
+    }
+}
+
+impl From<Error> for HostError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(log) => Self::Refused(log),
+            other => Self::Broken(other.to_string()),
+        }
+    }
+}
+
+impl Host for EnvoyHost {
+    fn name(&self) -> String {
+        let workers = if self.workers == 1 { "worker" } else { "workers" };
+        format!("Envoy with {} {workers}", self.workers)
+    }
+
+    fn is_mock(&self) -> bool {
+        false
+    }
+
+    fn start(&self, setup: &Setup) -> Result<Box<dyn Proxy + '_>, HostError> {
+        let mut slot = self.slot()?;
+        slot.used += 1;
+        slot.upstream.answer(Answer::default());
+        slot.upstream.take_received();
+        slot.issuer.answer(setup.issuer.clone());
+        let name = format!("case-{}", slot.used);
+        let proxy = EnvoyProxy { host: self, name, setup: setup.clone(), log: slot.envoy.log_length(), slot };
+        proxy.listen()
+    }
+}
+
+struct EnvoyProxy<'a> {
+    host: &'a EnvoyHost,
+    slot: Slot,
+    name: String,
+    setup: Setup,
+    log: usize,
+}
+
+impl<'a> EnvoyProxy<'a> {
+    fn listen(mut self) -> Result<Box<dyn Proxy + 'a>, HostError> {
+        let plugins = self.plugins(&self.setup.filters)?;
+        let mut listener =
+            Listener::new(&self.name, "upstream", plugins.into_iter().map(HttpFilter::Wasm).collect());
+        listener.access_log.filter_state.clone_from(&self.setup.filter_state);
+        if !self.setup.span_tags.is_empty() {
+            let tag = |name: &String| (name.clone(), format!("%FILTER_STATE(wasm.tag.{name}:PLAIN)%"));
+            listener.tracing = Some(Tracing {
+                cluster: "collector".to_owned(),
+                service: "server.shop".to_owned(),
+                custom_tags: self.setup.span_tags.iter().map(tag).collect(),
+            });
+        }
+        match self.slot.envoy.set_listeners(&[listener]) {
+            Ok(()) => Ok(Box::new(self)),
+            Err(Error::Refused(log)) => {
+                self.give_back();
+                Err(HostError::Refused(log))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn plugins(&self, filters: &[Filter]) -> Result<Vec<Wasm>, HostError> {
+        let plugin = |filter: &Filter| {
+            // The case's name keeps discovery files and statistics of cases apart.
+            let name = format!("{}-{}", self.name, filter.name);
+            let mut wasm = Wasm::new(&name, module(&filter.name)?, &filter.configuration);
+            wasm.environment.clone_from(&self.setup.env);
+            wasm.vm_id.clone_from(&self.name);
+            wasm.delivery = if self.setup.reconfigures { Delivery::Discovery } else { Delivery::Inline };
+            Ok(wasm)
+        };
+        filters.iter().map(plugin).collect()
+    }
+
+    fn give_back(self) {
+        self.host.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
+    }
+}
+
+impl Proxy for EnvoyProxy<'_> {
+    fn send(&mut self, request: &Request) -> Result<Exchange, HostError> {
+        let address = self.slot.envoy.address(&self.name)?;
+        self.slot.upstream.take_received();
+        let response = request.send(address).map_err(|error| HostError::Broken(error.to_string()))?;
+        let entry = self.slot.envoy.access_log_entry(response.client_port)?;
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let filter_state = entry["filter_state"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| {
+                (key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            })
+            .collect();
+        let span = if self.setup.span_tags.is_empty() {
+            BTreeMap::new()
+        } else {
+            let spans = self.slot.spans.wait_for_trace(&text(&entry["trace_id"]), 1);
+            let mut spans = spans.map_err(|error| HostError::Broken(error.to_string()))?;
+            let mut tags = spans.remove(0).attributes;
+            // Envoy writes `-` where there is no filter state.
+            tags.retain(|_, value| value != "-");
+            tags
+        };
+        let upstream = self.slot.upstream.take_received().pop();
+        Ok(Exchange { response, upstream, filter_state, details: text(&entry["details"]), span })
+    }
+
+    fn send_many(&mut self, request: &Request, times: u32, parallel: u32) -> Result<Vec<u16>, HostError> {
+        let address = self.slot.envoy.address(&self.name)?;
+        let senders: Vec<_> = (0..parallel)
+            .map(|sender| {
+                let request = request.clone();
+                // Every sender takes each parallel-th request.
+                let share = (sender..times).step_by(parallel as usize).len();
+                std::thread::spawn(move || {
+                    (0..share)
+                        .map(|_| request.send(address).map(|response| response.status))
+                        .collect::<Result<Vec<_>, _>>()
+                })
+            })
+            .collect();
+        let mut statuses = Vec::new();
+        for sender in senders {
+            let sent = sender.join().map_err(|_| HostError::Broken("a client panicked".to_owned()))?;
+            statuses.extend(sent.map_err(|error| HostError::Broken(error.to_string()))?);
+        }
+        Ok(statuses)
+    }
+
+    fn configure(&mut self, filters: &[Filter]) -> Result<(), HostError> {
+        for plugin in self.plugins(filters)? {
+            self.slot.envoy.reconfigure(&plugin)?;
+        }
+        Ok(())
+    }
+
+    fn set_issuer(&mut self, answer: Answer) {
+        self.slot.issuer.answer(answer);
+    }
+
+    fn set_upstream(&mut self, answer: Answer) {
+        self.slot.upstream.answer(answer);
+    }
+
+    fn advance(&mut self, _: Duration) -> Result<(), HostError> {
+        Err(HostError::Broken("real Envoy has no clock to advance".to_owned()))
+    }
+
+    fn metrics(&self) -> Result<BTreeMap<String, i64>, HostError> {
+        let stats = self.slot.envoy.stats()?;
+        let counter = |(name, value): (String, u64)| {
+            Some((name.strip_prefix("wasmcustom.")?.to_owned(), i64::try_from(value).ok()?))
+        };
+        Ok(stats.into_iter().filter_map(counter).collect())
+    }
+
+    fn log(&self) -> String {
+        self.slot.envoy.log_since(self.log)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<String, HostError> {
+        self.slot.envoy.set_listeners(&[])?;
+        // The last line of this case: what came before it is in the file by now.
+        let last = format!("remove listener '{}'", self.name);
+        let log =
+            envoy::wait_for("the end of the log", || Some(self.log()).filter(|log| log.contains(&last)));
+        let log = log.map_err(|error| HostError::Broken(error.to_string()))?;
+        self.give_back();
+        Ok(log)
+    }
+}

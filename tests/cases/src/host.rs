@@ -1,0 +1,111 @@
+//! What a host must do so that cases can run on it.
+
+use crate::repository;
+use envoy::{Answer, Received, Request, Response};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One filter of a chain.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// `jwt-auth`, `rate-limit`, `trace-tags`, `mesh-filters`.
+    pub name: String,
+    /// `pluginConfig`, byte for byte.
+    pub configuration: String,
+}
+
+/// Everything a proxy is started with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The chain, in order.
+    pub filters: Vec<Filter>,
+    /// `vmConfig.env` of each.
+    pub env: BTreeMap<String, String>,
+    /// What the key server answers at first.
+    pub issuer: Answer,
+    /// Filter state keys (without `wasm.`) that [`Exchange::filter_state`] must hold.
+    pub filter_state: Vec<String>,
+    /// Tags that [`Exchange::span`] must hold, each from filter state `wasm.tag.<name>`.
+    pub span_tags: Vec<String>,
+    /// The case will call [`Proxy::configure`].
+    pub reconfigures: bool,
+}
+
+/// A host did not start or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A filter refused its configuration. Holds the log.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Anything else.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// One request and what became of it.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// What the client got.
+    pub response: Response,
+    /// What reached the service behind the filters, if anything did.
+    pub upstream: Option<Received>,
+    /// Those of [`Setup::filter_state`] that were set.
+    pub filter_state: BTreeMap<String, String>,
+    /// Response code details, as in an access log.
+    pub details: String,
+    /// The attributes of the request's span; empty on a host without tracing.
+    pub span: BTreeMap<String, String>,
+}
+
+/// A kind of proxy with a number of workers.
+pub trait Host: Send + Sync {
+    /// `mock host` or `Envoy`, with what distinguishes it from others of its kind.
+    fn name(&self) -> String;
+
+    /// Is it the mock host, with a clock that can be moved?
+    fn is_mock(&self) -> bool;
+
+    /// Starts a proxy with nothing left over from another.
+    fn start(&self, setup: &Setup) -> Result<Box<dyn Proxy + '_>, HostError>;
+}
+
+/// A running proxy.
+pub trait Proxy {
+    /// Sends one request and waits until it ended everywhere.
+    fn send(&mut self, request: &Request) -> Result<Exchange, HostError>;
+
+    /// Sends a request many times, so many at once, over connections of their own; gives the statuses.
+    fn send_many(&mut self, request: &Request, times: u32, parallel: u32) -> Result<Vec<u16>, HostError>;
+
+    /// Gives the filters new configurations; [`HostError::Refused`] leaves the old ones in force.
+    fn configure(&mut self, filters: &[Filter]) -> Result<(), HostError>;
+
+    /// Changes what the key server answers.
+    fn set_issuer(&mut self, answer: Answer);
+
+    /// Changes what the service behind the filters answers.
+    fn set_upstream(&mut self, answer: Answer);
+
+    /// Moves the clock. Only the mock host can.
+    fn advance(&mut self, time: Duration) -> Result<(), HostError>;
+
+    /// The counters of the filters, without `wasmcustom.`.
+    fn metrics(&self) -> Result<BTreeMap<String, i64>, HostError>;
+
+    /// What was logged since the start of this proxy.
+    fn log(&self) -> String;
+
+    /// Ends the proxy and gives its whole log. Not called after a failure.
+    fn finish(self: Box<Self>) -> Result<String, HostError>;
+}
+
+/// The built module of a filter.
+pub fn module(filter: &str) -> Result<PathBuf, HostError> {
+    let path = repository().join("target/filters").join(format!("{filter}.wasm"));
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(HostError::Broken(format!("no target/filters/{filter}.wasm: run `make filters`")))
+    }
+}

@@ -1,0 +1,10 @@
+//! Every case on real Envoy, with one worker and with four.
+
+use cases::{EnvoyHost, Host};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+fn main() -> ExitCode {
+    let hosts = [1, 4].map(|workers| Arc::new(EnvoyHost::new(workers)) as Arc<dyn Host>);
+    cases::main(hosts.into())
+}
