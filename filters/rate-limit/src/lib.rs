@@ -1,1 +1,17 @@
-//! rate-limit
+//! Rate limits in the proxy: exact over all of its workers, all or nothing over several limits, in fixed memory.
+//!
+//! [`gcra`] is the algorithm, [`slots`] keeps the state of all keys in shared data, [`limiter`] charges several limits
+//! at once and lets a worker work ahead, [`filter`] decides about a request. `plugin` ties them to the proxy.
+
+pub mod config;
+pub mod filter;
+pub mod gcra;
+pub mod key;
+pub mod limiter;
+#[cfg(target_os = "wasi")]
+pub mod plugin;
+pub mod reply;
+pub mod slots;
+
+#[cfg(all(target_os = "wasi", feature = "module"))]
+proxy_wasm::main!({ plugin_kit::plugin::start::<plugin::RateLimit>() });

@@ -1,0 +1,518 @@
+//! pluginConfig of the filter: as a user writes it (`Raw…`), and as types that cannot be wrong.
+
+use std::collections::BTreeMap;
+
+use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, read};
+use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
+use plugin_kit::path::PathCase;
+use plugin_kit::source::{HeadUse, RawSource, Source};
+use serde::Deserialize;
+
+use crate::gcra::Rate;
+use crate::key::table_number;
+use crate::reply::{HeaderStyle, HeadersOn, ReplyBody, ReplyOptions};
+use crate::slots::{OnFull, Table};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawConfig {
+    limits: Vec<RawLimit>,
+    #[serde(default)]
+    exempt: Vec<RawExemption>,
+    #[serde(default)]
+    response: RawResponse,
+    #[serde(default)]
+    on_conflict: OnConflict,
+    lease: Option<DurationText>,
+    #[serde(default)]
+    path_case: PathCase,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawLimit {
+    name: String,
+    #[serde(default)]
+    r#match: RawLimitMatch,
+    before: Option<Before>,
+    #[serde(default)]
+    key: Vec<RawSource>,
+    #[serde(default)]
+    on_missing_key: OnMissingKey,
+    rate: RawRate,
+    plans: Option<RawPlans>,
+    cost: Option<u32>,
+    cost_from: Option<RawSource>,
+    #[serde(default)]
+    mode: Mode,
+    enforce_percent: Option<u8>,
+    max_keys: Option<u32>,
+    #[serde(default)]
+    on_full: OnFull,
+}
+
+/// A request matcher, and tests of verified claims.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawLimitMatch {
+    hosts: Vec<String>,
+    methods: Vec<String>,
+    methods_except: Vec<String>,
+    paths: Vec<String>,
+    headers: BTreeMap<String, RawValueTest>,
+    claims: BTreeMap<String, RawValueTest>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawRate {
+    requests: u32,
+    per: DurationText,
+    burst: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawPlans {
+    from: RawSource,
+    rates: BTreeMap<String, RawRate>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawExemption {
+    r#match: RawLimitMatch,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawResponse {
+    status: Option<u16>,
+    body: ReplyBody,
+    headers: HeaderStyle,
+    headers_on: HeadersOn,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Before {
+    Auth,
+}
+
+/// What becomes of a request that has not all parts of a limit's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnMissingKey {
+    /// All such requests share one limit.
+    #[default]
+    ShareOne,
+    /// The limit does not count it.
+    Skip,
+    /// It is denied.
+    Deny,
+}
+
+/// Whether a limit denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Enforce,
+    /// It counts what it would deny, and lets it through.
+    Report,
+}
+
+/// What becomes of a request that could not be counted because other workers were always faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnConflict {
+    /// It is denied: no more is ever admitted than was counted.
+    #[default]
+    Deny,
+    /// It is let through.
+    Allow,
+}
+
+/// A pluginConfig that has nothing wrong.
+#[derive(Debug)]
+pub struct Config {
+    /// In the order in which they were written.
+    pub limits: Vec<Limit>,
+    /// Requests that no limit counts.
+    pub exempt: Vec<Condition>,
+    /// How a denied request is answered.
+    pub reply: ReplyOptions,
+    /// What becomes of a request that could not be counted.
+    pub on_conflict: OnConflict,
+    /// The longest stretch of a limit's time that one worker takes for itself, in nanoseconds.
+    pub longest_lease: u64,
+    /// Whether the case of paths counts.
+    pub path_case: PathCase,
+    /// How many limits have no key.
+    pub singles: usize,
+}
+
+/// One limit.
+#[derive(Debug)]
+pub struct Limit {
+    /// Unique; shown to clients and in metrics.
+    pub name: String,
+    /// Which requests it counts.
+    pub condition: Condition,
+    /// It is checked before the request's token is.
+    pub before_auth: bool,
+    /// What it counts by; empty: all together.
+    pub key: Vec<Source>,
+    /// What becomes of a request without a part of the key.
+    pub on_missing_key: OnMissingKey,
+    /// What a key may do, unless a plan says otherwise.
+    pub rate: Rate,
+    /// Rates that depend on the request.
+    pub plans: Option<Plans>,
+    /// As how many requests one counts.
+    pub cost: u32,
+    /// Where a request says as how many it counts.
+    pub cost_from: Option<Source>,
+    /// Whether it denies.
+    pub mode: Mode,
+    /// For how many of a hundred keys it does.
+    pub enforce_percent: u8,
+    /// Where its state is.
+    pub table: Table,
+    /// What becomes of a key where there is no free place.
+    pub on_full: OnFull,
+    /// Without a key: its number among such limits.
+    pub single: Option<usize>,
+    /// What it reads of the head to find the key.
+    pub head_use: HeadUse,
+}
+
+/// Rates by the value of a source.
+#[derive(Debug)]
+pub struct Plans {
+    /// Says which plan a request has.
+    pub from: Source,
+    /// The plans.
+    pub rates: Vec<(String, Rate)>,
+}
+
+/// Which requests a limit or an exemption is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// On the request.
+    pub request: RequestMatch,
+    /// The same without its paths: for a request whose path has no meaning.
+    pub any_path: RequestMatch,
+    /// On claims, by the key under which they are published.
+    pub claims: Vec<(String, ValueTest)>,
+}
+
+const DEFAULT_LEASE_MS: u64 = 100;
+const LONGEST_LEASE_MS: u64 = 1_000;
+const DEFAULT_KEYS: u32 = 16_384;
+const MOST_KEYS: u32 = 1 << 20;
+
+impl Config {
+    /// Reads a pluginConfig. `env` looks up the plugin's environment variables.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its JSON path.
+    pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let raw: RawConfig = read(json)?;
+        let mut errors = ErrorList::default();
+        let config = compile(raw, &mut errors, env);
+        errors.finish(config)
+    }
+}
+
+fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<String>) -> Option<Config> {
+    let root = Path::root();
+    if raw.limits.is_empty() {
+        errors.add(&root.field("limits"), "expected at least one limit");
+    }
+    let case = raw.path_case;
+    let mut tables = Tables::default();
+    let mut limits: Vec<Limit> = Vec::new();
+    for (n, limit) in raw.limits.into_iter().enumerate() {
+        let path = root.field("limits").index(n);
+        if limits.iter().any(|other| other.name == limit.name) {
+            errors.add(&path.field("name"), format_args!("`{}` is the name of another limit", limit.name));
+        }
+        limits.extend(compile_limit(limit, case, &path, &mut tables, errors, env));
+    }
+    let mut exempt = Vec::new();
+    for (n, exemption) in raw.exempt.into_iter().enumerate() {
+        let path = root.field("exempt").index(n).field("match");
+        let condition = Condition::compile(exemption.r#match, case, &path, errors);
+        if condition.as_ref().is_some_and(Condition::is_always) {
+            errors.add(&path, "exempts every request; expected a condition");
+        }
+        exempt.extend(condition);
+    }
+    let status = raw.response.status.unwrap_or(429);
+    if !(400..=599).contains(&status) {
+        let path = root.field("response").field("status");
+        errors.add(&path, format_args!("expected a status from 400 to 599, found {status}"));
+    }
+    let lease = raw.lease.map_or(u128::from(DEFAULT_LEASE_MS), |lease| lease.0.as_millis());
+    let lease = u64::try_from(lease).ok().filter(|lease| *lease <= LONGEST_LEASE_MS);
+    if lease.is_none() {
+        errors.add(&root.field("lease"), "expected at most `1s`; `0ms` turns leases off");
+    }
+    let response = raw.response;
+    Some(Config {
+        singles: limits.iter().filter(|limit| limit.single.is_some()).count(),
+        limits,
+        exempt,
+        reply: ReplyOptions {
+            status,
+            body: response.body,
+            headers: response.headers,
+            headers_on: response.headers_on,
+        },
+        on_conflict: raw.on_conflict,
+        longest_lease: lease?.saturating_mul(1_000_000),
+        path_case: case,
+    })
+}
+
+/// Gives each limit a table of its own, the same in each worker and, while no other limit's name wants it, in each
+/// configuration.
+#[derive(Default)]
+struct Tables {
+    taken: Vec<u8>,
+    singles: usize,
+}
+
+impl Tables {
+    fn give(&mut self, name: &str) -> Option<u8> {
+        let first = table_number(name, Table::MAX);
+        let mut numbers = (0..Table::MAX).map(|n| first.wrapping_add(n) % Table::MAX);
+        let number = numbers.find(|number| !self.taken.contains(number))?;
+        self.taken.push(number);
+        Some(number)
+    }
+}
+
+fn compile_limit(
+    raw: RawLimit,
+    case: PathCase,
+    path: &Path,
+    tables: &mut Tables,
+    errors: &mut ErrorList,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<Limit> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if raw.name.is_empty() || raw.name.len() > 63 || !raw.name.bytes().all(plain) {
+        let expected = "expected 1 to 63 letters, digits, `-` and `_`";
+        errors.add(&path.field("name"), format_args!("{expected}, found `{}`", raw.name));
+    }
+    let condition = Condition::compile(raw.r#match, case, &path.field("match"), errors);
+    let keyed = !raw.key.is_empty();
+    let mut key = Vec::new();
+    for (n, source) in raw.key.into_iter().enumerate() {
+        key.extend(source.parse(&path.field("key").index(n), errors, env));
+    }
+    let rate = compile_rate(&raw.rate, &path.field("rate"), errors);
+    let plans = raw.plans.map(|plans| compile_plans(plans, &path.field("plans"), errors, env));
+    let before_auth = matches!(raw.before, Some(Before::Auth));
+    let plan_from = plans.as_ref().and_then(Option::as_ref).map(|plans| &plans.from);
+    let reads_claims = key.iter().chain(plan_from).any(|source| matches!(source, Source::Claim(_)))
+        || condition.as_ref().is_some_and(|condition| !condition.claims.is_empty());
+    if before_auth && reads_claims {
+        errors.add(
+            &path.field("before"),
+            "no claim is verified before `auth`; expected a limit without claims",
+        );
+    }
+    let cost_path = path.field("costFrom");
+    let cost_from = raw.cost_from.map(|source| source.parse(&cost_path, errors, env));
+    if cost_from.as_ref().and_then(Option::as_ref).is_some_and(Source::is_unverified) {
+        errors.add(
+            &cost_path,
+            "a client could name its own cost; expected `trust: true` where a trusted peer sets it",
+        );
+    }
+    let cost = raw.cost.unwrap_or(1);
+    if cost == 0 {
+        errors.add(&path.field("cost"), "expected at least 1");
+    }
+    let enforce_percent = raw.enforce_percent.unwrap_or(100);
+    if enforce_percent > 100 {
+        errors.add(&path.field("enforcePercent"), format_args!("expected 0 to 100, found {enforce_percent}"));
+    }
+    let max_keys = raw.max_keys.unwrap_or(DEFAULT_KEYS);
+    if !(1..=MOST_KEYS).contains(&max_keys) {
+        errors.add(&path.field("maxKeys"), format_args!("expected 1 to {MOST_KEYS}, found {max_keys}"));
+    }
+    let Some(number) = tables.give(&raw.name) else {
+        errors.add(path, format_args!("expected at most {} limits", Table::MAX));
+        return None;
+    };
+    // A limit without a key still has one for each plan.
+    let single = (!keyed && plans.is_none()).then_some(tables.singles);
+    tables.singles = tables.singles.saturating_add(usize::from(single.is_some()));
+    let head_use = key.iter().chain(plans.iter().flatten().map(|plans| &plans.from));
+    let head_use = head_use.map(Source::head_use).fold(HeadUse::default(), HeadUse::and);
+    Some(Limit {
+        name: raw.name,
+        condition: condition?,
+        before_auth,
+        head_use,
+        key,
+        on_missing_key: raw.on_missing_key,
+        rate: rate?,
+        plans: match plans {
+            Some(plans) => Some(plans?),
+            None => None,
+        },
+        cost,
+        cost_from: match cost_from {
+            Some(source) => Some(source?),
+            None => None,
+        },
+        mode: raw.mode,
+        enforce_percent,
+        table: Table::new(number, if keyed { max_keys } else { 1 }),
+        on_full: raw.on_full,
+        single,
+    })
+}
+
+fn compile_rate(raw: &RawRate, path: &Path, errors: &mut ErrorList) -> Option<Rate> {
+    errors.check(path, Rate::new(raw.requests, raw.per.0, raw.burst.unwrap_or(raw.requests)))
+}
+
+fn compile_plans(
+    raw: RawPlans,
+    path: &Path,
+    errors: &mut ErrorList,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<Plans> {
+    let from = raw.from.parse(&path.field("from"), errors, env);
+    if from.as_ref().is_some_and(Source::is_unverified) {
+        errors
+            .add(&path.field("from"), "a client could name its own plan; expected a claim, or `trust: true`");
+    }
+    let mut rates = Vec::new();
+    for (name, rate) in raw.rates {
+        let path = path.field("rates").field(&name);
+        rates.extend(compile_rate(&rate, &path, errors).map(|rate| (name, rate)));
+    }
+    Some(Plans { from: from?, rates })
+}
+
+impl Condition {
+    fn compile(raw: RawLimitMatch, case: PathCase, path: &Path, errors: &mut ErrorList) -> Option<Self> {
+        let mut request = RawRequestMatch {
+            hosts: raw.hosts,
+            methods: raw.methods,
+            methods_except: raw.methods_except,
+            paths: raw.paths,
+            headers: raw.headers,
+        };
+        let compiled = RequestMatch::compile(&request, case, path, errors);
+        request.paths.clear();
+        let any_path = RequestMatch::compile(&request, case, path, &mut ErrorList::default());
+        let mut claims = Vec::new();
+        for (name, test) in &raw.claims {
+            let test = ValueTest::compile(test, &path.field("claims").field(name), errors);
+            claims.extend(test.map(|test| (format!("jwt.{name}"), test)));
+        }
+        Some(Self { request: compiled?, any_path: any_path?, claims })
+    }
+
+    /// Whether it holds for every request.
+    pub fn is_always(&self) -> bool {
+        self.request.is_always() && self.claims.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Config, String> {
+        Config::parse(json.as_bytes(), &|_| None).map_err(|errors| errors.to_string())
+    }
+
+    fn limit(fields: &str) -> Result<Config, String> {
+        let rate = if fields.starts_with(",\"rate\"") { "" } else { r#","rate":{"requests":1,"per":"1s"}"# };
+        parse(&format!(r#"{{"limits":[{{"name":"a"{rate}{fields}}}]}}"#))
+    }
+
+    #[test]
+    fn defaults() {
+        let config = limit("").unwrap();
+        let limit = &config.limits[0];
+        assert_eq!(limit.rate, Rate::new(1, std::time::Duration::from_secs(1), 1).unwrap());
+        assert_eq!((limit.cost, limit.mode, limit.enforce_percent), (1, Mode::Enforce, 100));
+        assert_eq!((limit.on_missing_key, limit.on_full), (OnMissingKey::ShareOne, OnFull::Evict));
+        assert_eq!(limit.single, Some(0));
+        assert!(limit.condition.is_always());
+        assert_eq!((config.on_conflict, config.longest_lease), (OnConflict::Deny, 100_000_000));
+        assert_eq!((config.reply.status, config.reply.headers), (429, HeaderStyle::Ietf));
+        assert_eq!((config.reply.headers_on, config.reply.body), (HeadersOn::Denied, ReplyBody::ProblemJson));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_path() {
+        for (fields, expected) in [
+            (r#","rate":{"requests":1,"per":"0s"}"#, "limits[0].rate: expected a window"),
+            (r#","rate":{"requests":1,"per":"1x"}"#, "limits[0].rate.per: `1x` is no duration"),
+            (r#","rate":{"request":1,"per":"1s"}"#, "did you mean `requests`?"),
+            (r#","match":{"paths":["a"]}"#, "limits[0].match.paths[0]: "),
+            (r#","match":{"claims":{"plan":{}}}"#, "limits[0].match.claims.plan: tests nothing"),
+            (r#","key":[{"claim":"sub"},{"heder":"x"}]"#, "limits[0].key[1].heder: unknown field"),
+            (r#","key":[{"claim":"sub"}],"before":"auth""#, "limits[0].before: no claim is verified"),
+            (r#","match":{"claims":{"a":{"present":true}}},"before":"auth""#, "limits[0].before: "),
+            (r#","plans":{"from":{"header":"x-plan"},"rates":{}}"#, "limits[0].plans.from: a client could"),
+            (
+                r#","plans":{"from":{"claim":"plan"},"rates":{"pro":{"requests":1,"per":"0s"}}}"#,
+                "limits[0].plans.rates.pro: expected a window",
+            ),
+            (r#","costFrom":{"header":"x-cost"}"#, "limits[0].costFrom: a client could"),
+            (r#","cost":0"#, "limits[0].cost: "),
+            (r#","enforcePercent":101"#, "limits[0].enforcePercent: "),
+            (r#","maxKeys":0"#, "limits[0].maxKeys: "),
+            (r#","mode":"raport""#, "did you mean `report`?"),
+        ] {
+            let error = limit(fields).unwrap_err();
+            assert!(error.contains(expected), "{fields}: {error}");
+        }
+        for (json, expected) in [
+            ("{}", "missing field `limits`"),
+            (r#"{"limits":[]}"#, "limits: expected at least one limit"),
+            (r#"{"limits":[],"exempt":[{"match":{}}]}"#, "exempt[0].match: exempts every request"),
+            (r#"{"limits":[],"response":{"status":200}}"#, "response.status: expected"),
+            (r#"{"limits":[],"lease":"2s"}"#, "lease: expected"),
+            (
+                r#"{"limits":[{"name":"a","rate":{"requests":1,"per":"1s"}},{"name":"a","rate":{"requests":1,"per":"1s"}}]}"#,
+                "limits[1].name: `a` is the name of another limit",
+            ),
+            (
+                r#"{"limits":[{"name":"a b","rate":{"requests":1,"per":"1s"}}]}"#,
+                "limits[0].name: expected 1 to 63 letters",
+            ),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_limit_has_a_table_of_its_own() {
+        let limits = |count: usize| {
+            let one = |n| format!(r#"{{"name":"l{n}","rate":{{"requests":1,"per":"1s"}}}}"#);
+            let all: Vec<String> = (0..count).map(one).collect();
+            parse(&format!(r#"{{"limits":[{}]}}"#, all.join(",")))
+        };
+        let config = limits(64).unwrap();
+        let mut tables: Vec<String> = config.limits.iter().map(|l| format!("{:?}", l.table)).collect();
+        tables.sort();
+        tables.dedup();
+        assert_eq!(tables.len(), 64);
+        assert!(limits(65).unwrap_err().contains("limits[64]: expected at most 64 limits"));
+    }
+}

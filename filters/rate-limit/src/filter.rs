@@ -1,0 +1,342 @@
+//! The decision about a request: which limits count it, by which keys, and what becomes of it.
+
+use std::cell::RefCell;
+
+use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::head::Head;
+use plugin_kit::matcher::Request;
+use plugin_kit::path::Readings;
+use plugin_kit::reply::Reply;
+
+use crate::config::{Condition, Config, Limit, Mode, OnConflict, OnMissingKey, Plans};
+use crate::gcra::Rate;
+use crate::key::KeyHasher;
+use crate::limiter::{Demand, Limiter, Standing, Tally, Verdict};
+use crate::reply::{DenyReason, HeaderStyle, HeadersOn, denial, standing_headers};
+use crate::slots::{SharedStore, hash_key};
+
+/// Which limits are to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Those that stand before authentication.
+    BeforeAuth,
+    /// The others.
+    AfterAuth,
+    /// All: for a plugin that is only asked once.
+    All,
+}
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on.
+    Admitted {
+        /// Headers for its response.
+        headers: Vec<(String, String)>,
+        /// It was not counted, since other workers were always faster and the configuration lets it through.
+        uncounted: bool,
+    },
+    /// It is answered here.
+    Denied {
+        /// The answer.
+        reply: Reply,
+        /// The index of the limit that denies; `None`: the host failed before one was found.
+        limit: Option<usize>,
+        /// Why.
+        reason: DenyReason,
+    },
+}
+
+/// The decision, and what is to be counted.
+#[derive(Debug)]
+pub struct Decision {
+    /// What becomes of the request.
+    pub outcome: Outcome,
+    /// Indices of the limits that only report and would have denied.
+    pub reported: Vec<usize>,
+    /// What happened on the way.
+    pub tally: Tally,
+}
+
+/// The limits of one configuration, as one worker applies them.
+#[derive(Debug)]
+pub struct Limits {
+    config: Config,
+    /// For each limit: for its rate and for each plan.
+    hashers: Vec<(KeyHasher, Vec<KeyHasher>)>,
+    limiter: RefCell<Limiter>,
+}
+
+/// A limit that counts the request, and as what.
+struct Counted {
+    index: usize,
+    enforced: bool,
+    demand: Demand,
+}
+
+impl Limits {
+    /// Prepares the limits of `config`, in `on_configure`. Limits of the same name, rate and `scope` share their state;
+    /// `random` makes the number that keys are hashed with, if there is none yet.
+    pub fn new(
+        config: Config,
+        store: &impl SharedStore,
+        scope: &[u8],
+        random: impl FnOnce() -> [u8; 16],
+    ) -> Result<Self, HostError> {
+        let hasher = KeyHasher::new(&hash_key(store, random)?);
+        let mut hashers = Vec::with_capacity(config.limits.len());
+        for limit in &config.limits {
+            limit.table.create(store)?;
+            let of = |rate: &Rate| hasher.of_limit(scope, &limit.name, rate);
+            let plans = limit
+                .plans
+                .as_ref()
+                .map_or(Vec::new(), |plans| plans.rates.iter().map(|(_, rate)| of(rate)).collect());
+            hashers.push((of(&limit.rate), plans));
+        }
+        let limiter = Limiter::new(config.singles, config.longest_lease, config.limits.len() == 1);
+        Ok(Self { config, hashers, limiter: RefCell::new(limiter) })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Decides about a request and counts it.
+    pub fn decide(&self, store: &impl SharedStore, exchange: &Exchange<'_>, stage: Stage) -> Decision {
+        let mut reported = Vec::new();
+        let outcome = match self.outcome(store, exchange, stage, &mut reported) {
+            Ok(outcome) => outcome,
+            Err((limit, reason)) => self.deny(exchange, limit, reason, Vec::new()),
+        };
+        let tally = self.limiter.try_borrow_mut().map(|mut limiter| limiter.take_tally());
+        Decision { outcome, reported, tally: tally.unwrap_or_default() }
+    }
+
+    fn outcome(
+        &self,
+        store: &impl SharedStore,
+        exchange: &Exchange<'_>,
+        stage: Stage,
+        reported: &mut Vec<usize>,
+    ) -> Result<Outcome, (Option<usize>, DenyReason)> {
+        let unavailable = |_: HostError| (None, DenyReason::Unavailable);
+        let counted = self.counted(exchange, stage, reported)?;
+        if counted.is_empty() {
+            return Ok(Outcome::Admitted { headers: Vec::new(), uncounted: false });
+        }
+        let now = exchange.monotonic_time().map_err(unavailable)?;
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let mut limiter = self.limiter.try_borrow_mut().map_err(|_| (None, DenyReason::Unavailable))?;
+
+        let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
+        let demands: Vec<Demand> = enforced.iter().map(|counted| counted.demand).collect();
+        let standings = limiter.charge(store, &demands, now).map_err(unavailable)?;
+        let mut uncounted = false;
+        let worst = enforced.iter().zip(&standings).max_by_key(|(_, standing)| severity(standing));
+        if let Some((counted, standing)) = worst {
+            let reason = match standing.verdict {
+                Verdict::Admitted => None,
+                Verdict::Denied(wait) => Some(DenyReason::Limited(wait)),
+                Verdict::Conflict if self.config.on_conflict == OnConflict::Allow => {
+                    uncounted = true;
+                    None
+                }
+                Verdict::Conflict => Some(DenyReason::Conflict),
+            };
+            if let Some(reason) = reason {
+                let headers = self.headers(counted, standing);
+                return Ok(self.deny(exchange, Some(counted.index), reason, headers));
+            }
+        }
+        for counted in counted.iter().filter(|counted| !counted.enforced) {
+            let standings = limiter.charge(store, &[counted.demand], now).map_err(unavailable)?;
+            if standings.iter().any(|standing| matches!(standing.verdict, Verdict::Denied(_))) {
+                reported.push(counted.index);
+            }
+        }
+        let headers = match worst {
+            Some((counted, standing)) if self.config.reply.headers_on == HeadersOn::Always => {
+                self.headers(counted, standing)
+            }
+            _ => Vec::new(),
+        };
+        Ok(Outcome::Admitted { headers, uncounted })
+    }
+
+    /// The limits that count the request.
+    fn counted(
+        &self,
+        exchange: &Exchange<'_>,
+        stage: Stage,
+        reported: &mut Vec<usize>,
+    ) -> Result<Vec<Counted>, (Option<usize>, DenyReason)> {
+        let unavailable = |_: HostError| (None, DenyReason::Unavailable);
+        let mut seen = Seen { limits: self, exchange, looked: None };
+        let mut counted = Vec::with_capacity(self.config.limits.len());
+        for exemption in &self.config.exempt {
+            if seen.holds(exemption, Doubt::No).map_err(unavailable)? {
+                return Ok(counted);
+            }
+        }
+        for (index, (limit, hashers)) in self.config.limits.iter().zip(&self.hashers).enumerate() {
+            let asked = match stage {
+                Stage::BeforeAuth => limit.before_auth,
+                Stage::AfterAuth => !limit.before_auth,
+                Stage::All => true,
+            };
+            if !asked || !seen.holds(&limit.condition, Doubt::Yes).map_err(unavailable)? {
+                continue;
+            }
+            match demand(limit, hashers, exchange).map_err(unavailable)? {
+                Some(demand) => {
+                    let enforced = limit.mode == Mode::Enforce && is_in_share(limit, &demand);
+                    counted.push(Counted { index, enforced, demand });
+                }
+                None if limit.on_missing_key == OnMissingKey::Skip => {}
+                None if limit.mode == Mode::Report => reported.push(index),
+                None => return Err((Some(index), DenyReason::KeyMissing)),
+            }
+        }
+        Ok(counted)
+    }
+
+    fn headers(&self, counted: &Counted, standing: &Standing) -> Vec<(String, String)> {
+        let style = self.config.reply.headers;
+        match self.config.limits.get(counted.index) {
+            Some(limit) if style != HeaderStyle::None => {
+                standing_headers(style, &limit.name, &counted.demand.rate, standing)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn deny(
+        &self,
+        exchange: &Exchange<'_>,
+        limit: Option<usize>,
+        reason: DenyReason,
+        headers: Vec<(String, String)>,
+    ) -> Outcome {
+        let name = limit.and_then(|index| self.config.limits.get(index)).map(|limit| limit.name.as_str());
+        let request_id = exchange.header_joined("x-request-id").ok().flatten();
+        let request_id = request_id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
+        Outcome::Denied {
+            reply: denial(&self.config.reply, reason, name, request_id, headers),
+            limit,
+            reason,
+        }
+    }
+}
+
+/// Orders standings: a denial before room, the longer wait first, the less room first.
+fn severity(standing: &Standing) -> (u64, u64) {
+    match standing.verdict {
+        Verdict::Denied(wait) => (2, wait.unwrap_or(u64::MAX)),
+        Verdict::Conflict => (1, 0),
+        Verdict::Admitted => (0, u64::MAX.saturating_sub(standing.remaining)),
+    }
+}
+
+/// A ramp takes the same keys each time, and keeps them as it grows.
+fn is_in_share(limit: &Limit, demand: &Demand) -> bool {
+    limit.enforce_percent >= 100 || (demand.hash.tag >> 1) % 100 < u64::from(limit.enforce_percent)
+}
+
+/// The limit's part in the request; `None` where a part of the key is missing.
+fn demand(
+    limit: &Limit,
+    (hasher, plan_hashers): &(KeyHasher, Vec<KeyHasher>),
+    exchange: &Exchange<'_>,
+) -> Result<Option<Demand>, HostError> {
+    limit.head_use.prepare(exchange)?;
+    let (mut rate, mut hasher, mut single) = (limit.rate, hasher, limit.single);
+    if let Some(Plans { from, rates }) = &limit.plans {
+        let plan = from.value(exchange)?;
+        let known =
+            rates.iter().zip(plan_hashers).find(|((name, _), _)| plan.as_deref() == Some(name.as_bytes()));
+        if let Some(((_, plan_rate), plan_hasher)) = known {
+            (rate, hasher, single) = (*plan_rate, plan_hasher, None);
+        }
+    }
+    let mut hasher = hasher.clone();
+    for source in &limit.key {
+        let part = source.value(exchange)?;
+        if part.is_none() && limit.on_missing_key != OnMissingKey::ShareOne {
+            return Ok(None);
+        }
+        hasher.part(part.as_deref());
+    }
+    let cost = match &limit.cost_from {
+        Some(source) => {
+            let value = source.value(exchange)?;
+            let number = value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+            number.unwrap_or(limit.cost).max(1)
+        }
+        None => limit.cost,
+    };
+    let hash = hasher.finish();
+    Ok(Some(Demand { table: limit.table, hash, rate, cost, on_full: limit.on_full, single }))
+}
+
+/// What a condition on a path says where the path has several readings, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It holds if one reading says so.
+    Yes,
+    /// It holds only if every reading says so.
+    No,
+}
+
+/// The request as conditions see it, read when the first of them looks.
+struct Seen<'a> {
+    limits: &'a Limits,
+    exchange: &'a Exchange<'a>,
+    looked: Option<std::rc::Rc<Head>>,
+}
+
+impl Seen<'_> {
+    fn holds(&mut self, condition: &Condition, doubt: Doubt) -> Result<bool, HostError> {
+        for (key, test) in &condition.claims {
+            let value = self.exchange.published(key)?;
+            let values = claim_values(value.as_deref().unwrap_or_default());
+            if !test.holds(values.iter().map(Vec::as_slice)) {
+                return Ok(false);
+            }
+        }
+        if condition.request.is_always() {
+            return Ok(true);
+        }
+        let head = match &self.looked {
+            Some(head) => std::rc::Rc::clone(head),
+            None => self.exchange.head()?,
+        };
+        self.looked = Some(std::rc::Rc::clone(&head));
+        let request = Request::of(&head);
+        if !condition.request.reads_path() {
+            return Ok(condition.request.matches(&request, b""));
+        }
+        Ok(match Readings::of(request.target, self.limits.config.path_case) {
+            Readings::One(reading) => condition.request.matches(&request, &reading),
+            Readings::Several(readings) => {
+                let mut matching =
+                    readings.iter().map(|reading| condition.request.matches(&request, reading));
+                if doubt == Doubt::Yes { matching.any(|holds| holds) } else { matching.all(|holds| holds) }
+            }
+            Readings::None => doubt == Doubt::Yes && condition.any_path.matches(&request, b""),
+        })
+    }
+}
+
+/// The values of a published claim: a list is published as a JSON array.
+fn claim_values(published: &[u8]) -> Vec<Vec<u8>> {
+    if published.is_empty() {
+        return Vec::new();
+    }
+    let list = published.first() == Some(&b'[');
+    match serde_json::from_slice::<Vec<String>>(published) {
+        Ok(values) if list => values.into_iter().map(String::into_bytes).collect(),
+        _ => vec![published.to_vec()],
+    }
+}

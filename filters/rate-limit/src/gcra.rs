@@ -1,0 +1,237 @@
+//! The generic cell rate algorithm, in whole nanoseconds.
+//!
+//! A key has one number, its theoretical arrival time (TAT): the time until which what it was granted lasts at the
+//! limit's pace. A request moves the TAT by one interval from where it stands, or from now if that is later, and is
+//! admitted if the TAT is then at most `burst` intervals ahead. So each admitted request owns a stretch of one interval
+//! that lies between the time of its admission and `burst` intervals later, and no two stretches overlap: any span of
+//! time `t` admits at most `burst + floor(t * requests / per)` requests.
+
+use std::time::Duration;
+
+/// How many requests a key may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    requests: u32,
+    per: Duration,
+    burst: u32,
+    interval: u64,
+}
+
+/// When a request that is denied now would be admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// At this time, not a nanosecond earlier, if nothing else is charged until then.
+    At(u64),
+    /// It costs more than the burst.
+    Never,
+}
+
+/// No window is longer, so that no sum of times overflows.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
+impl Rate {
+    /// `requests` in each `per`, and `burst` of them at once.
+    ///
+    /// # Errors
+    /// Says what is wrong with the numbers.
+    pub fn new(requests: u32, per: Duration, burst: u32) -> Result<Self, String> {
+        let nanos = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
+        if per.is_zero() || per > LONGEST {
+            return Err("expected a window from `1ms` to `366d`".to_owned());
+        }
+        if (requests == 0) != (burst == 0) {
+            return Err(
+                "`requests` and `burst` must both be 0, which denies everything, or neither".to_owned()
+            );
+        }
+        if u64::from(requests) > nanos {
+            return Err(format!("expected at most {nanos} requests, one a nanosecond"));
+        }
+        // Rounded up, so that the rate is at most what was asked for; the loss is below a nanosecond a request.
+        let interval = nanos.div_ceil(u64::from(requests.max(1)));
+        let rate = Self { requests, per, burst, interval };
+        if Duration::from_nanos(rate.tolerance()) > LONGEST {
+            return Err("expected a `burst` that refills within `366d`".to_owned());
+        }
+        Ok(rate)
+    }
+
+    /// Time that one request uses up, in nanoseconds.
+    pub fn interval(&self) -> u64 {
+        self.interval
+    }
+
+    /// How far a TAT may lie ahead: the time in which the whole burst refills, in nanoseconds.
+    pub fn tolerance(&self) -> u64 {
+        self.interval.saturating_mul(u64::from(self.burst))
+    }
+
+    /// What `cost` requests use up, in nanoseconds.
+    pub fn time_of(&self, cost: u32) -> u64 {
+        self.interval.saturating_mul(u64::from(cost))
+    }
+
+    /// How many requests may be made at once after a pause.
+    pub fn burst(&self) -> u32 {
+        self.burst
+    }
+
+    /// The TAT after a request of this cost at `now`.
+    ///
+    /// # Errors
+    /// The request is denied, and nothing is charged.
+    pub fn charge(&self, tat: u64, now: u64, cost: u32) -> Result<u64, Retry> {
+        let need = self.time_of(cost);
+        let charged = tat.max(now).saturating_add(need);
+        if need > self.tolerance() {
+            Err(Retry::Never)
+        } else if charged > now.saturating_add(self.tolerance()) {
+            Err(Retry::At(tat.saturating_add(need).saturating_sub(self.tolerance())))
+        } else {
+            Ok(charged)
+        }
+    }
+
+    /// How many requests would be admitted at `now`.
+    pub fn remaining(&self, tat: u64, now: u64) -> u64 {
+        let room = now.saturating_add(self.tolerance()).saturating_sub(tat.max(now));
+        room.checked_div(self.interval).unwrap_or_default()
+    }
+
+    /// The definition as bytes: two rates that differ never share a key's state.
+    pub fn definition(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let (requests, rest) = bytes.split_at_mut(4);
+        let (burst, per) = rest.split_at_mut(4);
+        requests.copy_from_slice(&self.requests.to_le_bytes());
+        burst.copy_from_slice(&self.burst.to_le_bytes());
+        per.copy_from_slice(&self.per.as_nanos().to_le_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn rate(requests: u32, per: Duration, burst: u32) -> Rate {
+        Rate::new(requests, per, burst).unwrap()
+    }
+
+    /// Runs requests at these milliseconds against one key: `A` for each admitted, `D` for each denied.
+    fn run(rate: Rate, at: &[u64]) -> String {
+        let mut tat = 0;
+        let verdict = |ms: &u64| match rate.charge(tat, ms * MS + 1_000 * MS, 1) {
+            Ok(charged) => {
+                tat = charged;
+                'A'
+            }
+            Err(_) => 'D',
+        };
+        at.iter().map(verdict).collect()
+    }
+
+    #[test]
+    fn known_sequences() {
+        let ms = Duration::from_millis;
+        assert_eq!(run(rate(1, ms(200), 1), &[0, 0, 0, 200, 200, 600, 600]), "ADDADAD");
+        assert_eq!(run(rate(1, ms(200), 2), &[0, 0, 0, 200, 200]), "AADAD");
+        // Two each 200 ms: a bucket that is filled in steps denies at 0 and refills both at 200; this one refills one
+        // at 100 and the other at 200.
+        assert_eq!(run(rate(2, ms(200), 2), &[0, 0, 0, 100, 100, 200, 200, 400, 400, 400]), "AADADADAAD");
+        assert_eq!(run(rate(0, ms(200), 0), &[0, 1_000_000]), "DD");
+        assert_eq!(run(rate(1, ms(2_000), 1), &[0, 500, 1_500, 2_000]), "ADDA");
+    }
+
+    #[test]
+    fn known_sequence_of_costs() {
+        let rate = rate(10, Duration::from_secs(1), 10);
+        let mut tat = 0;
+        let mut ask = |ms: u64, cost: u32| match rate.charge(tat, ms * MS, cost) {
+            Ok(charged) => {
+                tat = charged;
+                true
+            }
+            Err(_) => false,
+        };
+        let asked = [(20, false), (9, true), (1, true)].map(|(cost, admitted)| (0, cost, admitted));
+        // A tenth of a second refills one, where a bucket that is filled each second still denies at 999 ms.
+        let later = [(99, 1, false), (999, 9, true), (5_999, 11, false), (6_000, 6, true), (6_000, 5, false)];
+        for (ms, cost, admitted) in asked.into_iter().chain(later) {
+            assert_eq!(ask(ms, cost), admitted, "{cost} at {ms}");
+        }
+    }
+
+    #[test]
+    fn wrong_rates_are_refused() {
+        let second = Duration::from_secs(1);
+        assert!(Rate::new(1, Duration::ZERO, 1).is_err());
+        assert!(Rate::new(1, Duration::from_secs(367 * 86_400), 1).is_err());
+        assert!(Rate::new(0, second, 1).is_err());
+        assert!(Rate::new(1, second, 0).is_err());
+        assert!(Rate::new(1, Duration::from_secs(86_400), 367).is_err());
+        assert!(Rate::new(2_000_000, Duration::from_millis(1), 1).is_err());
+        assert!(Rate::new(1_000_000, Duration::from_millis(1), 1).is_ok());
+    }
+
+    proptest! {
+        /// The formula, over every window of a random sequence of requests.
+        #[test]
+        fn no_window_admits_more_than_burst_and_refill(
+            requests in 1_u32..50, per in 1_u64..2_000, burst in 1_u32..20,
+            steps in prop::collection::vec((0_u64..100 * MS, 1_u32..4), 1..200),
+        ) {
+            let rate = rate(requests, Duration::from_millis(per), burst);
+            let (mut tat, mut now, mut admitted) = (0, 5_000 * MS, Vec::new());
+            for (pause, cost) in steps {
+                now += pause;
+                if let Ok(charged) = rate.charge(tat, now, cost) {
+                    tat = charged;
+                    admitted.push((now, u64::from(cost)));
+                }
+            }
+            for (first, (from, _)) in admitted.iter().enumerate() {
+                let mut sum = 0;
+                for (until, cost) in &admitted[first..] {
+                    sum += cost;
+                    let refill = u128::from(until - from) * u128::from(requests) / u128::from(per * MS);
+                    prop_assert!(u128::from(sum) <= u128::from(burst) + refill);
+                }
+            }
+        }
+
+        /// Denied a nanosecond before the time that it names, admitted at it.
+        #[test]
+        fn retry_is_exact(
+            requests in 1_u32..1_000, per in 1_u64..100_000, burst in 1_u32..50, cost in 1_u32..60, ahead in 0.0..1.0_f64,
+        ) {
+            let rate = rate(requests, Duration::from_millis(per), burst);
+            let now = 1_000_000 * MS;
+            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let tat = now + (rate.tolerance() as f64 * ahead) as u64;
+            match rate.charge(tat, now, cost) {
+                Ok(charged) => prop_assert!(charged <= now + rate.tolerance()),
+                Err(Retry::Never) => prop_assert!(cost > burst),
+                Err(Retry::At(at)) => {
+                    prop_assert!(at > now);
+                    prop_assert!(rate.charge(tat, at - 1, cost).is_err());
+                    prop_assert!(rate.charge(tat, at, cost).is_ok());
+                }
+            }
+        }
+
+        /// What is said to remain is what is admitted.
+        #[test]
+        fn remaining_is_true(requests in 1_u32..1_000, burst in 1_u32..50, ahead in 0_u64..100_000) {
+            let rate = rate(requests, Duration::from_secs(60), burst);
+            let now = 1_000_000 * MS;
+            let tat = now + ahead * MS;
+            let remaining = u32::try_from(rate.remaining(tat, now)).unwrap();
+            prop_assert!(remaining == 0 || rate.charge(tat, now, remaining).is_ok());
+            prop_assert!(rate.charge(tat, now, remaining + 1).is_err());
+        }
+    }
+}

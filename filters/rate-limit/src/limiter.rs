@@ -1,0 +1,352 @@
+//! Charges one or several limits for a request: all of them or none.
+//!
+//! A worker takes more from the shared data than one request needs where a key is busy: a [`Lease`], a stretch of the
+//! key's virtual time that belongs to this worker alone. Spending from it costs no host call. It stays true to the
+//! algorithm ([`crate::gcra`]): each request takes one interval of the stretch that begins no earlier than the request
+//! comes, and what time has passed over is lost, as it is in the bucket itself. So every formula holds as if there were
+//! no leases. What a worker holds unused is denied to others for a while: never more than refills in the longest lease
+//! (100 ms unless configured), nor an eighth of what is left, which near the limit is nothing.
+//!
+//! **Several limits.** All are looked at, and where one denies nothing is charged. Then all are charged; where another
+//! worker was faster and a later one denies, what was charged is returned: to the shared data if nobody has charged the
+//! key in between, else it stays with this worker as a lease.
+
+use plugin_kit::exchange::HostError;
+
+use crate::gcra::{Rate, Retry};
+use crate::slots::{Found, KeyHash, OnFull, SharedStore, Table};
+
+/// One limit's part in a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand {
+    /// Where the keys of the limit are.
+    pub table: Table,
+    /// The request's key.
+    pub hash: KeyHash,
+    /// What the key may do.
+    pub rate: Rate,
+    /// How many requests this one counts as.
+    pub cost: u32,
+    /// What becomes of the key where there is no free place for it.
+    pub on_full: OnFull,
+    /// The limit has only this key, and this number among such limits.
+    pub single: Option<usize>,
+}
+
+/// How a key stands, in whole requests and nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests that would be admitted now.
+    pub remaining: u64,
+    /// Time until the burst is whole again.
+    pub whole_in: u64,
+    /// Time until the next request would be admitted; 0 where it would be now.
+    pub next_in: u64,
+    /// What the request met.
+    pub verdict: Verdict,
+}
+
+/// What one limit says to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is room.
+    Admitted,
+    /// There is none for this many nanoseconds; `None`: there never is for this cost.
+    Denied(Option<u64>),
+    /// Other workers were faster, again and again: the request could not be counted.
+    Conflict,
+}
+
+/// What happened on the way, for counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Writes lost to another worker.
+    pub conflicts: u32,
+    /// Charges undone because a later limit denied.
+    pub undone: u32,
+    /// Keys forgotten, or shared, that still owed.
+    pub evicted: u32,
+}
+
+/// Tries to write before a conflict is given up. Each loss is another worker's gain, so with fewer workers than this it
+/// takes a strange scheduler to lose them all.
+const ROUNDS: u32 = 32;
+
+/// Keys that a worker remembers leases and denials of, beside those of limits without a key.
+const REMEMBERED: usize = 512;
+
+/// What this worker remembers of a key.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lease {
+    hash: KeyHash,
+    /// The stretch of virtual time that is left.
+    next: u64,
+    end: u64,
+    /// How much was leased beyond need, and when.
+    extra: u64,
+    taken_at: u64,
+    /// A TAT that was seen to deny.
+    denied_tat: u64,
+}
+
+impl Lease {
+    fn start(&self, now: u64) -> u64 {
+        self.next.max(now)
+    }
+
+    fn holds(&self, need: u64, now: u64) -> bool {
+        self.end >= self.start(now).saturating_add(need)
+    }
+}
+
+/// One worker's view of all limits.
+#[derive(Debug)]
+pub struct Limiter {
+    leases: Vec<Lease>,
+    singles: usize,
+    longest_lease: u64,
+    remember_denials: bool,
+    tally: Tally,
+}
+
+enum Look {
+    Leased,
+    Shared(Found),
+    Denied(Standing),
+}
+
+/// A charge that can still be undone.
+enum Charge {
+    /// From a lease that was there; its `next` before.
+    Leased(u64),
+    /// A new lease that starts here.
+    Shared(u64),
+}
+
+impl Limiter {
+    /// A worker's view of limits of which `singles` have no key. `longest_lease` is in nanoseconds. A limit that is
+    /// `alone` is never undone, so its denials hold until the time that they name and are remembered.
+    pub fn new(singles: usize, longest_lease: u64, alone: bool) -> Self {
+        Self {
+            leases: vec![Lease::default(); singles.saturating_add(REMEMBERED)],
+            singles,
+            longest_lease,
+            remember_denials: alone,
+            tally: Tally::default(),
+        }
+    }
+
+    /// What has happened since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Charges all demands, or none. The answer has a standing for each demand up to the first that could not be
+    /// charged, or for all.
+    ///
+    /// # Errors
+    /// The host failed; nothing stays charged that could be undone.
+    pub fn charge(
+        &mut self,
+        store: &impl SharedStore,
+        demands: &[Demand],
+        now: u64,
+    ) -> Result<Vec<Standing>, HostError> {
+        let mut looks = Vec::with_capacity(demands.len());
+        for demand in demands {
+            looks.push(self.look(store, demand, now)?);
+        }
+        if looks.iter().any(|look| matches!(look, Look::Denied(_))) {
+            return Ok(demands.iter().zip(looks).map(|(d, look)| self.seen(d, look, now)).collect());
+        }
+        let mut charges: Vec<Charge> = Vec::with_capacity(demands.len());
+        let mut standings = Vec::with_capacity(demands.len());
+        for (demand, look) in demands.iter().zip(looks) {
+            let charged = match look {
+                Look::Leased => Ok(self.spend(demand, now)),
+                Look::Shared(found) => self.lease(store, demand, found, now),
+                Look::Denied(standing) => Ok((standing, None)),
+            };
+            let failed = match charged {
+                Ok((standing, charge)) => {
+                    standings.push(standing);
+                    charge.map(|charge| charges.push(charge)).is_none().then_some(None)
+                }
+                Err(error) => Some(Some(error)),
+            };
+            if let Some(error) = failed {
+                for (demand, charge) in demands.iter().zip(charges) {
+                    self.undo(store, demand, &charge, now);
+                }
+                return error.map_or(Ok(standings), Err);
+            }
+        }
+        Ok(standings)
+    }
+
+    /// Looks at one limit, without a host call where this worker knows the answer.
+    fn look(&mut self, store: &impl SharedStore, demand: &Demand, now: u64) -> Result<Look, HostError> {
+        if let Some(lease) = self.known(demand) {
+            if lease.holds(demand.rate.time_of(demand.cost), now) {
+                return Ok(Look::Leased);
+            }
+            if let Err(retry) = demand.rate.charge(lease.denied_tat, now, demand.cost) {
+                return Ok(Look::Denied(denied(demand, lease.denied_tat, now, retry)));
+            }
+        }
+        let found = find(store, demand, now)?;
+        let Err(retry) = demand.rate.charge(found.tat, now, demand.cost) else {
+            return Ok(Look::Shared(found));
+        };
+        let place = self.place(demand);
+        if self.remember_denials
+            && let Some(lease) = self.leases.get_mut(place)
+        {
+            if lease.hash != demand.hash {
+                *lease = Lease { hash: demand.hash, ..Lease::default() };
+            }
+            lease.denied_tat = found.tat;
+        }
+        Ok(Look::Denied(denied(demand, found.tat, now, retry)))
+    }
+
+    /// The standing of a limit that is not charged.
+    fn seen(&self, demand: &Demand, look: Look, now: u64) -> Standing {
+        match look {
+            Look::Denied(standing) => standing,
+            Look::Shared(found) => standing(demand, found.tat, now, Verdict::Admitted),
+            Look::Leased => self.held(demand, now, Verdict::Admitted),
+        }
+    }
+
+    /// Takes from the lease that this worker holds.
+    fn spend(&mut self, demand: &Demand, now: u64) -> (Standing, Option<Charge>) {
+        let place = self.place(demand);
+        let need = demand.rate.time_of(demand.cost);
+        let mut charge = None;
+        // An earlier demand of this request may have taken the place; then the limit counts as denied.
+        if let Some(lease) = self.leases.get_mut(place)
+            && lease.hash == demand.hash
+            && lease.holds(need, now)
+        {
+            charge = Some(Charge::Leased(lease.next));
+            lease.next = lease.start(now).saturating_add(need);
+        }
+        let verdict = if charge.is_some() { Verdict::Admitted } else { Verdict::Conflict };
+        (self.held(demand, now, verdict), charge)
+    }
+
+    /// Takes what the request needs from the shared data, and a lease where the key is busy.
+    fn lease(
+        &mut self,
+        store: &impl SharedStore,
+        demand: &Demand,
+        mut found: Found,
+        now: u64,
+    ) -> Result<(Standing, Option<Charge>), HostError> {
+        for _ in 0..ROUNDS {
+            let needed = match demand.rate.charge(found.tat, now, demand.cost) {
+                Ok(needed) => needed,
+                Err(retry) => return Ok((denied(demand, found.tat, now, retry), None)),
+            };
+            let extra = self.extra(demand, needed, now);
+            let end = needed.saturating_add(extra);
+            let evicts = found.evicts;
+            let start = needed.saturating_sub(demand.rate.time_of(demand.cost));
+            if demand.table.write(store, demand.hash, found, end)? {
+                self.tally.evicted = self.tally.evicted.saturating_add(u32::from(evicts));
+                let place = self.place(demand);
+                if let Some(lease) = self.leases.get_mut(place) {
+                    *lease =
+                        Lease { hash: demand.hash, next: needed, end, extra, taken_at: now, denied_tat: 0 };
+                }
+                return Ok((standing(demand, needed, now, Verdict::Admitted), Some(Charge::Shared(start))));
+            }
+            self.tally.conflicts = self.tally.conflicts.saturating_add(1);
+            found = find(store, demand, now)?;
+        }
+        Ok((standing(demand, found.tat, now, Verdict::Conflict), None))
+    }
+
+    /// How much to take beyond need: more each time that a lease is used up before its time is.
+    fn extra(&self, demand: &Demand, needed: u64, now: u64) -> u64 {
+        let Some(last) = self.known(demand) else { return 0 };
+        if now.saturating_sub(last.taken_at) > self.longest_lease {
+            return 0;
+        }
+        let interval = demand.rate.interval();
+        let room = now.saturating_add(demand.rate.tolerance()).saturating_sub(needed);
+        let wish = last.extra.saturating_mul(2).max(interval);
+        let extra = wish.min(self.longest_lease).min(room / 8);
+        // In whole intervals: a part of one serves nobody.
+        extra.checked_div(interval).unwrap_or_default().saturating_mul(interval)
+    }
+
+    /// Undoes a charge.
+    fn undo(&mut self, store: &impl SharedStore, demand: &Demand, charge: &Charge, now: u64) {
+        self.tally.undone = self.tally.undone.saturating_add(1);
+        let place = self.place(demand);
+        let Some(lease) = self.leases.get_mut(place).filter(|lease| lease.hash == demand.hash) else {
+            return;
+        };
+        match *charge {
+            Charge::Leased(next) => lease.next = next,
+            Charge::Shared(start) => {
+                // If the TAT still is what this worker has written, nobody has charged the key since, and setting it
+                // back leaves no trace. If it is not, what others were granted comes after this stretch, and lowering
+                // the TAT would grant the end of their time twice.
+                let returned =
+                    find(store, demand, now).ok().filter(|found| found.tat == lease.end).is_some_and(
+                        |found| demand.table.write(store, demand.hash, found, start).unwrap_or(false),
+                    );
+                if returned {
+                    *lease = Lease::default();
+                } else {
+                    lease.next = start;
+                }
+            }
+        }
+    }
+
+    fn known(&self, demand: &Demand) -> Option<&Lease> {
+        self.leases.get(self.place(demand)).filter(|lease| lease.hash == demand.hash)
+    }
+
+    fn place(&self, demand: &Demand) -> usize {
+        demand.single.unwrap_or_else(|| {
+            let place = usize::try_from(demand.hash.tag % REMEMBERED as u64).unwrap_or_default();
+            self.singles.saturating_add(place)
+        })
+    }
+
+    /// The standing as far as this worker knows: it has not heard of what others have taken after its lease.
+    fn held(&self, demand: &Demand, now: u64, verdict: Verdict) -> Standing {
+        standing(demand, self.known(demand).map_or(0, |lease| lease.start(now)), now, verdict)
+    }
+}
+
+fn find(store: &impl SharedStore, demand: &Demand, now: u64) -> Result<Found, HostError> {
+    let mut found = demand.table.find(store, demand.hash, now, demand.on_full)?;
+    // No charge of this limit puts a TAT further ahead.
+    found.tat = found.tat.min(now.saturating_add(demand.rate.tolerance()));
+    Ok(found)
+}
+
+/// How a key with this TAT stands.
+fn standing(demand: &Demand, tat: u64, now: u64, verdict: Verdict) -> Standing {
+    let next_in = match demand.rate.charge(tat, now, 1) {
+        Ok(_) => 0,
+        Err(Retry::At(at)) => at.saturating_sub(now),
+        Err(Retry::Never) => u64::MAX,
+    };
+    let remaining = demand.rate.remaining(tat, now);
+    Standing { remaining, whole_in: tat.saturating_sub(now), next_in, verdict }
+}
+
+fn denied(demand: &Demand, tat: u64, now: u64, retry: Retry) -> Standing {
+    let wait = match retry {
+        Retry::At(at) => Some(at.saturating_sub(now)),
+        Retry::Never => None,
+    };
+    standing(demand, tat, now, Verdict::Denied(wait))
+}

@@ -1,0 +1,175 @@
+//! What a client learns: the reply to a denied request, and the headers that tell how its limit stands.
+
+use plugin_kit::reply::{Problem, Reply};
+
+use crate::gcra::Rate;
+use crate::limiter::Standing;
+
+/// Which headers tell a client how it stands. `retry-after` is always there on a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeaderStyle {
+    /// `ratelimit-policy` and `ratelimit`, draft-ietf-httpapi-ratelimit-headers-10.
+    #[default]
+    Ietf,
+    /// `x-ratelimit-limit`, `-remaining` and `-reset`.
+    Legacy,
+    /// Both.
+    Both,
+    /// None.
+    None,
+}
+
+/// On which responses these headers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeadersOn {
+    /// On denials.
+    #[default]
+    Denied,
+    /// On every response to a request that a limit counted.
+    Always,
+}
+
+/// The body of a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+pub enum ReplyBody {
+    /// RFC 9457.
+    #[default]
+    #[serde(rename = "problem+json")]
+    ProblemJson,
+    /// One line.
+    #[serde(rename = "text")]
+    Text,
+    /// Nothing.
+    #[serde(rename = "none")]
+    Empty,
+}
+
+/// How a denied request is answered.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplyOptions {
+    /// HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: ReplyBody,
+    /// Which headers tell how the limit stands.
+    pub headers: HeaderStyle,
+    /// On which responses.
+    pub headers_on: HeadersOn,
+}
+
+/// Why a request is denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenyReason {
+    /// A limit is used up. Nanoseconds until the request would be admitted; `None`: it costs more than the burst.
+    Limited(Option<u64>),
+    /// It has no key, and the limit wants one.
+    KeyMissing,
+    /// Other workers were faster, again and again.
+    Conflict,
+    /// The host failed.
+    Unavailable,
+}
+
+impl DenyReason {
+    /// The code in the reply, in access logs and in the documentation.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Limited(_) => "rate_limit_exceeded",
+            Self::KeyMissing => "rate_limit_key_missing",
+            Self::Conflict => "rate_limit_conflict",
+            Self::Unavailable => "rate_limit_unavailable",
+        }
+    }
+
+    /// Nanoseconds after which it makes sense to try again.
+    fn retry_in(self) -> Option<u64> {
+        match self {
+            Self::Limited(wait) => wait,
+            Self::Conflict | Self::Unavailable => Some(0),
+            Self::KeyMissing => None,
+        }
+    }
+}
+
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
+const GRPC_UNAVAILABLE: u8 = 14;
+const SECOND: u64 = 1_000_000_000;
+
+/// The reply to a denied request.
+pub fn denial(
+    options: &ReplyOptions,
+    reason: DenyReason,
+    limit: Option<&str>,
+    request_id: Option<&str>,
+    mut headers: Vec<(String, String)>,
+) -> Reply {
+    let (status, grpc_status) = match reason {
+        DenyReason::Limited(_) | DenyReason::Conflict | DenyReason::KeyMissing => {
+            (options.status, GRPC_RESOURCE_EXHAUSTED)
+        }
+        DenyReason::Unavailable => (503, GRPC_UNAVAILABLE),
+    };
+    let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
+    if let Some(wait) = reason.retry_in() {
+        add("retry-after", seconds(wait).max(1).to_string());
+    }
+    // Envoy does not retry a response that says this.
+    add("x-envoy-ratelimited", "true".to_owned());
+    let limits = limit.as_slice();
+    let (title, kind) = match reason {
+        DenyReason::Limited(_) => ("Too many requests", QUOTA_EXCEEDED),
+        DenyReason::KeyMissing => ("The request lacks what it is counted by", "about:blank"),
+        DenyReason::Conflict => ("Too many requests at the same time", "about:blank"),
+        DenyReason::Unavailable => ("The request could not be counted", "about:blank"),
+    };
+    let violated_policies = if kind == QUOTA_EXCEEDED { limits } else { &[] };
+    let code = reason.code();
+    let body = match options.body {
+        ReplyBody::ProblemJson => {
+            add("content-type", Problem::CONTENT_TYPE.to_owned());
+            let problem = Problem { kind, title, status, detail: None, code, request_id, violated_policies };
+            problem.to_body()
+        }
+        ReplyBody::Text => {
+            add("content-type", "text/plain".to_owned());
+            title.as_bytes().to_vec()
+        }
+        ReplyBody::Empty => Vec::new(),
+    };
+    Reply { status, grpc_status: Some(grpc_status), headers, body, details: code.to_owned() }
+}
+
+/// The headers that tell how a limit stands.
+///
+/// `q` and `w` are the burst and the time in which it refills: after a pause of `w`, `q` requests are admitted at once.
+/// `t` is the time until the next request would be where none is left, else until the whole burst is; rounded up.
+pub fn standing_headers(
+    style: HeaderStyle,
+    name: &str,
+    rate: &Rate,
+    standing: &Standing,
+) -> Vec<(String, String)> {
+    let window = seconds(rate.tolerance()).max(1);
+    let (burst, remaining) = (rate.burst(), standing.remaining);
+    let reset = seconds(if remaining == 0 { standing.next_in } else { standing.whole_in });
+    let mut headers = Vec::with_capacity(5);
+    let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
+    if matches!(style, HeaderStyle::Ietf | HeaderStyle::Both) {
+        add("ratelimit-policy", format!("\"{name}\";q={burst};w={window}"));
+        add("ratelimit", format!("\"{name}\";r={remaining};t={reset}"));
+    }
+    if matches!(style, HeaderStyle::Legacy | HeaderStyle::Both) {
+        add("x-ratelimit-limit", burst.to_string());
+        add("x-ratelimit-remaining", remaining.to_string());
+        add("x-ratelimit-reset", reset.to_string());
+    }
+    headers
+}
+
+/// Whole seconds, rounded up: never too early.
+fn seconds(nanoseconds: u64) -> u64 {
+    nanoseconds.div_ceil(SECOND)
+}
