@@ -131,14 +131,81 @@ impl ErrorList {
 /// pluginConfig gets the defaults, or hears which field it needs.
 pub fn read<Raw: DeserializeOwned>(json: &[u8]) -> Result<Raw, ConfigErrors> {
     let json = if json.trim_ascii().is_empty() { b"{}" } else { json };
-    let mut document = serde_json::Deserializer::from_slice(json);
-    let raw = serde_path_to_error::deserialize(&mut document).map_err(|error| {
-        let path = error.path().to_string();
-        let path = if path == "." { "$".to_owned() } else { path };
-        ConfigError { path, message: with_nearest_name(&without_position(&error.inner().to_string())) }
-    })?;
-    document.end().map_err(|error| ConfigError { path: "$".to_owned(), message: error.to_string() })?;
-    Ok(raw)
+    serde_json::from_slice(json).map_err(|error| {
+        let path = path_at(json, offset(json, error.line(), error.column()));
+        ConfigError { path, message: with_nearest_name(&without_position(&error.to_string())) }.into()
+    })
+}
+
+/// The byte at which `serde_json` stopped.
+fn offset(json: &[u8], line: usize, column: usize) -> usize {
+    let lines_before = json.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1));
+    lines_before.map(<[u8]>::len).sum::<usize>().saturating_add(column)
+}
+
+/// The JSON path of what the first `end` bytes of a document end with: a value, or the name of a field.
+///
+/// A deserialiser that tracks the path would know it too, but it doubles the code of every type that is read, a third
+/// of a module; this looks only when something is wrong.
+fn path_at(json: &[u8], end: usize) -> String {
+    enum Inside {
+        Object { field: Option<String> },
+        List { index: Option<usize> },
+    }
+    let mut stack: Vec<Inside> = Vec::new();
+    let mut text = json.get(..end.min(json.len())).unwrap_or(json);
+    while let Some((byte, rest)) = text.split_first() {
+        text = rest;
+        match byte {
+            b',' => match stack.last_mut() {
+                Some(Inside::Object { field }) => *field = None,
+                Some(Inside::List { index: Some(index) }) => *index = index.saturating_add(1),
+                _ => {}
+            },
+            b'}' | b']' => drop(stack.pop()),
+            b':' => {}
+            byte if byte.is_ascii_whitespace() => {}
+            _ => {
+                if let Some(Inside::List { index }) = stack.last_mut() {
+                    index.get_or_insert(0);
+                }
+                match byte {
+                    b'{' => stack.push(Inside::Object { field: None }),
+                    b'[' => stack.push(Inside::List { index: None }),
+                    b'"' => {
+                        let (string, after) = string(text);
+                        text = after;
+                        if let Some(Inside::Object { field: field @ None }) = stack.last_mut() {
+                            *field = Some(String::from_utf8_lossy(string).into_owned());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let path = stack.into_iter().fold(Path::root(), |path, inside| match inside {
+        Inside::Object { field: Some(field) } => path.field(&field),
+        Inside::List { index: Some(index) } => path.index(index),
+        _ => path,
+    });
+    path.to_string()
+}
+
+/// A JSON string without its quotes, as it is written, and what follows it.
+fn string(text: &[u8]) -> (&[u8], &[u8]) {
+    let mut escaped = false;
+    let end = text.iter().position(|byte| {
+        let is_end = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        is_end
+    });
+    match end {
+        Some(end) => {
+            (text.get(..end).unwrap_or_default(), text.get(end.saturating_add(1)..).unwrap_or_default())
+        }
+        None => (text, &[]),
+    }
 }
 
 /// Without `serde_json`'s ` at line 1 column 20`: the proxy sends one line that no user has seen.
@@ -205,7 +272,22 @@ impl std::str::FromStr for DurationText {
 
 impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        deserializer.deserialize_str(DurationVisitor)
+    }
+}
+
+/// A visitor, and not a step after `String::deserialize`, so that an error keeps its position.
+struct DurationVisitor;
+
+impl de::Visitor<'_> for DurationVisitor {
+    type Value = DurationText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as `10s`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<DurationText, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -248,8 +330,41 @@ mod tests {
 
     #[test]
     fn a_wrong_type_names_its_path() {
-        let expected = "inner[0].clockSkew: invalid type: integer `5`, expected a string";
+        let expected = "inner[0].clockSkew: invalid type: integer `5`, expected a duration such as `10s`";
         assert_eq!(error(r#"{"inner":[{"clockSkew":5}]}"#), expected);
+    }
+
+    #[test]
+    fn the_path_is_found_at_every_kind_of_error() {
+        for (json, start) in [
+            (r#""x""#, "$: invalid type: string"),
+            (r#"{"inner":"x"}"#, "inner: invalid type: string"),
+            (r#"{"inner":{}}"#, "inner: invalid type: map"),
+            (r#"{"inner":[1]}"#, "inner[0]: invalid type: integer"),
+            (r#"{"inner":[{"issuer":"a"}]}"#, "inner[0]: missing field `clockSkew`"),
+            (
+                r#"{"inner":[{"clockSkew":"1s"},{"clockSkew":"1y"}]}"#,
+                "inner[1].clockSkew: `1y` is no duration",
+            ),
+            (r#"{"inner":[{"clockSkew":"1s","issuer":["a"]}]}"#, "inner[0].issuer: invalid type: sequence"),
+            (r#"{"inner":[{"clockSkew":"1s","issuer":{"a":1}}]}"#, "inner[0].issuer: invalid type: map"),
+            (
+                r#"{"inner":[{"issuer":"}],\"","clockSkew":true}]}"#,
+                "inner[0].clockSkew: invalid type: boolean",
+            ),
+            (r#"{"inner":[{"clockSkew":"1s","clockSkew":"2s"}]}"#, "inner[0].clockSkew: duplicate field"),
+            ("{\n \"inner\": [\n  {\"clockSkew\": 7}\n ]\n}", "inner[0].clockSkew: invalid type: integer"),
+            (r#"{"inner":["#, "inner: EOF"),
+        ] {
+            assert!(error(json).starts_with(start), "{json}: {}", error(json));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_have_a_path(json: Vec<u8>, end: usize) {
+            path_at(&json, end);
+        }
     }
 
     #[test]
