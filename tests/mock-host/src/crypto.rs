@@ -1,4 +1,4 @@
-//! Signature checks as Envoy's `Common::Crypto::UtilityImpl` makes them with BoringSSL.
+//! Signature checks as Envoy's `Common::Crypto::UtilityImpl` makes them with `BoringSSL`.
 
 use ring::signature::{
     self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
@@ -18,7 +18,7 @@ pub(crate) enum Curve {
     P384,
 }
 
-/// Parses a SubjectPublicKeyInfo in DER (RFC 5280 §4.1), or `None` where BoringSSL would give no key.
+/// Parses a `SubjectPublicKeyInfo` in DER (RFC 5280 §4.1), or `None` where `BoringSSL` would give no key.
 pub(crate) fn parse_public_key(der: &[u8]) -> Option<PublicKey<'_>> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
     const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -55,7 +55,7 @@ pub(crate) fn parse_public_key(der: &[u8]) -> Option<PublicKey<'_>> {
 
 /// `UtilityImpl::verifySignature` (Envoy `source/common/crypto/utility_impl.cc`): `Err` holds its message.
 ///
-/// `ring` knows fewer combinations than BoringSSL; the ones that a JWS algorithm needs are all there. Ed25519 fails in
+/// `ring` knows fewer combinations than `BoringSSL`; the ones that a JWS algorithm needs are all there. Ed25519 fails in
 /// Envoy because `EVP_DigestVerifyInit` refuses a digest for it.
 pub(crate) fn verify(hash: &str, key: &PublicKey<'_>, signature: &[u8], text: &[u8]) -> Result<(), String> {
     let hash = hash.to_ascii_lowercase();
@@ -107,7 +107,7 @@ pub(crate) fn pem_to_der(pem: &str) -> Option<Vec<u8>> {
         bits += 6;
         if bits >= 8 {
             bits -= 8;
-            out.push((buffer >> bits) as u8);
+            out.push((buffer >> bits).to_le_bytes()[0]);
         }
     }
     Some(out)

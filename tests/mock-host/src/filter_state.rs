@@ -53,11 +53,6 @@ impl FilterState {
             .map(|object| object.value.as_slice())
     }
 
-    /// The value under its full key, as `filter_state['wasm.x']` finds it.
-    pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
-        self.objects.get(key).map(|object| object.value.as_slice())
-    }
-
     /// `Context::setEnvoyFilterState`: only keys that have an object factory in Envoy.
     pub(crate) fn set_envoy(&mut self, key: &str, value: &[u8]) -> Result<(), Status> {
         const FACTORIES: [&str; 8] = [

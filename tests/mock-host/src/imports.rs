@@ -253,6 +253,7 @@ fn get_log_level(guest: &mut Guest, to: u32) -> Done {
     Ok(guest.write_word(to, Level::Trace as u32)?)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the form of all host calls")]
 fn set_tick_period_milliseconds(guest: &mut Guest, period: u32) -> Done {
     let Some((root, _)) = guest.root() else { return Ok(()) };
     let state = guest.state();
@@ -439,7 +440,7 @@ fn set_effective_context(guest: &mut Guest, context: u32) -> Done {
     Ok(())
 }
 
-/// `WasmBase::done`: only for a root that answered false to on_done.
+/// `WasmBase::done`: only for a root that answered false to `proxy_on_done`.
 fn done(guest: &mut Guest) -> Done {
     let state = guest.state();
     let root = state.acting();

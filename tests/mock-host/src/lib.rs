@@ -36,7 +36,7 @@
 //! assert_eq!(exchange.calls("proxy_send_local_response"), 1);
 //! ```
 //!
-//! What is not here: bodies in more than one piece, trailers, gRPC streams, on_queue_ready, TCP, CEL.
+//! What is not here: bodies in more than one piece, trailers, gRPC streams, `proxy_on_queue_ready`, TCP, CEL.
 
 mod abi;
 mod callouts;

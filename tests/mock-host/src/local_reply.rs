@@ -28,7 +28,7 @@ impl LocalReply {
         Self { status: u16::try_from(status).unwrap_or(u16::MAX), grpc_status, headers, body, details }
     }
 
-    /// `Context::failStream`: what a client gets from a dead VM under FAIL_CLOSE.
+    /// `Context::failStream`: what a client gets from a dead VM under `FAIL_CLOSE`.
     pub(crate) fn failed_stream() -> Self {
         Self::new(503, 14, Vec::new(), Vec::new(), "wasm_fail_stream")
     }

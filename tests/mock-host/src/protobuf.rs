@@ -67,10 +67,10 @@ pub(crate) fn put_bool(out: &mut Vec<u8>, number: u64, value: bool) {
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value > 0x7f {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(value.to_le_bytes()[0]);
 }
 
 fn varint(message: &mut &[u8]) -> Option<u64> {

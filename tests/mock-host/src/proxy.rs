@@ -212,7 +212,7 @@ struct Thread {
 struct Slot {
     plugin: Rc<PluginConfig>,
     root: Option<Rc<Root>>,
-    /// On the monotonic clock, for FAIL_RELOAD.
+    /// On the monotonic clock, for `FAIL_RELOAD`.
     loaded: Duration,
 }
 
@@ -389,7 +389,7 @@ impl Inner {
         verdict.map_err(rejected)
     }
 
-    /// `WasmBase::start`: a root context, with on_context_create and on_vm_start.
+    /// `WasmBase::start`: a root context, with `on_context_create` and `on_vm_start`.
     fn start_root(&self, vm: &Rc<RefCell<Vm>>, plugin: &Rc<PluginConfig>) -> Result<u32, String> {
         let root = vm.borrow_mut().state().add_context(Context {
             plugin: Some(Rc::clone(plugin)),
@@ -450,13 +450,12 @@ impl Inner {
             }
         }
         let existing = self.threads.borrow()[thread].vms.get(&vm_key).cloned();
-        let vm = match existing.filter(|vm| vm.borrow().failed.is_none()) {
-            Some(vm) => vm,
-            None => {
-                let (_, vm) = self.new_vm(thread, plugin).ok()?;
-                self.threads.borrow_mut()[thread].vms.insert(vm_key, Rc::clone(&vm));
-                vm
-            }
+        let vm = if let Some(vm) = existing.filter(|vm| vm.borrow().failed.is_none()) {
+            vm
+        } else {
+            let (_, vm) = self.new_vm(thread, plugin).ok()?;
+            self.threads.borrow_mut()[thread].vms.insert(vm_key, Rc::clone(&vm));
+            vm
         };
         let context = self.start_root(&vm, plugin).ok()?;
         if !self.configure(&vm, context) {
@@ -496,8 +495,8 @@ impl Inner {
         Some(fresh.unwrap_or(root))
     }
 
-    /// Drops one use of a root; the last one shuts it down (`WasmBase::startShutdown`): on_done, and on_delete unless
-    /// on_done answered false, when `proxy_done` must come first.
+    /// Drops one use of a root; the last one shuts it down (`WasmBase::startShutdown`): `on_done`, and `on_delete` unless
+    /// `on_done` answered false, when `proxy_done` must come first.
     pub(crate) fn release(&self, root: Rc<Root>) {
         let Some(root) = Rc::into_inner(root) else { return };
         let vm = root.vm;
@@ -555,7 +554,7 @@ impl Inner {
         };
         match (action, stream_of) {
             (AfterCall::Continue { context, direction }, Some(id)) => {
-                self.resume(id, context, serial, direction)
+                self.resume(id, context, serial, direction);
             }
             (AfterCall::LocalReply { reply, .. }, Some(id)) => self.local_reply(id, reply),
             (AfterCall::Reset { .. }, Some(id)) => self.reset_stream(id),
@@ -615,7 +614,7 @@ impl Inner {
                 });
             }
             Answer::Grpc { status, message, .. } if grpc => {
-                self.close_grpc(&vm, root, token, status, message)
+                self.close_grpc(&vm, root, token, status, message);
             }
             Answer::Reset => self.close_grpc(&vm, root, token, 14, "reset".to_owned()),
             answer => {
@@ -676,7 +675,7 @@ impl Inner {
         first
     }
 
-    /// `Wasm::tickHandler`: on_tick, then the timer is armed again.
+    /// `Wasm::tickHandler`: `on_tick`, then the timer is armed again.
     fn tick(&self, vm: &Rc<RefCell<Vm>>, root: u32) {
         vm.borrow_mut().call(root, "proxy_on_tick", &[root]);
         self.after_call(vm);
@@ -701,6 +700,9 @@ pub struct Proxy {
     inner: Rc<Inner>,
 }
 
+/// 2026-01-01T00:00:00Z.
+const START: u64 = 1_767_225_600;
+
 impl Proxy {
     /// Describes a proxy with one worker and no plugin, at 2026-01-01T00:00:00Z.
     pub fn builder() -> Builder {
@@ -718,13 +720,16 @@ impl Proxy {
                 ("cluster", "shop.shop".into()),
                 ("metadata", Value::map(metadata)),
             ]),
-            unix: Duration::from_secs(1_767_225_600),
+            unix: Duration::from_secs(START),
             seed: 1,
             faults: Faults::default(),
         }
     }
 
     /// A worker, counted from 0.
+    ///
+    /// # Panics
+    /// If there are fewer.
     pub fn worker(&self, index: usize) -> Worker {
         assert!(index + 1 < self.inner.threads.borrow().len(), "the proxy has no worker {index}");
         Worker { proxy: self.clone(), thread: index + 1 }

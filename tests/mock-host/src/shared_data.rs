@@ -7,10 +7,13 @@ use crate::abi::Status;
 /// `SharedData` of proxy-wasm-cpp-host (`src/shared_data.cc`): a map of keys for each `vm_id`.
 #[derive(Debug, Default)]
 pub(crate) struct SharedData {
-    spaces: HashMap<String, BTreeMap<Vec<u8>, (Vec<u8>, u32)>>,
+    spaces: HashMap<String, Space>,
     last_cas: u32,
     queues: Vec<Queue>,
 }
+
+/// Value and CAS by key.
+type Space = BTreeMap<Vec<u8>, (Vec<u8>, u32)>;
 
 #[derive(Debug)]
 struct Queue {

@@ -46,7 +46,7 @@ pub(crate) struct Stream {
 
 /// A plugin's filter in one stream.
 pub(crate) struct Filter {
-    /// `None` is the empty context of a plugin whose VM is dead, under FAIL_CLOSE.
+    /// `None` is the empty context of a plugin whose VM is dead, under `FAIL_CLOSE`.
     root: Option<Rc<Root>>,
     context: u32,
     policy: FailurePolicy,
@@ -118,7 +118,7 @@ impl Inner {
     }
 
     /// `PluginConfig::createContext` (Envoy `wasm.cc`): a plugin that was not made on this thread has no filter; one
-    /// whose VM died has none under FAIL_OPEN, and an empty one under FAIL_CLOSE.
+    /// whose VM died has none under `FAIL_OPEN`, and an empty one under `FAIL_CLOSE`.
     fn create_filter(&self, id: u64, thread: usize, slot: usize) -> Option<Filter> {
         let root = self.root_of(thread, slot)?;
         let policy = root.plugin.policy;
@@ -228,6 +228,8 @@ impl Inner {
             Rc::clone(&stream.filters[index])
         });
         let proceed = callback(self, id, direction, &filter);
+        // The stream may end below, and then the last use of a root must be its filter's.
+        drop(filter);
         let (reset, prepared) = self.with(id, |stream| {
             stream.running = None;
             (stream.reset, stream.prepared.take())
@@ -426,7 +428,7 @@ impl Inner {
         proceed
     }
 
-    /// `CHECK_FAIL_HTTP` on a dead VM: FAIL_OPEN goes on, else the client gets 503, once (`failStream`).
+    /// `CHECK_FAIL_HTTP` on a dead VM: `FAIL_OPEN` goes on, else the client gets 503, once (`failStream`).
     fn failed(&self, id: u64, filter: &Filter) -> bool {
         if filter.policy == FailurePolicy::Open {
             return true;
@@ -466,7 +468,7 @@ impl Inner {
         flags(vm, filter.context, |context| context.access_log = false);
     }
 
-    /// `Context::onDestroy`: on_done, whose answer does not count for a stream, then on_delete.
+    /// `Context::onDestroy`: `on_done`, whose answer does not count for a stream, then `on_delete`.
     fn destroy(&self, filter: &Filter) {
         let Some(vm) = filter.root.as_ref().map(|root| &root.vm) else { return };
         if created(vm, filter.context) {

@@ -65,7 +65,7 @@ mod cache {
     use super::{Engine, Module, Path, PathBuf};
 
     pub(super) fn load(engine: &Engine, wasm: &[u8], digest: &[u8; 32]) -> wasmtime::Result<Module> {
-        let file = folder(engine).join(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let file = folder(engine).join(format!("{:032x}{:032x}", half(digest, 0), half(digest, 16)));
         if let Some(module) = read(engine, &file) {
             return Ok(module);
         }
@@ -73,6 +73,10 @@ mod cache {
         // A cache that can't be written costs time, nothing else.
         let _ = write(&file, &module);
         Ok(module)
+    }
+
+    fn half(digest: &[u8; 32], at: usize) -> u128 {
+        digest[at..at + 16].iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte))
     }
 
     fn folder(engine: &Engine) -> PathBuf {
@@ -100,6 +104,7 @@ mod cache {
 
 /// What a context is (`ContextBase` and Envoy's `Context`). ID 0 is the VM's own context.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one of Envoy's flags or pointers")]
 pub(crate) struct Context {
     /// The root context's ID; a root's own.
     pub(crate) root: u32,
@@ -117,7 +122,7 @@ pub(crate) struct Context {
     pub(crate) access_log: bool,
     /// `failure_local_reply_sent_`.
     pub(crate) failure_replied: bool,
-    /// `temp_plugin_`: the plugin's configuration can be read only in `on_vm_start`'s context_create and `on_configure`.
+    /// `temp_plugin_`: the plugin's configuration can be read only while a root is made and configured.
     pub(crate) configuring: bool,
     /// Of a root: the callout being delivered.
     pub(crate) call_response: Option<Response>,
@@ -167,7 +172,7 @@ pub(crate) struct VmState {
     pub(crate) after_call: VecDeque<AfterCall>,
     pub(crate) timers: BTreeMap<u32, Timer>,
     pub(crate) metric_ids: MetricIds,
-    /// `pending_done_`: roots whose on_done answered false.
+    /// `pending_done_`: roots whose `on_done` answered false.
     pub(crate) pending_done: Vec<u32>,
     http_calls: u32,
     grpc_calls: u32,
