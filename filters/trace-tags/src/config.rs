@@ -34,8 +34,7 @@ pub struct RequestIds {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawConfig {
-    #[serde(default = "default_tags")]
-    tags: Vec<RawTag>,
+    tags: Option<Vec<RawTag>>,
     request_id: Option<RequestIds>,
 }
 
@@ -74,17 +73,12 @@ impl Default for RawKeyFrom {
     }
 }
 
-/// User ID, request ID and version: what a plugin without `tags` writes.
-fn default_tags() -> Vec<RawTag> {
-    read(
-        br#"[
-            { "name": "enduser.pseudo.id", "from": [{ "claim": "sub" }], "pseudonym": {} },
-            { "name": "request.id", "from": [{ "requestId": {} }] },
-            { "name": "service.version", "from": [{ "workloadLabel": "version" }] }
-        ]"#,
-    )
-    .unwrap_or_default()
-}
+/// User ID, request ID and version: the tags of a pluginConfig that names none.
+const DEFAULT_TAGS: &[u8] = br#"{ "tags": [
+    { "name": "enduser.pseudo.id", "from": [{ "claim": "sub" }], "pseudonym": {} },
+    { "name": "request.id", "from": [{ "requestId": {} }] },
+    { "name": "service.version", "from": [{ "workloadLabel": "version" }] }
+] }"#;
 
 const MAX_TAGS: usize = 32;
 const MAX_NAME_LENGTH: usize = 64;
@@ -95,14 +89,18 @@ impl Config {
     /// Reads a pluginConfig. `env` looks up the plugin's environment variables.
     pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(json)?;
+        let raw_tags = match raw.tags {
+            Some(tags) => tags,
+            None => read::<RawConfig>(DEFAULT_TAGS)?.tags.unwrap_or_default(),
+        };
         let mut errors = ErrorList::default();
         let list = Path::root().field("tags");
-        if raw.tags.len() > MAX_TAGS {
-            errors.add(&list, format_args!("expected at most {MAX_TAGS} tags, found {}", raw.tags.len()));
+        if raw_tags.len() > MAX_TAGS {
+            errors.add(&list, format_args!("expected at most {MAX_TAGS} tags, found {}", raw_tags.len()));
         }
         let mut names = BTreeSet::new();
         let mut tags = Vec::new();
-        for (n, tag) in raw.tags.into_iter().enumerate() {
+        for (n, tag) in raw_tags.into_iter().enumerate() {
             let path = list.index(n);
             if !names.insert(tag.name.clone()) {
                 errors.add(

@@ -266,7 +266,7 @@ mod tests {
             assert_eq!(tag, [format!("tag.id={}", response.as_str())]);
             (effects.origin.unwrap(), effects.request_header.map(|id| id.as_str().to_owned()))
         };
-        let zero = "00000000-0000-4000-8000-000000000000".to_owned();
+        let zero = "00000000-0000-9000-8000-000000000000".to_owned();
         assert_eq!(run(&request()), (Origin::Kept, None));
         assert_eq!(run(&TableFacts::request("GET", "/")), (Origin::Generated, Some(zero.clone())));
         let twice = request().header("x-request-id", "other");

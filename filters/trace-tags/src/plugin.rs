@@ -27,15 +27,16 @@ struct Metrics {
 
 impl TraceTags {
     /// For a filter that composes this one with those that verify claims: runs before them, and
-    /// [`TraceTags::on_claims`] after.
+    /// [`TraceTags::on_claims`] after them.
     pub fn before_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         let effects = self.core.on_request(stream, exchange, random);
         self.carry_out(effects, exchange);
     }
 
-    /// Writes the tags that come from claims.
+    /// Writes the tags that come from claims, and what is known of those that wait for the response.
     pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         self.carry_out(self.core.on_claims(stream, exchange), exchange);
+        self.carry_out(self.core.known_so_far(stream), exchange);
     }
 
     fn carry_out(&self, effects: Effects<'_>, exchange: &Exchange<'_>) {

@@ -40,9 +40,11 @@ impl RequestId {
     }
 }
 
-/// A version 4 UUID (RFC 9562), which is what Envoy generates too.
+/// A UUID as Envoy makes them for requests that it samples: random, with 9 in the place of the version. Envoy writes its
+/// decision to trace there each time it chooses a route, so with any other digit the ID that the service gets would not
+/// be the one that the client and the logs are told.
 fn uuid(random: u128) -> String {
-    let bits = random & !(0xf << 76) & !(0b11 << 62) | 0x4 << 76 | 0b10 << 62;
+    let bits = random & !(0xf << 76) & !(0b11 << 62) | 0x9 << 76 | 0b10 << 62;
     let hex = format!("{bits:032x}");
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
     format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
@@ -79,10 +81,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_generated_id_is_a_uuid_of_version_4_and_safe(random: u128) {
+        fn a_generated_id_is_a_uuid_marked_as_sampled_and_safe(random: u128) {
             let id = uuid(random);
             prop_assert_eq!(id.len(), 36);
-            prop_assert_eq!(&id[14..15], "4");
+            prop_assert_eq!(&id[14..15], "9");
             prop_assert!("89ab".contains(&id[19..20]));
             prop_assert_eq!(of(&id).1, Origin::Kept);
         }
