@@ -1,1 +1,43 @@
-//! jwt-auth
+//! jwt-auth: lets requests in by JSON Web Tokens.
+//!
+//! [`authenticator`] decides, from a request to a [`authenticator::Decision`]; `plugin` carries the decision out.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod authenticator;
+pub mod base64url;
+pub mod claims;
+pub mod config;
+pub mod crypto;
+pub mod deny;
+pub mod der;
+pub mod host_crypto;
+pub mod json;
+pub mod jwk;
+pub mod jwks_cache;
+pub mod output;
+pub mod place;
+#[cfg(target_os = "wasi")]
+pub mod plugin;
+pub mod provider;
+pub mod pure_rust;
+pub mod rules;
+pub mod signature;
+pub mod token;
+pub mod token_cache;
+pub mod verified;
+
+#[cfg(all(feature = "module", target_os = "wasi"))]
+#[allow(missing_docs, unsafe_code)]
+mod module {
+    proxy_wasm::main!({ plugin_kit::plugin::start::<crate::plugin::JwtAuth>() });
+}

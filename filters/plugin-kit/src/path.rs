@@ -132,7 +132,8 @@ fn encoded_byte(after_percent: &[u8]) -> Option<u8> {
     u8::try_from(digit(0)?.checked_mul(16)?.checked_add(digit(1)?)?).ok()
 }
 
-fn percent_decoded(path: &[u8]) -> Vec<u8> {
+/// Every `%41` as the byte that it stands for; a `%` without two digits behind it stays.
+pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((byte, after)) = rest.split_first() {

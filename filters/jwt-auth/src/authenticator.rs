@@ -1,0 +1,503 @@
+//! The filter without a proxy: from a request to a decision.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::head::Head;
+use plugin_kit::matcher::Request;
+use plugin_kit::path::Readings;
+
+use crate::claims::ClaimError;
+use crate::config::{AmbiguousPath, Config, CorsPreflight, SeveralTokens};
+use crate::deny::DenyReason;
+use crate::jwk::KeySet;
+use crate::jwks_cache::{JwksCache, Missing};
+use crate::output;
+use crate::place::{Place, behind_prefix};
+use crate::provider::{KeySource, Provider};
+use crate::rules::{Access, Requirement, Verify, first_match};
+use crate::signature::{Verdict, Verifier};
+use crate::token::UntrustedToken;
+use crate::token_cache::TokenCache;
+use crate::verified::{Named, Verified};
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Decision<'a> {
+    /// It goes on.
+    Allow(Pass<'a>),
+    /// It is refused, or in report mode it goes on with these edits and no claims.
+    Deny(Denial<'a>),
+    /// It waits for the keys of the provider at this position.
+    Wait {
+        /// The provider's position.
+        provider: usize,
+        /// Whether to start a fetch of its keys.
+        fetch: bool,
+    },
+}
+
+/// A request that goes on.
+#[derive(Debug, Default)]
+pub struct Pass<'a> {
+    /// Headers to remove: copies of the filter's own headers that the client sent.
+    pub strip: Vec<Vec<u8>>,
+    /// Headers to replace, or to remove where there is no value: those that carried a token.
+    pub spent: Vec<(Cow<'a, str>, Option<Vec<u8>>)>,
+    /// The tokens that let it in, if any did.
+    pub tokens: Vec<Granted>,
+    /// Why it goes on, for the metrics.
+    pub why: Why,
+}
+
+/// Why a request goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Why {
+    /// Its token is good.
+    Token,
+    /// Anyone may.
+    #[default]
+    Anyone,
+    /// It is a CORS preflight.
+    Preflight,
+}
+
+/// A verified token that counts for a request.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    all: Rc<[Verified]>,
+    position: usize,
+}
+
+impl Granted {
+    /// The token.
+    pub fn verified(&self) -> Option<&Verified> {
+        self.all.get(self.position)
+    }
+}
+
+/// A request that is refused.
+#[derive(Debug)]
+pub struct Denial<'a> {
+    /// Why.
+    pub reason: DenyReason,
+    /// The scopes that the rule asks for.
+    pub scopes: &'a [String],
+    /// The rule that refused it, if one did.
+    pub rule: Option<&'a str>,
+    /// Headers to remove where the request goes on all the same.
+    pub strip: Vec<Vec<u8>>,
+}
+
+/// How many times a request waits for keys: once for the first ones and once for a new one.
+const MOST_WAITS: u8 = 2;
+
+/// The filter.
+pub struct Authenticator {
+    config: Config,
+    verifier: Box<dyn Verifier>,
+    tokens: RefCell<TokenCache>,
+    remote: Vec<Option<RefCell<JwksCache>>>,
+    hits: Cell<u32>,
+    misses: Cell<u32>,
+}
+
+/// Why there is no verified token.
+enum Stop {
+    Deny(DenyReason),
+    Wait { provider: usize, fetch: bool },
+}
+
+impl From<DenyReason> for Stop {
+    fn from(reason: DenyReason) -> Self {
+        Self::Deny(reason)
+    }
+}
+
+/// A token that was found and confirmed.
+struct Confirmed {
+    place: usize,
+    all: Rc<[Verified]>,
+}
+
+impl Authenticator {
+    /// The filter with this configuration. `seed` is any number that clients cannot know.
+    pub fn new(config: Config, verifier: Box<dyn Verifier>, seed: u64) -> Self {
+        let remote = config.providers.iter().map(|provider| match &provider.keys {
+            KeySource::Inline(_) => None,
+            KeySource::Remote(remote) => Some(RefCell::new(JwksCache::new(remote.settings))),
+        });
+        Self {
+            remote: remote.collect(),
+            tokens: RefCell::new(TokenCache::new(config.cached_tokens, seed)),
+            config,
+            verifier,
+            hits: Cell::new(0),
+            misses: Cell::new(0),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The cache of the remote provider at this position.
+    pub fn remote(&self, provider: usize) -> Option<&RefCell<JwksCache>> {
+        self.remote.get(provider)?.as_ref()
+    }
+
+    /// Hits and misses of the token cache since the last call.
+    pub fn take_cache_counts(&self) -> (u32, u32) {
+        (self.hits.take(), self.misses.take())
+    }
+
+    /// Decides about a request that has waited for keys `waits` times already.
+    pub fn decide(&self, exchange: &Exchange<'_>, waits: u8) -> Decision<'_> {
+        match self.quick(exchange).unwrap_or_else(|| self.full(exchange, waits)) {
+            Ok(decision) => decision,
+            Err(error) => {
+                // Without the facts nothing can be checked.
+                log::warn!("jwt-auth: {error}");
+                Decision::Deny(Denial {
+                    reason: DenyReason::Internal,
+                    scopes: &[],
+                    rule: None,
+                    strip: Vec::new(),
+                })
+            }
+        }
+    }
+
+    /// The shortest way, for a known token where no rule and no header needs a look at the rest of the request: one
+    /// header is read and nothing else. `None` where that does not decide.
+    fn quick(&self, exchange: &Exchange<'_>) -> Option<Result<Decision<'_>, HostError>> {
+        let [(Place::Header { name, prefix }, users)] = self.config.places.as_slice() else { return None };
+        if !self.config.rules.is_empty() || !self.config.own_headers.is_empty() || name != "authorization" {
+            return None;
+        }
+        let value = exchange.header_joined(name).ok()??;
+        // No token has a comma; where there is one, the header may have been there twice.
+        let token = behind_prefix(&value, prefix).filter(|token| !token.contains(&b','))?;
+        let now = exchange.unix_time().ok()?.as_secs();
+        let all = self.tokens.borrow_mut().find(token, now)?;
+        let position = all.iter().position(|verified| users.contains(&verified.provider))?;
+        self.hits.set(self.hits.get().wrapping_add(1));
+        let forward = self.forwards(&all);
+        let spent = if forward { Vec::new() } else { vec![(Cow::Borrowed(name.as_str()), None)] };
+        let tokens = vec![Granted { all, position }];
+        Some(Ok(Decision::Allow(Pass { strip: Vec::new(), spent, tokens, why: Why::Token })))
+    }
+
+    fn full(&self, exchange: &Exchange<'_>, waits: u8) -> Result<Decision<'_>, HostError> {
+        let head = exchange.head()?;
+        let strip = self.foreign_copies(&head);
+        let request = Request::of(&head);
+        let accesses = match self.accesses(&request) {
+            Ok(accesses) => accesses,
+            Err(reason) => return Ok(Decision::Deny(Denial { reason, scopes: &[], rule: None, strip })),
+        };
+        let deny = |reason, scopes, rule, strip| Ok(Decision::Deny(Denial { reason, scopes, rule, strip }));
+        let confirmed = if accesses.iter().any(Deciding::verifies) {
+            self.confirmed(&head, exchange, waits)
+        } else {
+            Ok(Vec::new())
+        };
+        if let Err(Stop::Wait { provider, fetch }) = confirmed {
+            return Ok(Decision::Wait { provider, fetch });
+        }
+        let mut tokens: Vec<Granted> = Vec::new();
+        let mut publish = true;
+        for rule in &accesses {
+            publish &= rule.verifies();
+            let refused = match (&rule.access, &confirmed) {
+                (Access::Nobody, _) => Some((DenyReason::Nobody, &[][..])),
+                (Access::Anyone(Verify::Never | Verify::BestEffort), Err(_)) => None,
+                (_, Err(Stop::Deny(reason))) => Some((*reason, &[][..])),
+                (_, Err(Stop::Wait { .. })) => Some((DenyReason::KeysUnavailable, &[][..])),
+                (Access::Anyone(_), Ok(confirmed)) => {
+                    tokens.extend(
+                        confirmed.iter().map(|c| Granted { all: Rc::clone(&c.all), position: self.first(c) }),
+                    );
+                    None
+                }
+                (Access::Require(_), Ok(confirmed)) if confirmed.is_empty() => {
+                    if self.config.cors_preflight == CorsPreflight::Allow && is_preflight(&head) {
+                        return Ok(Decision::Allow(Pass { strip, why: Why::Preflight, ..Pass::default() }));
+                    }
+                    Some((DenyReason::TokenMissing, &[][..]))
+                }
+                (Access::Require(requirement), Ok(confirmed)) => {
+                    let candidates = self.candidates(confirmed);
+                    let verified: Vec<&Verified> = candidates.iter().filter_map(Granted::verified).collect();
+                    let mut used = Vec::new();
+                    match requirement.check(&verified, &mut used) {
+                        Ok(()) => {
+                            tokens.extend(used.into_iter().filter_map(|n| candidates.get(n).cloned()));
+                            None
+                        }
+                        Err(refusal) => Some((refusal.reason, refusal.scopes)),
+                    }
+                }
+            };
+            if let Some((reason, scopes)) = refused {
+                return deny(reason, scopes, rule.name, strip);
+            }
+        }
+        if !publish {
+            tokens.clear();
+        }
+        let why = if tokens.is_empty() { Why::Anyone } else { Why::Token };
+        let spent = match confirmed {
+            Ok(confirmed) if publish => self.spent(&head, &confirmed),
+            _ => Vec::new(),
+        };
+        Ok(Decision::Allow(Pass { strip, spent, tokens, why }))
+    }
+
+    /// The client's copies of headers that only this filter may set.
+    fn foreign_copies(&self, head: &Head) -> Vec<Vec<u8>> {
+        if self.config.own_headers.is_empty() {
+            return Vec::new();
+        }
+        let foreign = head.iter().map(|(name, _)| name).filter(|name| self.config.own_headers.contain(name));
+        foreign.map(<[u8]>::to_vec).collect()
+    }
+
+    /// The rules that decide about `request`: one, or one for each reading of its path.
+    fn accesses(&self, request: &Request<'_>) -> Result<Vec<Deciding<'_>>, DenyReason> {
+        if !self.config.rules.iter().any(|rule| rule.condition.reads_path()) {
+            return Ok(vec![self.deciding(request, b"")]);
+        }
+        match Readings::of(request.target, self.config.path_case) {
+            Readings::One(path) => Ok(vec![self.deciding(request, &path)]),
+            Readings::Several(paths) if self.config.ambiguous_path == AmbiguousPath::EveryReading => {
+                Ok(paths.iter().map(|path| self.deciding(request, path)).collect())
+            }
+            Readings::Several(_) | Readings::None => Err(DenyReason::AmbiguousPath),
+        }
+    }
+
+    fn deciding(&self, request: &Request<'_>, reading: &[u8]) -> Deciding<'_> {
+        const ANY_TOKEN: &Access = &Access::Require(Requirement::ANY_TOKEN);
+        match first_match(&self.config.rules, request, reading) {
+            Some(rule) => Deciding { name: Some(&rule.name), access: &rule.access },
+            None => Deciding { name: None, access: ANY_TOKEN },
+        }
+    }
+
+    /// The tokens of a request, all of them confirmed.
+    fn confirmed(&self, head: &Head, exchange: &Exchange<'_>, waits: u8) -> Result<Vec<Confirmed>, Stop> {
+        let mut found: Vec<(usize, Cow<'_, [u8]>)> = Vec::new();
+        for (n, (place, _)) in self.config.places.iter().enumerate() {
+            let tokens = place.tokens(head).map_err(|_| DenyReason::SeveralTokens)?;
+            found.extend(tokens.into_iter().map(|token| (n, token)));
+        }
+        if found.len() > 1 && self.config.several_tokens == SeveralTokens::Reject {
+            return Err(DenyReason::SeveralTokens.into());
+        }
+        let now = match exchange.unix_time() {
+            Ok(now) => now.as_secs(),
+            Err(_) => return Err(DenyReason::Internal.into()),
+        };
+        let mut confirmed = Vec::with_capacity(found.len());
+        for (place, token) in found {
+            let known = self.tokens.borrow_mut().find(&token, now);
+            let count = if known.is_some() { &self.hits } else { &self.misses };
+            count.set(count.get().wrapping_add(1));
+            let all = match known {
+                Some(all) => all,
+                None => self.verify(&token, now, exchange, waits)?,
+            };
+            let users = self.config.places.get(place).map(|(_, users)| users.as_slice()).unwrap_or_default();
+            if !all.iter().any(|verified| users.contains(&verified.provider)) {
+                return Err(DenyReason::UnknownIssuer.into());
+            }
+            confirmed.push(Confirmed { place, all });
+        }
+        Ok(confirmed)
+    }
+
+    /// Every provider's confirmation of `token`; at least one.
+    fn verify(
+        &self,
+        token: &[u8],
+        now: u64,
+        exchange: &Exchange<'_>,
+        waits: u8,
+    ) -> Result<Rc<[Verified]>, Stop> {
+        let untrusted = UntrustedToken::parse(token).map_err(DenyReason::Malformed)?;
+        let mut refused = DenyReason::UnknownIssuer;
+        let mut verified = Vec::new();
+        for (n, provider) in self.config.providers.iter().enumerate() {
+            if !provider.is_issuer_of(&untrusted.claims) {
+                continue;
+            }
+            match self.verify_by(n, provider, &untrusted, now, exchange, waits) {
+                Ok(confirmed) => verified.push(confirmed),
+                Err(Stop::Deny(reason)) => refused = reason,
+                Err(wait @ Stop::Wait { .. }) => return Err(wait),
+            }
+        }
+        if verified.is_empty() {
+            return Err(refused.into());
+        }
+        let verified: Rc<[Verified]> = verified.into();
+        self.tokens.borrow_mut().insert(token, Rc::clone(&verified), now);
+        Ok(verified)
+    }
+
+    fn verify_by(
+        &self,
+        position: usize,
+        provider: &Provider,
+        token: &UntrustedToken<'_>,
+        now: u64,
+        exchange: &Exchange<'_>,
+        waits: u8,
+    ) -> Result<Verified, Stop> {
+        if !provider.algorithms.contains(&token.algorithm) {
+            return Err(DenyReason::AlgorithmNotAllowed.into());
+        }
+        // Claims before the signature: they are cheap to check.
+        let validity = provider.policy.check(token).map_err(DenyReason::BadClaims)?;
+        validity.check(now).map_err(DenyReason::BadClaims)?;
+        let keys = self.keys(position, provider, token, exchange, waits)?;
+        let mut candidates = keys.candidates(token).peekable();
+        if candidates.peek().is_none() {
+            // The key is there, but bound to another algorithm.
+            return Err(DenyReason::AlgorithmNotAllowed.into());
+        }
+        for key in candidates {
+            match self.verifier.verify(key, token) {
+                Verdict::Valid => {
+                    let publish = self.config.publish.iter().map(|(path, key)| (path, Rc::clone(key)));
+                    let (published, unpublished) =
+                        output::texts(&token.claims, publish, output::published_text);
+                    let (headers, unset) = provider.headers(token);
+                    return Ok(Verified {
+                        provider: position,
+                        validity,
+                        headers,
+                        published,
+                        outputs_failed: unpublished.saturating_add(unset),
+                        claims: token.claims.clone(),
+                        key: Rc::downgrade(key),
+                    });
+                }
+                Verdict::Invalid => {}
+                Verdict::Overloaded => return Err(DenyReason::Overloaded.into()),
+            }
+        }
+        Err(DenyReason::BadSignature.into())
+    }
+
+    /// A set with a key that the token may be signed with.
+    fn keys(
+        &self,
+        position: usize,
+        provider: &Provider,
+        token: &UntrustedToken<'_>,
+        exchange: &Exchange<'_>,
+        waits: u8,
+    ) -> Result<Rc<KeySet>, Stop> {
+        let kid = token.kid.as_deref();
+        let cache = match (&provider.keys, self.remote(position)) {
+            (KeySource::Inline(set), _) if set.knows(kid) => return Ok(Rc::clone(set)),
+            (KeySource::Inline(_), _) | (_, None) => return Err(DenyReason::UnknownKey.into()),
+            (KeySource::Remote(_), Some(cache)) => cache.borrow(),
+        };
+        if let Some(set) = cache.keys().filter(|set| set.knows(kid)) {
+            return Ok(Rc::clone(set));
+        }
+        let now: Duration = exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
+        let missing = cache.missing(now);
+        match missing {
+            Missing::Fetch | Missing::Wait if waits < MOST_WAITS => {
+                Err(Stop::Wait { provider: position, fetch: missing == Missing::Fetch })
+            }
+            Missing::Unknown => Err(DenyReason::UnknownKey.into()),
+            Missing::Fetch | Missing::Wait | Missing::Unavailable => Err(DenyReason::KeysUnavailable.into()),
+        }
+    }
+
+    /// Each confirmation of each token by a provider that looks where the token was.
+    fn candidates(&self, confirmed: &[Confirmed]) -> Vec<Granted> {
+        let mut candidates = Vec::new();
+        for Confirmed { place, all } in confirmed {
+            let users = self.config.places.get(*place).map(|(_, users)| users.as_slice()).unwrap_or_default();
+            for (position, verified) in all.iter().enumerate() {
+                if users.contains(&verified.provider) {
+                    candidates.push(Granted { all: Rc::clone(all), position });
+                }
+            }
+        }
+        candidates
+    }
+
+    fn first(&self, confirmed: &Confirmed) -> usize {
+        let users =
+            self.config.places.get(confirmed.place).map(|(_, users)| users.as_slice()).unwrap_or_default();
+        confirmed.all.iter().position(|verified| users.contains(&verified.provider)).unwrap_or(0)
+    }
+
+    fn forwards(&self, all: &[Verified]) -> bool {
+        all.iter().any(|verified| self.config.providers.get(verified.provider).is_some_and(|p| p.forward))
+    }
+
+    /// What to do to the headers that carried tokens which no provider forwards.
+    fn spent(&self, head: &Head, confirmed: &[Confirmed]) -> Vec<(Cow<'_, str>, Option<Vec<u8>>)> {
+        let spent = confirmed.iter().filter(|confirmed| !self.forwards(&confirmed.all));
+        spent
+            .filter_map(|confirmed| self.config.places.get(confirmed.place))
+            .map(|(place, _)| match place {
+                Place::Header { name, .. } => (Cow::Borrowed(name.as_str()), None),
+                other => {
+                    let (name, value) = other.without_token(head);
+                    (Cow::Owned(name), value)
+                }
+            })
+            .collect()
+    }
+}
+
+/// The rule that decides about one reading of a request; without a name where none matches.
+struct Deciding<'a> {
+    name: Option<&'a str>,
+    access: &'a Access,
+}
+
+impl Deciding<'_> {
+    fn verifies(&self) -> bool {
+        !matches!(self.access, Access::Nobody | Access::Anyone(Verify::Never))
+    }
+}
+
+impl Provider {
+    /// The headers that the service gets for this token, and how many claims could not become one.
+    fn headers(&self, token: &UntrustedToken<'_>) -> (Vec<Named>, u32) {
+        let outputs = self.claim_headers.iter().map(|(path, header)| (path, Rc::clone(header)));
+        let (mut headers, failed) = output::texts(&token.claims, outputs, output::header_text);
+        if let Some(header) = &self.payload_header {
+            let payload = token.signing_input.split('.').nth(1).unwrap_or_default();
+            headers.push((Rc::clone(header), payload.as_bytes().to_vec()));
+        }
+        (headers, failed)
+    }
+}
+
+/// A CORS preflight (fetch standard, section 4.8).
+fn is_preflight(head: &Head) -> bool {
+    head.method() == b"OPTIONS"
+        && head.first("origin").is_some()
+        && head.first("access-control-request-method").is_some()
+}
+
+impl From<ClaimError> for DenyReason {
+    fn from(error: ClaimError) -> Self {
+        Self::BadClaims(error)
+    }
+}

@@ -1,0 +1,279 @@
+//! The claims of a token (RFC 7519 section 4) and what a provider demands of them.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::token::UntrustedToken;
+
+/// What is wrong with the claims of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// A registered claim has a type or value that it cannot have.
+    #[error("claim `{0}` has a wrong type")]
+    Type(&'static str),
+    /// A claim that the provider demands is missing.
+    #[error("a required claim is missing")]
+    Missing,
+    /// `aud` names none of the provider's audiences.
+    #[error("for another audience")]
+    Audience,
+    /// `sub` is none of the provider's subjects.
+    #[error("of another subject")]
+    Subject,
+    /// `azp` (or `client_id`) is none of the provider's authorised parties.
+    #[error("issued to another party")]
+    AuthorizedParty,
+    /// `typ` is none of the provider's token types.
+    #[error("of another type")]
+    TokenType,
+    /// Longer valid than the provider's longest lifetime, or it does not say how long.
+    #[error("valid for too long")]
+    Lifetime,
+    /// `exp` has passed.
+    #[error("expired")]
+    Expired,
+    /// `nbf` or `iat` lies in the future.
+    #[error("not yet valid")]
+    NotYetValid,
+}
+
+/// What a provider demands of the claims of its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// `aud` must name one of these; empty for any audience.
+    pub audiences: Vec<String>,
+    /// `sub` must be one of these; empty for any subject.
+    pub subjects: Vec<Pattern>,
+    /// `azp`, or `client_id` where there is no `azp`, must be one of these; empty for any party.
+    pub authorized_parties: Vec<String>,
+    /// `typ` must be one of these, in lower case.
+    pub types: Vec<String>,
+    /// Whether a token without `typ` is taken too.
+    pub untyped: bool,
+    /// Claims that must be there.
+    pub required: Vec<ClaimPath>,
+    /// Whether there must be an `exp`.
+    pub require_expiration: bool,
+    /// The longest time from `iat` to `exp`, in seconds.
+    pub max_lifetime: Option<u64>,
+    /// How far the issuer's clock may be off, in seconds.
+    pub clock_skew: u64,
+}
+
+/// When a token is valid, in seconds since the epoch, the clock skew included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Validity {
+    /// The first second.
+    pub from: u64,
+    /// The first second in which it is no longer valid.
+    pub until: Option<u64>,
+}
+
+impl Validity {
+    /// Whether the token is valid at `now`.
+    ///
+    /// # Errors
+    /// [`ClaimError::Expired`] or [`ClaimError::NotYetValid`].
+    pub fn check(&self, now: u64) -> Result<(), ClaimError> {
+        if self.until.is_some_and(|until| now >= until) {
+            return Err(ClaimError::Expired);
+        }
+        if now < self.from { Err(ClaimError::NotYetValid) } else { Ok(()) }
+    }
+}
+
+/// The largest number of seconds that every JSON parser reads alike.
+const LARGEST_DATE: f64 = 9_007_199_254_740_991.0;
+
+impl Policy {
+    /// Checks everything but the signature and the time of day; says when the token is valid.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self, token: &UntrustedToken<'_>) -> Result<Validity, ClaimError> {
+        let claims = &token.claims;
+        check_types(claims)?;
+        match &token.typ {
+            None if self.untyped => {}
+            Some(typ) if self.types.contains(typ) => {}
+            _ => return Err(ClaimError::TokenType),
+        }
+        if !self.audiences.is_empty() && !audiences(claims).any(|aud| self.audiences.iter().any(|a| a == aud))
+        {
+            return Err(ClaimError::Audience);
+        }
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        if !self.subjects.is_empty()
+            && !text("sub").is_some_and(|sub| self.subjects.iter().any(|subject| subject.matches(sub)))
+        {
+            return Err(ClaimError::Subject);
+        }
+        if !self.authorized_parties.is_empty() {
+            let party = if claims.contains_key("azp") { text("azp") } else { text("client_id") };
+            if !party.is_some_and(|party| self.authorized_parties.iter().any(|known| known == party)) {
+                return Err(ClaimError::AuthorizedParty);
+            }
+        }
+        if self.required.iter().any(|path| path.find(claims).is_none_or(Value::is_null)) {
+            return Err(ClaimError::Missing);
+        }
+        self.validity(claims)
+    }
+
+    fn validity(&self, claims: &Map<String, Value>) -> Result<Validity, ClaimError> {
+        let (exp, nbf, iat) = (date(claims, "exp")?, date(claims, "nbf")?, date(claims, "iat")?);
+        if self.require_expiration && exp.is_none() {
+            return Err(ClaimError::Missing);
+        }
+        if let Some(longest) = self.max_lifetime {
+            let (Some(exp), Some(iat)) = (exp, iat) else { return Err(ClaimError::Lifetime) };
+            if exp.floor.saturating_sub(iat.floor) > longest {
+                return Err(ClaimError::Lifetime);
+            }
+        }
+        let from = nbf.map_or(0, |date| date.ceiling).max(iat.map_or(0, |date| date.ceiling));
+        Ok(Validity {
+            from: from.saturating_sub(self.clock_skew),
+            until: exp.map(|date| date.floor.saturating_add(self.clock_skew)),
+        })
+    }
+}
+
+/// Registered claims must have the types of RFC 7519; a null is not a missing claim.
+fn check_types(claims: &Map<String, Value>) -> Result<(), ClaimError> {
+    for name in ["iss", "sub", "jti", "nonce"] {
+        if claims.get(name).is_some_and(|claim| !claim.is_string()) {
+            return Err(ClaimError::Type(name));
+        }
+    }
+    match claims.get("aud") {
+        None | Some(Value::String(_)) => Ok(()),
+        Some(Value::Array(list)) if list.iter().all(Value::is_string) => Ok(()),
+        Some(_) => Err(ClaimError::Type("aud")),
+    }
+}
+
+fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let aud = claims.get("aud");
+    let (one, many) = (aud.and_then(Value::as_str), aud.and_then(Value::as_array));
+    one.into_iter().chain(many.into_iter().flatten().filter_map(Value::as_str))
+}
+
+/// A `NumericDate`, to the second: a fraction never makes a token valid longer.
+#[derive(Clone, Copy)]
+struct Date {
+    floor: u64,
+    ceiling: u64,
+}
+
+fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>, ClaimError> {
+    let Some(claim) = claims.get(name) else { return Ok(None) };
+    let seconds = claim.as_f64().filter(|seconds| (0.0..=LARGEST_DATE).contains(seconds));
+    let seconds = seconds.ok_or(ClaimError::Type(name))?;
+    // In this range the conversion is exact.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok(Some(Date { floor: seconds.floor() as u64, ceiling: seconds.ceil() as u64 }))
+}
+
+/// Where a claim is: its name, or the names on the way to it through nested objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimPath(Vec<String>);
+
+impl ClaimPath {
+    /// Reads a path: names joined by dots; `\.` is a dot inside a name and `\\` a backslash.
+    ///
+    /// # Errors
+    /// A name is empty, or a backslash stands before something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || {
+            format!(
+                "`{text}` names no claim; expected one such as `sub`, `realm_access.roles` or `https://x\\.example/roles`"
+            )
+        };
+        let (mut names, mut name, mut characters) = (Vec::new(), String::new(), text.chars());
+        while let Some(character) = characters.next() {
+            match character {
+                '.' => names.push(std::mem::take(&mut name)),
+                '\\' => match characters.next() {
+                    Some(escaped @ ('.' | '\\')) => name.push(escaped),
+                    _ => return Err(expected()),
+                },
+                _ => name.push(character),
+            }
+        }
+        names.push(name);
+        if names.iter().any(String::is_empty) { Err(expected()) } else { Ok(Self(names)) }
+    }
+
+    /// The claim, if it is there.
+    pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
+        let (first, rest) = self.0.split_first()?;
+        rest.iter().try_fold(claims.get(first)?, |value, name| value.as_object()?.get(name))
+    }
+}
+
+/// The single values that a claim has: itself, or the elements of a list. Numbers and booleans as JSON writes them.
+/// With `space_delimited`, a string is a list of words.
+pub fn values(claim: Option<&Value>, space_delimited: bool) -> Vec<Cow<'_, str>> {
+    match claim {
+        Some(Value::String(text)) if space_delimited => {
+            text.split(' ').filter(|w| !w.is_empty()).map(Cow::Borrowed).collect()
+        }
+        Some(Value::Array(list)) => list.iter().filter_map(scalar).collect(),
+        Some(value) => scalar(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// A string, number or boolean as text.
+pub fn scalar(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// The scopes that a token grants: the words of `scope` (RFC 8693) and `scp`, or the elements of such a list.
+pub fn scopes(claims: &Map<String, Value>) -> impl Iterator<Item = Cow<'_, str>> {
+    ["scope", "scp"].into_iter().flat_map(|name| values(claims.get(name), true))
+}
+
+/// A text, or the texts that differ from it only where it has a `*`, which stands for any characters but `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    before: String,
+    after: Option<String>,
+}
+
+impl Pattern {
+    /// Reads a pattern with at most one `*`.
+    ///
+    /// # Errors
+    /// It is empty, nothing but a `*`, or has more of them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (before, after) = match text.split_once('*') {
+            Some((before, after)) => (before, Some(after)),
+            None => (text, None),
+        };
+        if after.is_some_and(|after| after.contains('*'))
+            || (before.is_empty() && after.is_none_or(str::is_empty))
+        {
+            return Err(format!(
+                "`{text}` fits nothing or everything; expected a text with at most one `*` in it"
+            ));
+        }
+        Ok(Self { before: before.to_owned(), after: after.map(str::to_owned) })
+    }
+
+    /// Whether `text` fits.
+    pub fn matches(&self, text: &str) -> bool {
+        let Some(after) = &self.after else { return self.before == text };
+        text.strip_prefix(self.before.as_str())
+            .and_then(|rest| rest.strip_suffix(after.as_str()))
+            .is_some_and(|any| !any.is_empty() && !any.contains('/'))
+    }
+}

@@ -1,0 +1,603 @@
+//! pluginConfig of jwt-auth: what a user writes, and what the filter makes of it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, nearest, read};
+use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
+use plugin_kit::path::PathCase;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::claims::{ClaimPath, Pattern, Policy};
+use crate::jwk::KeySet;
+use crate::jwks_cache::Settings;
+use crate::output::OwnHeaders;
+use crate::place::Place;
+use crate::provider::{KeySource, Provider, Remote};
+use crate::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
+use crate::signature::Algorithm;
+
+/// The configuration as a user writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawConfig {
+    providers: BTreeMap<String, RawProvider>,
+    #[serde(default)]
+    rules: Vec<RawRule>,
+    #[serde(default)]
+    ambiguous_path: AmbiguousPath,
+    #[serde(default)]
+    path_case: PathCase,
+    #[serde(default)]
+    cors_preflight: CorsPreflight,
+    #[serde(default)]
+    several_tokens: SeveralTokens,
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    deny_response: RawDenyResponse,
+    #[serde(default)]
+    publish_claims: Option<Vec<String>>,
+    #[serde(default)]
+    token_cache: RawTokenCache,
+    #[serde(default)]
+    max_waiting_requests: Option<usize>,
+    #[serde(default)]
+    slow_verifications_per_second: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawProvider {
+    issuer: String,
+    #[serde(default)]
+    audiences: Vec<String>,
+    jwks: Option<Value>,
+    jwks_uri: Option<String>,
+    cluster: Option<String>,
+    #[serde(default)]
+    jwks_cache: RawJwksCache,
+    #[serde(default)]
+    algorithms: Option<Vec<String>>,
+    from: Option<Vec<RawPlace>>,
+    clock_skew: Option<DurationText>,
+    require_expiration: Option<bool>,
+    max_lifetime: Option<DurationText>,
+    typ: Option<Vec<String>>,
+    #[serde(default)]
+    subjects: Vec<String>,
+    #[serde(default)]
+    authorized_parties: Vec<String>,
+    #[serde(default)]
+    required_claims: Vec<String>,
+    #[serde(default)]
+    output_claim_to_headers: Vec<RawClaimHeader>,
+    output_payload_to_header: Option<String>,
+    #[serde(default)]
+    forward_original_token: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawJwksCache {
+    duration: Option<DurationText>,
+    refetch_unknown_kid: RawRefetch,
+    timeout: Option<DurationText>,
+    stale_if_error: Option<DurationText>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawRefetch {
+    min_interval: Option<DurationText>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawPlace {
+    header: Option<String>,
+    prefix: Option<String>,
+    query_param: Option<String>,
+    cookie: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawClaimHeader {
+    claim: String,
+    header: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawRule {
+    name: Option<String>,
+    #[serde(default)]
+    r#match: RawRequestMatch,
+    allow: Option<RawAllow>,
+    verify: Option<Verify>,
+    require: Option<RawRequirement>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum RawAllow {
+    Anyone,
+    Nobody,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawRequirement {
+    provider: Option<String>,
+    claims: BTreeMap<String, RawValueTest>,
+    space_delimited_claims: Vec<String>,
+    scopes: Vec<String>,
+    any_of: Vec<RawRequirement>,
+    all_of: Vec<RawRequirement>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawDenyResponse {
+    body: DenyBody,
+    realm: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawTokenCache {
+    max_entries: Option<usize>,
+}
+
+/// What happens to a request whose path can be read in more than one way, where a rule looks at paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AmbiguousPath {
+    /// It is answered with 400.
+    #[default]
+    Reject,
+    /// It must pass the rules of every reading.
+    EveryReading,
+}
+
+/// What happens to a CORS preflight without a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CorsPreflight {
+    /// It goes to the service: browsers send no token with it.
+    #[default]
+    Allow,
+    /// The rules decide.
+    Check,
+}
+
+/// What happens to a request with more than one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SeveralTokens {
+    /// It is answered with 400, as RFC 6750 section 2 says.
+    #[default]
+    Reject,
+    /// Each of them must be good.
+    VerifyAll,
+}
+
+/// Whether a refused request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It is counted and logged, and goes on without claims.
+    Report,
+}
+
+/// The body of a reply to a refused request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum DenyBody {
+    /// `application/problem+json` (RFC 9457).
+    #[default]
+    #[serde(rename = "problem+json")]
+    Problem,
+    /// A line of text.
+    #[serde(rename = "text")]
+    Text,
+}
+
+/// A configuration that makes sense.
+#[derive(Debug)]
+pub struct Config {
+    /// Issuers, by name.
+    pub providers: Vec<Provider>,
+    /// Rules, the first that matches decides.
+    pub rules: Vec<Rule>,
+    /// Places of tokens, each with the positions of the providers that look there.
+    pub places: Vec<(Place, Vec<usize>)>,
+    /// Headers that only this filter sets.
+    pub own_headers: OwnHeaders,
+    /// Claims that become filter state, with its key.
+    pub publish: Vec<(ClaimPath, Rc<str>)>,
+    /// See [`AmbiguousPath`].
+    pub ambiguous_path: AmbiguousPath,
+    /// Whether paths that differ in case are one.
+    pub path_case: PathCase,
+    /// See [`CorsPreflight`].
+    pub cors_preflight: CorsPreflight,
+    /// See [`SeveralTokens`].
+    pub several_tokens: SeveralTokens,
+    /// See [`Mode`].
+    pub mode: Mode,
+    /// See [`DenyBody`].
+    pub deny_body: DenyBody,
+    /// `realm` of challenges.
+    pub realm: String,
+    /// How many verified tokens are remembered.
+    pub cached_tokens: usize,
+    /// How many requests may wait for keys.
+    pub most_waiting: usize,
+    /// How many signatures this module may check in a second, where the host does not.
+    pub slow_verifications: u32,
+}
+
+impl Config {
+    /// Reads pluginConfig.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its JSON path.
+    pub fn parse(json: &[u8]) -> Result<Self, ConfigErrors> {
+        let raw: RawConfig = read(json)?;
+        let mut errors = ErrorList::default();
+        let config = raw.compile(&mut errors);
+        errors.finish(Some(config))
+    }
+
+    /// Every algorithm that some provider takes.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        let all = self.providers.iter().flat_map(|provider| &provider.algorithms);
+        let mut algorithms: Vec<Algorithm> = all.copied().collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        algorithms
+    }
+}
+
+const MOST_CACHED: usize = 100_000;
+
+impl RawConfig {
+    fn compile(self, errors: &mut ErrorList) -> Config {
+        let root = Path::root();
+        if self.providers.is_empty() {
+            errors.add(&root.field("providers"), "is empty; expected at least one provider");
+        }
+        let names: Vec<String> = self.providers.keys().cloned().collect();
+        let mut places: Vec<(Place, Vec<usize>)> = Vec::new();
+        let mut providers = Vec::new();
+        for (n, (name, raw)) in self.providers.into_iter().enumerate() {
+            let path = root.field("providers").field(&name);
+            for place in raw.places(&path, errors) {
+                match places.iter_mut().find(|(known, _)| *known == place) {
+                    Some((_, users)) => users.push(n),
+                    None => places.push((place, vec![n])),
+                }
+            }
+            providers.extend(raw.compile(name, &path, errors));
+        }
+        let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
+            rule.compile(n, &names, self.path_case, &root.field("rules").index(n), errors)
+        });
+        let rules = rules.collect();
+        let publish_path = root.field("publishClaims");
+        let publish = self.publish_claims.unwrap_or_else(|| vec!["sub".to_owned()]);
+        let publish = publish.iter().enumerate().filter_map(|(n, claim)| {
+            let path = errors.check(&publish_path.index(n), ClaimPath::parse(claim))?;
+            Some((path, Rc::from(format!("jwt.{claim}"))))
+        });
+        let publish = publish.collect();
+        let realm = self.deny_response.realm.unwrap_or_else(|| "service".to_owned());
+        if realm.is_empty()
+            || !realm.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\')
+        {
+            errors.add(
+                &root.field("denyResponse").field("realm"),
+                "expected printable ASCII without quote and backslash",
+            );
+        }
+        let cached_tokens = self.token_cache.max_entries.unwrap_or(1000);
+        if cached_tokens > MOST_CACHED {
+            errors.add(
+                &root.field("tokenCache").field("maxEntries"),
+                format!("expected at most {MOST_CACHED}; 0 for no cache"),
+            );
+        }
+        Config {
+            own_headers: OwnHeaders::new(providers.iter().flat_map(Provider::own_headers)),
+            providers,
+            rules,
+            places,
+            publish,
+            ambiguous_path: self.ambiguous_path,
+            path_case: self.path_case,
+            cors_preflight: self.cors_preflight,
+            several_tokens: self.several_tokens,
+            mode: self.mode,
+            deny_body: self.deny_response.body,
+            realm,
+            cached_tokens,
+            most_waiting: self.max_waiting_requests.unwrap_or(1000),
+            slow_verifications: self.slow_verifications_per_second.unwrap_or(200),
+        }
+    }
+}
+
+impl Provider {
+    fn own_headers(&self) -> impl Iterator<Item = String> {
+        let claims = self.claim_headers.iter().map(|(_, header)| header);
+        claims.chain(&self.payload_header).map(ToString::to_string)
+    }
+}
+
+impl RawProvider {
+    fn places(&self, path: &Path, errors: &mut ErrorList) -> Vec<Place> {
+        let Some(from) = &self.from else { return vec![Place::bearer()] };
+        let path = path.field("from");
+        if from.is_empty() {
+            errors.add(
+                &path,
+                "is empty; expected at least one place, or no `from` for `Authorization: Bearer`",
+            );
+        }
+        from.iter().enumerate().filter_map(|(n, place)| errors.check(&path.index(n), place.parse())).collect()
+    }
+
+    fn compile(self, name: String, path: &Path, errors: &mut ErrorList) -> Option<Provider> {
+        let issuer = errors.check(&path.field("issuer"), Pattern::parse(&self.issuer));
+        let algorithms = match &self.algorithms {
+            None => Algorithm::DEFAULT.to_vec(),
+            Some(names) => algorithms(names, &path.field("algorithms"), errors),
+        };
+        let keys = self.keys(path, errors);
+        let policy = self.policy(path, errors);
+        let mut claim_headers = Vec::new();
+        for (n, output) in self.output_claim_to_headers.iter().enumerate() {
+            let path = path.field("outputClaimToHeaders").index(n);
+            let claim = errors.check(&path.field("claim"), ClaimPath::parse(&output.claim));
+            let header = errors.check(&path.field("header"), output_header(&output.header));
+            claim_headers.extend(claim.zip(header));
+        }
+        let payload_header = self
+            .output_payload_to_header
+            .as_deref()
+            .and_then(|header| errors.check(&path.field("outputPayloadToHeader"), output_header(header)));
+        Some(Provider {
+            name,
+            issuer: issuer?,
+            algorithms,
+            policy,
+            keys: keys?,
+            claim_headers,
+            payload_header,
+            forward: self.forward_original_token,
+        })
+    }
+
+    fn keys(&self, path: &Path, errors: &mut ErrorList) -> Option<KeySource> {
+        match (&self.jwks, &self.jwks_uri) {
+            (Some(jwks), None) => {
+                let path = path.field("jwks");
+                let text = match jwks {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                let set = errors.check(&path, KeySet::parse(text.as_bytes()))?;
+                if set.keys.is_empty() {
+                    let reasons: Vec<String> =
+                        set.refused.iter().map(|(kid, reason)| format!("{kid}: {reason}")).collect();
+                    errors.add(&path, format!("has no key that can be used ({})", reasons.join(", ")));
+                }
+                Some(KeySource::Inline(Rc::new(set)))
+            }
+            (None, Some(url)) => {
+                let settings = self.jwks_cache.settings(&path.field("jwksCache"), errors);
+                let remote = Remote::parse(url, self.cluster.as_deref(), settings);
+                errors.check(&path.field("jwksUri"), remote).map(KeySource::Remote)
+            }
+            _ => {
+                errors.add(path, "expected either `jwks` or `jwksUri`");
+                None
+            }
+        }
+    }
+
+    fn policy(&self, path: &Path, errors: &mut ErrorList) -> Policy {
+        let subjects = self.subjects.iter().enumerate().filter_map(|(n, subject)| {
+            errors.check(&path.field("subjects").index(n), Pattern::parse(subject))
+        });
+        let subjects = subjects.collect();
+        let required = self.required_claims.iter().enumerate().filter_map(|(n, claim)| {
+            errors.check(&path.field("requiredClaims").index(n), ClaimPath::parse(claim))
+        });
+        let required = required.collect();
+        Policy {
+            audiences: self.audiences.clone(),
+            subjects,
+            authorized_parties: self.authorized_parties.clone(),
+            types: match &self.typ {
+                None => vec!["jwt".to_owned(), "at+jwt".to_owned()],
+                Some(types) => types.iter().map(|typ| typ.to_ascii_lowercase()).collect(),
+            },
+            untyped: self.typ.is_none(),
+            required,
+            require_expiration: self.require_expiration.unwrap_or(true),
+            max_lifetime: self.max_lifetime.map(|lifetime| lifetime.0.as_secs()),
+            clock_skew: self.clock_skew.map_or(60, |skew| skew.0.as_secs()),
+        }
+    }
+}
+
+fn algorithms(names: &[String], path: &Path, errors: &mut ErrorList) -> Vec<Algorithm> {
+    if names.is_empty() {
+        errors.add(path, "is empty; expected at least one algorithm");
+    }
+    let parse = |name: &String| {
+        let known = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
+        match Algorithm::named(name) {
+            Some(algorithm) if !algorithm.is_symmetric() => Ok(algorithm),
+            Some(_) => Err(format!("`{name}` needs a secret, which no provider here has")),
+            None => Err(match nearest(name, known.clone()) {
+                Some(near) => format!("unknown algorithm `{name}`; did you mean `{near}`?"),
+                None => format!(
+                    "unknown algorithm `{name}`; expected one of {}",
+                    known.collect::<Vec<_>>().join(", ")
+                ),
+            }),
+        }
+    };
+    names.iter().enumerate().filter_map(|(n, name)| errors.check(&path.index(n), parse(name))).collect()
+}
+
+/// Headers that a proxy or a server acts on.
+const NOT_FOR_OUTPUT: [&str; 8] =
+    ["host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "authorization", "cookie"];
+
+fn output_header(name: &str) -> Result<Rc<str>, String> {
+    header_name(name)?;
+    if NOT_FOR_OUTPUT.contains(&name) {
+        return Err(format!(
+            "`{name}` has a meaning of its own; expected another header, such as `x-user-id`"
+        ));
+    }
+    Ok(Rc::from(name))
+}
+
+impl RawPlace {
+    fn parse(&self) -> Result<Place, String> {
+        match (&self.header, &self.query_param, &self.cookie) {
+            (Some(name), None, None) => {
+                header_name(name)?;
+                let default = if name == "authorization" { "Bearer " } else { "" };
+                let prefix = self.prefix.clone().unwrap_or_else(|| default.to_owned());
+                Ok(Place::Header { name: name.clone(), prefix })
+            }
+            _ if self.prefix.is_some() => Err("`prefix` goes with `header`".to_owned()),
+            (None, Some(name), None) if !name.is_empty() => Ok(Place::QueryParam(name.clone())),
+            (None, None, Some(name)) if !name.is_empty() => Ok(Place::Cookie(name.clone())),
+            _ => Err("expected one of `header`, `queryParam` and `cookie`".to_owned()),
+        }
+    }
+}
+
+impl RawJwksCache {
+    fn settings(&self, path: &Path, errors: &mut ErrorList) -> Settings {
+        let mut duration = |text: Option<DurationText>, default: u64, least: u64, path: Path| {
+            let duration = text.map_or(Duration::from_secs(default), |text| text.0);
+            if duration < Duration::from_secs(least) {
+                errors.add(&path, format!("expected at least {least}s"));
+            }
+            duration
+        };
+        Settings {
+            duration: duration(self.duration, 600, 1, path.field("duration")),
+            min_interval: duration(
+                self.refetch_unknown_kid.min_interval,
+                30,
+                1,
+                path.field("refetchUnknownKid").field("minInterval"),
+            ),
+            timeout: duration(self.timeout, 2, 1, path.field("timeout")),
+            stale_if_error: duration(self.stale_if_error, 3600, 0, path.field("staleIfError")),
+        }
+    }
+}
+
+impl RawRule {
+    fn compile(
+        self,
+        n: usize,
+        providers: &[String],
+        case: PathCase,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) -> Option<Rule> {
+        let condition = RequestMatch::compile(&self.r#match, case, &path.field("match"), errors);
+        let access = match (self.allow, self.verify, &self.require) {
+            (Some(RawAllow::Anyone), verify, None) => {
+                Some(Access::Anyone(verify.unwrap_or(Verify::IfPresent)))
+            }
+            (Some(RawAllow::Nobody), None, None) => Some(Access::Nobody),
+            (None, None, Some(require)) => {
+                require.compile(providers, &path.field("require"), errors).map(Access::Require)
+            }
+            (_, Some(_), _) => {
+                errors.add(&path.field("verify"), "goes with `allow: anyone`");
+                None
+            }
+            _ => {
+                errors.add(path, "expected either `allow` or `require`");
+                None
+            }
+        };
+        Some(Rule {
+            name: self.name.unwrap_or_else(|| format!("rules[{n}]")),
+            condition: condition?,
+            access: access?,
+        })
+    }
+}
+
+impl RawRequirement {
+    fn compile(&self, providers: &[String], path: &Path, errors: &mut ErrorList) -> Option<Requirement> {
+        let mut all = |list: &[Self], name: &str| -> Vec<Requirement> {
+            let path = path.field(name);
+            list.iter()
+                .enumerate()
+                .filter_map(|(n, raw)| raw.compile(providers, &path.index(n), errors))
+                .collect()
+        };
+        let (any_of, all_of) = (all(&self.any_of, "anyOf"), all(&self.all_of, "allOf"));
+        let own = self.provider.is_some() || !self.claims.is_empty() || !self.scopes.is_empty();
+        match (own, self.any_of.is_empty(), self.all_of.is_empty()) {
+            (false, false, true) => return Some(Requirement::AnyOf(any_of)),
+            (false, true, false) => return Some(Requirement::AllOf(all_of)),
+            (_, true, true) => {}
+            _ => {
+                errors.add(path, "mixes `anyOf`, `allOf` and demands of its own; expected one of them");
+                return None;
+            }
+        }
+        let mut token = TokenRequirement { scopes: self.scopes.clone(), ..TokenRequirement::default() };
+        for (n, scope) in self.scopes.iter().enumerate() {
+            let good = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+            if scope.is_empty() || !scope.bytes().all(good) {
+                errors.add(
+                    &path.field("scopes").index(n),
+                    format!("`{scope}` is no scope (RFC 6749 section 3.3)"),
+                );
+            }
+        }
+        if let Some(name) = &self.provider {
+            if let Some(position) = providers.iter().position(|known| known == name) {
+                token.providers.push(position);
+            } else {
+                let near = nearest(name, providers.iter().map(String::as_str));
+                let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+                errors.add(&path.field("provider"), format!("unknown provider `{name}`{hint}"));
+            }
+        }
+        for (claim, test) in &self.claims {
+            let path = path.field("claims").field(claim);
+            let found = errors.check(&path, ClaimPath::parse(claim));
+            let test = ValueTest::compile(test, &path, errors);
+            let space_delimited = claim == "scope" || self.space_delimited_claims.contains(claim);
+            token.claims.extend(found.zip(test).map(|(path, test)| ClaimTest {
+                path,
+                space_delimited,
+                test,
+            }));
+        }
+        Some(Requirement::Token(token))
+    }
+}

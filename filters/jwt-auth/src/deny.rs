@@ -1,0 +1,207 @@
+//! Why a request is refused, and what the client then sees.
+
+use plugin_kit::reply::{Problem, Reply};
+
+use crate::claims::ClaimError;
+use crate::token::TokenError;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenyReason {
+    /// No token where one is required.
+    TokenMissing,
+    /// More than one token, or the header that carries it twice.
+    SeveralTokens,
+    /// The token is none.
+    Malformed(TokenError),
+    /// No provider has this issuer, or none that may be used here.
+    UnknownIssuer,
+    /// The provider does not take this algorithm.
+    AlgorithmNotAllowed,
+    /// The issuer has no such key.
+    UnknownKey,
+    /// The signature is not by the issuer's key.
+    BadSignature,
+    /// The claims are not what the provider demands.
+    BadClaims(ClaimError),
+    /// The token is good, but the rule wants other claims.
+    ClaimsForbidden,
+    /// The token is good, but lacks a scope.
+    InsufficientScope,
+    /// The rule lets nobody in.
+    Nobody,
+    /// The path can be read in more than one way, or in none.
+    AmbiguousPath,
+    /// The issuer's keys could not be had.
+    KeysUnavailable,
+    /// Too many requests wait for keys already.
+    TooManyWaiting,
+    /// The worker checks as many signatures as it may.
+    Overloaded,
+    /// The proxy did not answer.
+    Internal,
+}
+
+/// How a reason looks from outside.
+pub struct Outside {
+    /// Stable code: in the body, the metrics, filter state and `RESPONSE_CODE_DETAILS`.
+    pub code: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// gRPC status.
+    pub grpc_status: u8,
+    /// `error` of RFC 6750 section 3.1.
+    pub error: Option<&'static str>,
+    /// What the client is told, the same for every occurrence.
+    pub title: &'static str,
+}
+
+const UNAUTHENTICATED: u8 = 16;
+const PERMISSION_DENIED: u8 = 7;
+const UNAVAILABLE: u8 = 14;
+const INVALID_ARGUMENT: u8 = 3;
+
+impl DenyReason {
+    /// One of each code, for what must be known before it happens: metrics and documentation.
+    pub const EACH: &[Self] = &[
+        Self::TokenMissing,
+        Self::SeveralTokens,
+        Self::Malformed(TokenError::NotCompact),
+        Self::UnknownIssuer,
+        Self::AlgorithmNotAllowed,
+        Self::UnknownKey,
+        Self::BadSignature,
+        Self::BadClaims(ClaimError::Missing),
+        Self::BadClaims(ClaimError::Audience),
+        Self::BadClaims(ClaimError::Expired),
+        Self::BadClaims(ClaimError::NotYetValid),
+        Self::ClaimsForbidden,
+        Self::InsufficientScope,
+        Self::Nobody,
+        Self::AmbiguousPath,
+        Self::KeysUnavailable,
+        Self::TooManyWaiting,
+        Self::Overloaded,
+        Self::Internal,
+    ];
+
+    /// How the reason looks from outside.
+    pub fn outside(self) -> Outside {
+        let invalid = |code, title| Outside {
+            code,
+            status: 401,
+            grpc_status: UNAUTHENTICATED,
+            error: Some("invalid_token"),
+            title,
+        };
+        let forbidden =
+            |code, error, title| Outside { code, status: 403, grpc_status: PERMISSION_DENIED, error, title };
+        let unavailable =
+            |code, title| Outside { code, status: 503, grpc_status: UNAVAILABLE, error: None, title };
+        let bad_request =
+            |code, error, title| Outside { code, status: 400, grpc_status: INVALID_ARGUMENT, error, title };
+        match self {
+            Self::TokenMissing => Outside { error: None, ..invalid("token_missing", "A token is required") },
+            Self::SeveralTokens => {
+                bad_request("several_tokens", Some("invalid_request"), "More than one token")
+            }
+            Self::Malformed(_) => invalid("token_malformed", "The token is malformed"),
+            Self::UnknownIssuer => invalid("issuer_unknown", "The token's issuer is not accepted"),
+            Self::AlgorithmNotAllowed => {
+                invalid("algorithm_not_allowed", "The token's algorithm is not accepted")
+            }
+            Self::UnknownKey => invalid("key_unknown", "The token's key is unknown"),
+            Self::BadSignature => invalid("signature_invalid", "The token's signature is invalid"),
+            Self::BadClaims(error) => match error {
+                ClaimError::Expired => invalid("token_expired", "The token has expired"),
+                ClaimError::NotYetValid => invalid("token_not_yet_valid", "The token is not yet valid"),
+                ClaimError::Audience => invalid("audience_mismatch", "The token is for another audience"),
+                ClaimError::Type(_)
+                | ClaimError::Missing
+                | ClaimError::Subject
+                | ClaimError::AuthorizedParty
+                | ClaimError::TokenType
+                | ClaimError::Lifetime => invalid("claims_invalid", "The token's claims are not accepted"),
+            },
+            Self::ClaimsForbidden => forbidden("claims_forbidden", None, "The token does not permit this"),
+            Self::InsufficientScope => {
+                forbidden("insufficient_scope", Some("insufficient_scope"), "The token lacks a scope")
+            }
+            Self::Nobody => forbidden("forbidden", None, "Nobody may do this"),
+            Self::AmbiguousPath => {
+                bad_request("path_ambiguous", None, "The path can be read in more than one way")
+            }
+            Self::KeysUnavailable => unavailable("keys_unavailable", "The issuer's keys are not available"),
+            Self::TooManyWaiting => {
+                unavailable("too_many_waiting", "Too many requests wait for the issuer's keys")
+            }
+            Self::Overloaded => unavailable("overloaded", "Too many tokens to verify"),
+            Self::Internal => unavailable("internal", "The request could not be checked"),
+        }
+    }
+
+    /// The specific cause, for the log. It holds nothing of the token.
+    pub fn cause(self) -> String {
+        match self {
+            Self::Malformed(error) => format!("{}: {error}", self.outside().code),
+            Self::BadClaims(error) => format!("{}: {error}", self.outside().code),
+            _ => self.outside().code.to_owned(),
+        }
+    }
+}
+
+/// What a reply needs to know besides the reason.
+#[derive(Debug, Clone, Default)]
+pub struct Context<'a> {
+    /// `realm` of the challenge.
+    pub realm: &'a str,
+    /// The scopes that the rule wants.
+    pub scopes: &'a [String],
+    /// `x-request-id` as it was sent.
+    pub request_id: Option<&'a [u8]>,
+    /// Whether the client speaks gRPC, where the body is a message for people.
+    pub grpc: bool,
+    /// Whether the body is a line of text instead of problem+json.
+    pub plain_text: bool,
+}
+
+/// The reply to a request that is refused.
+pub fn reply(reason: DenyReason, context: &Context<'_>) -> Reply {
+    let Outside { code, status, grpc_status, error, title } = reason.outside();
+    let plain = context.grpc || context.plain_text;
+    let media_type = if plain { "text/plain; charset=utf-8" } else { Problem::CONTENT_TYPE };
+    let mut headers = vec![("content-type".to_owned(), media_type.to_owned())];
+    if status == 401 || error.is_some() {
+        headers.push(("www-authenticate".to_owned(), challenge(error, context)));
+    }
+    if status == 503 {
+        headers.push(("retry-after".to_owned(), "1".to_owned()));
+    }
+    let body = if plain {
+        title.as_bytes().to_vec()
+    } else {
+        let request_id = context.request_id.and_then(printable);
+        Problem { kind: "about:blank", title, status, detail: None, code, request_id, violated_policies: &[] }
+            .to_body()
+    };
+    Reply { status, grpc_status: Some(grpc_status), headers, body, details: format!("jwt_auth_{code}") }
+}
+
+/// `WWW-Authenticate` of RFC 6750 section 3. Realm and scopes come from the configuration, which lets no quote in.
+fn challenge(error: Option<&str>, context: &Context<'_>) -> String {
+    let mut parameters = vec![format!("Bearer realm=\"{}\"", context.realm)];
+    if let Some(error) = error {
+        parameters.push(format!("error=\"{error}\""));
+        if error == "insufficient_scope" && !context.scopes.is_empty() {
+            parameters.push(format!("scope=\"{}\"", context.scopes.join(" ")));
+        }
+    }
+    parameters.join(", ")
+}
+
+/// A request ID as a reply may repeat it: short and without anything that means something elsewhere.
+fn printable(request_id: &[u8]) -> Option<&str> {
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+    let short = !request_id.is_empty() && request_id.len() <= 128;
+    (short && request_id.iter().all(good)).then(|| std::str::from_utf8(request_id).ok()).flatten()
+}

@@ -1,0 +1,277 @@
+//! JSON Web Keys and sets of them (RFC 7517, RFC 7518 section 6, RFC 8037).
+
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+use crate::signature::Algorithm;
+use crate::token::UntrustedToken;
+use crate::{base64url, der, json, pure_rust};
+
+/// The most keys of a set that are used. Issuers have two or three.
+pub const MOST_KEYS: usize = 100;
+
+/// The most keys that one token is checked against, where it names no key or several share the name.
+pub const MOST_TRIED: usize = 4;
+
+/// A public key, or a secret, that checks signatures of some algorithms and no others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the set.
+    pub kid: Option<String>,
+    /// The algorithms that it is for.
+    pub algorithms: Vec<Algorithm>,
+    /// The key itself.
+    pub material: Material,
+    /// `SubjectPublicKeyInfo` in DER; empty where no host takes the key.
+    pub spki: Vec<u8>,
+}
+
+/// A key in the form of its kind.
+#[derive(PartialEq, Eq)]
+pub enum Material {
+    /// Modulus, unsigned and big endian. The exponent is 65537.
+    Rsa(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1, on the curve.
+    P256(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1, on the curve.
+    P384(Vec<u8>),
+    /// A point as RFC 8032 encodes it.
+    Ed25519(Vec<u8>),
+    /// A secret for message authentication codes.
+    Secret(Vec<u8>),
+}
+
+/// The kind only: one of them is a secret.
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rsa(_) => "RSA",
+            Self::P256(_) => "P-256",
+            Self::P384(_) => "P-384",
+            Self::Ed25519(_) => "Ed25519",
+            Self::Secret(_) => "secret",
+        })
+    }
+}
+
+/// Why a key of a set is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not a JSON object.
+    #[error("not an object")]
+    NotAnObject,
+    /// A member is missing or not a string.
+    #[error("`{0}` is missing or not a string")]
+    Member(&'static str),
+    /// A member is not base64url.
+    #[error("`{0}` is not base64url")]
+    Encoding(&'static str),
+    /// A kind of key that checks no signature here.
+    #[error("key type `{0}` is not used")]
+    KeyType(String),
+    /// A secret in a public set.
+    #[error("a symmetric key in a set that anyone can read")]
+    Symmetric,
+    /// A private key in a public set.
+    #[error("a private key in a set that anyone can read")]
+    Private,
+    /// A curve that is not known here.
+    #[error("curve `{0}` is not used")]
+    Curve(String),
+    /// `use` is not `sig`, or `key_ops` lacks `verify`.
+    #[error("not meant to check signatures")]
+    Purpose,
+    /// `alg` is not known here, or is for another kind of key.
+    #[error("algorithm `{0}` does not fit the key")]
+    Algorithm(String),
+    /// An RSA modulus of this many bits.
+    #[error("RSA with {0} bits; expected 2048 to 4096")]
+    RsaSize(usize),
+    /// An RSA exponent other than 65537.
+    #[error("RSA with an exponent other than 65537")]
+    RsaExponent,
+    /// An even RSA modulus, a point that is not on the curve, or one of small order.
+    #[error("no valid key of its kind")]
+    Invalid,
+    /// Behind [`MOST_KEYS`] others.
+    #[error("more than {MOST_KEYS} keys")]
+    TooMany,
+}
+
+/// The keys of an issuer.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    /// The keys in use.
+    pub keys: Vec<Rc<Key>>,
+    /// The others: name (or position) and reason.
+    pub refused: Vec<(String, KeyError)>,
+}
+
+/// The bytes are not a JWK set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a JWK set: expected a JSON object with a list `keys`, and no name twice")]
+pub struct NotAKeySet;
+
+impl KeySet {
+    /// Reads a JWK set. A key that cannot be used is noted with the reason; the others are used.
+    ///
+    /// # Errors
+    /// The whole is not a JWK set.
+    pub fn parse(bytes: &[u8]) -> Result<Self, NotAKeySet> {
+        let members = json::object(bytes).map_err(|_| NotAKeySet)?;
+        let Some(Value::Array(list)) = members.get("keys") else { return Err(NotAKeySet) };
+        let mut set = Self::default();
+        for (n, member) in list.iter().enumerate() {
+            let key = if n < MOST_KEYS { Key::parse(member) } else { Err(KeyError::TooMany) };
+            match key {
+                Ok(key) => set.keys.push(Rc::new(key)),
+                Err(error) => {
+                    let kid = member.get("kid").and_then(Value::as_str);
+                    set.refused.push((kid.map_or_else(|| format!("#{n}"), printable), error));
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    /// The same, where a key that `old` has too is the very same value: what hangs on a key outlives a refresh that
+    /// changes nothing, and no other.
+    #[must_use]
+    pub fn keeping(mut self, old: &Self) -> Self {
+        for key in &mut self.keys {
+            if let Some(same) = old.keys.iter().find(|known| *known == key) {
+                *key = Rc::clone(same);
+            }
+        }
+        self
+    }
+
+    /// The keys that may have signed `token`, at most [`MOST_TRIED`].
+    pub fn candidates<'a>(&'a self, token: &'a UntrustedToken<'_>) -> impl Iterator<Item = &'a Rc<Key>> {
+        self.keys
+            .iter()
+            .filter(|key| key.is_named(token.kid.as_deref()) && key.algorithms.contains(&token.algorithm))
+            .take(MOST_TRIED)
+    }
+
+    /// Whether a token that names `kid` may be signed by a key of this set.
+    pub fn knows(&self, kid: Option<&str>) -> bool {
+        self.keys.iter().any(|key| key.is_named(kid))
+    }
+}
+
+/// A name from outside as a log may show it.
+fn printable(name: &str) -> String {
+    name.chars().take(64).flat_map(char::escape_default).collect()
+}
+
+impl Key {
+    /// Whether a token that names `kid` may mean this key. Where one of them has no name, it may.
+    fn is_named(&self, kid: Option<&str>) -> bool {
+        match (&self.kid, kid) {
+            (Some(own), Some(kid)) => own == kid,
+            _ => true,
+        }
+    }
+
+    fn parse(member: &Value) -> Result<Self, KeyError> {
+        let member = member.as_object().ok_or(KeyError::NotAnObject)?;
+        let kid = match member.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err(KeyError::Member("kid")),
+        };
+        let key_type = text(member, "kty")?;
+        let (material, possible) = match key_type {
+            "RSA" => (rsa(member)?, &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512][..]),
+            "EC" => match text(member, "crv")? {
+                "P-256" => (Material::P256(point(member, 32)?), &[Algorithm::ES256][..]),
+                "P-384" => (Material::P384(point(member, 48)?), &[Algorithm::ES384][..]),
+                curve => return Err(KeyError::Curve(printable(curve))),
+            },
+            "OKP" => match text(member, "crv")? {
+                "Ed25519" => (Material::Ed25519(bytes(member, "x")?), &[Algorithm::EdDSA][..]),
+                curve => return Err(KeyError::Curve(printable(curve))),
+            },
+            "oct" => return Err(KeyError::Symmetric),
+            other => return Err(KeyError::KeyType(printable(other))),
+        };
+        if member.contains_key("d") {
+            return Err(KeyError::Private);
+        }
+        check_purpose(member)?;
+        let algorithms = algorithms(member, key_type, possible)?;
+        if !pure_rust::is_valid(&material) {
+            return Err(KeyError::Invalid);
+        }
+        let spki = match &material {
+            Material::Rsa(n) => der::rsa_public_key(n, &RSA_EXPONENT),
+            Material::P256(point) => der::p256_public_key(point),
+            Material::P384(point) => der::p384_public_key(point),
+            Material::Ed25519(_) | Material::Secret(_) => Vec::new(),
+        };
+        Ok(Self { kid, algorithms, material, spki })
+    }
+}
+
+/// 65537, big endian.
+pub const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+
+fn text<'a>(member: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, KeyError> {
+    member.get(name).and_then(Value::as_str).ok_or(KeyError::Member(name))
+}
+
+fn bytes(member: &Map<String, Value>, name: &'static str) -> Result<Vec<u8>, KeyError> {
+    base64url::decode(text(member, name)?.as_bytes()).ok_or(KeyError::Encoding(name))
+}
+
+fn rsa(member: &Map<String, Value>) -> Result<Material, KeyError> {
+    let without_zeros = |number: Vec<u8>| -> Vec<u8> { number.into_iter().skip_while(|b| *b == 0).collect() };
+    let n = without_zeros(bytes(member, "n")?);
+    let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
+    let bits = n.len().saturating_mul(8).saturating_sub(unused);
+    if !(2048..=4096).contains(&bits) {
+        return Err(KeyError::RsaSize(bits));
+    }
+    if without_zeros(bytes(member, "e")?) != RSA_EXPONENT {
+        return Err(KeyError::RsaExponent);
+    }
+    Ok(Material::Rsa(n))
+}
+
+/// x and y, which must have their full length (RFC 7518 section 6.2.1.2).
+fn point(member: &Map<String, Value>, size: usize) -> Result<Vec<u8>, KeyError> {
+    let (x, y) = (bytes(member, "x")?, bytes(member, "y")?);
+    if x.len() != size || y.len() != size {
+        return Err(KeyError::Invalid);
+    }
+    Ok([&[4][..], &x, &y].concat())
+}
+
+fn check_purpose(member: &Map<String, Value>) -> Result<(), KeyError> {
+    let use_fits = member.get("use").is_none_or(|purpose| purpose == "sig");
+    let operations_fit = member.get("key_ops").is_none_or(|operations| {
+        operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+    });
+    if use_fits && operations_fit { Ok(()) } else { Err(KeyError::Purpose) }
+}
+
+/// The algorithms of a key: the one that it names, or those of its kind. RSASSA-PSS must be named: were it not so, the
+/// client would choose the padding.
+fn algorithms(
+    member: &Map<String, Value>,
+    key_type: &str,
+    possible: &[Algorithm],
+) -> Result<Vec<Algorithm>, KeyError> {
+    let Some(named) = member.get("alg") else { return Ok(possible.to_vec()) };
+    let named = named.as_str().ok_or(KeyError::Member("alg"))?;
+    let fits = |algorithm: &Algorithm| {
+        let pss = [Algorithm::PS256, Algorithm::PS384, Algorithm::PS512].contains(algorithm);
+        possible.contains(algorithm) || (key_type == "RSA" && pss)
+    };
+    match Algorithm::named(named).filter(fits) {
+        Some(algorithm) => Ok(vec![algorithm]),
+        None => Err(KeyError::Algorithm(printable(named))),
+    }
+}

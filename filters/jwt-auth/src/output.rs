@@ -1,0 +1,83 @@
+//! What a verified token leaves behind: headers for the service and filter state for other filters, spans and logs.
+
+use serde_json::{Map, Value};
+
+use crate::claims::{ClaimPath, scalar};
+
+/// The longest value of a header or filter state, in bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// The text of a claim in a header: a string as it is, a number or boolean as JSON writes it, a list of these joined by
+/// commas, an object or any other list as JSON.
+///
+/// `None` where that would not come out as it went in: an element with a comma, a control character, or too long a
+/// text. A header that is not there is better than one that a user has shaped.
+pub fn header_text(claim: &Value) -> Option<Vec<u8>> {
+    let text = match claim {
+        Value::Null => return None,
+        Value::Array(list) if list.iter().all(|element| scalar(element).is_some()) => {
+            let elements: Vec<_> = list.iter().filter_map(scalar).collect();
+            if elements.iter().any(|element| element.contains(',') || element.trim() != element.as_ref()) {
+                return None;
+            }
+            elements.join(",")
+        }
+        Value::Array(_) | Value::Object(_) => claim.to_string(),
+        _ => scalar(claim)?.into_owned(),
+    };
+    let fits = text.len() <= LONGEST && !text.chars().any(char::is_control) && text.trim() == text;
+    fits.then(|| text.into_bytes())
+}
+
+/// The text of a claim in filter state: a string as it is, anything else as JSON.
+pub fn published_text(claim: &Value) -> Option<Vec<u8>> {
+    let text = match claim {
+        Value::Null => return None,
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    (text.len() <= LONGEST).then(|| text.into_bytes())
+}
+
+/// The headers of the request that only this filter may set: a client's copy is removed from every request, whatever
+/// the answer, and with it the twins that a service may take for the same header (`x_user_id` for `x-user-id`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnHeaders(Vec<String>);
+
+impl OwnHeaders {
+    /// These headers, in lower case.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let mut folded: Vec<String> = names.into_iter().map(|name| name.replace('_', "-")).collect();
+        folded.sort();
+        folded.dedup();
+        Self(folded)
+    }
+
+    /// Whether a request header is one of these, or a twin.
+    pub fn contain(&self, name: &[u8]) -> bool {
+        let same = |(a, b): (u8, &u8)| a == b.to_ascii_lowercase() || (a == b'-' && *b == b'_');
+        self.0.iter().any(|own| own.len() == name.len() && own.bytes().zip(name).all(same))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The text of each claim that is there, and how many of these have none.
+pub fn texts<'a, K: 'a>(
+    claims: &Map<String, Value>,
+    outputs: impl IntoIterator<Item = (&'a ClaimPath, K)>,
+    text: fn(&Value) -> Option<Vec<u8>>,
+) -> (Vec<(K, Vec<u8>)>, u32) {
+    let (mut texts, mut failed) = (Vec::new(), 0_u32);
+    for (path, key) in outputs {
+        match path.find(claims).filter(|claim| !claim.is_null()).map(text) {
+            Some(Some(text)) => texts.push((key, text)),
+            Some(None) => failed = failed.saturating_add(1),
+            None => {}
+        }
+    }
+    (texts, failed)
+}

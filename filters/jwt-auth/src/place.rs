@@ -1,0 +1,119 @@
+//! Where a request carries its token.
+
+use std::borrow::Cow;
+
+use plugin_kit::head::Head;
+use plugin_kit::path::percent_decoded;
+
+/// A place for a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A header, behind a prefix whose case does not matter (`Bearer `); an empty prefix for the whole value.
+    Header {
+        /// In lower case.
+        name: String,
+        /// With the space behind it.
+        prefix: String,
+    },
+    /// A parameter of the query.
+    QueryParam(String),
+    /// A cookie.
+    Cookie(String),
+}
+
+impl Place {
+    /// The place of RFC 6750 section 2.1.
+    pub fn bearer() -> Self {
+        Self::Header { name: "authorization".to_owned(), prefix: "Bearer ".to_owned() }
+    }
+
+    /// Every token at this place. A header of another scheme has none.
+    ///
+    /// # Errors
+    /// [`Repeated`] when the header occurs more than once, whatever it holds: two readers could take different ones.
+    pub fn tokens<'a>(&self, head: &'a Head) -> Result<Vec<Cow<'a, [u8]>>, Repeated> {
+        match self {
+            Self::Header { name, prefix } => {
+                let mut values =
+                    head.iter().filter(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value);
+                let Some(value) = values.next() else { return Ok(Vec::new()) };
+                if values.next().is_some() {
+                    return Err(Repeated);
+                }
+                Ok(behind_prefix(value, prefix).map(Cow::Borrowed).into_iter().collect())
+            }
+            Self::QueryParam(name) => {
+                let pairs =
+                    query(head.path()).unwrap_or_default().split(|byte| *byte == b'&').map(name_and_value);
+                let named = pairs.filter(|(found, _)| percent_decoded(found) == name.as_bytes());
+                Ok(named.map(|(_, value)| Cow::Owned(percent_decoded(value))).collect())
+            }
+            Self::Cookie(name) => {
+                let cookies = head
+                    .iter()
+                    .filter(|(found, _)| *found == b"cookie")
+                    .flat_map(|(_, value)| cookies(value));
+                let named = cookies.map(name_and_value).filter(|(found, _)| *found == name.as_bytes());
+                Ok(named.map(|(_, value)| Cow::Borrowed(unquoted(value))).collect())
+            }
+        }
+    }
+
+    /// The header to change, and its value without the token; `None` for one that is to go.
+    pub fn without_token(&self, head: &Head) -> (String, Option<Vec<u8>>) {
+        match self {
+            Self::Header { name, .. } => (name.clone(), None),
+            Self::QueryParam(name) => {
+                let target = head.path();
+                let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+                let others: Vec<&[u8]> = query(target)
+                    .unwrap_or_default()
+                    .split(|byte| *byte == b'&')
+                    .filter(|pair| percent_decoded(name_and_value(pair).0) != name.as_bytes())
+                    .collect();
+                let rest =
+                    if others.is_empty() { Vec::new() } else { [&b"?"[..], &others.join(&b'&')].concat() };
+                (":path".to_owned(), Some([path, &rest].concat()))
+            }
+            Self::Cookie(name) => {
+                let others: Vec<&[u8]> = head
+                    .iter()
+                    .filter(|(found, _)| *found == b"cookie")
+                    .flat_map(|(_, value)| cookies(value))
+                    .filter(|cookie| name_and_value(cookie).0 != name.as_bytes())
+                    .collect();
+                ("cookie".to_owned(), if others.is_empty() { None } else { Some(others.join(&b"; "[..])) })
+            }
+        }
+    }
+}
+
+/// A header that must not be repeated is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated;
+
+/// The token in a header value, if the value begins with `prefix`.
+pub fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+    let (start, rest) = value.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix.as_bytes()).then(|| rest.trim_ascii())
+}
+
+fn query(target: &[u8]) -> Option<&[u8]> {
+    let question_mark = target.iter().position(|byte| *byte == b'?')?;
+    target.get(question_mark.checked_add(1)?..)
+}
+
+fn name_and_value(pair: &[u8]) -> (&[u8], &[u8]) {
+    match pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.split_at_checked(at)) {
+        Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
+        None => (pair, b""),
+    }
+}
+
+fn cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+    header.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|cookie| !cookie.is_empty())
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
+}

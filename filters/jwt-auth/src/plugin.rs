@@ -1,0 +1,386 @@
+//! The shell: carries the authenticator's decisions out.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use plugin_kit::config::ConfigErrors;
+use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::host::{self, Counter, Gauge, Headers};
+use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow};
+
+use crate::authenticator::{Authenticator, Decision, Denial, Pass, Why};
+use crate::config::{Config, DenyBody, Mode};
+use crate::crypto::Crypto;
+use crate::deny::{self, DenyReason};
+use crate::host_crypto::{self, HostCrypto};
+use crate::jwk::KeySet;
+use crate::jwks_cache::{self, max_age};
+use crate::provider::{KeySource, Remote};
+use crate::signature::Algorithm;
+
+/// Filter state that holds the deny code: `wasm.jwt.deny_code`.
+const DENY_CODE: &str = "jwt.deny_code";
+
+/// How often key sets are looked after.
+const TICK: Duration = Duration::from_secs(1);
+
+/// jwt-auth in a proxy.
+pub struct JwtAuth {
+    authenticator: Authenticator,
+    root: u32,
+    metrics: Metrics,
+    ticking: Cell<bool>,
+    /// Fetches under way: token of the call and position of the provider.
+    calls: RefCell<Vec<(u32, usize)>>,
+    /// Requests that wait: position of the provider and stream.
+    waiting: RefCell<Vec<(usize, u32)>>,
+}
+
+/// What is kept for a request: how often it has waited for keys.
+#[derive(Default)]
+pub struct Waits(u8);
+
+struct Metrics {
+    allowed: Counter,
+    anonymous: Counter,
+    preflights: Counter,
+    denied: Counter,
+    reported: Counter,
+    codes: Vec<(&'static str, Counter)>,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    outputs_failed: Counter,
+    waited: Counter,
+    fetched: Counter,
+    fetches_failed: Counter,
+    keys: Gauge,
+}
+
+impl Metrics {
+    fn define() -> Self {
+        let code = |reason: &DenyReason| {
+            let code = reason.outside().code;
+            (code, Counter::define(&format!("jwt_auth_deny_{code}")))
+        };
+        Self {
+            allowed: Counter::define("jwt_auth_requests_allowed"),
+            anonymous: Counter::define("jwt_auth_requests_anonymous"),
+            preflights: Counter::define("jwt_auth_requests_preflight"),
+            denied: Counter::define("jwt_auth_requests_denied"),
+            reported: Counter::define("jwt_auth_requests_reported"),
+            codes: DenyReason::EACH.iter().map(code).collect(),
+            cache_hits: Counter::define("jwt_auth_cache_hits"),
+            cache_misses: Counter::define("jwt_auth_cache_misses"),
+            outputs_failed: Counter::define("jwt_auth_outputs_failed"),
+            waited: Counter::define("jwt_auth_requests_waited"),
+            fetched: Counter::define("jwt_auth_jwks_fetch_success"),
+            fetches_failed: Counter::define("jwt_auth_jwks_fetch_failed"),
+            keys: Gauge::define("jwt_auth_jwks_keys"),
+        }
+    }
+}
+
+impl Filter for JwtAuth {
+    const NAME: &'static str = "jwt-auth";
+    type Stream = Waits;
+
+    fn configure(configuration: &[u8], root: u32) -> Result<Self, ConfigErrors> {
+        let config = Config::parse(configuration)?;
+        let algorithms = config.algorithms();
+        let call = Box::new(|argument: &[u8]| host::call_foreign_function(host_crypto::FUNCTION, argument));
+        let host_crypto = HostCrypto::tested(call, &algorithms);
+        for algorithm in algorithms {
+            show_who_checks(algorithm, host_crypto.checks(algorithm));
+        }
+        let remote = config.providers.iter().any(|provider| matches!(provider.keys, KeySource::Remote(_)));
+        if remote && let Err(error) = host::set_tick_period(AT_ONCE) {
+            log::warn!("jwt-auth: keys are fetched only when requests need them: {error}");
+        }
+        for provider in &config.providers {
+            if let KeySource::Inline(set) = &provider.keys {
+                warn_of_refused_keys(&provider.name, set);
+            }
+        }
+        let crypto = Crypto::new(host_crypto, config.slow_verifications, || host::monotonic_time().ok());
+        let seed = host::unix_time().map_or(0, |now| u64::from(now.subsec_nanos()));
+        let filter = Self {
+            authenticator: Authenticator::new(config, Box::new(crypto), seed),
+            root,
+            metrics: Metrics::define(),
+            ticking: Cell::new(false),
+            calls: RefCell::default(),
+            waiting: RefCell::default(),
+        };
+        filter.show_keys();
+        Ok(filter)
+    }
+
+    fn on_request(&self, stream: &mut Waits, exchange: &Exchange<'_>) -> Flow {
+        let decision = self.authenticator.decide(exchange, stream.0);
+        let (hits, misses) = self.authenticator.take_cache_counts();
+        for (count, counter) in [(hits, self.metrics.cache_hits), (misses, self.metrics.cache_misses)] {
+            if count > 0 {
+                counter.add(count);
+            }
+        }
+        match decision {
+            Decision::Allow(pass) => self.allow(&pass, exchange),
+            Decision::Deny(denial) => self.deny(&denial, exchange),
+            Decision::Wait { provider, fetch } => match self.wait(provider, fetch, exchange.id()) {
+                Ok(()) => {
+                    stream.0 = stream.0.saturating_add(1);
+                    self.metrics.waited.increment();
+                    Flow::Pause
+                }
+                Err(reason) => {
+                    self.deny(&Denial { reason, scopes: &[], rule: None, strip: Vec::new() }, exchange)
+                }
+            },
+        }
+    }
+
+    fn on_tick(&self) -> Vec<u32> {
+        if !self.ticking.replace(true) {
+            let _ = host::set_tick_period(TICK);
+        }
+        let Ok(now) = host::monotonic_time() else { return Vec::new() };
+        let mut settled = Vec::new();
+        for provider in 0..self.authenticator.config().providers.len() {
+            let Some(cache) = self.authenticator.remote(provider) else { continue };
+            let due = cache.borrow_mut().tick(now);
+            if due {
+                self.fetch(provider, self.root);
+            }
+            if !cache.borrow().is_fetching() {
+                settled.push(provider);
+            }
+        }
+        self.show_keys();
+        settled.into_iter().flat_map(|provider| self.take_waiting(provider)).collect()
+    }
+
+    fn on_call(&self, token: u32, response: &CallResponse) -> Vec<u32> {
+        let position = self.calls.borrow().iter().position(|(call, _)| *call == token);
+        let Some(position) = position else { return Vec::new() };
+        let (_, provider) = self.calls.borrow_mut().swap_remove(position);
+        let (Some(cache), Ok(now)) = (self.authenticator.remote(provider), host::monotonic_time()) else {
+            return Vec::new();
+        };
+        let name = self.name(provider);
+        match key_set(response) {
+            Ok((set, max_age)) => {
+                warn_of_refused_keys(name, &set);
+                cache.borrow_mut().succeeded(now, set, max_age);
+                self.metrics.fetched.increment();
+                self.show_keys();
+            }
+            Err(error) => {
+                cache.borrow_mut().failed(now);
+                self.metrics.fetches_failed.increment();
+                log::warn!("jwt-auth: provider {name}: the keys were not fetched: {error}");
+            }
+        }
+        self.take_waiting(provider)
+    }
+}
+
+impl JwtAuth {
+    fn allow(&self, pass: &Pass<'_>, exchange: &Exchange<'_>) -> Flow {
+        if let Err(error) = self.apply(pass, exchange) {
+            // The service must not see a client's copy of a header, or a token that it should not get.
+            log::warn!("jwt-auth: the request was not changed: {error}");
+            return self.refuse(DenyReason::Internal, &[], None, exchange);
+        }
+        match pass.why {
+            Why::Token => self.metrics.allowed.increment(),
+            Why::Anyone => self.metrics.anonymous.increment(),
+            Why::Preflight => self.metrics.preflights.increment(),
+        }
+        Flow::Continue
+    }
+
+    fn apply(&self, pass: &Pass<'_>, exchange: &Exchange<'_>) -> Result<(), HostError> {
+        strip(&pass.strip)?;
+        for (name, value) in &pass.spent {
+            match value {
+                Some(value) => Headers::Request.set(name, value)?,
+                None => Headers::Request.remove(name)?,
+            }
+        }
+        for token in pass.tokens.iter().filter_map(|granted| granted.verified()) {
+            for (name, value) in &token.headers {
+                Headers::Request.set(name, value)?;
+            }
+            for (key, value) in &token.published {
+                host::set_filter_state(key, value)?;
+                exchange.note_published(key, value);
+            }
+            if token.outputs_failed > 0 {
+                self.metrics.outputs_failed.add(token.outputs_failed);
+            }
+        }
+        Ok(())
+    }
+
+    fn deny(&self, denial: &Denial<'_>, exchange: &Exchange<'_>) -> Flow {
+        let Denial { reason, scopes, rule, .. } = denial;
+        let enforced = self.authenticator.config().mode == Mode::Enforce;
+        if enforced {
+            return self.refuse(*reason, scopes, *rule, exchange);
+        }
+        self.note(*reason, *rule, exchange, "would be refused");
+        self.metrics.reported.increment();
+        if let Err(error) = strip(&denial.strip) {
+            log::warn!("jwt-auth: the request was not changed: {error}");
+            return self.refuse(DenyReason::Internal, &[], None, exchange);
+        }
+        Flow::Continue
+    }
+
+    fn refuse(
+        &self,
+        reason: DenyReason,
+        scopes: &[String],
+        rule: Option<&str>,
+        exchange: &Exchange<'_>,
+    ) -> Flow {
+        self.note(reason, rule, exchange, "refused");
+        self.metrics.denied.increment();
+        let config = self.authenticator.config();
+        let head = exchange.head().ok();
+        let first = |name| head.as_ref().and_then(|head| head.first(name));
+        let context = deny::Context {
+            realm: &config.realm,
+            scopes,
+            request_id: first("x-request-id"),
+            grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
+            plain_text: config.deny_body == DenyBody::Text,
+        };
+        Flow::Deny(deny::reply(reason, &context))
+    }
+
+    /// Counts, logs and publishes a reason.
+    fn note(&self, reason: DenyReason, rule: Option<&str>, exchange: &Exchange<'_>, outcome: &str) {
+        let code = reason.outside().code;
+        if let Some((_, counter)) = self.metrics.codes.iter().find(|(known, _)| *known == code) {
+            counter.increment();
+        }
+        log::info!("jwt-auth: {outcome} by {}: {}", rule.unwrap_or("default"), reason.cause());
+        let _ = host::set_filter_state(DENY_CODE, code.as_bytes());
+        exchange.note_published(DENY_CODE, code.as_bytes());
+    }
+
+    /// Lets a stream wait for the keys of a provider.
+    fn wait(&self, provider: usize, fetch: bool, stream: u32) -> Result<(), DenyReason> {
+        if self.waiting.borrow().len() >= self.authenticator.config().most_waiting {
+            return Err(DenyReason::TooManyWaiting);
+        }
+        if fetch && !self.fetch(provider, stream) {
+            return Err(DenyReason::KeysUnavailable);
+        }
+        self.waiting.borrow_mut().push((provider, stream));
+        Ok(())
+    }
+
+    /// The streams that wait for this provider, which wait no longer.
+    fn take_waiting(&self, provider: usize) -> Vec<u32> {
+        let mut waiting = self.waiting.borrow_mut();
+        let (woken, others) =
+            waiting.drain(..).partition::<Vec<_>, _>(|(waits_for, _)| *waits_for == provider);
+        *waiting = others;
+        woken.into_iter().map(|(_, stream)| stream).collect()
+    }
+
+    /// Starts to fetch the keys of a provider, while the callback of `current` runs; whether that went well.
+    fn fetch(&self, provider: usize, current: u32) -> bool {
+        let Some(KeySource::Remote(remote)) =
+            self.authenticator.config().providers.get(provider).map(|p| &p.keys)
+        else {
+            return false;
+        };
+        let (Some(cache), Ok(now)) = (self.authenticator.remote(provider), host::monotonic_time()) else {
+            return false;
+        };
+        let Remote { cluster, scheme, authority, path, settings } = remote;
+        let headers = [
+            (":method", "GET"),
+            (":scheme", scheme),
+            (":authority", authority.as_str()),
+            (":path", path.as_str()),
+            ("accept", "application/json"),
+        ];
+        match host::http_call(self.root, current, cluster, &headers, b"", settings.timeout) {
+            Ok(token) => {
+                self.calls.borrow_mut().push((token, provider));
+                cache.borrow_mut().started(now);
+                true
+            }
+            Err(error) => {
+                cache.borrow_mut().failed(now);
+                self.metrics.fetches_failed.increment();
+                log::warn!(
+                    "jwt-auth: provider {}: no fetch through cluster {cluster}: {error}",
+                    self.name(provider)
+                );
+                false
+            }
+        }
+    }
+
+    fn name(&self, provider: usize) -> &str {
+        self.authenticator.config().providers.get(provider).map_or("", |provider| provider.name.as_str())
+    }
+
+    fn show_keys(&self) {
+        let config = self.authenticator.config();
+        let count = config.providers.iter().enumerate().map(|(n, provider)| match &provider.keys {
+            KeySource::Inline(set) => set.keys.len(),
+            KeySource::Remote(_) => self
+                .authenticator
+                .remote(n)
+                .and_then(|cache| cache.borrow().keys().map(|set| set.keys.len()))
+                .unwrap_or(0),
+        });
+        self.metrics.keys.set(u64::try_from(count.sum::<usize>()).unwrap_or(u64::MAX));
+    }
+}
+
+fn strip(names: &[Vec<u8>]) -> Result<(), HostError> {
+    for name in names {
+        // A name that is not UTF-8 is none of ours.
+        if let Ok(name) = std::str::from_utf8(name) {
+            Headers::Request.remove(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys in the response to a fetch, and how long the issuer says they are good.
+fn key_set(response: &CallResponse) -> Result<(KeySet, Option<Duration>), String> {
+    let head = response.head.as_ref().ok_or("no response")?;
+    match head.first(":status") {
+        Some(b"200") => {}
+        status => return Err(format!("status {}", String::from_utf8_lossy(status.unwrap_or_default()))),
+    }
+    if response.body_size > jwks_cache::LARGEST {
+        return Err(format!("{} bytes; expected at most {}", response.body_size, jwks_cache::LARGEST));
+    }
+    let body = host::call_response_body(response.body_size).map_err(|error| error.to_string())?;
+    let set = KeySet::parse(&body).map_err(|error| error.to_string())?;
+    Ok((set, head.first("cache-control").and_then(max_age)))
+}
+
+fn warn_of_refused_keys(provider: &str, set: &KeySet) {
+    for (kid, reason) in &set.refused {
+        log::warn!("jwt-auth: provider {provider}: key {kid} is not used: {reason}");
+    }
+}
+
+/// 1 where the host checks signatures of the algorithm, 0 where this module does.
+fn show_who_checks(algorithm: Algorithm, host: bool) {
+    let name = algorithm.name().to_ascii_lowercase();
+    Gauge::define(&format!("jwt_auth_host_crypto_{name}")).set(u64::from(host));
+    if !host && Algorithm::DEFAULT.contains(&algorithm) {
+        log::warn!("jwt-auth: the host does not check {algorithm}; this module does, which is much slower");
+    }
+}

@@ -1,0 +1,96 @@
+//! An issuer of tokens and what is demanded of them.
+
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+use crate::claims::{ClaimPath, Pattern, Policy};
+use crate::jwk::KeySet;
+use crate::jwks_cache;
+use crate::signature::Algorithm;
+
+/// An issuer, where its keys are, and what is demanded of its tokens.
+#[derive(Debug)]
+pub struct Provider {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What `iss` must be.
+    pub issuer: Pattern,
+    /// Algorithms that its tokens may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// What is demanded of the claims.
+    pub policy: Policy,
+    /// Where its keys come from.
+    pub keys: KeySource,
+    /// Claims that go to headers.
+    pub claim_headers: Vec<(ClaimPath, Rc<str>)>,
+    /// The header that gets the payload, as it stands in the token.
+    pub payload_header: Option<Rc<str>>,
+    /// Whether the service gets the token too.
+    pub forward: bool,
+}
+
+impl Provider {
+    /// Whether a token with these claims says that it comes from here.
+    pub fn is_issuer_of(&self, claims: &Map<String, Value>) -> bool {
+        claims.get("iss").and_then(Value::as_str).is_some_and(|iss| self.issuer.matches(iss))
+    }
+}
+
+/// Where the keys of a provider come from.
+#[derive(Debug)]
+pub enum KeySource {
+    /// The configuration.
+    Inline(Rc<KeySet>),
+    /// The issuer.
+    Remote(Remote),
+}
+
+/// A JWK set at a URL, reached through a cluster of the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// The cluster.
+    pub cluster: String,
+    /// `:scheme`.
+    pub scheme: &'static str,
+    /// `:authority`.
+    pub authority: String,
+    /// `:path`.
+    pub path: String,
+    /// How the keys are kept.
+    pub settings: jwks_cache::Settings,
+}
+
+impl Remote {
+    /// Reads a URL and derives the cluster, unless one is named: Istio's for the host and port.
+    ///
+    /// # Errors
+    /// Not an http or https URL with a host, or one with user information or a fragment.
+    pub fn parse(url: &str, cluster: Option<&str>, settings: jwks_cache::Settings) -> Result<Self, String> {
+        let expected = || {
+            format!(
+                "`{url}` is no URL of a JWK set; expected one such as `http://name.namespace.svc.cluster.local:8080/jwks.json`"
+            )
+        };
+        let (scheme, rest) = url.split_once("://").ok_or_else(expected)?;
+        let (scheme, default_port) = match scheme {
+            "http" => ("http", 80),
+            "https" => ("https", 443),
+            _ => return Err(expected()),
+        };
+        let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(path_at);
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse::<u16>().map_err(|_| expected())?),
+            None => (authority, default_port),
+        };
+        let odd = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '.');
+        let odd_path = |c: char| !c.is_ascii_graphic() || c == '#';
+        if host.is_empty() || host.contains(odd) || path.contains(odd_path) {
+            return Err(expected());
+        }
+        let cluster = cluster.map_or_else(|| format!("outbound|{port}||{host}"), str::to_owned);
+        Ok(Self { cluster, scheme, authority: authority.to_owned(), path, settings })
+    }
+}

@@ -1,0 +1,135 @@
+//! A JSON Web Token in compact form (RFC 7515, RFC 7519), not yet verified.
+
+use serde_json::{Map, Value};
+
+use crate::signature::Algorithm;
+use crate::{base64url, json};
+
+/// A token that is well formed. Nothing in it is to be believed before its signature is verified.
+#[derive(Clone)]
+pub struct UntrustedToken<'a> {
+    /// The compact form.
+    pub compact: &'a str,
+    /// What the signature covers: header and payload as they were sent.
+    pub signing_input: &'a str,
+    /// How it says it is signed.
+    pub algorithm: Algorithm,
+    /// The key that it names.
+    pub kid: Option<String>,
+    /// Its type (`typ`), in lower case.
+    pub typ: Option<String>,
+    /// The claims that it makes.
+    pub claims: Map<String, Value>,
+    /// The signature.
+    pub signature: Vec<u8>,
+}
+
+/// Why bytes are no token that this filter takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Longer than [`LONGEST`].
+    #[error("the token is too long")]
+    TooLong,
+    /// Not three parts with dots between them: an encrypted token, the JSON serialisation, or no token at all.
+    #[error("not a JWS in compact form")]
+    NotCompact,
+    /// A part is not base64url, or not the one encoding of its value.
+    #[error("a part is not base64url")]
+    Encoding,
+    /// The header is not one JSON object with each name once.
+    #[error("the header is not a JSON object")]
+    HeaderJson,
+    /// The payload is not one JSON object with each name once.
+    #[error("the payload is not a JSON object")]
+    PayloadJson,
+    /// A header parameter has a type that it cannot have.
+    #[error("a header parameter has a wrong type")]
+    HeaderType,
+    /// `alg` is `none`, or no algorithm of a JWS that this filter knows.
+    #[error("the algorithm is unknown")]
+    UnknownAlgorithm,
+    /// `crit`, or `b64`: the token must be understood in a way that this filter does not know.
+    #[error("a critical header parameter is not understood")]
+    Critical,
+    /// The token brings its own key.
+    #[error("the token brings its own key")]
+    EmbeddedKey,
+}
+
+/// The longest token that is read, in bytes. Envoy takes 60 KiB of headers in all.
+pub const LONGEST: usize = 16 * 1024;
+
+/// The longest key ID that is read, in bytes.
+const LONGEST_KID: usize = 256;
+
+impl<'a> UntrustedToken<'a> {
+    /// Reads a token in compact form.
+    ///
+    /// # Errors
+    /// Says why it is none.
+    pub fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
+        if token.len() > LONGEST {
+            return Err(TokenError::TooLong);
+        }
+        let compact = std::str::from_utf8(token).map_err(|_| TokenError::Encoding)?;
+        let (signing_input, signature) = compact.rsplit_once('.').ok_or(TokenError::NotCompact)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(TokenError::NotCompact)?;
+        if payload.contains('.') || [header, payload, signature].contains(&"") {
+            return Err(TokenError::NotCompact);
+        }
+        let decode = |part: &str| base64url::decode(part.as_bytes()).ok_or(TokenError::Encoding);
+        let header = json::object(&decode(header)?).map_err(|_| TokenError::HeaderJson)?;
+        let header = Header::read(&header)?;
+        Ok(Self {
+            compact,
+            signing_input,
+            algorithm: header.algorithm,
+            kid: header.kid,
+            typ: header.typ,
+            claims: json::object(&decode(payload)?).map_err(|_| TokenError::PayloadJson)?,
+            signature: decode(signature)?,
+        })
+    }
+}
+
+struct Header {
+    algorithm: Algorithm,
+    kid: Option<String>,
+    typ: Option<String>,
+}
+
+impl Header {
+    fn read(members: &Map<String, Value>) -> Result<Self, TokenError> {
+        if members.contains_key("crit") || members.contains_key("b64") {
+            // An empty `crit` is forbidden, and none of its extensions is known here (RFC 7515 section 4.1.11).
+            return Err(TokenError::Critical);
+        }
+        if members.contains_key("jwk") {
+            return Err(TokenError::EmbeddedKey);
+        }
+        let text = |name: &str| match members.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(TokenError::HeaderType),
+        };
+        // These are not used. Types other than those of RFC 7515 are refused, since jwt-simple refuses them and both
+        // ways to check a signature must come to one verdict.
+        for name in ["cty", "jku", "x5u", "x5t", "x5t#S256"] {
+            text(name)?;
+        }
+        match members.get("x5c") {
+            None => {}
+            Some(Value::Array(chain)) if chain.iter().all(Value::is_string) => {}
+            Some(_) => return Err(TokenError::HeaderType),
+        }
+        if text("salt")?.is_some_and(|salt| base64url::decode(salt.as_bytes()).is_none()) {
+            return Err(TokenError::HeaderType);
+        }
+        let kid = text("kid")?.map(str::to_owned);
+        if kid.as_ref().is_some_and(|kid| kid.len() > LONGEST_KID) {
+            return Err(TokenError::HeaderType);
+        }
+        let algorithm = text("alg")?.and_then(Algorithm::named).ok_or(TokenError::UnknownAlgorithm)?;
+        Ok(Self { algorithm, kid, typ: text("typ")?.map(str::to_ascii_lowercase) })
+    }
+}
