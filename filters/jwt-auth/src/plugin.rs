@@ -200,16 +200,18 @@ impl JwtAuth {
     }
 
     fn apply(&self, pass: &Pass<'_>, exchange: &Exchange<'_>) -> Result<(), HostError> {
-        strip(&pass.strip)?;
+        strip(&pass.strip, exchange)?;
         for (name, value) in &pass.spent {
             match value {
                 Some(value) => Headers::Request.set(name, value)?,
                 None => Headers::Request.remove(name)?,
             }
+            exchange.note_header(name, value.as_deref());
         }
         for token in pass.tokens.iter().filter_map(|granted| granted.verified()) {
             for (name, value) in &token.headers {
                 Headers::Request.set(name, value)?;
+                exchange.note_header(name, Some(value));
             }
             for (key, value) in &token.published {
                 host::set_filter_state(key, value)?;
@@ -230,7 +232,7 @@ impl JwtAuth {
         }
         self.note(*reason, *rule, exchange, "would be refused");
         self.metrics.reported.increment();
-        if let Err(error) = strip(&denial.strip) {
+        if let Err(error) = strip(&denial.strip, exchange) {
             log::warn!("jwt-auth: the request was not changed: {error}");
             return self.refuse(DenyReason::Internal, &[], None, exchange);
         }
@@ -345,11 +347,12 @@ impl JwtAuth {
     }
 }
 
-fn strip(names: &[Vec<u8>]) -> Result<(), HostError> {
+fn strip(names: &[Vec<u8>], exchange: &Exchange<'_>) -> Result<(), HostError> {
     for name in names {
         // A name that is not UTF-8 is none of ours.
         if let Ok(name) = std::str::from_utf8(name) {
             Headers::Request.remove(name)?;
+            exchange.note_header(name, None);
         }
     }
     Ok(())

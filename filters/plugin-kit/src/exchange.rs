@@ -43,10 +43,14 @@ pub trait Facts {
 pub struct Exchange<'a> {
     id: u32,
     facts: &'a dyn Facts,
-    head: OnceCell<Rc<Head>>,
+    head: RefCell<Option<Rc<Head>>>,
+    edits: RefCell<Vec<HeaderEdit>>,
     unix_time: OnceCell<Duration>,
     published: RefCell<Published>,
 }
+
+/// A header's name and its new value; `None` where it was removed.
+type HeaderEdit = (String, Option<Vec<u8>>);
 
 /// What the filters of one module have published for an exchange, by key.
 pub type Published = Vec<(String, Vec<u8>)>;
@@ -60,7 +64,14 @@ impl<'a> Exchange<'a> {
     /// The same in a later callback, with what was published in an earlier one.
     pub fn continued(id: u32, facts: &'a dyn Facts, published: Published) -> Self {
         let published = RefCell::new(published);
-        Self { id, facts, head: OnceCell::new(), unix_time: OnceCell::new(), published }
+        Self {
+            id,
+            facts,
+            head: RefCell::default(),
+            edits: RefCell::default(),
+            unix_time: OnceCell::new(),
+            published,
+        }
     }
 
     /// What was published, for the next callback.
@@ -73,21 +84,38 @@ impl<'a> Exchange<'a> {
         self.id
     }
 
-    /// All request headers.
+    /// All request headers, as the filters before this one have left them.
     pub fn head(&self) -> Result<Rc<Head>, HostError> {
-        if let Some(head) = self.head.get() {
-            return Ok(Rc::clone(head));
+        let mut cached = self.head.borrow_mut();
+        let mut head = match cached.take() {
+            Some(head) => head,
+            None => Rc::new(self.facts.head()?),
+        };
+        let edits = self.edits.take();
+        if !edits.is_empty() {
+            head = Rc::new(edited(&head, &edits));
         }
-        let head = Rc::new(self.facts.head()?);
-        Ok(Rc::clone(self.head.get_or_init(|| head)))
+        Ok(Rc::clone(cached.insert(head)))
     }
 
     /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::head`] where more than
     /// one header is needed.
     pub fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        let Some(head) = self.head.get() else { return self.facts.header_joined(name) };
+        if self.head.borrow().is_none() {
+            return self.facts.header_joined(name);
+        }
+        let head = self.head()?;
         let values: Vec<&[u8]> = head.all(name).collect();
         Ok(if values.is_empty() { None } else { Some(values.join(&b","[..])) })
+    }
+
+    /// Notes that a filter has replaced every value of a request header (lower-case name) by this one, or removed it,
+    /// so that another filter in the same module sees it. Changing the request itself is the shell's work.
+    pub fn note_header(&self, name: &str, value: Option<&[u8]>) {
+        // What was not read yet will be read as it is then.
+        if self.head.borrow().is_some() {
+            self.edits.borrow_mut().push((name.to_owned(), value.map(<[u8]>::to_vec)));
+        }
     }
 
     /// An attribute or a filter state of the exchange.
@@ -127,5 +155,46 @@ impl<'a> Exchange<'a> {
             Some(value) => Ok(Some(value)),
             None => self.facts.property(&[key]),
         }
+    }
+}
+
+/// The head with these edits made, in order. A header that is set goes to the end.
+fn edited(head: &Head, edits: &[HeaderEdit]) -> Head {
+    let untouched =
+        head.iter().filter(|(name, _)| !edits.iter().any(|(edited, _)| edited.as_bytes() == *name));
+    // Of several edits of one header the last one counts.
+    let last =
+        |at: usize, name: &str| !edits.iter().skip(at.saturating_add(1)).any(|(later, _)| later == name);
+    let set = edits.iter().enumerate().filter_map(|(at, (name, value))| {
+        let value = value.as_deref().filter(|_| last(at, name))?;
+        Some((name.as_bytes(), value))
+    });
+    Head::from_pairs(untouched.chain(set))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TableFacts;
+
+    #[test]
+    fn what_a_filter_changes_is_what_the_next_one_sees() {
+        let facts = TableFacts::request("GET", "/").header("a", "1").header("a", "2").header("b", "3");
+        let exchange = Exchange::new(1, &facts);
+        exchange.note_header("b", None);
+        assert_eq!(
+            exchange.head().unwrap().first("b"),
+            Some(&b"3"[..]),
+            "the host has made this edit itself"
+        );
+        exchange.note_header("a", Some(b"4"));
+        exchange.note_header("b", None);
+        exchange.note_header("c", Some(b"5"));
+        exchange.note_header("c", Some(b"6"));
+        assert_eq!(exchange.header_joined("a").unwrap().unwrap(), b"4");
+        let head = exchange.head().unwrap();
+        assert_eq!(head.first("b"), None);
+        assert_eq!(head.all("c").collect::<Vec<_>>(), [b"6"]);
+        assert_eq!(head.method(), b"GET");
     }
 }

@@ -50,6 +50,7 @@ impl TraceTags {
         }
         if let Some(id) = effects.request_header {
             done(Headers::Request.set(HEADER, id.as_str().as_bytes()));
+            exchange.note_header(HEADER, Some(id.as_str().as_bytes()));
         }
         if let Some(id) = effects.response_header {
             done(Headers::Response.set(HEADER, id.as_str().as_bytes()));
