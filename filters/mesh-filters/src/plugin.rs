@@ -1,0 +1,148 @@
+//! The three filters as one: the order in which they see a request.
+
+use jwt_auth::plugin::JwtAuth;
+use plugin_kit::config::ConfigErrors;
+use plugin_kit::exchange::Exchange;
+use plugin_kit::plugin::{CallResponse, Filter, Flow};
+use rate_limit::filter::Stage as Limits;
+use rate_limit::plugin::RateLimit;
+use trace_tags::plugin::TraceTags;
+
+use crate::config::{Parts, part};
+
+/// The filters that are configured.
+pub struct MeshFilters {
+    trace_tags: Option<TraceTags>,
+    jwt_auth: Option<JwtAuth>,
+    rate_limit: Option<RateLimit>,
+}
+
+/// What the filters keep for one stream, and which has it next.
+#[derive(Default)]
+pub struct Stream {
+    stage: Stage,
+    trace_tags: <TraceTags as Filter>::Stream,
+    jwt_auth: <JwtAuth as Filter>::Stream,
+    rate_limit: <RateLimit as Filter>::Stream,
+}
+
+/// A request passes each stage once. One that waits goes on at the stage where it stopped, so that nothing is charged
+/// twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stage {
+    #[default]
+    Tags,
+    LimitsBeforeAuth,
+    Auth,
+    Limits,
+    Passed,
+}
+
+impl Stage {
+    fn next(self) -> Self {
+        match self {
+            Self::Tags => Self::LimitsBeforeAuth,
+            Self::LimitsBeforeAuth => Self::Auth,
+            Self::Auth => Self::Limits,
+            Self::Limits | Self::Passed => Self::Passed,
+        }
+    }
+}
+
+impl MeshFilters {
+    fn run(&self, stage: Stage, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {
+        match (stage, &self.trace_tags, &self.jwt_auth, &self.rate_limit) {
+            (Stage::Tags, Some(filter), _, _) => {
+                filter.before_claims(&mut stream.trace_tags, exchange);
+                Flow::Continue
+            }
+            (Stage::LimitsBeforeAuth, _, Some(_), Some(filter)) => {
+                filter.check(&mut stream.rate_limit, exchange, Limits::BeforeAuth)
+            }
+            (Stage::Auth, _, Some(filter), _) => filter.on_request(&mut stream.jwt_auth, exchange),
+            (Stage::Limits, _, Some(_), Some(filter)) => {
+                filter.check(&mut stream.rate_limit, exchange, Limits::AfterAuth)
+            }
+            (Stage::Limits, _, None, Some(filter)) => filter.on_request(&mut stream.rate_limit, exchange),
+            _ => Flow::Continue,
+        }
+    }
+}
+
+impl Filter for MeshFilters {
+    const NAME: &'static str = "mesh-filters";
+    type Stream = Stream;
+
+    fn configure(configuration: &[u8], root: u32) -> Result<Self, ConfigErrors> {
+        let parts = Parts::parse(configuration)?;
+        let mut errors = None;
+        let filter = Self {
+            trace_tags: part("traceTags", parts.trace_tags.as_deref(), &mut errors, |json| {
+                TraceTags::configure(json, root)
+            }),
+            jwt_auth: part("jwtAuth", parts.jwt_auth.as_deref(), &mut errors, |json| {
+                JwtAuth::configure(json, root)
+            }),
+            rate_limit: part("rateLimit", parts.rate_limit.as_deref(), &mut errors, |json| {
+                RateLimit::configure(json, root)
+            }),
+        };
+        errors.map_or(Ok(filter), Err)
+    }
+
+    fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {
+        let flow = loop {
+            match self.run(stream.stage, stream, exchange) {
+                Flow::Continue if stream.stage != Stage::Passed => stream.stage = stream.stage.next(),
+                flow => break flow,
+            }
+        };
+        if let (Some(filter), Flow::Continue | Flow::Deny(_)) = (&self.trace_tags, &flow) {
+            filter.on_claims(&mut stream.trace_tags, exchange);
+        }
+        flow
+    }
+
+    fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        if let Some(filter) = &self.rate_limit {
+            filter.on_response(&mut stream.rate_limit, exchange);
+        }
+        if let Some(filter) = &self.jwt_auth {
+            filter.on_response(&mut stream.jwt_auth, exchange);
+        }
+        if let Some(filter) = &self.trace_tags {
+            filter.on_response(&mut stream.trace_tags, exchange);
+        }
+    }
+
+    fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        if let Some(filter) = &self.rate_limit {
+            filter.on_end(&mut stream.rate_limit, exchange);
+        }
+        if let Some(filter) = &self.jwt_auth {
+            filter.on_end(&mut stream.jwt_auth, exchange);
+        }
+        if let Some(filter) = &self.trace_tags {
+            filter.on_end(&mut stream.trace_tags, exchange);
+        }
+    }
+
+    fn on_tick(&self) -> Vec<u32> {
+        let woken = [
+            self.trace_tags.as_ref().map(Filter::on_tick),
+            self.jwt_auth.as_ref().map(Filter::on_tick),
+            self.rate_limit.as_ref().map(Filter::on_tick),
+        ];
+        woken.into_iter().flatten().flatten().collect()
+    }
+
+    fn on_call(&self, token: u32, response: &CallResponse) -> Vec<u32> {
+        // A call is known to the filter that made it; the others pass it over.
+        let woken = [
+            self.trace_tags.as_ref().map(|filter| filter.on_call(token, response)),
+            self.jwt_auth.as_ref().map(|filter| filter.on_call(token, response)),
+            self.rate_limit.as_ref().map(|filter| filter.on_call(token, response)),
+        ];
+        woken.into_iter().flatten().flatten().collect()
+    }
+}
