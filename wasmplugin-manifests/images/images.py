@@ -2,7 +2,7 @@
 """Builds the OCI images of the filters, and pushes them and writes their digests into settings/filters/settings.yaml.
 
 images.py build                     target/images/FILTER.tar, an OCI archive each, and its SBOM beside it
-images.py push --registry HOST/PATH [--settings FILE] [--ca FILE] [--insecure]
+images.py push --registry HOST/PATH [--settings FILE] [--ca FILE] [--insecure] [FILTER]...
                                     REGISTRY_USER and REGISTRY_PASSWORD give the account, where one is needed
 """
 
@@ -32,6 +32,7 @@ def main() -> None:
     push.add_argument("--settings", type=Path, default=ROOT / "wasmplugin-manifests/settings/filters/settings.yaml")
     push.add_argument("--ca", type=Path, help="certificate authority of the registry, where the system's do not do")
     push.add_argument("--insecure", action="store_true", help="plain HTTP")
+    push.add_argument("filters", nargs="*", default=FILTERS, metavar="FILTER")
     asked = parser.parse_args()
     if asked.command == "build":
         build()
@@ -95,7 +96,7 @@ def push_all(asked: argparse.Namespace) -> None:
     account = os.environ.get("REGISTRY_USER", ""), os.environ.get("REGISTRY_PASSWORD", "")
     registry = Registry(host, *account, ca=asked.ca, insecure=asked.insecure)
     settings = asked.settings.read_text()
-    for name in FILTERS:
+    for name in asked.filters:
         repository = f"{path}/{name}".strip("/")
         pinned = registry.push(repository, version(), filter_image(name))
         settings = write(settings, f"{name}.url", f"oci://{host}/{repository}:{version()}")

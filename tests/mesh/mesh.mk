@@ -1,0 +1,26 @@
+# The filters' OCI images, and the test mesh: a real Kubernetes with a real Istio in Linux namespaces of its own (root needed).
+.PHONY: image push mesh-tools mesh-test demo-mesh load-test mesh-down
+
+MESHLAB := cd tests/mesh && python3 -m meshlab
+
+image: filters ## Builds an OCI image of each filter, target/images/*.tar
+	@python3 wasmplugin-manifests/images/images.py build
+
+push: filters ## Pushes the images, REGISTRY=host/path, and writes their digests into the manifests
+	@python3 wasmplugin-manifests/images/images.py push --registry "$(REGISTRY)"
+
+mesh-tools:
+	@tests/mesh/install-deps
+	@tests/mesh/build-tools
+
+mesh-test: filters mesh-tools ## Installs the manifests on a real mesh and checks each row by behaviour; CHECKS=words takes some
+	@$(MESHLAB) test $(CHECKS)
+
+demo-mesh: filters mesh-tools ## Leaves that mesh running and says what to play with
+	@$(MESHLAB) up
+
+load-test: ## Load on the mesh of demo-mesh; fails when a service breaks an objective of tests/mesh/load/objectives.json
+	@$(MESHLAB) enter python3 -m meshlab check objectives
+
+mesh-down: ## Ends the mesh of demo-mesh
+	@$(MESHLAB) down

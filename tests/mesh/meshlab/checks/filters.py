@@ -1,0 +1,221 @@
+"""The filters from the registry: tokens, limits and tags, in each of the forms in which they can be installed."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from .. import istio, kube, probe, registry
+from ..gateway import ADMIN, ask
+from ..places import NAMESPACE, SERVICES
+from ..processes import wait_until
+from ..report import check, expect
+from ..tokens import Key
+from .edge import PATHS
+
+KEY = Key("first")
+OTHER = Key("unknown")
+ALL = [f"{service}-service" for service in SERVICES]
+
+
+def tokens() -> dict[str, str]:
+    """What callers can bring along."""
+    now = int(time.time())
+    return {
+        "no token": "",
+        "garbage": "a.b.c",
+        "wrong key": OTHER.token(),
+        "expired": KEY.token(exp=now - 3600, iat=now - 7200),
+        "wrong audience": KEY.token(aud="another-api"),
+        "good token": KEY.token(),
+        "administrator": KEY.token(sub="root", realm_access={"roles": ["admin"]}),
+        "writer": KEY.token(sub="author", scope="content.write events.write"),
+    }
+
+
+GOOD = ("good token", "administrator", "writer")
+
+
+def wanted(service: str, path: str, method: str, who: str, *, host: str = "") -> int:
+    """What the manifests promise to a request at the gateway."""
+    if path.startswith("/admin/"):
+        return 200 if who == "administrator" else 403 if who in GOOD else 401
+    if service == "auth":
+        return 200
+    if who not in GOOD:
+        return 401
+    scoped = service == "content" and method == "POST" or service == "event" and method == "POST"
+    return 403 if scoped and who != "writer" else 200
+
+
+def table() -> Iterator[tuple[str, str, str, str, str]]:
+    """Service, host, method, path, who: the requests that every form must answer alike."""
+    for service in SERVICES:
+        for who in tokens():
+            yield service, "", "GET", PATHS[service] + "/x", who
+            yield service, ADMIN, "GET", "/admin" + PATHS[service] + "/x", who
+            if service in ("content", "event"):
+                yield service, "", "POST", PATHS[service] + "/x", who
+
+
+def ask_table() -> dict[tuple, int]:
+    """Every request of the table at the gateway, and its status."""
+    bearer = tokens()
+
+    def one(row: tuple) -> int:
+        _, host, method, path, who = row
+        options = {"host": host} if host else {}
+        return ask(path, method=method, token=bearer[who], **options).status
+
+    rows = list(table())
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(rows, pool.map(one, rows)))
+
+
+def expect_table() -> int:
+    seen = ask_table()
+    wrong = [f"{m} {p} as {w}: {status}, expected {wanted(s, p, m, w)}" for (s, _, m, p, w), status in seen.items()
+             if status != wanted(s, p, m, w)]
+    expect(wrong, [], "answers that differ")
+    return len(seen)
+
+
+def in_force(status: int = 401) -> bool:
+    """Whether every service answers a request without token, on a new connection, in the way that the filters would."""
+    return all(ask(PATHS[s] + "/x").status == status for s in SERVICES if s != "auth")
+
+
+def install() -> None:
+    """`make push`, then kubectl apply -k filters."""
+    registry.push_filters(istio.COPY / "settings/filters/settings.yaml")
+    kube.output("kubectl", "apply", "-k", istio.COPY / "filters")
+
+
+@check("the agents pull each image by digest, with a password over TLS, and the filters take force", *ALL)
+def pulled() -> str:
+    begun = time.monotonic()
+    install()
+    wait_until("the filters", in_force, 90)
+    return f"after {time.monotonic() - begun:.1f} s, push included"
+
+
+@check("authorization matrix: gateway, every kind of token, every service", *ALL)
+def matrix() -> str:
+    return f"{expect_table()} cells as expected"
+
+
+@check("inside the mesh a token is needed too, except for the callers of /internal", *ALL)
+def inside() -> str:
+    scheduler = probe.pod("scheduler-service")
+    cases = (("/internal/x", "", 200), ("/users/x", "", 401), ("/users/x", KEY.token(), 200), ("/users/x", OTHER.token(), 401))
+    for path, token, status in cases:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        expect(scheduler.ask(f"http://user-service:8080{path}", headers=headers).status, status, f"{path} with {token[:10]!r}")
+    expect(probe.pod("stranger").ask("http://user-service:8080/users/x", headers={"authorization": f"Bearer {KEY.token()}"}).status,
+           403, "a good token from a caller that is not let in")
+    return "service account and token both count"
+
+
+@check("what a client claims of itself does not arrive; what was verified does", "user-service")
+def claims() -> str:
+    seen = ask("/users/x", token=KEY.token(sub="alice"), headers={"x-user-id": "root", "X-USER-ID": "root"})
+    expect(json.loads(seen.body)["headers"].get("X-User-Id"), ["alice"], "x-user-id at the service")
+    open_path = ask("/auth/x", headers={"x-user-id": "root"})
+    expect(json.loads(open_path.body)["headers"].get("X-User-Id"), None, "x-user-id on an open path")
+    return "x-user-id: alice"
+
+
+@check("a user is limited, others are not, and the answer says when to come back", "ml-service")
+def limited() -> str:
+    alice, bob = KEY.token(sub=f"alice-{time.time()}"), KEY.token(sub=f"bob-{time.time()}")
+    seen = [ask("/ml/x", token=alice) for _ in range(15)]
+    statuses = [r.status for r in seen]
+    expect(statuses, [200] * 10 + [429] * 5, "15 requests at a burst of 10")
+    expect(ask("/ml/x", token=bob).status, 200, "another user")
+    refused = seen[-1].headers
+    expect((1 <= int(refused["retry-after"]) <= 2, refused["ratelimit-policy"]), (True, '"per-user";q=10;w=20'), dict(refused))
+    return f"10 of 15; retry-after {refused['retry-after']}, ratelimit {refused['ratelimit']}"
+
+
+@check("sign-in is limited by the client's address, ahead of the token check", "auth-service")
+def sign_in() -> str:
+    seen = [ask("/auth/token", method="POST", body="{}").status for _ in range(12)]
+    expect(seen, [200] * 10 + [429] * 2, "12 sign-ins from one address")
+    return "10 of 12"
+
+
+@check("the user's pseudonym and the reason of a refusal stand in the access log of the service's sidecar", "user-service")
+def access_log() -> str:
+    ask("/users/traced", token=KEY.token(sub="alice"))
+    served = find_log("user-service", lambda entry: entry.get("path") == "/users/traced")
+    expect((served["status"], len(served["user"] or ""), "alice" in json.dumps(served)), (200, 22, False), served)
+    expect(ask("/users/refused", token="a.b.c").status, 401, "garbage as a token")
+    refused = find_log("user-service", lambda entry: entry.get("path") == "/users/refused")
+    expect((refused["status"], bool(refused["jwt"])), (401, True), refused)
+    return f"user {served['user']}; denied as {refused['jwt']}"
+
+
+def find_log(app: str, matches) -> dict:
+    found: list[dict] = []
+
+    def look() -> bool:
+        for pod in probe.pods(app):
+            for line in kube.output("kubectl", "logs", "-n", NAMESPACE, pod.name, "-c", "istio-proxy", "--tail=200").splitlines():
+                if line.startswith("{") and matches(entry := json.loads(line)):
+                    found.append(entry)
+        return bool(found)
+
+    wait_until(f"a line in the access log of {app}", look, 20)
+    return found[-1]
+
+
+@check("the user's pseudonym is on the server's span in Jaeger, on refused requests the version", "user-service")
+def spans() -> str:
+    path = f"/users/span-{time.time()}"
+    ask(path, token=KEY.token(sub="alice"))
+    found: list[dict] = []
+
+    def look() -> bool:
+        base = f"http://{service_ip('tracing')}/api/traces?limit=50&lookback=1h&service=user-service.{NAMESPACE}"
+        with urllib.request.urlopen(base, timeout=10) as response:
+            for trace in json.load(response)["data"] or []:
+                for span in trace["spans"]:
+                    tags = {t["key"]: t["value"] for t in span["tags"]}
+                    if path in str(tags.get("http.url")) and "enduser.pseudo.id" in tags:
+                        found.append(tags)
+        return bool(found)
+
+    wait_until("the span in Jaeger", look, 40)
+    tags = found[0]
+    expect((len(tags["enduser.pseudo.id"]), tags["service.version"], "alice" in json.dumps(found)), (22, "v1", False), tags)
+    return f"enduser.pseudo.id={tags['enduser.pseudo.id']} service.version=v1 request.id={tags.get('request.id', '-')[:8]}…"
+
+
+def service_ip(name: str) -> str:
+    return kube.get("service", "-n", "observability", name)["spec"]["clusterIP"]
+
+
+@check("TrafficExtension gives the same answers as WasmPlugin", *ALL)
+def traffic_extension() -> str:
+    return other_form("overlays/traffic-extension")
+
+
+@check("mesh-filters, one module, gives the same answers as the three", *ALL)
+def one_module() -> str:
+    return other_form("overlays/mesh-filters")
+
+
+def other_form(folder: str) -> str:
+    """Replaces filters/ by another form, compares all answers, and puts filters/ back."""
+    plain, other = istio.kustomize("filters"), istio.kustomize(folder)
+    kube.delete(plain)
+    wait_until("the filters to be gone", lambda: in_force(200), 90)
+    try:
+        kube.apply(other)
+        wait_until("the other form", in_force, 90)
+        return f"{expect_table()} answers alike"
+    finally:
+        kube.delete(other)
+        kube.apply(plain)
+        wait_until("the filters", in_force, 90)

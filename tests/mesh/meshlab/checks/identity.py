@@ -1,0 +1,72 @@
+"""Who may talk to whom: mutual TLS and the authorization matrix, every caller against every service."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from .. import probe
+from ..places import SERVICES
+from ..report import check, expect
+from .edge import PATHS
+
+# Callers that base/security-policies.yaml lets into each service, besides the gateway.
+CALLERS = {
+    "auth": [],
+    "user": ["auth", "scheduler", "notification", "ml"],
+    "content": ["scheduler", "ml"],
+    "scheduler": ["user"],
+    "ml": ["scheduler", "content"],
+    "event": ["auth", "user", "content", "scheduler", "ml", "notification"],
+    "notification": ["auth", "scheduler", "event"],
+}
+
+
+@check("plain text from a pod without a sidecar is refused by every service", *(f"{s}-service" for s in SERVICES))
+def strict() -> str:
+    bare = probe.pod("bare")  # in the namespace, so that no network policy stands in its way
+    for service in SERVICES:
+        for target in (f"{service}-service", probe.pod(f"{service}-service").address):
+            seen = bare.ask(f"http://{target}:8080{PATHS[service]}/x")
+            expect((seen.status, "reset" in seen.error or "EOF" in seen.error), (0, True), f"{target}: {seen.error}")
+    return "connections reset"
+
+
+@check("requests between services travel by mutual TLS as the caller's service account", "user-service", "scheduler-service")
+def peer() -> str:
+    seen = probe.pod("scheduler-service").ask("http://user-service:8080/internal/x")
+    expect(seen.status, 200, "scheduler to user")
+    certificate = seen.json["headers"]["X-Forwarded-Client-Cert"][0]
+    expect("URI=spiffe://cluster.local/ns/adaptive-learning/sa/scheduler-service" in certificate, True, certificate)
+    return "spiffe://cluster.local/ns/adaptive-learning/sa/scheduler-service"
+
+
+@check("authorization matrix by service account", *(f"{s}-service" for s in SERVICES))
+def matrix() -> str:
+    callers = {name: probe.pod(f"{name}-service") for name in SERVICES} | {"stranger": probe.pod("stranger")}
+    cells = [(caller, service, path) for caller in callers for service in SERVICES
+             for path in ("/internal/x", PATHS[service] + "/x", "/admin/x", "/.well-known/jwks.json")]
+
+    def wanted(caller: str, service: str, path: str) -> int:
+        if path == "/.well-known/jwks.json":
+            return 200 if service == "auth" else 403
+        inside = path.startswith(("/internal/", PATHS[service]))
+        return 200 if inside and caller in CALLERS[service] else 403
+
+    def ask(cell: tuple[str, str, str]) -> str | None:
+        caller, service, path = cell
+        seen = callers[caller].ask(f"http://{service}-service:8080{path}")
+        return None if seen.status == wanted(*cell) else f"{caller} -> {service}{path}: {seen.status}, expected {wanted(*cell)}"
+
+    with ThreadPoolExecutor(8) as pool:
+        wrong = [line for line in pool.map(ask, cells) if line]
+    expect(wrong, [], "cells that differ")
+    return f"{len(cells)} cells as expected"
+
+
+@check("NetworkPolicies are enforced: only the mesh reaches a service's pods, and they reach only what they need", "user-service")
+def network() -> str:
+    outside, inside = probe.pod("plain", "outside"), probe.pod("scheduler-service")
+    target = probe.pod("user-service").address
+    blocked = [outside.ask(f"http://{target}:{port}/") for port in (8080, 15090)]
+    expect([(r.status, "timeout" in r.error) for r in blocked], [(0, True)] * 2, f"from outside the mesh: {[r.error for r in blocked]}")
+    expect(inside.ask("http://user-service:8080/internal/x").status, 200, "between services")
+    expect(outside.ask(f"http://{inside.address}:9000/state").status, 0, "a port that no policy names")
+    return "services by the mesh alone"

@@ -1,0 +1,107 @@
+"""The stand-ins of the services: Deployments of the probe, and the control port by which checks steer them."""
+
+import json
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass
+
+from . import kube
+from .places import HUB, NAMESPACE, SERVICES
+
+
+def deployment(name: str, *, namespace: str = NAMESPACE, version: str = "v1", replicas: int = 1, app: str = "",
+               labels: dict[str, str] = {}) -> dict:
+    """A Deployment of the probe that answers as service `app` (by default its own name) under its service account."""
+    app = app or name
+    selector = {"app": app, "version": version}
+    return {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {
+                    "labels": selector | labels,
+                    # The control port is the checks' own: outside the mesh.
+                    "annotations": {"traffic.sidecar.istio.io/excludeInboundPorts": "9000"},
+                },
+                "spec": {
+                    "serviceAccountName": app, "terminationGracePeriodSeconds": 2,
+                    "containers": [{
+                        "name": "service", "image": f"{HUB}/probe:1",
+                        "env": [{"name": "SERVICE", "value": app}, {"name": "VERSION", "value": version}],
+                        "ports": [{"containerPort": 8080}, {"containerPort": 9000}],
+                        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                    }],
+                },
+            },
+        },
+    }
+
+
+def platform() -> list[dict]:
+    """The seven services. Two are of more than one pod, for the checks that need a choice of pods."""
+    replicas = {"user": 2, "content": 3, "scheduler": 3}
+    return [deployment(f"{name}-service", replicas=replicas.get(name, 1)) for name in SERVICES]
+
+
+@dataclass
+class Result:
+    """What a request got. Status 0: no response, and `error` says why."""
+
+    at: float
+    seconds: float
+    status: int
+    error: str = ""
+    kept: str = ""
+    headers: dict | None = None
+    body: str = ""
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.body)
+
+
+class Pod:
+    """One pod of a probe, by its address."""
+
+    def __init__(self, address: str, name: str = ""):
+        self.address, self.name = address, name
+
+    def call(self, url: str, *, method: str = "GET", headers: dict | None = None, timeout: float = 240, **order: object) -> list[Result]:
+        """Sends requests from the pod, through its sidecar where it has one. `order`: see the probe's source."""
+        order = {"url": url, "method": method, "headers": headers or {}} | order
+        return [Result(**one) for one in self._control("POST", "/call", order, timeout)]
+
+    def ask(self, url: str, **order: object) -> Result:
+        """One request, with the response's headers and body."""
+        return self.call(url, bodies=True, **order)[0]
+
+    def set(self, *, fault: int = 0, delay: str = "", pages: dict[str, str] | None = None) -> None:
+        """Sets the status that every request gets (0: none), how long each waits, and the pages; forgets what was seen."""
+        self._control("PUT", "/state", {"fault": fault, "delay": delay, "pages": pages})
+
+    def seen(self, test_id: str) -> int:
+        """How many requests with this x-test-id arrived since the last `set`."""
+        return self._control("GET", "/state")["seen"].get(test_id, 0)
+
+    def _control(self, method: str, path: str, body: object = None, timeout: float = 30):
+        request = urllib.request.Request(
+            f"http://{self.address}:9000{path}", method=method, data=json.dumps(body).encode() if body else None
+        )
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return json.load(response)
+
+
+def pods(app: str, namespace: str = NAMESPACE) -> list[Pod]:
+    """The running pods of a probe."""
+    found = kube.get("pods", "-n", namespace, "-l", f"app={app}", "--field-selector=status.phase=Running")["items"]
+    alive = [p for p in found if "deletionTimestamp" not in p["metadata"]]
+    return [Pod(p["status"]["podIP"], p["metadata"]["name"]) for p in alive]
+
+
+def pod(app: str, namespace: str = NAMESPACE) -> Pod:
+    return pods(app, namespace)[0]
+
+
+def statuses(results: list[Result]) -> Counter:
+    return Counter(r.status for r in results)

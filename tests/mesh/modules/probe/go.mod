@@ -1,0 +1,3 @@
+module mesh.test/tools/probe
+
+go 1.26.0
