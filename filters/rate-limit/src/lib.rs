@@ -12,6 +12,7 @@ pub mod limiter;
 pub mod plugin;
 pub mod reply;
 pub mod slots;
+pub mod testing;
 
 #[cfg(all(target_os = "wasi", feature = "module"))]
 proxy_wasm::main!({ plugin_kit::plugin::start::<plugin::RateLimit>() });

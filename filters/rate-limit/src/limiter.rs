@@ -76,7 +76,7 @@ const ROUNDS: u32 = 32;
 const REMEMBERED: usize = 512;
 
 /// What this worker remembers of a key.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 struct Lease {
     hash: KeyHash,
     /// The stretch of virtual time that is left.
@@ -100,7 +100,7 @@ impl Lease {
 }
 
 /// One worker's view of all limits.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Limiter {
     leases: Vec<Lease>,
     singles: usize,
@@ -194,7 +194,7 @@ impl Limiter {
                 return Ok(Look::Denied(denied(demand, lease.denied_tat, now, retry)));
             }
         }
-        let found = find(store, demand, now)?;
+        let found = self.find(store, demand, now)?;
         let Err(retry) = demand.rate.charge(found.tat, now, demand.cost) else {
             return Ok(Look::Shared(found));
         };
@@ -263,7 +263,7 @@ impl Limiter {
                 return Ok((standing(demand, needed, now, Verdict::Admitted), Some(Charge::Shared(start))));
             }
             self.tally.conflicts = self.tally.conflicts.saturating_add(1);
-            found = find(store, demand, now)?;
+            found = self.find(store, demand, now)?;
         }
         Ok((standing(demand, found.tat, now, Verdict::Conflict), None))
     }
@@ -295,10 +295,10 @@ impl Limiter {
                 // If the TAT still is what this worker has written, nobody has charged the key since, and setting it
                 // back leaves no trace. If it is not, what others were granted comes after this stretch, and lowering
                 // the TAT would grant the end of their time twice.
-                let returned =
-                    find(store, demand, now).ok().filter(|found| found.tat == lease.end).is_some_and(
-                        |found| demand.table.write(store, demand.hash, found, start).unwrap_or(false),
-                    );
+                let found = demand.table.find(store, demand.hash, now, demand.on_full).ok();
+                let returned = found.filter(|found| found.tat == lease.end).is_some_and(|found| {
+                    demand.table.write(store, demand.hash, found, start).unwrap_or(false)
+                });
                 if returned {
                     *lease = Lease::default();
                 } else {
@@ -306,6 +306,18 @@ impl Limiter {
                 }
             }
         }
+    }
+
+    /// Reads the key's TAT as far as it concerns this worker.
+    fn find(&self, store: &impl SharedStore, demand: &Demand, now: u64) -> Result<Found, HostError> {
+        let mut found = demand.table.find(store, demand.hash, now, demand.on_full)?;
+        // Where nobody has charged the key since this worker's lease, what is left of that is not lost.
+        if let Some(lease) = self.known(demand).filter(|lease| lease.end == found.tat) {
+            found.tat = lease.next;
+        }
+        // No charge of this limit puts a TAT further ahead.
+        found.tat = found.tat.min(now.saturating_add(demand.rate.tolerance()));
+        Ok(found)
     }
 
     fn known(&self, demand: &Demand) -> Option<&Lease> {
@@ -325,13 +337,6 @@ impl Limiter {
     }
 }
 
-fn find(store: &impl SharedStore, demand: &Demand, now: u64) -> Result<Found, HostError> {
-    let mut found = demand.table.find(store, demand.hash, now, demand.on_full)?;
-    // No charge of this limit puts a TAT further ahead.
-    found.tat = found.tat.min(now.saturating_add(demand.rate.tolerance()));
-    Ok(found)
-}
-
 /// How a key with this TAT stands.
 fn standing(demand: &Demand, tat: u64, now: u64, verdict: Verdict) -> Standing {
     let next_in = match demand.rate.charge(tat, now, 1) {
@@ -349,4 +354,260 @@ fn denied(demand: &Demand, tat: u64, now: u64, retry: Retry) -> Standing {
         Retry::Never => None,
     };
     standing(demand, tat, now, Verdict::Denied(wait))
+}
+
+#[cfg(test)]
+mod model;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::MemoryStore;
+
+    const MS: u64 = 1_000_000;
+    const LEASE: u64 = 100 * MS;
+
+    fn demand(name: u8, requests: u32, per: Duration, burst: u32, cost: u32) -> Demand {
+        Demand {
+            table: Table::new(name, 8),
+            hash: KeyHash { place: 0, tag: u64::from(name) * 2 + 1 },
+            rate: Rate::new(requests, per, burst).unwrap(),
+            cost,
+            on_full: OnFull::Evict,
+            single: None,
+        }
+    }
+
+    fn store(demands: &[Demand]) -> MemoryStore {
+        let store = MemoryStore::default();
+        demands.iter().for_each(|demand| demand.table.create(&store).unwrap());
+        store
+    }
+
+    fn admits(limiter: &mut Limiter, store: &MemoryStore, demands: &[Demand], now: u64) -> bool {
+        let standings = limiter.charge(store, demands, now).unwrap();
+        standings.len() == demands.len() && standings.iter().all(|s| s.verdict == Verdict::Admitted)
+    }
+
+    #[test]
+    fn a_burst_of_exactly_n_admits_exactly_n_over_workers() {
+        let limit = [demand(1, 100, Duration::from_secs(3600), 100, 1)];
+        let store = store(&limit);
+        let mut workers = [(); 4].map(|()| Limiter::new(0, LEASE, true));
+        let admitted = (0..400).filter(|n| admits(&mut workers[n % 4], &store, &limit, 1_000 * MS)).count();
+        assert_eq!(admitted, 100);
+        // However unevenly they come.
+        let limit = [demand(2, 100, Duration::from_secs(3600), 100, 1)];
+        limit[0].table.create(&store).unwrap();
+        let worker = |n: u32| if n % 10 == 0 { (n / 10 % 4) as usize } else { 0 };
+        let admitted =
+            (0..100).filter(|n| admits(&mut workers[worker(*n)], &store, &limit, 1_000 * MS)).count();
+        assert_eq!(admitted, 100);
+    }
+
+    #[test]
+    fn a_busy_key_costs_a_fraction_of_a_host_call() {
+        let limit = [demand(1, 100_000, Duration::from_secs(1), 100_000, 1)];
+        let store = store(&limit);
+        let mut worker = Limiter::new(0, LEASE, true);
+        let (reads, writes) = (store.reads.get(), store.writes.get());
+        for n in 0..10_000_u64 {
+            assert!(admits(&mut worker, &store, &limit, 1_000 * MS + n * MS / 20));
+        }
+        assert!(store.reads.get() - reads < 50, "{} reads", store.reads.get() - reads);
+        assert_eq!(store.reads.get() - reads, store.writes.get() - writes);
+    }
+
+    #[test]
+    fn a_denial_costs_one_read_and_then_none_where_the_limit_is_alone() {
+        for (alone, reads) in [(true, 1), (false, 10)] {
+            let limit = [demand(1, 1, Duration::from_secs(60), 1, 1)];
+            let store = store(&limit);
+            let mut other = Limiter::new(0, LEASE, alone);
+            let mut worker = other.clone();
+            assert!(admits(&mut other, &store, &limit, 1_000 * MS));
+            let (before, writes) = (store.reads.get(), store.writes.get());
+            for n in 0..10 {
+                assert!(!admits(&mut worker, &store, &limit, 1_000 * MS + n));
+            }
+            assert_eq!(store.reads.get() - before, reads);
+            assert_eq!(store.writes.get(), writes);
+            assert!(!admits(&mut worker, &store, &limit, 61_000 * MS - 1));
+            assert!(admits(&mut worker, &store, &limit, 61_000 * MS));
+        }
+    }
+
+    #[test]
+    fn where_one_denies_nothing_is_charged() {
+        let (wide, narrow) =
+            (demand(1, 10, Duration::from_secs(3600), 10, 1), demand(2, 1, Duration::from_secs(3600), 1, 1));
+        let store = store(&[wide, narrow]);
+        let mut worker = Limiter::new(0, LEASE, false);
+        assert!(admits(&mut worker, &store, &[wide, narrow], 1_000 * MS));
+        for _ in 0..20 {
+            assert!(!admits(&mut worker, &store, &[wide, narrow], 1_000 * MS));
+        }
+        assert_eq!((0..20).filter(|_| admits(&mut worker, &store, &[wide], 1_000 * MS)).count(), 9);
+    }
+
+    #[test]
+    fn a_conflict_is_tried_again_and_never_admits_by_itself() {
+        let limit = [demand(1, 2, Duration::from_secs(3600), 2, 1)];
+        let store = store(&limit);
+        let mut worker = Limiter::new(0, LEASE, true);
+        store.conflicts.set(5);
+        assert!(admits(&mut worker, &store, &limit, 1_000 * MS));
+        assert_eq!(worker.take_tally(), Tally { conflicts: 5, ..Tally::default() });
+        store.conflicts.set(1_000);
+        let standings = worker.charge(&store, &limit, 1_000 * MS).unwrap();
+        assert_eq!(standings[0].verdict, Verdict::Conflict);
+        store.conflicts.set(0);
+        assert!(admits(&mut worker, &store, &limit, 1_000 * MS));
+        assert!(!admits(&mut worker, &store, &limit, 1_000 * MS));
+    }
+
+    #[test]
+    fn a_charge_is_returned_when_a_later_limit_cannot_be_charged() {
+        let (first, second) =
+            (demand(1, 1, Duration::from_secs(3600), 1, 1), demand(2, 1, Duration::from_secs(3600), 1, 1));
+        let store = store(&[first, second]);
+        let mut worker = Limiter::new(0, LEASE, false);
+        let failing = FailingSecondWrite(&store, std::cell::Cell::new(0));
+        assert!(worker.charge(&failing, &[first, second], 1_000 * MS).is_err());
+        assert_eq!(worker.take_tally().undone, 1);
+        // Another worker finds the first untouched.
+        assert!(admits(&mut Limiter::new(0, LEASE, false), &store, &[first, second], 1_000 * MS));
+    }
+
+    struct FailingSecondWrite<'a>(&'a MemoryStore, std::cell::Cell<u32>);
+
+    impl SharedStore for FailingSecondWrite<'_> {
+        fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError> {
+            self.0.get(key)
+        }
+
+        fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<bool, HostError> {
+            self.1.set(self.1.get() + 1);
+            let error = HostError { call: "set_shared_data", status: 10 };
+            if self.1.get() == 2 { Err(error) } else { self.0.set(key, value, cas) }
+        }
+    }
+
+    #[test]
+    fn values_of_others_are_survived() {
+        let limit = [demand(1, 3, Duration::from_secs(3600), 3, 1)];
+        let store = store(&limit);
+        let name = store.names().into_iter().find(|name| name.ends_with(".0")).unwrap();
+        let far = [&b"rlslots1"[..], &3_u64.to_le_bytes(), &u64::MAX.to_le_bytes(), &[0; 112]].concat();
+        for garbage in [&b""[..], b"x", &[0xff; 136], &[0; 200], &far] {
+            store.set(&name, garbage, 0).unwrap();
+            let mut worker = Limiter::new(0, LEASE, true);
+            let admitted = (0..10).filter(|_| admits(&mut worker, &store, &limit, 1_000 * MS)).count();
+            assert_eq!(admitted, if garbage == far { 0 } else { 3 });
+        }
+    }
+
+    #[test]
+    fn memory_is_fixed_and_the_key_that_owes_least_gives_way() {
+        let debtor = demand(1, 100, Duration::from_secs(3600), 100, 100);
+        let table = Table::new(1, 64);
+        let store = MemoryStore::default();
+        table.create(&store).unwrap();
+        let values = store.len();
+        let mut worker = Limiter::new(0, LEASE, true);
+        assert!(admits(&mut worker, &store, &[Demand { table, ..debtor }], 1_000 * MS));
+        for n in 0..10_000_u64 {
+            let hash = KeyHash { place: n, tag: n * 2 + 101 };
+            let other = [Demand { table, hash, cost: 1, ..debtor }];
+            assert!(admits(&mut worker, &store, &other, 1_000 * MS));
+        }
+        assert_eq!(store.len(), values);
+        assert!(worker.take_tally().evicted > 9_000);
+        // Who owes most is not forgotten.
+        let mut other = Limiter::new(0, LEASE, true);
+        assert!(!admits(&mut other, &store, &[Demand { table, cost: 1, ..debtor }], 1_000 * MS));
+    }
+
+    #[test]
+    fn a_full_set_can_be_shared() {
+        let table = Table::new(1, 8);
+        let store = MemoryStore::default();
+        table.create(&store).unwrap();
+        let mut worker = Limiter::new(0, LEASE, false);
+        let limit = Demand { on_full: OnFull::Share, table, ..demand(1, 2, Duration::from_secs(3600), 2, 1) };
+        let key = |n: u64| [Demand { hash: KeyHash { place: 0, tag: n * 2 + 1 }, ..limit }];
+        for n in 0..8 {
+            assert!(admits(&mut worker, &store, &key(n), 1_000 * MS));
+        }
+        // The ninth takes over a debt of one request, and with its own the limit of two is reached.
+        assert!(admits(&mut worker, &store, &key(9), 1_000 * MS));
+        assert!(!admits(&mut worker, &store, &key(9), 1_000 * MS));
+    }
+
+    #[test]
+    fn creating_the_slots_again_resets_nothing() {
+        let limit = [demand(1, 1, Duration::from_secs(3600), 1, 1)];
+        let store = store(&limit);
+        assert!(admits(&mut Limiter::new(0, LEASE, true), &store, &limit, 1_000 * MS));
+        limit[0].table.create(&store).unwrap();
+        Table::new(1, 64).create(&store).unwrap();
+        assert!(!admits(&mut Limiter::new(0, LEASE, true), &store, &limit, 1_000 * MS));
+    }
+
+    proptest! {
+        /// The formula, over every window, with workers that lease, two limits, and costs.
+        #[test]
+        fn no_window_admits_more_than_burst_and_refill(
+            (requests, burst) in (1_u32..200, 1_u32..200),
+            per in 1_u64..2_000,
+            narrow in 1_u32..50,
+            steps in prop::collection::vec((0_usize..3, 0_u64..20 * MS, 1_u32..3, any::<bool>()), 1..400),
+        ) {
+            let wide = demand(1, requests, Duration::from_millis(per), burst, 1);
+            let other = demand(2, narrow, Duration::from_millis(per), narrow, 1);
+            let store = store(&[wide, other]);
+            let mut workers = [(); 3].map(|()| Limiter::new(0, LEASE, false));
+            let (mut now, mut admitted) = (5_000 * MS, Vec::new());
+            for (worker, pause, cost, both) in steps {
+                now += pause;
+                let wide = Demand { cost, ..wide };
+                let demands: &[Demand] = if both { &[wide, other] } else { &[wide] };
+                if admits(&mut workers[worker], &store, demands, now) {
+                    admitted.push((now, u64::from(cost), u64::from(both)));
+                }
+            }
+            for (first, (from, ..)) in admitted.iter().enumerate() {
+                let (mut costs, mut others) = (0, 0);
+                for (until, cost, both) in &admitted[first..] {
+                    costs += cost;
+                    others += both;
+                    let refill = |requests: u32| u128::from(until - from) * u128::from(requests) / u128::from(per * MS);
+                    prop_assert!(u128::from(costs) <= u128::from(burst) + refill(requests));
+                    prop_assert!(u128::from(others) <= u128::from(narrow) + refill(narrow));
+                }
+            }
+        }
+
+        /// One worker alone admits exactly what the plain algorithm admits: a lease takes nothing from its holder.
+        #[test]
+        fn one_worker_admits_what_the_algorithm_admits(
+            (requests, burst) in (1_u32..2_000, 1_u32..200),
+            pauses in prop::collection::vec(0_u64..20 * MS, 1..400),
+        ) {
+            let limit = demand(1, requests, Duration::from_secs(1), burst, 1);
+            let store = store(&[limit]);
+            let mut worker = Limiter::new(0, LEASE, true);
+            let (mut now, mut tat) = (5_000 * MS, 0);
+            for pause in pauses {
+                now += pause;
+                let plain = limit.rate.charge(tat, now, 1);
+                tat = plain.unwrap_or(tat);
+                prop_assert_eq!(admits(&mut worker, &store, &[limit], now), plain.is_ok());
+            }
+        }
+    }
 }

@@ -60,7 +60,7 @@ pub enum OnFull {
 }
 
 /// The hash of a key: where it is looked for and what it is known by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct KeyHash {
     /// Chooses the set.
     pub place: u64,
