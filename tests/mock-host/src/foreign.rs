@@ -79,3 +79,78 @@ pub(crate) fn grpc_service_cluster(service: &[u8]) -> Option<String> {
     let cluster = protobuf::bytes(&protobuf::fields(envoy_grpc)?, 1).to_vec();
     String::from_utf8(cluster).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &[u8] = include_bytes!("../testdata/text.txt");
+    const RSA: &[u8] = include_bytes!("../testdata/rsa.spki.der");
+    const RSA_PEM: &[u8] = include_bytes!("../testdata/rsa.spki.pem");
+    const RSA_SIGNATURE: &[u8] = include_bytes!("../testdata/rsa.sha256.sig");
+    const P256: &[u8] = include_bytes!("../testdata/p256.spki.der");
+    const P256_SIGNATURE: &[u8] = include_bytes!("../testdata/p256.sha256.sig");
+    const ED25519: &[u8] = include_bytes!("../testdata/ed25519.spki.der");
+    const ED25519_SIGNATURE: &[u8] = include_bytes!("../testdata/ed25519.sig");
+
+    /// `VerifySignatureArguments`: hash, key in DER, signature, text, key in PEM.
+    fn check(
+        hash: &str,
+        der: &[u8],
+        signature: &[u8],
+        text: &[u8],
+        pem: &[u8],
+    ) -> Result<(bool, String), Status> {
+        let mut argument = Vec::new();
+        for (number, value) in (1..).zip([hash.as_bytes(), der, signature, text, pem]) {
+            protobuf::put_bytes(&mut argument, number, value);
+        }
+        let result = verify_signature(&argument)?;
+        let fields = protobuf::fields(&result).expect("a message");
+        let error = String::from_utf8_lossy(protobuf::bytes(&fields, 2)).into_owned();
+        Ok((protobuf::number(&fields, 1) == 1, error))
+    }
+
+    #[test]
+    fn signatures_of_openssl_fit() {
+        let fits = Ok((true, String::new()));
+        assert_eq!(check("sha256", RSA, RSA_SIGNATURE, TEXT, b""), fits);
+        assert_eq!(check("SHA256", b"", RSA_SIGNATURE, TEXT, RSA_PEM), fits);
+        assert_eq!(check("sha256", P256, P256_SIGNATURE, TEXT, b""), fits);
+    }
+
+    #[test]
+    fn another_text_or_hash_does_not_fit() {
+        let wrong = Ok((false, "Failed to verify digest. Error code: 0".to_owned()));
+        assert_eq!(check("sha256", RSA, RSA_SIGNATURE, b"other", b""), wrong);
+        assert_eq!(check("sha384", RSA, RSA_SIGNATURE, TEXT, b""), wrong);
+        assert_eq!(check("sha256", P256, P256_SIGNATURE, b"other", b""), wrong);
+        assert_eq!(check("sha256", P256, RSA_SIGNATURE, TEXT, b""), wrong);
+        assert_eq!(
+            check("md5", RSA, RSA_SIGNATURE, TEXT, b""),
+            Ok((false, "md5 is not supported.".to_owned()))
+        );
+    }
+
+    #[test]
+    fn ed25519_does_not_work() {
+        let failed = Ok((false, "Failed to initialize digest verify.".to_owned()));
+        assert_eq!(check("sha512", ED25519, ED25519_SIGNATURE, TEXT, b""), failed);
+    }
+
+    #[test]
+    fn no_key_two_keys_and_a_broken_key_are_bad_arguments() {
+        for (der, pem) in
+            [(&b""[..], &b""[..]), (RSA, RSA_PEM), (&RSA[..100], b""), (b"", b"-----BEGIN PUBLIC KEY-----")]
+        {
+            assert_eq!(check("sha256", der, RSA_SIGNATURE, TEXT, pem), Err(Status::BAD_ARGUMENT));
+        }
+        assert_eq!(verify_signature(b"\xff"), Err(Status::BAD_ARGUMENT));
+    }
+
+    #[test]
+    fn a_grpc_service_names_its_cluster() {
+        assert_eq!(grpc_service_cluster(b"\x0a\x08\x0a\x06limits"), Some("limits".to_owned()));
+        assert_eq!(grpc_service_cluster(b"limits"), None);
+    }
+}

@@ -1,0 +1,338 @@
+//! The same small filters in real Envoy and in the mock host: what the one does, the other must do.
+
+mod support;
+
+use envoy::{Answer, Bootstrap, Cluster, Envoy, HttpFilter, Listener, Server, Upstream, Wasm};
+use mock_host::{Proxy, Response};
+use support::{module, on_request, on_response};
+
+/// A chain of small filters and the request that passes it.
+struct Probe {
+    name: &'static str,
+    filters: Vec<String>,
+    method: &'static str,
+    headers: Vec<(&'static str, &'static str)>,
+    body: &'static str,
+    /// The number of requests, one after the other.
+    times: usize,
+}
+
+fn probe(name: &'static str, filters: impl IntoIterator<Item = String>) -> Probe {
+    Probe {
+        name,
+        filters: filters.into_iter().collect(),
+        method: "GET",
+        headers: Vec::new(),
+        body: "",
+        times: 1,
+    }
+}
+
+/// What shows from outside: for each request status, body and whether the service was reached, and all log lines.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    exchanges: Vec<(u16, String, bool)>,
+    log: Vec<String>,
+}
+
+const KINDS: [&str; 3] = ["first", "second", "third"];
+
+/// A filter that says the name of each of its callbacks.
+fn talkative(request: &str, request_status: u32, response: &str, response_status: u32) -> String {
+    let end = |export: &str| {
+        let (result, value) = if export == "done" { ("(result i32)", "(i32.const 1)") } else { ("", "") };
+        format!(r#"(func (export "proxy_on_{export}") (param i32) {result} (call $note '{export}') {value})"#)
+    };
+    [
+        r#"(func (export "proxy_on_context_create") (param i32 i32) (if (local.get 1) (then (call $note 'create'))))"#.to_owned(),
+        on_request(&format!("(call $note 'request') {request}"), request_status),
+        on_response(&format!("(call $note 'response') {response}"), response_status),
+        end("log"),
+        end("done"),
+        end("delete"),
+    ]
+    .concat()
+}
+
+fn quiet() -> String {
+    talkative("", 0, "", 0)
+}
+
+const DENY: &str = "(drop (call $send_local_response (i32.const 403) 'not allowed' 'no' '' (i32.const -1)))";
+
+/// Says a status, and what came with it.
+fn show(call: &str) -> String {
+    format!(
+        "(i32.store (i32.const 20) (i32.const 0)) (call $say {call}) (if (i32.load (i32.const 20)) (then (call $tell)))"
+    )
+}
+
+fn property(path: &str) -> String {
+    show(&format!("(call $get_property '{path}' @out)"))
+}
+
+fn header(kind: u32, name: &str) -> String {
+    show(&format!("(call $get_header_map_value (i32.const {kind}) '{name}' @out)"))
+}
+
+fn pairs(headers: &[(&str, &str)]) -> String {
+    let word = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let mut out = word(headers.len()).to_vec();
+    for (name, value) in headers {
+        out.extend(word(name.len()).into_iter().chain(word(value.len())));
+    }
+    for (name, value) in headers {
+        out.extend(name.bytes().chain([0]).chain(value.bytes()).chain([0]));
+    }
+    String::from_utf8(out).unwrap()
+}
+
+fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: i32) -> String {
+    let headers = pairs(headers);
+    format!(
+        "(call $say (call $http_call '{cluster}' '{headers}' '' '' (i32.const {timeout}) (i32.const 24)))"
+    )
+}
+
+const KEYS: [(&str, &str); 3] = [(":path", "/keys"), (":method", "GET"), (":authority", "issuer")];
+
+/// Asks the cluster, waits, and acts for the stream when the answer is there.
+fn fetch(act: &str) -> String {
+    let remember = format!("(global.set $stream (local.get 0)) {}", http_call("issuer", &KEYS, 5000));
+    format!(
+        r#"(global $stream (mut i32) (i32.const 0)) {}
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+          (call $note 'answer') (call $say (i32.ne (local.get 0) (global.get $stream))) (call $say (local.get 3))
+          {} {} {}
+          (call $say (call $set_effective_context (global.get $stream)))
+          {act})"#,
+        talkative(&remember, 1, "", 0),
+        header(6, ":status"),
+        header(0, ":path"),
+        show("(call $get_buffer_bytes (i32.const 4) (i32.const 1) (i32.const 99) @out)"),
+    )
+}
+
+fn probes() -> Vec<Probe> {
+    let trap = "(drop (call $get_header_map_value (i32.const 0) 'x-trap' @out))
+        (if (i32.load (i32.const 20)) (then (unreachable)))";
+    vec![
+        probe("order", [quiet(), quiet(), quiet()]),
+        probe("deny in the middle", [quiet(), talkative(DENY, 0, &header(0, ":path"), 0), quiet()]),
+        probe("deny and pause", [quiet(), talkative(DENY, 1, "", 0)]),
+        probe("deny twice", [talkative(
+            &format!("{DENY} (drop (call $send_local_response (i32.const 404) '' 'second' '' (i32.const -1)))"), 1, "", 0)]),
+        probe("deny the response", [quiet(), talkative("", 0, DENY, 1)]),
+        probe("deny the response outside", [talkative("", 0, DENY, 1), quiet()]),
+        probe("resume at once", [talkative(
+            &format!("(call $say (call $continue_stream (i32.const 0))) {}", header(0, ":path")), 0, "", 0)]),
+        Probe {
+            headers: vec![("x-a", "1"), ("x-a", "2"), ("authorization", "Bearer a"), ("authorization", "Bearer b")],
+            ..probe("headers", [on_request(&[
+                header(0, "X-A"), header(0, "authorization"), header(0, "x-none"), header(2, ":status"),
+                header(6, ":status"), header(8, "x"), property("request\\0headers\\0x-a"),
+                "(call $say (call $replace_header_map_value (i32.const 0) 'x-a' '3'))".to_owned(),
+                property("request\\0headers\\0x-a"),
+                "(call $say (call $add_header_map_value (i32.const 0) 'x-a' '4'))".to_owned(),
+                property("request\\0headers\\0x-a"),
+                "(call $say (call $remove_header_map_value (i32.const 0) 'x-a'))".to_owned(), header(0, "x-a"),
+                "(call $say (call $remove_header_map_value (i32.const 2) 'x-a'))".to_owned(),
+                "(call $say (call $get_header_map_pairs (i32.const 2) @out)) (call $say (i32.load (i32.const 20)))".to_owned(),
+                "(call $say (call $get_header_map_size (i32.const 2) (i32.const 20)))".to_owned(),
+            ].concat(), 0)])
+        },
+        probe("maps in the response", [talkative("", 0, &[
+            header(0, ":path"), header(2, ":status"), property("request\\0path"), property("request\\0headers\\0x"),
+            "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))".to_owned(),
+        ].concat(), 0)]),
+        probe("maps in the log", [format!(r#"(func (export "proxy_on_log") (param i32) {})"#, [
+            header(0, ":path"), header(2, ":status"), header(1, "x"), property("request\\0path"),
+            "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))".to_owned(),
+            "(call $say (call $set_property 'late' 'y'))".to_owned(), property("late"),
+            DENY.to_owned(),
+        ].concat())]),
+        probe("properties", [on_request(&[
+            "node\\0id", "cluster_name", "source\\0principal", "xds\\0node\\0metadata\\0LABELS\\0version", "xds\\0nothing",
+            "xds\\0node\\0nothing", "request\\0url_path", "request\\0query", "request\\0method", "request\\0nothing",
+            "connection\\0uri_san_peer_certificate", "plugin_name", "plugin_root_id", "plugin_vm_id", "connection\\0mtls",
+            "response\\0code_details", "none", "none\\0at\\0all", "request\\0path\\0more",
+        ].map(property).concat(), 0)]),
+        probe("filter state", [
+            on_request("(call $say (call $set_property 'user' 'alice')) (call $say (call $set_property 'empty' ''))", 0),
+            on_request(&(["user", "empty", "user\\0x", "filter_state\\0wasm.user", "wasm.user"].map(property).concat()
+                + "(call $say (call $set_property 'user' 'bob'))" + &property("user")), 0),
+        ]),
+        probe("shared data", [on_request(&[
+            show("(call $get_shared_data 'probe' @out (i32.const 24))"),
+            "(call $say (call $set_shared_data 'probe' 'one' (i32.const 77)))".to_owned(),
+            show("(call $get_shared_data 'probe' @out (i32.const 24))"),
+            "(call $say (call $set_shared_data 'probe' 'two' (i32.load (i32.const 24))))".to_owned(),
+            "(call $say (call $set_shared_data 'probe' 'three' (i32.load (i32.const 24))))".to_owned(),
+            "(call $say (call $set_shared_data 'probe' '' (i32.const 0)))".to_owned(),
+            show("(call $get_shared_data 'probe' @out (i32.const 24))"),
+        ].concat(), 0)]),
+        probe("metrics", [on_request(&[
+            "(call $say (call $define_metric (i32.const 0) 'probe_counter' (i32.const 32)))",
+            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const 2)))",
+            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const 0)))",
+            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const -1)))",
+            "(call $say (call $record_metric (i32.load (i32.const 32)) (i64.const 3)))",
+            "(call $say (call $get_metric (i32.load (i32.const 32)) (i32.const 40))) (call $say (i32.load (i32.const 40)))",
+            "(call $say (call $define_metric (i32.const 1) 'probe_gauge' (i32.const 32)))",
+            "(call $say (call $record_metric (i32.load (i32.const 32)) (i64.const 9)))",
+            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const -2)))",
+            "(call $say (call $get_metric (i32.load (i32.const 32)) (i32.const 40))) (call $say (i32.load (i32.const 40)))",
+            "(call $say (call $define_metric (i32.const 2) 'probe_histogram' (i32.const 32)))",
+            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const 1)))",
+            "(call $say (call $get_metric (i32.load (i32.const 32)) (i32.const 40)))",
+            "(call $say (call $define_metric (i32.const 3) 'probe_other' (i32.const 32)))",
+            "(call $say (call $increment_metric (i32.const 4000) (i64.const 1)))",
+        ].concat(), 0)]),
+        probe("buffers", [on_request(&[
+            show("(call $get_buffer_bytes (i32.const 0) (i32.const 0) (i32.const 9) @out)"),
+            show("(call $get_buffer_bytes (i32.const 4) (i32.const 0) (i32.const 9) @out)"),
+            show("(call $get_buffer_bytes (i32.const 5) (i32.const 0) (i32.const 9) @out)"),
+            show("(call $get_buffer_bytes (i32.const 6) (i32.const 0) (i32.const 9) @out)"),
+            show("(call $get_buffer_bytes (i32.const 7) (i32.const 0) (i32.const 9) @out)"),
+            show("(call $get_buffer_bytes (i32.const 9) (i32.const 0) (i32.const 9) @out)"),
+        ].concat(), 0)]),
+        Probe {
+            method: "POST",
+            body: "body",
+            ..probe("bodies", [format!(
+                r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+                    (if (local.get 1) (then
+                      {}
+                      (call $say (call $set_buffer_bytes (i32.const 0) (i32.const 2) (i32.const 1) 'no'))
+                      (call $say (call $set_buffer_bytes (i32.const 1) (i32.const 0) (i32.const 0) 'no'))))
+                    (i32.const 0))"#,
+                show("(call $get_buffer_bytes (i32.const 0) (i32.const 1) (i32.const 99) @out)"),
+            )])
+        },
+        probe("odd calls", [on_request(&[
+            "(call $say (call $log (i32.const 9) 'x'))",
+            "(call $say (call $continue_stream (i32.const 3))) (call $say (call $continue_stream (i32.const 9)))",
+            "(call $say (call $close_stream (i32.const 9)))",
+            "(call $say (call $set_effective_context (i32.const 123456)))",
+            "(call $say (call $call_foreign_function 'none' '' @out))",
+            "(call $say (call $call_foreign_function 'verify_signature' '' @out))",
+            "(call $say (call $call_foreign_function 'set_envoy_filter_state' '\x0a\x01x\x12\x01y' @out))",
+            "(call $say (call $get_status (i32.const 24) @out)) (call $say (i32.load (i32.const 20)))",
+            "(call $say (call $get_property (i32.const 0) (i32.const 0x7fffffff) @out))",
+            "(call $say (call $get_current_time_nanoseconds (i32.const -4)))",
+        ].concat(), 0)]),
+        probe("refused callouts", [on_request(&[
+            http_call("nowhere", &KEYS, 100),
+            http_call("issuer", &KEYS[1..], 100),
+            http_call("issuer", &KEYS[..1], 100),
+            http_call("issuer", &KEYS, -1),
+            "(call $say (call $grpc_call 'nowhere' 's' 'm' '' '' (i32.const 100) (i32.const 24)))".to_owned(),
+        ].concat(), 0)]),
+        probe("a grpc cluster that is not there", [on_request(
+            "(call $say (call $grpc_call '\x0a\x09\x0a\x07nowhere' 's' 'm' '' '' (i32.const 100) (i32.const 24)))", 0)
+            + r#"(func (export "proxy_on_grpc_close") (param i32 i32 i32) (call $note 'closed') (call $say (local.get 2)))"#]),
+        probe("resume after a callout", [quiet(), fetch("(call $say (call $continue_stream (i32.const 0)))"), quiet()]),
+        probe("deny after a callout", [quiet(), fetch(DENY), quiet()]),
+        probe("set a header after a callout", [fetch(
+            "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))
+             (call $say (call $continue_stream (i32.const 0)))
+             (call $say (call $replace_header_map_value (i32.const 0) 'x' 'z'))")]),
+        Probe {
+            method: "POST",
+            headers: vec![("content-type", "application/grpc")],
+            ..probe("grpc deny", [on_request(
+                "(drop (call $send_local_response (i32.const 429) '' 'slow down' '' (i32.const 8)))", 1)])
+        },
+        Probe { headers: vec![("x-trap", "1")], times: 2, ..probe("trap", [quiet(), talkative(trap, 0, "", 0)]) },
+    ]
+}
+
+/// Lines of plugins in the order in which they came, each after the plugin's name.
+fn in_mock(probe: &Probe) -> Seen {
+    let mut builder = Proxy::builder()
+        .cluster("issuer", |_| Response::new(200).body("keys"))
+        .upstream(|_| Response::new(200).body("hello"));
+    for (kind, body) in KINDS.iter().zip(&probe.filters) {
+        builder = builder.plugin(support::plugin(kind, body).vm_id(probe.name));
+    }
+    let proxy = support::started(builder);
+    let before = proxy.logs().len();
+    let exchanges = (0..probe.times).map(|_| {
+        let mut request = mock_host::Request::new(probe.method, "/path?query").body(probe.body);
+        for (name, value) in &probe.headers {
+            request = request.header(name, value);
+        }
+        let exchange = proxy.worker(0).request(request);
+        (exchange.status, exchange.text().to_owned(), exchange.upstream.is_some())
+    });
+    let exchanges = exchanges.collect();
+    let said = proxy.logs()[before..]
+        .iter()
+        .filter(|log| !log.message.starts_with("Function: "))
+        .cloned()
+        .collect::<Vec<_>>();
+    Seen { exchanges, log: said.iter().map(|log| format!("{}: {}", log.plugin, log.message)).collect() }
+}
+
+fn in_envoy(envoy: &Envoy, upstream: &Upstream, probe: &Probe, lines: usize) -> Seen {
+    let before = envoy.log_length();
+    upstream.take_received();
+    let exchanges = (0..probe.times).map(|_| {
+        let mut request = envoy::Request::new(probe.method, "/path?query");
+        for (name, value) in &probe.headers {
+            request = request.header(name, value);
+        }
+        request.body = probe.body.as_bytes().to_vec();
+        let response = request.send(envoy.address(probe.name).unwrap()).unwrap();
+        (response.status, response.text(), !upstream.take_received().is_empty())
+    });
+    let exchanges = exchanges.collect();
+    let said = || -> Vec<String> {
+        let log = envoy.log_since(before);
+        let message = |line: &str| {
+            let (_, said) = line.split_once("wasm log ")?;
+            // The prefix is name, root ID and VM ID.
+            let (prefix, message) = said.split_once(": ")?;
+            Some(format!("{}: {message}", prefix.split_once(' ').map_or(prefix, |(name, _)| name)))
+        };
+        log.lines().filter_map(message).collect()
+    };
+    // The last lines are written after the client has its answer.
+    let _ = envoy::wait_for("the log", || (said().len() >= lines).then_some(()));
+    Seen { exchanges, log: said() }
+}
+
+#[test]
+fn envoy_does_what_the_mock_host_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start().unwrap();
+    upstream.answer(Answer { body: b"hello".to_vec(), ..Answer::default() });
+    let issuer = Server::start(|_| Answer { body: b"keys".to_vec(), ..Answer::default() }).unwrap();
+    let probes = probes();
+    let listeners: Vec<_> = probes
+        .iter()
+        .enumerate()
+        .map(|(number, probe)| {
+            let filters = KINDS.iter().zip(&probe.filters).enumerate().map(|(index, (kind, body))| {
+                let file = folder.path().join(format!("{number}-{index}.wasm"));
+                std::fs::write(&file, module(body)).unwrap();
+                let mut wasm = Wasm::new(kind, file, "");
+                probe.name.clone_into(&mut wasm.vm_id);
+                HttpFilter::Wasm(wasm)
+            });
+            Listener::new(probe.name, "upstream", filters.collect())
+        })
+        .collect();
+    let clusters =
+        vec![Cluster::new("upstream", upstream.address()), Cluster::new("issuer", issuer.address())];
+    let envoy = Envoy::start(&Bootstrap { clusters, ..Bootstrap::default() }, &listeners, 1).unwrap();
+    let mut different = Vec::new();
+    for probe in &probes {
+        let mock = in_mock(probe);
+        let real = in_envoy(&envoy, &upstream, probe, mock.log.len());
+        if mock != real {
+            different.push(format!("{}:\n mock  {mock:?}\n envoy {real:?}", probe.name));
+        }
+    }
+    assert!(different.is_empty(), "{} of {} differ\n{}", different.len(), probes.len(), different.join("\n"));
+}
