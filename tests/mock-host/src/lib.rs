@@ -36,7 +36,12 @@
 //! assert_eq!(exchange.calls("proxy_send_local_response"), 1);
 //! ```
 //!
-//! What is not here: bodies in more than one piece, trailers, gRPC streams, `proxy_on_queue_ready`, TCP, CEL.
+//! What harms Envoy itself panics here, with the reason: two local replies or a resume within one response callback, a
+//! local reply while the stream is logged.
+//!
+//! What is not here: bodies in more than one piece (and the service sees a request only after its body has passed the
+//! filters), trailers, gRPC streams, `proxy_on_queue_ready`, TCP, CEL. `tests/same_as_envoy.rs` runs small filters here
+//! and in real Envoy and compares what shows.
 
 mod abi;
 mod callouts;

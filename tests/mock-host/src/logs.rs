@@ -32,3 +32,10 @@ pub struct Log {
     /// The stream whose context was current; `None` for a root context.
     pub(crate) stream: Option<u64>,
 }
+
+impl Log {
+    /// Whether a root context logged, not a stream's. In Envoy's log such a line does not name the plugin.
+    pub fn is_root(&self) -> bool {
+        self.stream.is_none()
+    }
+}

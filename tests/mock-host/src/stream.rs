@@ -39,6 +39,7 @@ pub(crate) struct Stream {
     resume: bool,
     reset: bool,
     prepared: Option<LocalReply>,
+    logging: bool,
     ended: Option<Outcome>,
     upstream: Option<UpstreamRequest>,
     metrics_before: BTreeMap<String, u64>,
@@ -85,6 +86,7 @@ impl Stream {
             resume: false,
             reset: false,
             prepared: None,
+            logging: false,
             ended: None,
             upstream: None,
             metrics_before,
@@ -260,15 +262,24 @@ impl Inner {
         });
     }
 
-    /// A local reply that a filter asked for, after its call into the VM. While any callback of the stream runs, the
+    /// A local reply that a filter asked for, after its call into the VM. Panics on what harms Envoy itself. While any callback of the stream runs, the
     /// reply is prepared and sent when that has returned (`prepareLocalReplyViaFilterChain`).
     pub(crate) fn local_reply(&self, id: u64, reply: LocalReply) {
         let now = self.with(id, |stream| {
+            // Seen in Envoy 1.39: the client gets no answer at all.
+            assert!(
+                !stream.logging,
+                "a local reply while the stream is logged makes Envoy drop the response"
+            );
             if stream.ended.is_some() || stream.position == Position::End {
                 return None;
             }
+            // Seen in Envoy 1.39: the second reply finds the stream destroyed.
+            let again = stream.prepared.is_some() && matches!(stream.running, Some((Direction::Response, _)));
+            assert!(!again, "two local replies within one response callback crash Envoy");
             if stream.running.is_some() {
-                stream.prepared = Some(reply);
+                // Of two replies within one callback the first counts (seen in Envoy 1.39).
+                stream.prepared.get_or_insert(reply);
                 return None;
             }
             Some(reply)
@@ -287,6 +298,12 @@ impl Inner {
             };
             let Some(index) = stream.filters.iter().position(is_it) else { return false };
             if stream.running == Some((direction, index)) {
+                // Seen in Envoy 1.39: the client gets the status line twice, or nothing.
+                let response = direction == Direction::Response;
+                assert!(
+                    !response,
+                    "a response that is resumed within its own callback makes Envoy send it twice"
+                );
                 stream.resume = true;
                 return false;
             }
@@ -323,9 +340,11 @@ impl Inner {
             stream.paused = None;
             std::mem::take(&mut stream.filters)
         });
+        self.with(id, |stream| stream.logging = true);
         for filter in &filters {
             self.log_stream(filter);
         }
+        self.with(id, |stream| stream.logging = false);
         for filter in filters {
             self.destroy(&filter);
             if let Some(root) = Rc::into_inner(filter).and_then(|filter| filter.root) {

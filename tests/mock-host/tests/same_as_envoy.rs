@@ -3,7 +3,7 @@
 mod support;
 
 use envoy::{Answer, Bootstrap, Cluster, Envoy, HttpFilter, Listener, Server, Upstream, Wasm};
-use mock_host::{Proxy, Response};
+use mock_host::{Proxy, Response, Value};
 use support::{module, on_request, on_response};
 
 /// A chain of small filters and the request that passes it.
@@ -31,6 +31,8 @@ fn probe(name: &'static str, filters: impl IntoIterator<Item = String>) -> Probe
 /// What shows from outside: for each request status, body and whether the service was reached, and all log lines.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
+    /// While the plugins started, whatever the threads' order.
+    start: Vec<String>,
     exchanges: Vec<(u16, String, bool)>,
     log: Vec<String>,
 }
@@ -113,7 +115,29 @@ fn fetch(act: &str) -> String {
     )
 }
 
+/// As [`fetch`], for the response.
+fn fetch_in_response(act: &str) -> String {
+    let remember = format!("(global.set $stream (local.get 0)) {}", http_call("issuer", &KEYS, 5000));
+    format!(
+        r#"(global $stream (mut i32) (i32.const 0)) {}
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+          (call $say (call $set_effective_context (global.get $stream))) {} {act})"#,
+        talkative("", 0, &remember, 1),
+        header(2, ":status"),
+    )
+}
+
+/// A request-body callback that does something when the body ends.
+fn body_callback(code: &str, status: u32) -> String {
+    let callback = format!(
+        r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+          (if (result i32) (local.get 2) (then {code} (i32.const {status})) (else (i32.const 0))))"#
+    );
+    quiet() + &callback
+}
+
 fn probes() -> Vec<Probe> {
+    let configuration = show("(call $get_buffer_bytes (i32.const 7) (i32.const 0) (i32.const 99) @out)");
     let trap = "(drop (call $get_header_map_value (i32.const 0) 'x-trap' @out))
         (if (i32.load (i32.const 20)) (then (unreachable)))";
     vec![
@@ -124,6 +148,7 @@ fn probes() -> Vec<Probe> {
             &format!("{DENY} (drop (call $send_local_response (i32.const 404) '' 'second' '' (i32.const -1)))"), 1, "", 0)]),
         probe("deny the response", [quiet(), talkative("", 0, DENY, 1)]),
         probe("deny the response outside", [talkative("", 0, DENY, 1), quiet()]),
+        probe("resume at once and pause", [talkative("(call $say (call $continue_stream (i32.const 0)))", 1, "", 0), quiet()]),
         probe("resume at once", [talkative(
             &format!("(call $say (call $continue_stream (i32.const 0))) {}", header(0, ":path")), 0, "", 0)]),
         Probe {
@@ -149,7 +174,6 @@ fn probes() -> Vec<Probe> {
             header(0, ":path"), header(2, ":status"), header(1, "x"), property("request\\0path"),
             "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))".to_owned(),
             "(call $say (call $set_property 'late' 'y'))".to_owned(), property("late"),
-            DENY.to_owned(),
         ].concat())]),
         probe("properties", [on_request(&[
             "node\\0id", "cluster_name", "source\\0principal", "xds\\0node\\0metadata\\0LABELS\\0version", "xds\\0nothing",
@@ -243,20 +267,63 @@ fn probes() -> Vec<Probe> {
             ..probe("grpc deny", [on_request(
                 "(drop (call $send_local_response (i32.const 429) '' 'slow down' '' (i32.const 8)))", 1)])
         },
+        probe("deny with headers", [on_request(
+            &format!("(drop (call $send_local_response (i32.const 401) 'd' 'body' '{}' (i32.const -1)))",
+                pairs(&[("content-type", "a/b"), ("x-a", "1"), ("x-a", "2"), ("content-length", "99")])), 1)
+            + &on_response(&[header(2, "content-type"), header(2, "content-length"), property("response\\0headers\\0x-a")].concat(), 0)]),
+        probe("deny without a body", [on_request(
+            &format!("(drop (call $send_local_response (i32.const 401) 'd' '' '{}' (i32.const -1)))",
+                pairs(&[("content-type", "a/b")])), 1)
+            + &on_response(&[header(2, "content-type"), header(2, "content-length")].concat(), 0)]),
+        probe("close", [quiet(), talkative("(call $say (call $close_stream (i32.const 0)))", 1, "", 0), quiet()]),
+        probe("close the response", [quiet(), talkative("", 0, "(call $say (call $close_stream (i32.const 1)))", 1), quiet()]),
+        probe("an odd status", [talkative("", 2, "", 2), quiet()]),
+        probe("resume the response after a callout", [quiet(), fetch_in_response("(call $say (call $continue_stream (i32.const 1)))"), quiet()]),
+        probe("deny the response after a callout", [quiet(), fetch_in_response(DENY), quiet()]),
+        probe("call out of an answer", [fetch(&format!("{} (call $say (call $continue_stream (i32.const 0)))",
+            http_call("nowhere", &KEYS, 100)))]),
+        Probe { method: "POST", body: "body", ..probe("pass the body", [quiet(), body_callback("", 0)]) },
+        probe("trap in the response", [quiet(), talkative("", 0, "(unreachable)", 0), quiet()]),
+        Probe { times: 2, ..probe("trap in the log", [quiet(), r#"(func (export "proxy_on_log") (param i32) (unreachable))"#.to_owned()]) },
+        Probe { times: 2, ..probe("trap in the delete", [on_request("", 0) + r#"(func (export "proxy_on_delete") (param i32) (unreachable))"#]) },
+        probe("starting", [format!(r#"
+            (func (export "proxy_on_context_create") (param i32 i32) (call $note 'create') (call $say (i32.ne (local.get 1) (i32.const 0)))
+                {configuration})
+            (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (call $note 'start') (call $say (local.get 1)) {configuration} (i32.const 1))
+            (func (export "proxy_on_configure") (param i32 i32) (result i32) (call $note 'configure') (call $say (local.get 1))
+                {configuration} {} {} {} (call $say (call $set_property 'x' 'y')) {DENY}
+                (call $say (call $continue_stream (i32.const 0))) (call $say (call $done)) (i32.const 1))"#,
+            property("xds\\0node\\0cluster"), property("request\\0path"), property("plugin_name"))]),
         Probe { headers: vec![("x-trap", "1")], times: 2, ..probe("trap", [quiet(), talkative(trap, 0, "", 0)]) },
     ]
 }
 
-/// Lines of plugins in the order in which they came, each after the plugin's name.
 fn in_mock(probe: &Probe) -> Seen {
     let mut builder = Proxy::builder()
         .cluster("issuer", |_| Response::new(200).body("keys"))
+        .node(Value::map([
+            ("cluster", "server.shop".into()),
+            ("metadata", Value::map([("LABELS", Value::map([("version", "v1".into())]))])),
+        ]))
         .upstream(|_| Response::new(200).body("hello"));
     for (kind, body) in KINDS.iter().zip(&probe.filters) {
-        builder = builder.plugin(support::plugin(kind, body).vm_id(probe.name));
+        builder = builder.plugin(support::plugin(kind, body).vm_id(probe.name).configuration(probe.name));
     }
     let proxy = support::started(builder);
+    let lines =
+        |from: usize| -> Vec<String> {
+            let logs = proxy.logs();
+            // What a VM died of is told by the engine in its own words.
+            let said = logs[from..].iter().filter(|log| !log.message.starts_with("Function: "));
+            // A root context's lines don't name the plugin in Envoy.
+            said.map(|log| {
+                if log.is_root() { log.message.clone() } else { format!("{}: {}", log.plugin, log.message) }
+            })
+            .collect()
+        };
     let before = proxy.logs().len();
+    let mut start = lines(0);
+    start.sort();
     let exchanges = (0..probe.times).map(|_| {
         let mut request = mock_host::Request::new(probe.method, "/path?query").body(probe.body);
         for (name, value) in &probe.headers {
@@ -266,16 +333,27 @@ fn in_mock(probe: &Probe) -> Seen {
         (exchange.status, exchange.text().to_owned(), exchange.upstream.is_some())
     });
     let exchanges = exchanges.collect();
-    let said = proxy.logs()[before..]
-        .iter()
-        .filter(|log| !log.message.starts_with("Function: "))
-        .cloned()
-        .collect::<Vec<_>>();
-    Seen { exchanges, log: said.iter().map(|log| format!("{}: {}", log.plugin, log.message)).collect() }
+    Seen { start, exchanges, log: lines(before) }
 }
 
-fn in_envoy(envoy: &Envoy, upstream: &Upstream, probe: &Probe, lines: usize) -> Seen {
+/// `count` is the number of lines to wait for: the last ones are written after the client has its answer.
+fn in_envoy(envoy: &Envoy, upstream: &Upstream, probe: &Probe, count: usize) -> Seen {
+    let lines = |log: &str| -> Vec<String> {
+        let message = |line: &str| {
+            let (_, said) = line.split_once("wasm log ")?;
+            // The prefix is name, root ID and VM ID, for a root context only the latter two.
+            let (prefix, message) = said.split_once(": ")?;
+            let name = prefix.strip_suffix(probe.name)?.trim_end();
+            if name.is_empty() {
+                return Some(message.to_owned());
+            }
+            KINDS.contains(&name).then(|| format!("{name}: {message}"))
+        };
+        log.lines().filter_map(message).collect()
+    };
     let before = envoy.log_length();
+    let mut start = lines(&envoy.log());
+    start.sort();
     upstream.take_received();
     let exchanges = (0..probe.times).map(|_| {
         let mut request = envoy::Request::new(probe.method, "/path?query");
@@ -283,23 +361,15 @@ fn in_envoy(envoy: &Envoy, upstream: &Upstream, probe: &Probe, lines: usize) -> 
             request = request.header(name, value);
         }
         request.body = probe.body.as_bytes().to_vec();
-        let response = request.send(envoy.address(probe.name).unwrap()).unwrap();
-        (response.status, response.text(), !upstream.take_received().is_empty())
+        // A stream that is reset is a connection without an answer.
+        let response = request.send(envoy.address(probe.name).unwrap());
+        let (status, body) =
+            response.map_or_else(|_| (0, String::new()), |response| (response.status, response.text()));
+        (status, body, !upstream.take_received().is_empty())
     });
     let exchanges = exchanges.collect();
-    let said = || -> Vec<String> {
-        let log = envoy.log_since(before);
-        let message = |line: &str| {
-            let (_, said) = line.split_once("wasm log ")?;
-            // The prefix is name, root ID and VM ID.
-            let (prefix, message) = said.split_once(": ")?;
-            Some(format!("{}: {message}", prefix.split_once(' ').map_or(prefix, |(name, _)| name)))
-        };
-        log.lines().filter_map(message).collect()
-    };
-    // The last lines are written after the client has its answer.
-    let _ = envoy::wait_for("the log", || (said().len() >= lines).then_some(()));
-    Seen { exchanges, log: said() }
+    let _ = envoy::wait_for("the log", || (lines(&envoy.log_since(before)).len() >= count).then_some(()));
+    Seen { start, exchanges, log: lines(&envoy.log_since(before)) }
 }
 
 #[test]
@@ -316,7 +386,7 @@ fn envoy_does_what_the_mock_host_does() {
             let filters = KINDS.iter().zip(&probe.filters).enumerate().map(|(index, (kind, body))| {
                 let file = folder.path().join(format!("{number}-{index}.wasm"));
                 std::fs::write(&file, module(body)).unwrap();
-                let mut wasm = Wasm::new(kind, file, "");
+                let mut wasm = Wasm::new(kind, file, probe.name);
                 probe.name.clone_into(&mut wasm.vm_id);
                 HttpFilter::Wasm(wasm)
             });

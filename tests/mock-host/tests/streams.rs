@@ -65,11 +65,11 @@ fn a_local_reply_stops_the_chain_whatever_the_callback_answers() {
 }
 
 #[test]
-fn a_local_reply_is_sent_after_the_call_and_the_last_one_counts() {
+fn a_local_reply_is_sent_after_the_call_and_the_first_one_counts() {
     let again = "(drop (call $send_local_response (i32.const 404) '' 'second' '' (i32.const -1)))";
     let set = "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))";
     let exchange = proxy(&on_request(&format!("{DENY}{set}{again}"), 0)).worker(0).request(Request::get("/"));
-    assert_eq!((said(&exchange), exchange.status, exchange.text()), (vec!["0"], 404, "second"));
+    assert_eq!((said(&exchange), exchange.status, exchange.text()), (vec!["0"], 403, "no"));
 }
 
 #[test]
@@ -179,4 +179,25 @@ fn a_service_that_answers_head_or_with_no_body_is_one_frame() {
             .plugin(plugin("filter", &on_response("(call $say (local.get 2))", 0))),
     );
     assert_eq!(said(&proxy.worker(0).request(Request::get("/"))), ["1"]);
+}
+
+#[test]
+#[should_panic = "two local replies within one response callback crash Envoy"]
+fn what_crashes_envoy_fails_the_test() {
+    proxy(&on_response(&DENY.repeat(2), 1)).worker(0).request(Request::get("/"));
+}
+
+#[test]
+#[should_panic = "a local reply while the stream is logged makes Envoy drop the response"]
+fn what_loses_the_response_fails_the_test() {
+    let on_log = format!(r#"(func (export "proxy_on_log") (param i32) {DENY})"#);
+    proxy(&on_log).worker(0).request(Request::get("/"));
+}
+
+#[test]
+#[should_panic = "a response that is resumed within its own callback makes Envoy send it twice"]
+fn what_garbles_the_response_fails_the_test() {
+    proxy(&on_response("(drop (call $continue_stream (i32.const 1)))", 1))
+        .worker(0)
+        .request(Request::get("/"));
 }
