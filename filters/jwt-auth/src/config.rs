@@ -421,14 +421,24 @@ impl RawProvider {
             errors.check(&path.field("requiredClaims").index(n), ClaimPath::parse(claim))
         });
         let required = required.collect();
+        let types = match &self.typ {
+            None => vec!["jwt".to_owned(), "at+jwt".to_owned()],
+            Some(types) => types.iter().map(|typ| typ.to_ascii_lowercase()).collect(),
+        };
+        for (n, typ) in types.iter().enumerate() {
+            // jwt-simple takes no others, and both ways to check a signature come to one verdict.
+            if typ != "jwt" && !typ.ends_with("+jwt") {
+                errors.add(
+                    &path.field("typ").index(n),
+                    format!("`{typ}` is no type of a JWT; expected `JWT` or one that ends in `+jwt`"),
+                );
+            }
+        }
         Policy {
             audiences: self.audiences.clone(),
             subjects,
             authorized_parties: self.authorized_parties.clone(),
-            types: match &self.typ {
-                None => vec!["jwt".to_owned(), "at+jwt".to_owned()],
-                Some(types) => types.iter().map(|typ| typ.to_ascii_lowercase()).collect(),
-            },
+            types,
             untyped: self.typ.is_none(),
             required,
             require_expiration: self.require_expiration.unwrap_or(true),

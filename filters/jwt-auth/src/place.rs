@@ -37,7 +37,7 @@ impl Place {
                 let mut values =
                     head.iter().filter(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value);
                 let Some(value) = values.next() else { return Ok(Vec::new()) };
-                if values.next().is_some() {
+                if values.next().is_some() || is_joined(value, prefix) {
                     return Err(Repeated);
                 }
                 Ok(behind_prefix(value, prefix).map(Cow::Borrowed).into_iter().collect())
@@ -91,6 +91,15 @@ impl Place {
 /// A header that must not be repeated is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated;
+
+/// Whether a value is several joined by commas, one of them with a token: Envoy joins repeated headers of some names.
+fn is_joined(value: &[u8], prefix: &str) -> bool {
+    let prefix = prefix.trim_end().as_bytes();
+    let mut parts = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii_start);
+    let has_token =
+        |part: &[u8]| part.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    value.contains(&b',') && parts.any(has_token)
+}
 
 /// The token in a header value, if the value begins with `prefix`.
 pub fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
