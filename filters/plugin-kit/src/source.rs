@@ -316,9 +316,7 @@ impl Source {
             Self::Method => HeadUse::One(":method".to_owned()),
             Self::RequestId => HeadUse::One("x-request-id".to_owned()),
             Self::Cookie { .. } => HeadUse::Whole,
-            Self::SourceAddress(source) if !source.trust_forwarded_from.is_empty() => {
-                HeadUse::One(FORWARDED_FOR.to_owned())
-            }
+            Self::SourceAddress(_) => HeadUse::One(FORWARDED_FOR.to_owned()),
             _ => HeadUse::Nothing,
         }
     }
@@ -341,9 +339,18 @@ impl Source {
 }
 
 impl SourceAddress {
+    /// Envoy's `source.address` is the peer's own only as long as there is no `x-forwarded-for`: a sidecar takes the last
+    /// entry of that header in its place, whoever wrote it. So with that header and a peer that is not trusted the
+    /// address is not known. At a gateway, the first proxy that clients meet, Envoy itself has appended what it saw.
     fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
-        if let Some(forwarded) = self.forwarded(exchange)? {
-            return Ok(Some(self.shown(forwarded)));
+        if let Some(list) = exchange.header_joined(FORWARDED_FOR)? {
+            if self.trusts_peer(exchange)? {
+                let entry = list.rsplit(|byte| *byte == b',').nth(self.num_trusted_proxies);
+                return Ok(entry.and_then(parse_address).map(|address| self.shown(address)));
+            }
+            if !is_gateway(exchange)? {
+                return Ok(None);
+            }
         }
         // What does not parse (a Unix domain socket, say) stands for itself.
         let peer = exchange.property(&["source", "address"])?;
@@ -353,19 +360,13 @@ impl SourceAddress {
         }))
     }
 
-    /// The address that the trusted peer has seen.
-    fn forwarded(&self, exchange: &Exchange<'_>) -> Result<Option<IpAddr>, HostError> {
+    fn trusts_peer(&self, exchange: &Exchange<'_>) -> Result<bool, HostError> {
         if self.trust_forwarded_from.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
-        let Some(list) = exchange.header_joined(FORWARDED_FOR)? else { return Ok(None) };
-        let Some(entry) = list.rsplit(|byte| *byte == b',').nth(self.num_trusted_proxies) else {
-            return Ok(None);
-        };
         let peer = principal(exchange)?.unwrap_or_default();
         let peer = std::str::from_utf8(&peer).map(without_scheme).unwrap_or_default();
-        let trusted = self.trust_forwarded_from.iter().any(|trusted| trusted == peer);
-        Ok(if trusted { parse_address(entry) } else { None })
+        Ok(self.trust_forwarded_from.iter().any(|trusted| trusted == peer))
     }
 
     fn shown(&self, address: IpAddr) -> Vec<u8> {
@@ -390,6 +391,11 @@ fn parse_address(text: &[u8]) -> Option<IpAddr> {
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
     let bare = || text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     with_port().or_else(|_| bare()).ok()
+}
+
+/// Istio names the nodes of gateways `router~…`, those of sidecars `sidecar~…`.
+fn is_gateway(exchange: &Exchange<'_>) -> Result<bool, HostError> {
+    Ok(exchange.property(&["xds", "node", "id"])?.is_some_and(|id| id.starts_with(b"router~")))
 }
 
 fn principal(exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
@@ -525,27 +531,38 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_the_peers_unless_a_trusted_peer_names_another() {
+    fn the_address_is_what_the_peer_has_or_a_trusted_peer_has_seen() {
+        let plain = r#"{"sourceAddress":{}}"#;
         let gateway = "spiffe://cluster.local/ns/istio-ingress/sa/gateway";
         let trust =
             r#"{"sourceAddress":{"trustForwardedFrom":["cluster.local/ns/istio-ingress/sa/gateway"]}}"#;
         let behind = r#"{"sourceAddress":{"trustForwardedFrom":["spiffe://cluster.local/ns/istio-ingress/sa/gateway"],"numTrustedProxies":1}}"#;
-        let facts = request()
+        let direct = request().property("source.address", "10.0.0.1:4711");
+        // What Envoy makes of it.
+        let forwarded = request()
             .header("x-forwarded-for", "6.6.6.6, 9.9.9.9")
             .header("x-forwarded-for", "8.8.8.8")
-            .property("source.address", "10.0.0.1:4711");
-        let from = |principal: &str| facts.clone().property("connection.uri_san_peer_certificate", principal);
-        assert_eq!(value(r#"{"sourceAddress":{}}"#, &from(gateway)).unwrap(), "10.0.0.1");
-        assert_eq!(value(trust, &from(gateway)).unwrap(), "8.8.8.8");
-        assert_eq!(value(behind, &from(gateway)).unwrap(), "9.9.9.9");
-        assert_eq!(
-            value(trust, &from("spiffe://cluster.local/ns/istio-ingress/sa/other")).unwrap(),
-            "10.0.0.1"
-        );
-        assert_eq!(value(trust, &facts).unwrap(), "10.0.0.1");
+            .property("source.address", "8.8.8.8:0");
+        let from = |facts: &TableFacts, principal: &str| {
+            facts.clone().property("connection.uri_san_peer_certificate", principal)
+        };
+        for json in [plain, trust, behind] {
+            assert_eq!(value(json, &direct).unwrap(), "10.0.0.1");
+            assert_eq!(value(json, &from(&direct, gateway)).unwrap(), "10.0.0.1");
+        }
+        assert_eq!(value(trust, &from(&forwarded, gateway)).unwrap(), "8.8.8.8");
+        assert_eq!(value(behind, &from(&forwarded, gateway)).unwrap(), "9.9.9.9");
+        // A peer that nobody trusts may have written anything.
+        assert_eq!(value(plain, &from(&forwarded, gateway)), None);
+        assert_eq!(value(trust, &forwarded), None);
+        assert_eq!(value(trust, &from(&forwarded, "spiffe://cluster.local/ns/istio-ingress/sa/other")), None);
         let odd = request().header("x-forwarded-for", "unknown").property("source.address", "10.0.0.1:4711");
-        let odd = odd.property("connection.uri_san_peer_certificate", gateway);
-        assert_eq!(value(trust, &odd).unwrap(), "10.0.0.1");
+        assert_eq!(value(trust, &from(&odd, gateway)), None);
+        // At the edge Envoy has seen the client itself.
+        let edge = forwarded.property("xds.node.id", "router~10.0.0.9~gateway.istio-ingress~svc");
+        assert_eq!(value(plain, &edge).unwrap(), "8.8.8.8");
+        let sidecar = edge.property("xds.node.id", "sidecar~10.0.0.9~server.shop~svc");
+        assert_eq!(value(plain, &sidecar), None);
     }
 
     #[test]
