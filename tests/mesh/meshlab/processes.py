@@ -1,7 +1,6 @@
 """Long-running programs of the lab, each with a log of its own."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -27,13 +26,13 @@ def stop(name: str) -> None:
 
 
 def wait_until(what: str, ready: Callable[[], bool], seconds: float = 60) -> None:
-    """Polls until `ready()` holds; ends the run, naming `what`, when it does not within `seconds`."""
+    """Polls until `ready()` holds; raises TimeoutError, naming `what`, when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not ready():
         for name, process in _running.items():
             if process.poll() is not None:
                 tail = (LOGS / f"{name}.log").read_text(errors="replace")[-3000:]
-                sys.exit(f"{name} ended with {process.returncode} while waiting for {what}:\n{tail}")
+                raise TimeoutError(f"{name} ended with {process.returncode} while waiting for {what}:\n{tail}")
         if time.monotonic() > deadline:
-            sys.exit(f"gave up waiting {seconds:.0f} s for {what}")
+            raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
         time.sleep(0.2)

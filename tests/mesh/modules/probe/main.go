@@ -110,15 +110,16 @@ func (s *service) state(w http.ResponseWriter, r *http.Request) {
 type order struct {
 	Method, URL, Body string
 	Headers           map[string]string
-	Count             int     // this many requests, 1 by default; with Seconds: no bound
-	Seconds           float64 // send for this long instead
-	Rate              float64 // requests a second over all workers; 0: as fast as they come
-	Concurrency       int     // workers, 1 by default
-	Fresh             bool    // a new connection for every request
-	HTTP2             bool    // HTTP/2 with prior knowledge
-	Via               string  // host:port to connect to instead of the URL's
-	Keep              string  // response header whose value each result shows
-	Bodies            bool    // each result shows the body
+	Count             int      // this many requests, 1 by default; with Seconds: no bound
+	Seconds           float64  // send for this long instead
+	Rate              float64  // requests a second over all workers; 0: as fast as they come
+	Concurrency       int      // workers, 1 by default
+	Fresh             bool     // a new connection for every request
+	HTTP2             bool     // HTTP/2 with prior knowledge
+	Via               string   // host:port to connect to instead of the URL's
+	Bearers           []string // tokens that take turns
+	Keep              string   // response header whose value each result shows
+	Bodies            bool     // each result shows the body
 }
 
 type result struct {
@@ -165,15 +166,15 @@ func (o order) run() []result {
 	}
 
 	begun := time.Now()
-	tickets := make(chan struct{})
+	tickets := make(chan int)
 	go o.issue(begun, tickets)
 	var mu sync.Mutex
 	var workers sync.WaitGroup
 	results := []result{}
 	for range max(o.Concurrency, 1) {
 		workers.Go(func() {
-			for range tickets {
-				one := o.send(client, begun)
+			for n := range tickets {
+				one := o.send(client, begun, n)
 				mu.Lock()
 				results = append(results, one)
 				mu.Unlock()
@@ -185,7 +186,7 @@ func (o order) run() []result {
 }
 
 // issue hands out one ticket a request, until the count or the time is used up.
-func (o order) issue(begun time.Time, tickets chan<- struct{}) {
+func (o order) issue(begun time.Time, tickets chan<- int) {
 	defer close(tickets)
 	for n := 0; ; n++ {
 		if o.Seconds > 0 && time.Since(begun).Seconds() >= o.Seconds || o.Seconds == 0 && n >= max(o.Count, 1) {
@@ -194,11 +195,11 @@ func (o order) issue(begun time.Time, tickets chan<- struct{}) {
 		if o.Rate > 0 {
 			time.Sleep(time.Until(begun.Add(time.Duration(float64(n) / o.Rate * float64(time.Second)))))
 		}
-		tickets <- struct{}{}
+		tickets <- n
 	}
 }
 
-func (o order) send(client *http.Client, begun time.Time) (out result) {
+func (o order) send(client *http.Client, begun time.Time, n int) (out result) {
 	start := time.Now()
 	out.At = start.Sub(begun).Seconds()
 	defer func() { out.Seconds = time.Since(start).Seconds() }()
@@ -219,6 +220,9 @@ func (o order) send(client *http.Client, begun time.Time) (out result) {
 		if http.CanonicalHeaderKey(name) == "Host" {
 			request.Host = value
 		}
+	}
+	if len(o.Bearers) > 0 {
+		request.Header.Set("authorization", "Bearer "+o.Bearers[n%len(o.Bearers)])
 	}
 	response, err := client.Do(request)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // objective is what one service promises: milliseconds, and the share of requests that may fail.
@@ -19,7 +18,7 @@ type objective struct {
 }
 
 // loadTest sends each service its load, one after another, and says which objective was kept. BASE is the URL in front of the
-// paths, TOKENS a list of bearer tokens that take turns, so that no user's limit is reached; VIA an address to connect to.
+// paths, TOKENS bearer tokens that take turns, so that no user's limit is reached; VIA an address to connect to.
 func loadTest(file string) (kept bool) {
 	var table struct {
 		About    string
@@ -34,26 +33,11 @@ func loadTest(file string) (kept bool) {
 		fmt.Fprintln(os.Stderr, err)
 		return false
 	}
-	tokens := strings.Fields(os.Getenv("TOKENS"))
-	if len(tokens) == 0 {
-		tokens = []string{""}
-	}
 	kept = true
 	for _, name := range slices.Sorted(maps.Keys(table.Services)) {
 		o := table.Services[name]
-		var all []result
-		var mu sync.Mutex
-		var users sync.WaitGroup
-		for _, token := range tokens {
-			users.Go(func() {
-				part := order{URL: os.Getenv("BASE") + o.Path, Via: os.Getenv("VIA"), Seconds: table.Seconds,
-					Rate: o.Rate / float64(len(tokens)), Headers: map[string]string{"authorization": "Bearer " + token}}.run()
-				mu.Lock()
-				all = append(all, part...)
-				mu.Unlock()
-			})
-		}
-		users.Wait()
+		all := order{URL: os.Getenv("BASE") + o.Path, Via: os.Getenv("VIA"), Seconds: table.Seconds, Rate: o.Rate,
+			Concurrency: 8, Bearers: strings.Fields(os.Getenv("TOKENS"))}.run()
 		verdict := o.judge(all)
 		kept = kept && strings.HasPrefix(verdict, "kept")
 		fmt.Printf("%-22s %s\n", name, verdict)
