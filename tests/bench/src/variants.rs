@@ -39,8 +39,9 @@ pub(crate) const BARE: &str = "bare Envoy";
 /// The same for traffic as a gateway has it.
 pub(crate) const BARE_GATEWAY: &str = "gateway: bare Envoy";
 
-/// Users whose tokens are sent in turn where tokens are seen again.
-const USERS: usize = 200;
+/// Users whose tokens are sent in turn where tokens are seen again. Few, so that each is busy even while counting
+/// instructions makes everything fifty times slower.
+const USERS: usize = 10;
 
 /// Where the modules are, and who signs the tokens.
 pub(crate) struct Workshop {
@@ -61,8 +62,7 @@ pub(crate) fn native_jwt(key_set: &str, cache: bool) -> Value {
         "issuer": ISSUER,
         "audiences": [AUDIENCE],
         "local_jwks": { "inline_string": key_set },
-        "forward": true,
-        "claim_to_headers": [{ "claim_name": "sub", "header_name": "x-user-id" }],
+        "claim_to_headers": [{ "claim_name": "sub", "header_name": "x-user-sub" }],
         "payload_in_metadata": "jwt",
     });
     if cache {
@@ -102,14 +102,14 @@ fn lua() -> Value {
     )
 }
 
-/// pluginConfig of jwt-auth: one provider, one claim to a header, `sub` published, and `rules` before the rule for all.
+/// pluginConfig of jwt-auth: one provider, one claim to a header, `sub` published as by default, and `rules`.
 pub(crate) fn jwt_auth(key_set: &str, rules: &[Value]) -> Value {
     json!({
         "providers": { "bench": {
             "issuer": ISSUER,
             "audiences": [AUDIENCE],
-            "jwks": key_set,
-            "outputClaimToHeaders": [{ "claim": "sub", "header": "x-user-id" }],
+            "jwks": serde_json::from_str::<Value>(key_set).unwrap_or_default(),
+            "outputClaimToHeaders": [{ "claim": "sub", "header": "x-user-sub" }],
         } },
         "rules": rules,
     })
@@ -124,11 +124,10 @@ pub(crate) fn rate_limit(key: &Value) -> Value {
     json!({ "limits": [limit("all", key)] })
 }
 
-/// pluginConfig of trace-tags: who, which request, which version.
-fn trace_tags() -> Value {
+/// pluginConfig of trace-tags: who (from `user`), which request, which version.
+fn trace_tags(user: &Value) -> Value {
     json!({ "tags": [
-        { "name": "enduser.pseudo.id", "from": [{ "claim": "sub" }, { "header": "x-user-id", "trust": true }],
-          "pseudonym": { "keyFrom": { "env": "USER_ID_SALT" } } },
+        { "name": "enduser.pseudo.id", "from": [user], "pseudonym": { "keyFrom": { "env": "USER_ID_SALT" } } },
         { "name": "request.id", "from": [{ "requestId": {} }] },
         { "name": "service.version", "from": [{ "env": "SERVICE_VERSION" }] },
     ] })
@@ -206,7 +205,9 @@ impl Workshop {
         let keys = &self.issuer.key_set(2);
         let jwt = &jwt_auth(keys, &[]);
         let by_user = &rate_limit(&json!([{ "claim": "sub" }]));
-        let mesh = &json!({ "jwtAuth": jwt, "rateLimit": by_user, "traceTags": trace_tags() });
+        let by_claim = &trace_tags(&json!({ "claim": "sub" }));
+        let trusted = json!({ "header": "x-user-id", "trust": true });
+        let mesh = &json!({ "jwtAuth": jwt, "rateLimit": by_user, "traceTags": by_claim });
 
         let mut variants: Vec<Variant> = Vec::new();
         let mut add = |name: &str, traffic: &Traffic, filters: Vec<Value>| {
@@ -216,7 +217,7 @@ impl Workshop {
         };
         let three = || {
             vec![
-                self.plugin("trace-tags", &trace_tags()),
+                self.plugin("trace-tags", by_claim),
                 self.plugin("jwt-auth", jwt),
                 self.plugin("rate-limit", by_user),
             ]
@@ -235,9 +236,9 @@ impl Workshop {
         add("native jwt_authn, new ES256 tokens", &es256, vec![native_jwt(keys, false)]);
         add("jwt-auth, new ES256 tokens", &es256, vec![self.plugin("jwt-auth", jwt)]);
         add("rate-limit, all requests", &known, vec![self.plugin("rate-limit", &rate_limit(&json!([])))]);
-        let by_header = rate_limit(&json!([{ "header": "x-user-id", "trust": true }]));
+        let by_header = rate_limit(&json!([trusted]));
         add("rate-limit, by a header", &known, vec![self.plugin("rate-limit", &by_header)]);
-        add("trace-tags, three tags", &known, vec![self.plugin("trace-tags", &trace_tags())]);
+        add("trace-tags, three tags", &known, vec![self.plugin("trace-tags", &trace_tags(&trusted))]);
         add("three plugins", &known, three());
         add("mesh-filters", &known, vec![self.plugin("mesh-filters", mesh)]);
 
