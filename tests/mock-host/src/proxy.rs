@@ -884,6 +884,12 @@ impl Proxy {
         self.inner.all_vms().iter().filter_map(|vm| vm.borrow().failed.clone()).collect()
     }
 
+    /// Bytes of memory that a worker's VMs have, all pages that they ever asked for: Wasm memory never shrinks.
+    pub fn memory(&self, worker: usize) -> usize {
+        let threads = self.inner.threads.borrow();
+        threads[worker + 1].vms.values().map(|vm| vm.borrow_mut().memory_size()).sum()
+    }
+
     /// Number of contexts that live in a worker's VMs, roots included: a leak shows here.
     pub fn contexts(&self, worker: usize) -> usize {
         let threads = self.inner.threads.borrow();

@@ -16,6 +16,10 @@ use crate::proxy::{FailurePolicy, Inner, Root};
 use crate::vm::{Context, Vm};
 
 /// A stream's state, which its filters' host calls see.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is something that a filter asked for, or the stream's phase"
+)]
 pub(crate) struct Stream {
     pub(crate) request: HeaderMap,
     pub(crate) request_body: Vec<u8>,

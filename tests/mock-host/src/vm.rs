@@ -306,6 +306,10 @@ impl Vm {
         self.store.data_mut()
     }
 
+    pub(crate) fn memory_size(&self) -> usize {
+        self.store.data().memory.map_or(0, |memory| memory.data_size(&self.store))
+    }
+
     pub(crate) fn exports(&mut self, name: &str) -> bool {
         self.instance.get_func(&mut self.store, name).is_some()
     }

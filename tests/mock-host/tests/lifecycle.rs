@@ -232,3 +232,11 @@ fn the_configuration_can_be_read_only_while_configuring() {
     ));
     assert_eq!(said(&proxy.worker(0).request(Request::get("/"))), ["1"]);
 }
+
+#[test]
+fn memory_that_a_filter_took_shows() {
+    let proxy = proxy(&on_request("(drop (memory.grow (i32.const 3)))", 0));
+    let before = proxy.memory(0);
+    proxy.worker(0).request(Request::get("/"));
+    assert_eq!(proxy.memory(0), before + 3 * 65536);
+}

@@ -62,6 +62,12 @@ fn quiet() -> String {
 
 const DENY: &str = "(drop (call $send_local_response (i32.const 403) 'not allowed' 'no' '' (i32.const -1)))";
 
+/// A local reply with a status, a body and headers.
+fn deny(status: u16, body: &str, headers: &[(&str, &str)]) -> String {
+    let headers = pairs(headers);
+    format!("(drop (call $send_local_response (i32.const {status}) 'd' '{body}' '{headers}' (i32.const -1)))")
+}
+
 /// Says a status, and what came with it.
 fn show(call: &str) -> String {
     format!(
@@ -127,174 +133,287 @@ fn fetch_in_response(act: &str) -> String {
     )
 }
 
-/// A request-body callback that does something when the body ends.
-fn body_callback(code: &str, status: u32) -> String {
+/// A callback without a result, alone.
+fn callback(name: &str, code: &str) -> String {
+    format!(r#"(func (export "proxy_on_{name}") (param i32) {code})"#)
+}
+
+/// A talkative filter that does something when the request's body ends.
+fn body_callback(code: &str) -> String {
     let callback = format!(
         r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
-          (if (result i32) (local.get 2) (then {code} (i32.const {status})) (else (i32.const 0))))"#
+          (if (local.get 1) (then {code})) (i32.const 0))"#
     );
     quiet() + &callback
 }
 
+fn say(call: &str) -> String {
+    format!("(call $say {call})")
+}
+
+fn read_buffer(kind: u32, start: u32) -> String {
+    show(&format!("(call $get_buffer_bytes (i32.const {kind}) (i32.const {start}) (i32.const 99) @out)"))
+}
+
 fn probes() -> Vec<Probe> {
-    let configuration = show("(call $get_buffer_bytes (i32.const 7) (i32.const 0) (i32.const 99) @out)");
-    let trap = "(drop (call $get_header_map_value (i32.const 0) 'x-trap' @out))
-        (if (i32.load (i32.const 20)) (then (unreachable)))";
+    let topics =
+        [streams(), replies(), headers(), properties(), stores(), odd_calls(), callouts(), starts_and_ends()];
+    topics.into_iter().flatten().collect()
+}
+
+fn streams() -> Vec<Probe> {
+    let resume = say("(call $continue_stream (i32.const 0))");
+    let close = |direction: u32| say(&format!("(call $close_stream (i32.const {direction}))"));
     vec![
         probe("order", [quiet(), quiet(), quiet()]),
-        probe("deny in the middle", [quiet(), talkative(DENY, 0, &header(0, ":path"), 0), quiet()]),
-        probe("deny and pause", [quiet(), talkative(DENY, 1, "", 0)]),
-        probe("deny twice", [talkative(
-            &format!("{DENY} (drop (call $send_local_response (i32.const 404) '' 'second' '' (i32.const -1)))"), 1, "", 0)]),
-        probe("deny the response", [quiet(), talkative("", 0, DENY, 1)]),
-        probe("deny the response outside", [talkative("", 0, DENY, 1), quiet()]),
-        probe("resume at once and pause", [talkative("(call $say (call $continue_stream (i32.const 0)))", 1, "", 0), quiet()]),
-        probe("resume at once", [talkative(
-            &format!("(call $say (call $continue_stream (i32.const 0))) {}", header(0, ":path")), 0, "", 0)]),
-        Probe {
-            headers: vec![("x-a", "1"), ("x-a", "2"), ("authorization", "Bearer a"), ("authorization", "Bearer b")],
-            ..probe("headers", [on_request(&[
-                header(0, "X-A"), header(0, "authorization"), header(0, "x-none"), header(2, ":status"),
-                header(6, ":status"), header(8, "x"), property("request\\0headers\\0x-a"),
-                "(call $say (call $replace_header_map_value (i32.const 0) 'x-a' '3'))".to_owned(),
-                property("request\\0headers\\0x-a"),
-                "(call $say (call $add_header_map_value (i32.const 0) 'x-a' '4'))".to_owned(),
-                property("request\\0headers\\0x-a"),
-                "(call $say (call $remove_header_map_value (i32.const 0) 'x-a'))".to_owned(), header(0, "x-a"),
-                "(call $say (call $remove_header_map_value (i32.const 2) 'x-a'))".to_owned(),
-                "(call $say (call $get_header_map_pairs (i32.const 2) @out)) (call $say (i32.load (i32.const 20)))".to_owned(),
-                "(call $say (call $get_header_map_size (i32.const 2) (i32.const 20)))".to_owned(),
-            ].concat(), 0)])
-        },
-        probe("maps in the response", [talkative("", 0, &[
-            header(0, ":path"), header(2, ":status"), property("request\\0path"), property("request\\0headers\\0x"),
-            "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))".to_owned(),
-        ].concat(), 0)]),
-        probe("maps in the log", [format!(r#"(func (export "proxy_on_log") (param i32) {})"#, [
-            header(0, ":path"), header(2, ":status"), header(1, "x"), property("request\\0path"),
-            "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))".to_owned(),
-            "(call $say (call $set_property 'late' 'y'))".to_owned(), property("late"),
-        ].concat())]),
-        probe("properties", [on_request(&[
-            "node\\0id", "cluster_name", "source\\0principal", "xds\\0node\\0metadata\\0LABELS\\0version", "xds\\0nothing",
-            "xds\\0node\\0nothing", "request\\0url_path", "request\\0query", "request\\0method", "request\\0nothing",
-            "connection\\0uri_san_peer_certificate", "plugin_name", "plugin_root_id", "plugin_vm_id", "connection\\0mtls",
-            "response\\0code_details", "none", "none\\0at\\0all", "request\\0path\\0more",
-        ].map(property).concat(), 0)]),
-        probe("filter state", [
-            on_request("(call $say (call $set_property 'user' 'alice')) (call $say (call $set_property 'empty' ''))", 0),
-            on_request(&(["user", "empty", "user\\0x", "filter_state\\0wasm.user", "wasm.user"].map(property).concat()
-                + "(call $say (call $set_property 'user' 'bob'))" + &property("user")), 0),
-        ]),
-        probe("shared data", [on_request(&[
-            show("(call $get_shared_data 'probe' @out (i32.const 24))"),
-            "(call $say (call $set_shared_data 'probe' 'one' (i32.const 77)))".to_owned(),
-            show("(call $get_shared_data 'probe' @out (i32.const 24))"),
-            "(call $say (call $set_shared_data 'probe' 'two' (i32.load (i32.const 24))))".to_owned(),
-            "(call $say (call $set_shared_data 'probe' 'three' (i32.load (i32.const 24))))".to_owned(),
-            "(call $say (call $set_shared_data 'probe' '' (i32.const 0)))".to_owned(),
-            show("(call $get_shared_data 'probe' @out (i32.const 24))"),
-        ].concat(), 0)]),
-        probe("metrics", [on_request(&[
-            "(call $say (call $define_metric (i32.const 0) 'probe_counter' (i32.const 32)))",
-            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const 2)))",
-            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const 0)))",
-            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const -1)))",
-            "(call $say (call $record_metric (i32.load (i32.const 32)) (i64.const 3)))",
-            "(call $say (call $get_metric (i32.load (i32.const 32)) (i32.const 40))) (call $say (i32.load (i32.const 40)))",
-            "(call $say (call $define_metric (i32.const 1) 'probe_gauge' (i32.const 32)))",
-            "(call $say (call $record_metric (i32.load (i32.const 32)) (i64.const 9)))",
-            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const -2)))",
-            "(call $say (call $get_metric (i32.load (i32.const 32)) (i32.const 40))) (call $say (i32.load (i32.const 40)))",
-            "(call $say (call $define_metric (i32.const 2) 'probe_histogram' (i32.const 32)))",
-            "(call $say (call $increment_metric (i32.load (i32.const 32)) (i64.const 1)))",
-            "(call $say (call $get_metric (i32.load (i32.const 32)) (i32.const 40)))",
-            "(call $say (call $define_metric (i32.const 3) 'probe_other' (i32.const 32)))",
-            "(call $say (call $increment_metric (i32.const 4000) (i64.const 1)))",
-        ].concat(), 0)]),
-        probe("buffers", [on_request(&[
-            show("(call $get_buffer_bytes (i32.const 0) (i32.const 0) (i32.const 9) @out)"),
-            show("(call $get_buffer_bytes (i32.const 4) (i32.const 0) (i32.const 9) @out)"),
-            show("(call $get_buffer_bytes (i32.const 5) (i32.const 0) (i32.const 9) @out)"),
-            show("(call $get_buffer_bytes (i32.const 6) (i32.const 0) (i32.const 9) @out)"),
-            show("(call $get_buffer_bytes (i32.const 7) (i32.const 0) (i32.const 9) @out)"),
-            show("(call $get_buffer_bytes (i32.const 9) (i32.const 0) (i32.const 9) @out)"),
-        ].concat(), 0)]),
+        probe("an odd status", [talkative("", 2, "", 2), quiet()]),
+        probe("resume at once", [talkative(&(resume.clone() + &header(0, ":path")), 0, "", 0)]),
+        probe("resume at once and pause", [talkative(&resume, 1, "", 0), quiet()]),
+        probe("close", [quiet(), talkative(&close(0), 1, "", 0), quiet()]),
+        probe("close the response", [quiet(), talkative("", 0, &close(1), 1), quiet()]),
+        Probe { method: "POST", body: "body", ..probe("pass the body", [quiet(), body_callback("")]) },
         Probe {
             method: "POST",
             body: "body",
-            ..probe("bodies", [format!(
-                r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
-                    (if (local.get 1) (then
-                      {}
-                      (call $say (call $set_buffer_bytes (i32.const 0) (i32.const 2) (i32.const 1) 'no'))
-                      (call $say (call $set_buffer_bytes (i32.const 1) (i32.const 0) (i32.const 0) 'no'))))
-                    (i32.const 0))"#,
-                show("(call $get_buffer_bytes (i32.const 0) (i32.const 1) (i32.const 99) @out)"),
-            )])
+            ..probe(
+                "bodies",
+                [body_callback(
+                    &[
+                        read_buffer(0, 1),
+                        say("(call $set_buffer_bytes (i32.const 0) (i32.const 2) (i32.const 1) 'no')"),
+                        say("(call $set_buffer_bytes (i32.const 1) (i32.const 0) (i32.const 0) 'no')"),
+                    ]
+                    .concat(),
+                )],
+            )
         },
-        probe("odd calls", [on_request(&[
-            "(call $say (call $log (i32.const 9) 'x'))",
-            "(call $say (call $continue_stream (i32.const 3))) (call $say (call $continue_stream (i32.const 9)))",
-            "(call $say (call $close_stream (i32.const 9)))",
-            "(call $say (call $set_effective_context (i32.const 123456)))",
-            "(call $say (call $call_foreign_function 'none' '' @out))",
-            "(call $say (call $call_foreign_function 'verify_signature' '' @out))",
-            "(call $say (call $call_foreign_function 'set_envoy_filter_state' '\x0a\x01x\x12\x01y' @out))",
-            "(call $say (call $get_status (i32.const 24) @out)) (call $say (i32.load (i32.const 20)))",
-            "(call $say (call $get_property (i32.const 0) (i32.const 0x7fffffff) @out))",
-            "(call $say (call $get_current_time_nanoseconds (i32.const -4)))",
-        ].concat(), 0)]),
-        probe("refused callouts", [on_request(&[
-            http_call("nowhere", &KEYS, 100),
-            http_call("issuer", &KEYS[1..], 100),
-            http_call("issuer", &KEYS[..1], 100),
-            http_call("issuer", &KEYS, -1),
-            "(call $say (call $grpc_call 'nowhere' 's' 'm' '' '' (i32.const 100) (i32.const 24)))".to_owned(),
-        ].concat(), 0)]),
-        probe("a grpc cluster that is not there", [on_request(
-            "(call $say (call $grpc_call '\x0a\x09\x0a\x07nowhere' 's' 'm' '' '' (i32.const 100) (i32.const 24)))", 0)
-            + r#"(func (export "proxy_on_grpc_close") (param i32 i32 i32) (call $note 'closed') (call $say (local.get 2)))"#]),
-        probe("resume after a callout", [quiet(), fetch("(call $say (call $continue_stream (i32.const 0)))"), quiet()]),
-        probe("deny after a callout", [quiet(), fetch(DENY), quiet()]),
-        probe("set a header after a callout", [fetch(
-            "(call $say (call $replace_header_map_value (i32.const 0) 'x' 'y'))
-             (call $say (call $continue_stream (i32.const 0)))
-             (call $say (call $replace_header_map_value (i32.const 0) 'x' 'z'))")]),
+    ]
+}
+
+fn replies() -> Vec<Probe> {
+    let twice = DENY.to_owned() + &deny(404, "second", &[]);
+    let look = [header(2, "content-type"), header(2, "content-length"), property("response\\0headers\\0x-a")]
+        .concat();
+    let many = [("content-type", "a/b"), ("x-a", "1"), ("x-a", "2"), ("content-length", "99")];
+    vec![
+        probe("deny in the middle", [quiet(), talkative(DENY, 0, &header(0, ":path"), 0), quiet()]),
+        probe("deny and pause", [quiet(), talkative(DENY, 1, "", 0)]),
+        probe("deny twice", [talkative(&twice, 1, "", 0)]),
+        probe("deny the response", [quiet(), talkative("", 0, DENY, 1)]),
+        probe("deny the response outside", [talkative("", 0, DENY, 1), quiet()]),
+        probe("deny with headers", [talkative(&deny(401, "body", &many), 1, &look, 0)]),
+        probe("deny without a body", [talkative(&deny(401, "", &many[..1]), 1, &look, 0)]),
         Probe {
             method: "POST",
             headers: vec![("content-type", "application/grpc")],
-            ..probe("grpc deny", [on_request(
-                "(drop (call $send_local_response (i32.const 429) '' 'slow down' '' (i32.const 8)))", 1)])
+            ..probe(
+                "grpc deny",
+                [talkative(
+                    "(drop (call $send_local_response (i32.const 429) '' 'slow down' '' (i32.const 8)))",
+                    1,
+                    &[header(2, ":status"), header(2, "grpc-status"), header(2, "grpc-message")].concat(),
+                    0,
+                )],
+            )
         },
-        probe("deny with headers", [on_request(
-            &format!("(drop (call $send_local_response (i32.const 401) 'd' 'body' '{}' (i32.const -1)))",
-                pairs(&[("content-type", "a/b"), ("x-a", "1"), ("x-a", "2"), ("content-length", "99")])), 1)
-            + &on_response(&[header(2, "content-type"), header(2, "content-length"), property("response\\0headers\\0x-a")].concat(), 0)]),
-        probe("deny without a body", [on_request(
-            &format!("(drop (call $send_local_response (i32.const 401) 'd' '' '{}' (i32.const -1)))",
-                pairs(&[("content-type", "a/b")])), 1)
-            + &on_response(&[header(2, "content-type"), header(2, "content-length")].concat(), 0)]),
-        probe("close", [quiet(), talkative("(call $say (call $close_stream (i32.const 0)))", 1, "", 0), quiet()]),
-        probe("close the response", [quiet(), talkative("", 0, "(call $say (call $close_stream (i32.const 1)))", 1), quiet()]),
-        probe("an odd status", [talkative("", 2, "", 2), quiet()]),
-        probe("resume the response after a callout", [quiet(), fetch_in_response("(call $say (call $continue_stream (i32.const 1)))"), quiet()]),
+    ]
+}
+
+fn headers() -> Vec<Probe> {
+    let in_request = [
+        header(0, "X-A"),
+        header(0, "authorization"),
+        header(0, "x-none"),
+        header(2, ":status"),
+        header(6, ":status"),
+        header(8, "x"),
+        property("request\\0headers\\0x-a"),
+        say("(call $replace_header_map_value (i32.const 0) 'x-a' '3')"),
+        property("request\\0headers\\0x-a"),
+        say("(call $add_header_map_value (i32.const 0) 'x-a' '4')"),
+        property("request\\0headers\\0x-a"),
+        say("(call $remove_header_map_value (i32.const 0) 'x-a')"),
+        header(0, "x-a"),
+        say("(call $remove_header_map_value (i32.const 2) 'x-a')"),
+        say("(call $get_header_map_pairs (i32.const 2) @out)") + &say("(i32.load (i32.const 20))"),
+        say("(call $get_header_map_size (i32.const 2) (i32.const 20))"),
+    ];
+    let in_response = [
+        header(0, ":path"),
+        header(2, ":status"),
+        property("request\\0path"),
+        property("request\\0headers\\0x"),
+        say("(call $replace_header_map_value (i32.const 0) 'x' 'y')"),
+    ];
+    let in_log = [
+        header(0, ":path"),
+        header(2, ":status"),
+        header(1, "x"),
+        property("request\\0path"),
+        say("(call $replace_header_map_value (i32.const 0) 'x' 'y')"),
+        say("(call $set_property 'late' 'y')"),
+        property("late"),
+    ];
+    vec![
+        Probe {
+            headers: vec![
+                ("x-a", "1"),
+                ("x-a", "2"),
+                ("authorization", "Bearer a"),
+                ("authorization", "Bearer b"),
+            ],
+            ..probe("headers", [on_request(&in_request.concat(), 0)])
+        },
+        probe("maps in the response", [talkative("", 0, &in_response.concat(), 0)]),
+        probe("maps in the log", [callback("log", &in_log.concat())]),
+    ]
+}
+
+fn properties() -> Vec<Probe> {
+    let paths = [
+        "node\\0id",
+        "cluster_name",
+        "source\\0principal",
+        "xds\\0node\\0metadata\\0LABELS\\0version",
+        "xds\\0nothing",
+        "xds\\0node\\0nothing",
+        "request\\0url_path",
+        "request\\0query",
+        "request\\0method",
+        "request\\0nothing",
+        "connection\\0uri_san_peer_certificate",
+        "plugin_name",
+        "plugin_root_id",
+        "plugin_vm_id",
+        "connection\\0mtls",
+        "response\\0code_details",
+        "none",
+        "none\\0at\\0all",
+        "request\\0path\\0more",
+    ];
+    let read = ["user", "empty", "user\\0x", "filter_state\\0wasm.user", "wasm.user"].map(property).concat();
+    let set = say("(call $set_property 'user' 'alice')") + &say("(call $set_property 'empty' '')");
+    let change = say("(call $set_property 'user' 'bob')") + &property("user");
+    vec![
+        probe("properties", [on_request(&paths.map(property).concat(), 0)]),
+        probe("filter state", [on_request(&set, 0), on_request(&(read + &change), 0)]),
+    ]
+}
+
+fn stores() -> Vec<Probe> {
+    let read = show("(call $get_shared_data 'probe' @out (i32.const 24))");
+    let shared = [
+        read.clone(),
+        say("(call $set_shared_data 'probe' 'one' (i32.const 77))"),
+        read.clone(),
+        say("(call $set_shared_data 'probe' 'two' (i32.load (i32.const 24)))"),
+        say("(call $set_shared_data 'probe' 'three' (i32.load (i32.const 24)))"),
+        say("(call $set_shared_data 'probe' '' (i32.const 0))"),
+        read,
+    ];
+    let id = "(i32.load (i32.const 32))";
+    let define =
+        |kind: u32| say(&format!("(call $define_metric (i32.const {kind}) 'probe_{kind}' (i32.const 32))"));
+    let increment = |by: i64| say(&format!("(call $increment_metric {id} (i64.const {by}))"));
+    let record = |value: i64| say(&format!("(call $record_metric {id} (i64.const {value}))"));
+    let get = || say(&format!("(call $get_metric {id} (i32.const 40))")) + &say("(i32.load (i32.const 40))");
+    let metrics = [
+        [define(0), increment(2), increment(0), increment(-1), record(3), get()].concat(),
+        [define(1), record(9), increment(-2), get()].concat(),
+        [define(2), record(1), increment(1), say(&format!("(call $get_metric {id} (i32.const 40))"))]
+            .concat(),
+        define(3),
+        say("(call $increment_metric (i32.const 4000) (i64.const 1))"),
+    ];
+    vec![
+        probe("shared data", [on_request(&shared.concat(), 0)]),
+        probe("metrics", [on_request(&metrics.concat(), 0)]),
+    ]
+}
+
+fn odd_calls() -> Vec<Probe> {
+    let buffers: String = [0, 4, 5, 6, 7, 9].map(|kind| read_buffer(kind, 0)).concat();
+    let calls = [
+        "(call $log (i32.const 9) 'x')",
+        "(call $continue_stream (i32.const 3))",
+        "(call $continue_stream (i32.const 9))",
+        "(call $close_stream (i32.const 9))",
+        "(call $set_effective_context (i32.const 123456))",
+        "(call $call_foreign_function 'none' '' @out)",
+        "(call $call_foreign_function 'verify_signature' '' @out)",
+        "(call $call_foreign_function 'set_envoy_filter_state' '\x0a\x01x\x12\x01y' @out)",
+        "(call $get_status (i32.const 24) @out)",
+        "(i32.load (i32.const 20))",
+        "(call $get_property (i32.const 0) (i32.const 0x7fffffff) @out)",
+        "(call $get_current_time_nanoseconds (i32.const -4))",
+    ];
+    vec![
+        probe("buffers", [on_request(&buffers, 0)]),
+        probe("odd calls", [on_request(&calls.map(say).concat(), 0)]),
+    ]
+}
+
+fn callouts() -> Vec<Probe> {
+    let grpc = |service: &str| {
+        say(&format!("(call $grpc_call '{service}' 's' 'm' '' '' (i32.const 100) (i32.const 24))"))
+    };
+    let refused = [
+        http_call("nowhere", &KEYS, 100),
+        http_call("issuer", &KEYS[1..], 100),
+        http_call("issuer", &KEYS[..1], 100),
+        http_call("issuer", &KEYS, -1),
+        grpc("nowhere"),
+    ];
+    // GrpcService { envoy_grpc: { cluster_name: "nowhere" } }
+    let absent = grpc("\x0a\x09\x0a\x07nowhere");
+    let closed = r#"(func (export "proxy_on_grpc_close") (param i32 i32 i32) (call $note 'closed') (call $say (local.get 2)))"#;
+    let resume = say("(call $continue_stream (i32.const 0))");
+    let resume_response = say("(call $continue_stream (i32.const 1))");
+    let set = |value: &str| say(&format!("(call $replace_header_map_value (i32.const 0) 'x' '{value}')"));
+    vec![
+        probe("refused callouts", [on_request(&refused.concat(), 0)]),
+        probe("a grpc cluster that is not there", [on_request(&absent, 0) + closed]),
+        probe("resume after a callout", [quiet(), fetch(&resume), quiet()]),
+        probe("deny after a callout", [quiet(), fetch(DENY), quiet()]),
+        probe("set a header after a callout", [fetch(&(set("y") + &resume + &set("z")))]),
+        probe("call out of an answer", [fetch(&(http_call("nowhere", &KEYS, 100) + &resume))]),
+        probe("resume the response after a callout", [quiet(), fetch_in_response(&resume_response), quiet()]),
         probe("deny the response after a callout", [quiet(), fetch_in_response(DENY), quiet()]),
-        probe("call out of an answer", [fetch(&format!("{} (call $say (call $continue_stream (i32.const 0)))",
-            http_call("nowhere", &KEYS, 100)))]),
-        Probe { method: "POST", body: "body", ..probe("pass the body", [quiet(), body_callback("", 0)]) },
+    ]
+}
+
+fn starts_and_ends() -> Vec<Probe> {
+    let trap = "(drop (call $get_header_map_value (i32.const 0) 'x-trap' @out))
+        (if (i32.load (i32.const 20)) (then (unreachable)))";
+    let configuration = read_buffer(7, 0);
+    let configure = [
+        property("xds\\0node\\0cluster"),
+        property("request\\0path"),
+        property("plugin_name"),
+        say("(call $set_property 'x' 'y')"),
+        DENY.to_owned(),
+        say("(call $continue_stream (i32.const 0))"),
+        say("(call $done)"),
+    ]
+    .concat();
+    let starting = format!(
+        r#"(func (export "proxy_on_context_create") (param i32 i32)
+          (call $note 'create') (call $say (i32.ne (local.get 1) (i32.const 0))) {configuration})
+        (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+          (call $note 'start') (call $say (local.get 1)) {configuration} (i32.const 1))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+          (call $note 'configure') (call $say (local.get 1)) {configuration} {configure} (i32.const 1))"#
+    );
+    vec![
+        probe("starting", [starting]),
+        Probe {
+            headers: vec![("x-trap", "1")],
+            times: 2,
+            ..probe("trap", [quiet(), talkative(trap, 0, "", 0)])
+        },
         probe("trap in the response", [quiet(), talkative("", 0, "(unreachable)", 0), quiet()]),
-        Probe { times: 2, ..probe("trap in the log", [quiet(), r#"(func (export "proxy_on_log") (param i32) (unreachable))"#.to_owned()]) },
-        Probe { times: 2, ..probe("trap in the delete", [on_request("", 0) + r#"(func (export "proxy_on_delete") (param i32) (unreachable))"#]) },
-        probe("starting", [format!(r#"
-            (func (export "proxy_on_context_create") (param i32 i32) (call $note 'create') (call $say (i32.ne (local.get 1) (i32.const 0)))
-                {configuration})
-            (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (call $note 'start') (call $say (local.get 1)) {configuration} (i32.const 1))
-            (func (export "proxy_on_configure") (param i32 i32) (result i32) (call $note 'configure') (call $say (local.get 1))
-                {configuration} {} {} {} (call $say (call $set_property 'x' 'y')) {DENY}
-                (call $say (call $continue_stream (i32.const 0))) (call $say (call $done)) (i32.const 1))"#,
-            property("xds\\0node\\0cluster"), property("request\\0path"), property("plugin_name"))]),
-        Probe { headers: vec![("x-trap", "1")], times: 2, ..probe("trap", [quiet(), talkative(trap, 0, "", 0)]) },
+        Probe { times: 2, ..probe("trap in the log", [quiet(), callback("log", "(unreachable)")]) },
+        Probe { times: 2, ..probe("trap in the delete", [quiet(), callback("delete", "(unreachable)")]) },
     ]
 }
 

@@ -45,7 +45,7 @@ const IMPORTS: [(&str, &str); 30] = [
 /// In `body`, `'text'` stands for a pointer and a length, with `\0` for a zero byte. Helpers: `$out` is where a call
 /// leaves a pointer (16) and a size (20): write it as `(i32.const 16) (i32.const 20)`, or `@out`. `(call $tell)` logs
 /// those bytes, `(call $say X)` logs a number, `(call $note 'text')` logs a text.
-pub fn module(body: &str) -> Vec<u8> {
+pub(crate) fn module(body: &str) -> Vec<u8> {
     let mut imports = String::new();
     for (name, parameters) in IMPORTS {
         writeln!(
@@ -102,45 +102,45 @@ pub fn module(body: &str) -> Vec<u8> {
 }
 
 /// A callback of a stream that runs `code` and answers `status`.
-pub fn on_request(code: &str, status: u32) -> String {
+pub(crate) fn on_request(code: &str, status: u32) -> String {
     format!(
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) {code} (i32.const {status}))"#
     )
 }
 
 /// As [`on_request`], for the response.
-pub fn on_response(code: &str, status: u32) -> String {
+pub(crate) fn on_response(code: &str, status: u32) -> String {
     format!(
         r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) {code} (i32.const {status}))"#
     )
 }
 
 /// The body of `proxy_on_configure`, accepting.
-pub fn on_configure(code: &str) -> String {
+pub(crate) fn on_configure(code: &str) -> String {
     format!(r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) {code} (i32.const 1))"#)
 }
 
 /// A plugin of one small filter.
-pub fn plugin(name: &str, body: &str) -> Plugin {
+pub(crate) fn plugin(name: &str, body: &str) -> Plugin {
     Plugin::from_bytes(name, module(body))
 }
 
 /// A proxy with one worker and one small filter.
-pub fn proxy(body: &str) -> Proxy {
+pub(crate) fn proxy(body: &str) -> Proxy {
     started(Proxy::builder().plugin(plugin("filter", body)))
 }
 
 /// Starts a proxy that must start.
-pub fn started(builder: Builder) -> Proxy {
+pub(crate) fn started(builder: Builder) -> Proxy {
     builder.build().unwrap_or_else(|rejected| panic!("{rejected}"))
 }
 
 /// What an exchange's filters logged.
-pub fn said(exchange: &Exchange) -> Vec<&str> {
+pub(crate) fn said(exchange: &Exchange) -> Vec<&str> {
     messages(&exchange.logs)
 }
 
 /// The texts of logs.
-pub fn messages(logs: &[Log]) -> Vec<&str> {
+pub(crate) fn messages(logs: &[Log]) -> Vec<&str> {
     logs.iter().map(|log| log.message.as_str()).collect()
 }
