@@ -223,6 +223,29 @@ mod tests {
             }
         }
 
+        /// The crate governor as an oracle, where an interval is a whole number of nanoseconds (it rounds others down).
+        #[test]
+        fn governor_says_the_same(
+            interval in 1_u64..100_000_000, burst in 1_u32..50,
+            steps in prop::collection::vec((0_u64..200_000_000, 1_u32..4), 1..200),
+        ) {
+            use governor::{Quota, RateLimiter, clock::FakeRelativeClock};
+            let burst_cells = std::num::NonZeroU32::new(burst).unwrap();
+            let quota = Quota::with_period(Duration::from_nanos(interval)).unwrap().allow_burst(burst_cells);
+            let clock = FakeRelativeClock::default();
+            let oracle = RateLimiter::direct_with_clock(quota, clock.clone());
+            let rate = Rate::new(1, Duration::from_nanos(interval), burst).unwrap();
+            let (mut tat, mut now) = (0, 5_000 * MS);
+            for (pause, cost) in steps {
+                now += pause;
+                clock.advance(Duration::from_nanos(pause));
+                let charged = rate.charge(tat, now, cost);
+                tat = charged.unwrap_or(tat);
+                let cells = std::num::NonZeroU32::new(cost).unwrap();
+                prop_assert_eq!(charged.is_ok(), matches!(oracle.check_n(cells), Ok(Ok(()))));
+            }
+        }
+
         /// What is said to remain is what is admitted.
         #[test]
         fn remaining_is_true(requests in 1_u32..1_000, burst in 1_u32..50, ahead in 0_u64..100_000) {

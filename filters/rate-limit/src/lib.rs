@@ -14,5 +14,9 @@ pub mod reply;
 pub mod slots;
 pub mod testing;
 
+// The entry point is exported under the name that the ABI asks for, which takes an attribute that counts as unsafe.
 #[cfg(all(target_os = "wasi", feature = "module"))]
-proxy_wasm::main!({ plugin_kit::plugin::start::<plugin::RateLimit>() });
+#[allow(unsafe_code, missing_docs, unreachable_pub)]
+mod entry {
+    proxy_wasm::main!({ plugin_kit::plugin::start::<super::plugin::RateLimit>() });
+}
