@@ -27,7 +27,7 @@ pub enum Retry {
 }
 
 /// No window is longer, so that no sum of times overflows.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 impl Rate {
     /// `requests` in each `per`, and `burst` of them at once.
@@ -169,10 +169,10 @@ mod tests {
     fn wrong_rates_are_refused() {
         let second = Duration::from_secs(1);
         assert!(Rate::new(1, Duration::ZERO, 1).is_err());
-        assert!(Rate::new(1, Duration::from_secs(367 * 86_400), 1).is_err());
+        assert!(Rate::new(1, Duration::from_hours(367 * 24), 1).is_err());
         assert!(Rate::new(0, second, 1).is_err());
         assert!(Rate::new(1, second, 0).is_err());
-        assert!(Rate::new(1, Duration::from_secs(86_400), 367).is_err());
+        assert!(Rate::new(1, Duration::from_hours(24), 367).is_err());
         assert!(Rate::new(2_000_000, Duration::from_millis(1), 1).is_err());
         assert!(Rate::new(1_000_000, Duration::from_millis(1), 1).is_ok());
     }
@@ -249,7 +249,7 @@ mod tests {
         /// What is said to remain is what is admitted.
         #[test]
         fn remaining_is_true(requests in 1_u32..1_000, burst in 1_u32..50, ahead in 0_u64..100_000) {
-            let rate = rate(requests, Duration::from_secs(60), burst);
+            let rate = rate(requests, Duration::from_mins(1), burst);
             let now = 1_000_000 * MS;
             let tat = now + ahead * MS;
             let remaining = u32::try_from(rate.remaining(tat, now)).unwrap();

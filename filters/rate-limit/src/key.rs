@@ -59,13 +59,16 @@ mod tests {
     fn hash(random: u8, name: &str, requests: u32, parts: &[Option<&[u8]>]) -> KeyHash {
         let rate = Rate::new(requests, Duration::from_secs(1), requests).unwrap();
         let mut hasher = KeyHasher::new(&[random; 16]).of_limit(b"", name, &rate);
-        parts.iter().for_each(|part| hasher.part(*part));
+        for part in parts {
+            hasher.part(*part);
+        }
         hasher.finish()
     }
 
     #[test]
     fn everything_that_tells_keys_apart_is_in_the_hash() {
-        let keys: [(u8, &str, u32, &[Option<&[u8]>]); 8] = [
+        type Key<'a> = (u8, &'a str, u32, &'a [Option<&'a [u8]>]);
+        let keys: [Key<'_>; 8] = [
             (1, "a", 1, &[]),
             (2, "a", 1, &[]),
             (1, "b", 1, &[]),

@@ -162,12 +162,12 @@ impl Limiter {
         let mut charges: Vec<Charge> = Vec::with_capacity(demands.len());
         let mut standings = Vec::with_capacity(demands.len());
         for (demand, look) in demands.iter().zip(looks) {
-            let charged = match look {
+            let answer = match look {
                 Look::Leased => Ok(self.spend(demand, now)),
                 Look::Shared(found) => self.lease(store, demand, found, now),
                 Look::Denied(standing) => Ok((standing, None)),
             };
-            let failed = match charged {
+            let failed = match answer {
                 Ok((standing, charge)) => {
                     standings.push(standing);
                     charge.map(|charge| charges.push(charge)).is_none().then_some(None)
@@ -384,7 +384,9 @@ mod tests {
 
     fn store(demands: &[Demand]) -> MemoryStore {
         let store = MemoryStore::default();
-        demands.iter().for_each(|demand| demand.table.create(&store).unwrap());
+        for demand in demands {
+            demand.table.create(&store).unwrap();
+        }
         store
     }
 
@@ -395,15 +397,15 @@ mod tests {
 
     #[test]
     fn a_burst_of_exactly_n_admits_exactly_n_over_workers() {
-        let limit = [demand(1, 100, Duration::from_secs(3600), 100, 1)];
+        let limit = [demand(1, 100, Duration::from_hours(1), 100, 1)];
         let store = store(&limit);
         let mut workers = [(); 4].map(|()| Limiter::new(0, LEASE, true));
         let admitted = (0..400).filter(|n| admits(&mut workers[n % 4], &store, &limit, 1_000 * MS)).count();
         assert_eq!(admitted, 100);
         // However unevenly they come.
-        let limit = [demand(2, 100, Duration::from_secs(3600), 100, 1)];
+        let limit = [demand(2, 100, Duration::from_hours(1), 100, 1)];
         limit[0].table.create(&store).unwrap();
-        let worker = |n: u32| if n % 10 == 0 { (n / 10 % 4) as usize } else { 0 };
+        let worker = |n: u32| if n.is_multiple_of(10) { (n / 10 % 4) as usize } else { 0 };
         let admitted =
             (0..100).filter(|n| admits(&mut workers[worker(*n)], &store, &limit, 1_000 * MS)).count();
         assert_eq!(admitted, 100);
@@ -425,7 +427,7 @@ mod tests {
     #[test]
     fn a_denial_costs_one_read_and_then_none_where_the_limit_is_alone() {
         for (alone, reads) in [(true, 1), (false, 10)] {
-            let limit = [demand(1, 1, Duration::from_secs(60), 1, 1)];
+            let limit = [demand(1, 1, Duration::from_mins(1), 1, 1)];
             let store = store(&limit);
             let mut other = Limiter::new(0, LEASE, alone);
             let mut worker = other.clone();
@@ -444,7 +446,7 @@ mod tests {
     #[test]
     fn where_one_denies_nothing_is_charged() {
         let (wide, narrow) =
-            (demand(1, 10, Duration::from_secs(3600), 10, 1), demand(2, 1, Duration::from_secs(3600), 1, 1));
+            (demand(1, 10, Duration::from_hours(1), 10, 1), demand(2, 1, Duration::from_hours(1), 1, 1));
         let store = store(&[wide, narrow]);
         let mut worker = Limiter::new(0, LEASE, false);
         assert!(admits(&mut worker, &store, &[wide, narrow], 1_000 * MS));
@@ -456,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_conflict_is_tried_again_and_never_admits_by_itself() {
-        let limit = [demand(1, 2, Duration::from_secs(3600), 2, 1)];
+        let limit = [demand(1, 2, Duration::from_hours(1), 2, 1)];
         let store = store(&limit);
         let mut worker = Limiter::new(0, LEASE, true);
         store.conflicts.set(5);
@@ -473,7 +475,7 @@ mod tests {
     #[test]
     fn a_charge_is_returned_when_a_later_limit_cannot_be_charged() {
         let (first, second) =
-            (demand(1, 1, Duration::from_secs(3600), 1, 1), demand(2, 1, Duration::from_secs(3600), 1, 1));
+            (demand(1, 1, Duration::from_hours(1), 1, 1), demand(2, 1, Duration::from_hours(1), 1, 1));
         let store = store(&[first, second]);
         let mut worker = Limiter::new(0, LEASE, false);
         let failing = FailingSecondWrite(&store, std::cell::Cell::new(0));
@@ -499,7 +501,7 @@ mod tests {
 
     #[test]
     fn values_of_others_are_survived() {
-        let limit = [demand(1, 3, Duration::from_secs(3600), 3, 1)];
+        let limit = [demand(1, 3, Duration::from_hours(1), 3, 1)];
         let store = store(&limit);
         let name = store.names().into_iter().find(|name| name.ends_with(".0")).unwrap();
         let far = [&b"rlslots1"[..], &3_u64.to_le_bytes(), &u64::MAX.to_le_bytes(), &[0; 112]].concat();
@@ -513,7 +515,7 @@ mod tests {
 
     #[test]
     fn memory_is_fixed_and_the_key_that_owes_least_gives_way() {
-        let debtor = demand(1, 100, Duration::from_secs(3600), 100, 100);
+        let debtor = demand(1, 100, Duration::from_hours(1), 100, 100);
         let table = Table::new(1, 64);
         let store = MemoryStore::default();
         table.create(&store).unwrap();
@@ -538,7 +540,7 @@ mod tests {
         let store = MemoryStore::default();
         table.create(&store).unwrap();
         let mut worker = Limiter::new(0, LEASE, false);
-        let limit = Demand { on_full: OnFull::Share, table, ..demand(1, 2, Duration::from_secs(3600), 2, 1) };
+        let limit = Demand { on_full: OnFull::Share, table, ..demand(1, 2, Duration::from_hours(1), 2, 1) };
         let key = |n: u64| [Demand { hash: KeyHash { place: 0, tag: n * 2 + 1 }, ..limit }];
         for n in 0..8 {
             assert!(admits(&mut worker, &store, &key(n), 1_000 * MS));
@@ -550,7 +552,7 @@ mod tests {
 
     #[test]
     fn creating_the_slots_again_resets_nothing() {
-        let limit = [demand(1, 1, Duration::from_secs(3600), 1, 1)];
+        let limit = [demand(1, 1, Duration::from_hours(1), 1, 1)];
         let store = store(&limit);
         assert!(admits(&mut Limiter::new(0, LEASE, true), &store, &limit, 1_000 * MS));
         limit[0].table.create(&store).unwrap();

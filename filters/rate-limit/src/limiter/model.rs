@@ -36,13 +36,10 @@ impl Replay<'_> {
     fn answer(&self, operation: Operation) -> Result<Answer, HostError> {
         let at = self.next.get();
         self.next.set(at + 1);
-        match self.known.get(at) {
-            Some(answer) => Ok(answer.clone()),
-            None => {
-                self.wanted.borrow_mut().get_or_insert(operation);
-                Err(CUT_OFF)
-            }
-        }
+        self.known.get(at).cloned().ok_or_else(|| {
+            self.wanted.borrow_mut().get_or_insert(operation);
+            CUT_OFF
+        })
     }
 }
 
@@ -82,13 +79,16 @@ struct State {
     denied: usize,
 }
 
+/// What must hold when every worker is done.
+type Check = Box<dyn Fn(&State) -> Result<(), String>>;
+
 struct Model {
     tick: u64,
     /// Whether a write takes place though somebody else has written: what a broken host, or a limiter that
     /// does not look at the answer, would do.
     lose_updates: bool,
     seen: HashSet<u64>,
-    check: Box<dyn Fn(&State) -> Result<(), String>>,
+    check: Check,
     ends: usize,
 }
 
