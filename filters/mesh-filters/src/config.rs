@@ -21,7 +21,8 @@ impl Parts {
     pub fn parse(json: &[u8]) -> Result<Self, ConfigErrors> {
         let parts: Self = read(json)?;
         if parts.trace_tags.is_none() && parts.jwt_auth.is_none() && parts.rate_limit.is_none() {
-            let message = "expected at least one of `traceTags`, `jwtAuth`, `rateLimit`; found none".to_owned();
+            let message =
+                "expected at least one of `traceTags`, `jwtAuth`, `rateLimit`; found none".to_owned();
             return Err(ConfigError { path: "$".to_owned(), message }.into());
         }
         Ok(parts)

@@ -1,0 +1,22 @@
+//! The core in wasm32 as in native code: a pluginConfig is taken apart.
+
+use mesh_filters::config::{Parts, part};
+use plugin_kit::config::ConfigError;
+
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+#[test]
+fn errors_of_all_parts_are_told_under_their_keys() {
+    let parts = Parts::parse(br#"{"jwtAuth":{"a":1}, "rateLimit":[]}"#).unwrap();
+    let refuse = |path: &str| ConfigError { path: path.to_owned(), message: "wrong".to_owned() }.into();
+    let mut errors = None;
+    assert_eq!(part("traceTags", parts.trace_tags.as_deref(), &mut errors, |_| Ok(())), None);
+    assert!(errors.is_none());
+    part::<()>("jwtAuth", parts.jwt_auth.as_deref(), &mut errors, |json| {
+        assert_eq!(json, br#"{"a":1}"#);
+        Err(refuse("a"))
+    });
+    part::<()>("rateLimit", parts.rate_limit.as_deref(), &mut errors, |_| Err(refuse("[0]")));
+    assert_eq!(errors.unwrap().to_string(), "jwtAuth.a: wrong; rateLimit[0]: wrong");
+}

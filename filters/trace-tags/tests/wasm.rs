@@ -1,0 +1,42 @@
+//! The core in wasm32 as in native code: one request from its head to its response.
+
+use plugin_kit::exchange::Exchange;
+use plugin_kit::testing::TableFacts;
+use trace_tags::config::Config;
+use trace_tags::{Core, Effects, Stream};
+
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+fn core(json: &str) -> Core {
+    let env = |name: &str| (name == "PSEUDONYM_KEY").then(|| "0123456789abcdef".to_owned());
+    Core::new(Config::parse(json.as_bytes(), &env).unwrap())
+}
+
+fn shown(effects: &Effects<'_>) -> Vec<String> {
+    let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+    effects.tags.iter().map(|(key, value)| format!("{key}={}", text(value))).collect()
+}
+
+#[test]
+fn the_usual_tags() {
+    let core = core("{}");
+    let mut stream = Stream::default();
+    let facts = TableFacts::request("GET", "/")
+        .header("x-request-id", "an id")
+        .property("xds.node.metadata.LABELS.version", "v1");
+    let request = core.on_request(&mut stream, &Exchange::new(1, &facts), || 0);
+    let id = "00000000-0000-9000-8000-000000000000";
+    assert_eq!(shown(&request), [format!("tag.request.id={id}"), "tag.service.version=v1".to_owned()]);
+    let facts = facts.property("jwt.sub", "alice");
+    let response = core.on_response(&mut stream, &Exchange::new(1, &facts));
+    assert_eq!(shown(&response), ["tag.enduser.pseudo.id=_b-LHKzT1XjgYtDkEQQ1fQ"]);
+}
+
+#[test]
+fn text_of_any_script_cut_and_cleaned() {
+    let core = core(r#"{"tags":[{"name":"a","from":[{"queryParam":"q","trust":true}],"maxLength":6}]}"#);
+    let facts = TableFacts::request("GET", "/?q=%e6%9d%b1%e4%ba%ac%22%0a%ffabc");
+    let effects = core.on_request(&mut Stream::default(), &Exchange::new(1, &facts), || 0);
+    assert_eq!(shown(&effects), ["tag.a=東京___a"]);
+}
