@@ -347,6 +347,35 @@ fn demands_on_claims() {
 }
 
 #[test]
+fn registered_claims_have_their_types() {
+    let authenticator = authenticator(&inline(&["rsa-1"]));
+    for (name, value) in [
+        ("exp", json!("99999999999")),
+        ("exp", json!("soon")),
+        ("exp", json!(null)),
+        ("exp", json!(-1)),
+        ("exp", json!(1e300)),
+        ("exp", json!(9_007_199_254_740_992_u64)),
+        ("exp", json!(u64::MAX)),
+        ("nbf", json!("0")),
+        ("nbf", json!(null)),
+        ("iat", json!(true)),
+        ("sub", json!(7)),
+        ("sub", json!(null)),
+        ("sub", json!(["alice"])),
+        ("aud", json!(null)),
+        ("aud", json!([7])),
+        ("aud", json!({ "api": true })),
+        ("jti", json!(7)),
+        ("nonce", json!(7)),
+    ] {
+        let mut claims = claims();
+        claims[name] = value;
+        assert_eq!(decide(&authenticator, &request(&mint("rsa-1", &claims))), "claims_invalid", "{claims}");
+    }
+}
+
+#[test]
 fn an_oversize_token_is_not_even_decoded() {
     let claims = json!({ "iss": ISSUER, "sub": "alice", "exp": NOW + 300, "x": "y".repeat(20_000) });
     assert_eq!(
