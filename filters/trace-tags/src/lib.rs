@@ -14,6 +14,7 @@ pub mod tag;
 pub mod text;
 
 use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::source::HeadUse;
 
 use crate::config::Config;
 use crate::request_id::{Origin, RequestId};
@@ -68,6 +69,11 @@ impl Core {
     /// A filter with this configuration.
     pub fn new(config: Config) -> Self {
         Self { config }
+    }
+
+    /// Whether a tag or the request ID comes from a header.
+    pub fn reads_headers(&self) -> bool {
+        self.config.head_use != HeadUse::Nothing
     }
 
     /// As the request comes in. Does nothing for a stream that it has seen already.

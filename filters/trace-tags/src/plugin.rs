@@ -26,9 +26,17 @@ struct Metrics {
 }
 
 impl TraceTags {
-    /// For a filter that composes this one with those that verify claims: runs before them, and
+    /// For a filter that composes this one with others that read headers too: runs before those that verify claims, and
     /// [`TraceTags::on_claims`] after them.
     pub fn before_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        if self.core.reads_headers() {
+            // One call for all of them. What it fails with shows when the headers are looked up.
+            let _ = exchange.head();
+        }
+        self.begin(stream, exchange);
+    }
+
+    fn begin(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         let effects = self.core.on_request(stream, exchange, random);
         self.carry_out(effects, exchange);
     }
@@ -96,7 +104,7 @@ impl Filter for TraceTags {
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {
-        self.before_claims(stream, exchange);
+        self.begin(stream, exchange);
         self.carry_out(self.core.known_so_far(stream), exchange);
         Flow::Continue
     }
