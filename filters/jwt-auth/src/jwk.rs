@@ -275,3 +275,164 @@ fn algorithms(
         None => Err(KeyError::Algorithm(printable(named))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn public_keys() -> Value {
+        serde_json::from_str(include_str!("../../../testdata/keys/jwks.json")).unwrap()
+    }
+
+    fn key(kid: &str) -> Value {
+        public_keys()["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid).unwrap().clone()
+    }
+
+    /// The key with these members changed; null removes one.
+    #[allow(clippy::needless_pass_by_value)]
+    fn with(kid: &str, changes: Value) -> Result<Key, KeyError> {
+        let mut key = key(kid);
+        for (name, value) in changes.as_object().unwrap() {
+            match value {
+                Value::Null => drop(key.as_object_mut().unwrap().remove(name)),
+                value => key[name] = value.clone(),
+            }
+        }
+        Key::parse(&key)
+    }
+
+    #[test]
+    fn a_key_is_bound_to_its_algorithm() {
+        let algorithms = |kid, changes| with(kid, changes).unwrap().algorithms;
+        let all_of_rsa = vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
+        assert_eq!(algorithms("rsa-1", json!({})), [Algorithm::RS256]);
+        assert_eq!(algorithms("rsa-1", json!({ "alg": null })), all_of_rsa);
+        assert_eq!(algorithms("rsa-1", json!({ "alg": "PS256" })), [Algorithm::PS256]);
+        assert_eq!(algorithms("ec-1", json!({ "alg": null })), [Algorithm::ES256]);
+        assert_eq!(algorithms("ed-1", json!({ "alg": null })), [Algorithm::EdDSA]);
+        for (kid, alg) in [
+            ("rsa-1", "ES256"),
+            ("rsa-1", "HS256"),
+            ("rsa-1", "none"),
+            ("ec-1", "ES384"),
+            ("ec-1", "RS256"),
+            ("ed-1", "ES256"),
+        ] {
+            assert_eq!(
+                with(kid, json!({ "alg": alg })),
+                Err(KeyError::Algorithm(alg.to_owned())),
+                "{kid} {alg}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_must_be_meant_for_signatures() {
+        for changes in [
+            json!({ "use": "enc" }),
+            json!({ "key_ops": ["sign"] }),
+            json!({ "key_ops": "verify" }),
+            json!({ "key_ops": [] }),
+        ] {
+            assert_eq!(with("rsa-1", changes), Err(KeyError::Purpose));
+        }
+        assert!(with("rsa-1", json!({ "use": null, "key_ops": ["verify"] })).is_ok());
+    }
+
+    #[test]
+    fn weak_rsa_keys_are_refused() {
+        let n = |bytes: usize, first: u8| {
+            use base64::Engine;
+            let mut n = vec![0xff; bytes];
+            n[0] = first;
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(n)
+        };
+        assert_eq!(with("rsa-1", json!({ "n": n(128, 0xff) })), Err(KeyError::RsaSize(1024)));
+        assert_eq!(with("rsa-1", json!({ "n": n(256, 0x7f) })), Err(KeyError::RsaSize(2047)));
+        assert_eq!(with("rsa-1", json!({ "n": n(513, 1) })), Err(KeyError::RsaSize(4097)));
+        assert!(with("rsa-1", json!({ "n": n(512, 0xff) })).is_ok());
+        for e in ["AQ", "Aw", "AAEAAQ", "AQAC", ""] {
+            let expected = if e == "AAEAAQ" { Ok(()) } else { Err(KeyError::RsaExponent) };
+            assert_eq!(with("rsa-1", json!({ "e": e })).map(drop), expected, "{e}");
+        }
+    }
+
+    #[test]
+    fn points_must_lie_on_their_curve() {
+        let x = key("ec-1")["x"].clone();
+        assert_eq!(with("ec-1", json!({ "y": x })), Err(KeyError::Invalid));
+        assert_eq!(with("ec-1", json!({ "x": "AA" })), Err(KeyError::Invalid));
+        assert_eq!(with("ec-1", json!({ "crv": "P-384" })), Err(KeyError::Invalid));
+        assert_eq!(with("ec-1", json!({ "crv": "secp256k1" })), Err(KeyError::Curve("secp256k1".to_owned())));
+        let zeros = "A".repeat(43);
+        assert_eq!(with("ed-1", json!({ "x": zeros })), Err(KeyError::Invalid));
+        assert_eq!(with("ed-1", json!({ "x": "AA" })), Err(KeyError::Invalid));
+    }
+
+    #[test]
+    fn what_must_not_be_public_is_refused() {
+        assert_eq!(with("rsa-1", json!({ "d": "AQAB" })), Err(KeyError::Private));
+        assert_eq!(with("rsa-1", json!({ "kty": "oct", "k": "AQAB" })), Err(KeyError::Symmetric));
+    }
+
+    #[test]
+    fn a_bad_key_leaves_the_others_in_use() {
+        let mut set = public_keys();
+        set["keys"].as_array_mut().unwrap().extend([json!(7), json!({ "kty": "new\nkind", "kid": "a\nb" })]);
+        let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
+        assert_eq!(set.keys.len(), 4);
+        assert_eq!(set.refused[0], ("#4".to_owned(), KeyError::NotAnObject));
+        assert_eq!(set.refused[1], ("a\\nb".to_owned(), KeyError::KeyType("new\\nkind".to_owned())));
+    }
+
+    #[test]
+    fn no_more_than_a_hundred_keys_are_used() {
+        let keys = vec![key("ec-1"); MOST_KEYS + 1];
+        let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        assert_eq!((set.keys.len(), set.refused.len()), (MOST_KEYS, 1));
+    }
+
+    #[test]
+    fn what_is_no_set_is_refused() {
+        for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
+            assert!(KeySet::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stays_is_the_same_value() {
+        let parse = |keys: &[Value]| KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        let old = parse(&[key("rsa-1"), key("ec-1")]);
+        let mut renamed = key("ec-1");
+        renamed["kid"] = json!("ec-2");
+        let new = parse(&[renamed, key("rsa-1")]).keeping(&old);
+        assert!(Rc::ptr_eq(&new.keys[1], &old.keys[0]));
+        assert!(!Rc::ptr_eq(&new.keys[0], &old.keys[1]));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let secret = Material::Secret(b"secret".to_vec());
+        assert_eq!(format!("{secret:?}"), "secret");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_set_or_refused(bytes: Vec<u8>) {
+            let _ = KeySet::parse(&bytes);
+        }
+
+        #[test]
+        fn any_members_make_a_key_or_a_reason(
+            kty in "(RSA|EC|OKP|oct|x)",
+            crv in "(P-256|P-384|Ed25519|x)",
+            n in "[A-Za-z0-9_-]{0,12}",
+            x in "[A-Za-z0-9_-]{0,66}",
+        ) {
+            let _ = Key::parse(&json!({ "kty": kty, "crv": crv, "n": n, "e": "AQAB", "x": x, "y": x }));
+        }
+    }
+}

@@ -81,3 +81,70 @@ pub fn texts<'a, K: 'a>(
     }
     (texts, failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn header(claim: &Value) -> Option<String> {
+        header_text(claim).map(|text| String::from_utf8(text).unwrap())
+    }
+
+    #[test]
+    fn claims_as_header_values() {
+        for (claim, expected) in [
+            (json!("a b"), "a b"),
+            (json!("é"), "é"),
+            (json!(7), "7"),
+            (json!(1.5), "1.5"),
+            (json!(true), "true"),
+            (json!(["a", 7, false]), "a,7,false"),
+            (json!([]), ""),
+            (json!({ "a": [1] }), r#"{"a":[1]}"#),
+            (json!([["a"], {}]), r#"[["a"],{}]"#),
+        ] {
+            assert_eq!(header(&claim).as_deref(), Some(expected), "{claim}");
+        }
+    }
+
+    #[test]
+    fn what_would_come_out_as_something_else_stays_out() {
+        for claim in [
+            json!(null),
+            json!("a\r\nx: y"),
+            json!("a\u{0}"),
+            json!("a\u{85}"),
+            json!(" a"),
+            json!("a\t"),
+            json!(["reader,admin"]),
+            json!(["reader", " admin"]),
+            json!("x".repeat(LONGEST + 1)),
+        ] {
+            assert_eq!(header(&claim), None, "{claim}");
+        }
+    }
+
+    #[test]
+    fn twins_of_a_header_are_the_filters_own_too() {
+        let own = OwnHeaders::new(["x-user-id".to_owned(), "x_odd".to_owned()]);
+        for name in ["x-user-id", "x_user_id", "x-user_id", "X-User-Id", "x-odd", "x_odd"] {
+            assert!(own.contain(name.as_bytes()), "{name}");
+        }
+        for name in ["x-user-i", "x-user-ids", "xuser-id", "y-user-id", ""] {
+            assert!(!own.contain(name.as_bytes()), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_value_holds_a_control_character(text in "\\PC*|(?s).*") {
+            if let Some(value) = header_text(&Value::String(text.clone())) {
+                prop_assert_eq!(&value, text.as_bytes());
+                prop_assert!(value.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f));
+            }
+        }
+    }
+}

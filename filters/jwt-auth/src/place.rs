@@ -126,3 +126,88 @@ fn cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(name: &str, values: &[&str]) -> Head {
+        Head::from_pairs(values.iter().map(|value| (name, value)))
+    }
+
+    fn tokens(place: &Place, head: &Head) -> Result<Vec<String>, Repeated> {
+        let tokens = place.tokens(head)?;
+        Ok(tokens.into_iter().map(|token| String::from_utf8(token.into_owned()).unwrap()).collect())
+    }
+
+    #[test]
+    fn a_bearer_token_is_behind_its_scheme_in_any_case() {
+        for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c"] {
+            assert_eq!(
+                tokens(&Place::bearer(), &head("authorization", &[value])),
+                Ok(vec!["a.b.c".to_owned()])
+            );
+        }
+        for value in ["Basic a", "Bearera.b.c", "Bearer", "", "Digest a=\"b\", c=\"d\""] {
+            assert_eq!(tokens(&Place::bearer(), &head("authorization", &[value])), Ok(Vec::new()), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_header_is_refused_joined_or_not() {
+        for values in [
+            &["Bearer a", "Bearer b"][..],
+            &["Bearer a", "Basic b"],
+            &["Basic b", "Basic c"],
+            &["Bearer a,Bearer b"],
+            &["Bearer a, Basic b"],
+            &["Basic b,bearer a"],
+        ] {
+            assert_eq!(tokens(&Place::bearer(), &head("authorization", values)), Err(Repeated), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_and_a_cookie_are_found_each_time() {
+        let parameter = Place::QueryParam("t".to_owned());
+        assert_eq!(
+            tokens(&parameter, &head(":path", &["/a?x=t&t=1&%74=2&tt=3&t"])),
+            Ok(vec!["1".into(), "2".into(), String::new()])
+        );
+        let cookie = Place::Cookie("t".to_owned());
+        assert_eq!(
+            tokens(&cookie, &head("cookie", &["x=t; t=1", "t=\"2\";tt=3"])),
+            Ok(vec!["1".into(), "2".into()])
+        );
+    }
+
+    proptest! {
+        /// Taking the token out of a query leaves every other parameter as it was, in order.
+        #[test]
+        fn the_neighbours_of_a_token_stay(pairs in proptest::collection::vec("[a-c%=+]{0,4}", 0..6), at in 0_usize..6) {
+            let others: Vec<&str> = pairs.iter().map(String::as_str).filter(|pair| !pair.is_empty()).collect();
+            let mut all = others.clone();
+            all.insert(at.min(others.len()), "token=x.y.z");
+            let place = Place::QueryParam("token".to_owned());
+            let (name, value) = place.without_token(&head(":path", &[&format!("/p?{}", all.join("&"))]));
+            let expected = if others.is_empty() { "/p".to_owned() } else { format!("/p?{}", others.join("&")) };
+            prop_assert_eq!((name.as_str(), value), (":path", Some(expected.into_bytes())));
+        }
+
+        #[test]
+        fn any_head_is_read(value in ".{0,40}") {
+            let value = value.replace('\0', "");
+            for (name, place) in [
+                ("authorization", Place::bearer()),
+                (":path", Place::QueryParam("t".to_owned())),
+                ("cookie", Place::Cookie("t".to_owned())),
+            ] {
+                let head = head(name, &[&value]);
+                let _ = place.tokens(&head);
+                place.without_token(&head);
+            }
+        }
+    }
+}

@@ -133,3 +133,89 @@ impl Header {
         Ok(Self { algorithm, kid, typ: text("typ")?.map(str::to_ascii_lowercase) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token(header: &str, payload: &str) -> String {
+        format!("{}.{}.AA", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
+    }
+
+    fn error(token: &str) -> Option<TokenError> {
+        UntrustedToken::parse(token.as_bytes()).err()
+    }
+
+    #[test]
+    fn a_token_is_read() {
+        let text = token(r#"{"alg":"RS256","kid":"k","typ":"at+JWT"}"#, r#"{"sub":"alice"}"#);
+        let token = UntrustedToken::parse(text.as_bytes()).unwrap();
+        assert_eq!(token.algorithm, Algorithm::RS256);
+        assert_eq!((token.kid.as_deref(), token.typ.as_deref()), (Some("k"), Some("at+jwt")));
+        assert_eq!(token.claims["sub"], "alice");
+        assert_eq!(token.signing_input, text.rsplit_once('.').unwrap().0);
+        assert_eq!(token.signature, [0]);
+    }
+
+    #[test]
+    fn each_reason() {
+        let good = token(r#"{"alg":"RS256"}"#, "{}");
+        assert_eq!(error(&good), None);
+        for text in ["", "a", "a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c.d.e"] {
+            assert_eq!(error(text), Some(TokenError::NotCompact), "{text}");
+        }
+        assert_eq!(error(&"a".repeat(LONGEST + 1)), Some(TokenError::TooLong));
+        for text in
+            [format!("{good}="), format!(" {good}"), good.replace("AA", "AB"), good.replace("AA", "A+")]
+        {
+            assert_eq!(error(&text), Some(TokenError::Encoding), "{text}");
+        }
+        assert_eq!(UntrustedToken::parse(b"a.\xff.c").err(), Some(TokenError::Encoding));
+        assert_eq!(error(&token("[]", "{}")), Some(TokenError::HeaderJson));
+        assert_eq!(error(&token(r#"{"alg":"RS256"}"#, "7")), Some(TokenError::PayloadJson));
+        for header in
+            ["{}", r#"{"alg":"none"}"#, r#"{"alg":"nOnE"}"#, r#"{"alg":"rs256"}"#, r#"{"alg":"ES256K"}"#]
+        {
+            assert_eq!(error(&token(header, "{}")), Some(TokenError::UnknownAlgorithm), "{header}");
+        }
+        for parameter in [
+            r#""kid":7"#,
+            r#""typ":[]"#,
+            r#""cty":{}"#,
+            r#""jku":1"#,
+            r#""x5u":1"#,
+            r#""x5t":1"#,
+            r#""x5t#S256":1"#,
+            r#""x5c":"a""#,
+            r#""x5c":[1]"#,
+            r#""salt":"=""#,
+            r#""alg2":1,"kid":null"#,
+        ] {
+            let header = format!(r#"{{"alg":"RS256",{parameter}}}"#);
+            assert_eq!(error(&token(&header, "{}")), Some(TokenError::HeaderType), "{header}");
+        }
+        let long = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(LONGEST_KID + 1));
+        assert_eq!(error(&token(&long, "{}")), Some(TokenError::HeaderType));
+        for parameter in [r#""crit":["exp"]"#, r#""crit":[]"#, r#""b64":true"#, r#""b64":false"#] {
+            let header = format!(r#"{{"alg":"RS256",{parameter}}}"#);
+            assert_eq!(error(&token(&header, "{}")), Some(TokenError::Critical), "{header}");
+        }
+        assert_eq!(error(&token(r#"{"alg":"RS256","jwk":{}}"#, "{}")), Some(TokenError::EmbeddedKey));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_token_or_refused(bytes: Vec<u8>) {
+            let _ = UntrustedToken::parse(&bytes);
+        }
+
+        #[test]
+        fn any_header_and_payload_are_a_token_or_refused(header in "\\PC{0,30}", payload in "\\PC{0,30}") {
+            let _ = UntrustedToken::parse(token(&header, &payload).as_bytes());
+        }
+    }
+}

@@ -84,3 +84,102 @@ fn hash(token: &[u8], seed: u64) -> u64 {
         low ^ high
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Weak;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::claims::Validity;
+    use crate::jwk::{Key, Material};
+
+    fn key() -> Rc<Key> {
+        Rc::new(Key {
+            kid: None,
+            algorithms: Vec::new(),
+            material: Material::Rsa(Vec::new()),
+            spki: Vec::new(),
+        })
+    }
+
+    fn verified(key: &Rc<Key>, until: u64) -> Rc<[Verified]> {
+        Rc::new([Verified {
+            provider: 0,
+            validity: Validity { from: 0, until: Some(until) },
+            claims: serde_json::Map::new(),
+            headers: Vec::new(),
+            published: Vec::new(),
+            outputs_failed: 0,
+            key: Rc::downgrade(key),
+        }])
+    }
+
+    #[test]
+    fn a_token_is_found_until_it_expires_or_its_key_goes() {
+        let key = key();
+        let mut cache = TokenCache::new(8, 1);
+        cache.insert(b"a", verified(&key, 10), 0);
+        cache.insert(b"b", verified(&key, 20), 0);
+        assert!(cache.find(b"a", 9).is_some());
+        assert!(cache.find(b"a", 10).is_none());
+        assert!(cache.find(b"b", 10).is_some());
+        drop(key);
+        assert!(cache.find(b"b", 10).is_none());
+    }
+
+    #[test]
+    fn a_cache_of_none_remembers_none() {
+        let key = key();
+        let mut cache = TokenCache::new(0, 1);
+        cache.insert(b"a", verified(&key, 10), 0);
+        assert!(cache.find(b"a", 0).is_none());
+    }
+
+    #[test]
+    fn a_full_set_loses_what_is_no_longer_good_and_then_what_was_not_used_for_longest() {
+        let key = key();
+        let mut cache = TokenCache::new(WAYS, 1);
+        for (token, until) in [(b"a", 100), (b"b", 5), (b"c", 100), (b"d", 100)] {
+            cache.insert(token, verified(&key, until), 0);
+            cache.find(token, 0);
+        }
+        cache.find(b"a", 0);
+        cache.insert(b"e", verified(&key, 100), 6);
+        assert!(cache.find(b"b", 0).is_none());
+        cache.insert(b"f", verified(&key, 100), 6);
+        let left: Vec<bool> =
+            [b"a", b"c", b"d", b"e", b"f"].iter().map(|token| cache.find(*token, 6).is_some()).collect();
+        assert_eq!(left, [true, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_verdict_without_a_key_is_no_verdict() {
+        let mut cache = TokenCache::new(4, 1);
+        let mut orphan = verified(&key(), 10);
+        Rc::get_mut(&mut orphan).unwrap()[0].key = Weak::new();
+        cache.insert(b"a", orphan, 0);
+        assert!(cache.find(b"a", 0).is_none());
+    }
+
+    proptest! {
+        /// Whatever was asked and inserted: what is found was inserted under the very same token.
+        #[test]
+        fn only_the_same_token_is_found(tokens in proptest::collection::vec("[ab]{0,40}", 1..60), size in 0_usize..12) {
+            let key = key();
+            let mut cache = TokenCache::new(size, 1);
+            let mut inserted = std::collections::BTreeMap::new();
+            for (n, token) in tokens.iter().enumerate() {
+                let until = 100 + n as u64;
+                if let Some(found) = cache.find(token.as_bytes(), 0) {
+                    prop_assert_eq!(found[0].validity.until, inserted.get(token).copied());
+                }
+                cache.insert(token.as_bytes(), verified(&key, until), 0);
+                inserted.insert(token.clone(), until);
+            }
+            let kept = inserted.keys().filter(|token| cache.find(token.as_bytes(), 0).is_some()).count();
+            prop_assert!(kept <= size.div_ceil(WAYS) * WAYS);
+        }
+    }
+}

@@ -342,8 +342,8 @@ fn demands_on_claims() {
         assert_eq!(try_with("at+jwt", wrong.clone()), "claims_invalid", "{wrong}");
     }
     assert_eq!(try_with("at+jwt", json!({ "exp": NOW })), "token_expired");
-    assert_eq!(try_with("at+jwt", json!({ "exp": NOW as f64 + 0.9 })), "token_expired");
-    assert_eq!(try_with("at+jwt", json!({ "nbf": NOW as f64 + 0.1 })), "token_not_yet_valid");
+    assert_eq!(try_with("at+jwt", json!({ "exp": 1_800_000_000.9 })), "token_expired");
+    assert_eq!(try_with("at+jwt", json!({ "nbf": 1_800_000_000.1 })), "token_not_yet_valid");
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn fields(mut message: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// A host as Envoy is one, with another library: `ring`.
-fn ring(argument: &[u8]) -> Result<Vec<u8>, HostError> {
+fn ring(argument: &[u8]) -> Vec<u8> {
     let fields = fields(argument);
     let [hash, spki, signature, text] = fields.as_slice() else { panic!("four fields") };
     let algorithm: (&'static dyn rings::VerificationAlgorithm, usize) = match (hash.as_slice(), spki.len()) {
@@ -47,11 +47,11 @@ fn ring(argument: &[u8]) -> Result<Vec<u8>, HostError> {
     };
     let key = &spki[spki.len() - algorithm.1..];
     let valid = rings::UnparsedPublicKey::new(algorithm.0, key).verify(text, signature).is_ok();
-    Ok(if valid { vec![8, 1] } else { [&[0x12, 3][..], b"bad"].concat() })
+    if valid { vec![8, 1] } else { [&[0x12, 3][..], b"bad"].concat() }
 }
 
 fn host() -> HostCrypto {
-    HostCrypto::tested(Box::new(ring), Algorithm::ALL)
+    HostCrypto::tested(Box::new(|argument| Ok(ring(argument))), Algorithm::ALL)
 }
 
 fn known(name: &str) -> (KeySet, String) {

@@ -15,8 +15,8 @@ pub const ISSUER: &str = "https://issuer.test/";
 pub fn jwks(names: &[&str]) -> Value {
     let all: Value = serde_json::from_str(include_str!("../../../../testdata/keys/jwks.json")).unwrap();
     let keys = all["keys"].as_array().unwrap();
-    let named = |name: &&str| keys.iter().find(|key| key["kid"] == **name).unwrap().clone();
-    json!({ "keys": names.iter().map(named).collect::<Vec<_>>() })
+    let with_kid = |kid: &&str| keys.iter().find(|key| key["kid"] == **kid).unwrap().clone();
+    json!({ "keys": names.iter().map(with_kid).collect::<Vec<_>>() })
 }
 
 /// A good payload.
