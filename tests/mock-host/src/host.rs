@@ -1,7 +1,7 @@
 //! What all VMs of one proxy share.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::callouts::Callouts;
@@ -28,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) streams: HashMap<u64, Stream>,
     /// Host calls by import name.
     pub(crate) calls: BTreeMap<&'static str, u64>,
+    /// Which host calls were made in which callback.
+    pub(crate) moments: BTreeSet<(String, &'static str)>,
 }
 
 /// Shared by the VMs, which run one at a time.

@@ -60,6 +60,7 @@ impl<'a> Guest<'a> {
         let stream = state.context(state.acting()).and_then(|context| context.stream);
         let mut host = state.host.borrow_mut();
         *host.calls.entry(name).or_default() += 1;
+        host.moments.insert((state.callback.clone(), name));
         if let Some(stream) = stream.and_then(|id| host.streams.get_mut(&id)) {
             *stream.calls.entry(name).or_default() += 1;
         }

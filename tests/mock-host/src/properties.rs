@@ -174,7 +174,7 @@ fn header_map(headers: Option<&HeaderMap>) -> Value {
 /// The connection that a request came in by.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// `source.address`, ip:port.
+    /// The peer's address, ip:port. It is `source.address` unless the request has `x-forwarded-for`.
     pub source: String,
     /// `destination.address`, ip:port.
     pub destination: String,
@@ -200,6 +200,16 @@ impl Default for Connection {
 }
 
 impl Connection {
+    /// The remote address is what the last entry of `x-forwarded-for` says, if that is an address: a sidecar's connection
+    /// manager does not use the peer's (`use_remote_address` is false; `ConnectionManagerUtility::mutateRequestHeaders`
+    /// and `Utility::getLastAddressFromXFF`, Envoy `source/common/http/`).
+    pub(crate) fn trust_forwarded_for(&mut self, request: &HeaderMap) {
+        let last = request.get("x-forwarded-for").and_then(|value| value.rsplit(',').next());
+        if let Some(Ok(address)) = last.map(|last| last.trim().parse()) {
+            self.source = std::net::SocketAddr::new(address, 0).to_string();
+        }
+    }
+
     /// The `connection` attributes (`ConnectionLookupValues`, `SslExtractorsValues`). `source.principal` is not among
     /// Envoy's attributes.
     pub(crate) fn attributes(&self) -> Value {

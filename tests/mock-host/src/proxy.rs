@@ -1,7 +1,7 @@
 //! The proxy: its threads, its plugins, and what a test does with them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -318,6 +318,7 @@ impl Builder {
             node: self.node,
             streams: HashMap::new(),
             calls: BTreeMap::new(),
+            moments: BTreeSet::new(),
         };
         let inner = Inner {
             host: Rc::new(RefCell::new(host)),
@@ -459,12 +460,26 @@ impl Inner {
         };
         let context = self.start_root(&vm, plugin).ok()?;
         if !self.configure(&vm, context) {
+            self.abandon(thread, &vm, context);
             return None;
         }
         let vm_serial = vm.borrow_mut().state().serial;
         let root = Rc::new(Root { vm, vm_serial, context, plugin: Rc::clone(plugin) });
         self.threads.borrow_mut()[thread].roots.push(Rc::downgrade(&root));
         Some(root)
+    }
+
+    /// A root that refused after the canary had accepted: if its VM serves no other, it is shut down with its root
+    /// (`~WasmHandleBase`). Seen in Envoy 1.39: requests then pass without the plugin, under `FAIL_CLOSE` too.
+    fn abandon(&self, thread: usize, vm: &Rc<RefCell<Vm>>, root: u32) {
+        let used = {
+            let threads = self.threads.borrow();
+            threads[thread].roots.iter().filter_map(Weak::upgrade).any(|root| Rc::ptr_eq(&root.vm, vm))
+        };
+        if !used {
+            self.shut_down(vm, root);
+            self.threads.borrow_mut()[thread].vms.retain(|_, other| !Rc::ptr_eq(other, vm));
+        }
     }
 
     /// Number of plugins on a thread.
@@ -498,17 +513,21 @@ impl Inner {
     /// Drops one use of a root; the last one shuts it down (`WasmBase::startShutdown`): `on_done`, and `on_delete` unless
     /// `on_done` answered false, when `proxy_done` must come first.
     pub(crate) fn release(&self, root: Rc<Root>) {
-        let Some(root) = Rc::into_inner(root) else { return };
-        let vm = root.vm;
+        if let Some(root) = Rc::into_inner(root) {
+            self.shut_down(&root.vm, root.context);
+        }
+    }
+
+    fn shut_down(&self, vm: &Rc<RefCell<Vm>>, root: u32) {
         let done = {
             let mut vm = vm.borrow_mut();
-            !vm.exports("proxy_on_done") || vm.call(root.context, "proxy_on_done", &[root.context]) != Some(0)
+            !vm.exports("proxy_on_done") || vm.call(root, "proxy_on_done", &[root]) != Some(0)
         };
-        self.after_call(&vm);
+        self.after_call(vm);
         if done {
-            self.delete_root(&vm, root.context);
+            self.delete_root(vm, root);
         } else {
-            vm.borrow_mut().state().pending_done.push(root.context);
+            vm.borrow_mut().state().pending_done.push(root);
         }
     }
 
@@ -879,6 +898,13 @@ impl Proxy {
         self.inner.host.borrow().calls.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     }
 
+    /// Which host calls were made in which callback so far, as (export, import) names: the moments at which a fault can
+    /// strike.
+    pub fn moments(&self) -> Vec<(String, String)> {
+        let host = self.inner.host.borrow();
+        host.moments.iter().map(|(callback, call)| (callback.clone(), (*call).to_owned())).collect()
+    }
+
     /// Why VMs are dead, empty if all live.
     pub fn failures(&self) -> Vec<String> {
         self.inner.all_vms().iter().filter_map(|vm| vm.borrow().failed.clone()).collect()
@@ -924,6 +950,7 @@ impl Worker {
                 request.headers.add(name, value);
             }
         }
+        request.connection.trust_forwarded_for(&request.headers);
         let stream = {
             let host = inner.host.borrow();
             Stream::new(request, host.clock.wall(), host.metrics.values())

@@ -147,3 +147,18 @@ fn envoy_filter_state_needs_a_known_key() {
     let exchange = proxy.worker(0).request(Request::get("/"));
     assert_eq!((said(&exchange), exchange.state("envoy.tcp_proxy.cluster")), (vec!["0", "1"], Some("v")));
 }
+
+#[test]
+fn the_source_is_the_last_forwarded_address_or_the_peer() {
+    let proxy = proxy(&on_request(&read("source\\0address"), 0));
+    for (forwarded, want) in [
+        ("6.6.6.6", "6.6.6.6:0"),
+        ("1.1.1.1, 7.7.7.7", "7.7.7.7:0"),
+        ("::1", "[::1]:0"),
+        ("someone", "10.1.1.1:5"),
+        ("", "10.1.1.1:5"),
+    ] {
+        let request = Request::get("/").header("x-forwarded-for", forwarded).source("10.1.1.1:5");
+        assert_eq!(said(&proxy.worker(0).request(request)), [want]);
+    }
+}

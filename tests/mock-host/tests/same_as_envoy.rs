@@ -296,6 +296,14 @@ fn properties() -> Vec<Probe> {
     let change = say("(call $set_property 'user' 'bob')") + &property("user");
     vec![
         probe("properties", [on_request(&paths.map(property).concat(), 0)]),
+        Probe {
+            headers: vec![("x-forwarded-for", "1.1.1.1, 6.6.6.6")],
+            ..probe("forwarded", [on_request(&property("source\\0address"), 0)])
+        },
+        Probe {
+            headers: vec![("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "::2")],
+            ..probe("forwarded twice", [on_request(&property("source\\0address"), 0)])
+        },
         probe("filter state", [on_request(&set, 0), on_request(&(read + &change), 0)]),
     ]
 }
@@ -404,8 +412,16 @@ fn starts_and_ends() -> Vec<Probe> {
         (func (export "proxy_on_configure") (param i32 i32) (result i32)
           (call $note 'configure') (call $say (local.get 1)) {configuration} {configure} (i32.const 1))"#
     );
+    // The canary accepts its configuration and leaves a mark; who finds the mark refuses.
+    let refusing = r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (if (i32.eqz (call $get_shared_data 'mark' @out (i32.const 24))) (then (return (i32.const 0))))
+        (drop (call $set_shared_data 'mark' '' (i32.const 0))) (i32.const 1))"#;
     vec![
         probe("starting", [starting]),
+        probe(
+            "refused after the canary",
+            [quiet(), refusing.to_owned() + &talkative(DENY, 1, "", 0), quiet()],
+        ),
         Probe {
             headers: vec![("x-trap", "1")],
             times: 2,

@@ -1,0 +1,198 @@
+//! The built filters while host calls fail: at every moment every call answers every status, or garbage. No VM dies, no
+//! stream hangs, nothing gets through that must not, and afterwards all is well.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mock_host::{Builder, Exchange, Fault, Outcome, Plugin, Proxy, Request, Response, Status, Worker};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
+
+const NOW: u64 = 1_800_000_000;
+
+/// A built filter and its configuration.
+struct Subject {
+    filter: &'static str,
+    configuration: Value,
+    /// Whether a request without a token must not reach the service.
+    guards: bool,
+}
+
+/// An issuer with one key, made for the run.
+struct Issuer {
+    keys: Value,
+    token: String,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap();
+        // The point is uncompressed: 4, x, y.
+        let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+        let keys = json!({ "keys": [
+            { "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "one", "x": base64url(x), "y": base64url(y) },
+        ] });
+        let header = json!({ "alg": "ES256", "kid": "one" }).to_string();
+        let claims =
+            json!({ "iss": "https://issuer.test/", "aud": "api", "sub": "alice", "exp": NOW + 3600 });
+        let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.to_string().as_bytes()));
+        let signature = key.sign(&random, signed.as_bytes()).unwrap();
+        Self { keys, token: format!("Bearer {signed}.{}", base64url(signature.as_ref())) }
+    }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let group = |chunk: &[u8]| {
+        let bits =
+            (0..3).fold(0, |sum, at| sum << 8 | usize::from(chunk.get(at).copied().unwrap_or_default()));
+        (0..=chunk.len()).map(|at| char::from(ALPHABET[bits >> (18 - 6 * at) & 63])).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+fn subjects(keys: &Value) -> Vec<Subject> {
+    let provider = |keys: &str, value: Value| {
+        let mut provider = json!({ "issuer": "https://issuer.test/", "audiences": ["api"] });
+        provider[keys] = value;
+        provider["outputClaimToHeaders"] = json!([{ "claim": "sub", "header": "x-user-id" }]);
+        provider
+    };
+    let fetched = json!({ "providers": { "platform": provider("jwksUri", json!("http://jwks.test/keys")) } });
+    let given = json!({ "providers": { "platform": provider("jwks", keys.clone()) } });
+    let limits = json!({ "limits": [
+        { "name": "total", "rate": { "requests": 1000, "per": "1h" } },
+        { "name": "user", "key": [{ "header": "x-user" }], "rate": { "requests": 1000, "per": "1h" } },
+    ] });
+    let together = json!({ "traceTags": {}, "jwtAuth": given, "rateLimit": limits });
+    vec![
+        Subject { filter: "trace-tags", configuration: json!({}), guards: false },
+        Subject { filter: "rate-limit", configuration: limits, guards: false },
+        Subject { filter: "jwt-auth", configuration: given, guards: true },
+        Subject { filter: "jwt-auth", configuration: fetched, guards: true },
+        Subject { filter: "mesh-filters", configuration: together, guards: true },
+    ]
+}
+
+impl Subject {
+    fn proxy(&self, keys: &Value) -> Builder {
+        let module = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/filters");
+        let plugin = Plugin::new(self.filter, module.join(self.filter).with_extension("wasm"))
+            .configuration(self.configuration.to_string())
+            .env("PSEUDONYM_KEY", "a-key-of-pseudonyms-for-tests-only");
+        let mut builder = Proxy::builder().clock(NOW).plugin(plugin);
+        for cluster in ["jwks.test", "outbound|80||jwks.test", "jwks.test:80"] {
+            let keys = keys.to_string();
+            builder = builder.cluster(cluster, move |_| Response::new(200).body(keys.clone()));
+        }
+        builder
+    }
+}
+
+/// Sends a request, and lets time pass for what waits.
+fn send(proxy: &Proxy, worker: &Worker, request: Request) -> Exchange {
+    let stream = worker.start(request);
+    if stream.is_paused() {
+        proxy.advance(Duration::from_secs(90));
+    }
+    stream.exchange()
+}
+
+/// Runs a filter with one fault and says what went wrong.
+fn run(
+    subject: &Subject,
+    issuer: &Issuer,
+    fault: &Fault,
+    (callback, call): &(String, String),
+) -> Result<(), String> {
+    let proxy = match subject.proxy(&issuer.keys).fault(fault.clone()).build() {
+        Ok(proxy) => proxy,
+        // A configuration that can't be read may be refused, but not by dying.
+        Err(rejected) if rejected.reason.contains("failed:") => return Err(rejected.to_string()),
+        Err(_) => return Ok(()),
+    };
+    let (worker, token) = (proxy.worker(0), issuer.token.as_str());
+    for (authorization, good) in [(Some(token), true), (None, false)] {
+        let mut request =
+            Request::get("/things?a=b").header("x-user", "alice").header("x-user-id", "mallory");
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let exchange = send(&proxy, &worker, request);
+        let failures = proxy.failures();
+        if !failures.is_empty() {
+            return Err(format!("a VM died: {failures:?}"));
+        }
+        // A stream that the host does not let go waits for Envoy's own time limits.
+        let held = ["proxy_continue_stream", "proxy_set_effective_context"].contains(&call.as_str());
+        if exchange.outcome == Outcome::Paused && !held {
+            return Err(format!("a request hangs: {exchange:?}"));
+        }
+        if let Some(upstream) = &exchange.upstream
+            && subject.guards
+            // A plugin that a worker could not configure after the canary had accepted is left out, in Envoy too.
+            && callback != "proxy_on_configure"
+        {
+            if !good {
+                return Err(format!("a request without a token got through: {exchange:?}"));
+            }
+            if upstream.headers.all("x-user-id").contains(&"mallory") {
+                return Err(format!("the client's own x-user-id got through: {exchange:?}"));
+            }
+        }
+        if proxy.logs().iter().any(|log| log.message.contains(&token[30..60])) {
+            return Err("a token is in the log".to_owned());
+        }
+    }
+    proxy.clear_faults();
+    proxy.advance(Duration::from_secs(120));
+    let request = Request::get("/things").header("authorization", token);
+    let after = send(&proxy, &worker, request);
+    if after.status == 200 { Ok(()) } else { Err(format!("it does not recover: {after:?}")) }
+}
+
+/// A host call in a callback, spoiled in every way.
+fn faults((callback, call): &(String, String)) -> Vec<Fault> {
+    let fault = || Fault::on(call).during(callback);
+    let statuses = Status::all().chain([Status(99)]).skip(1).map(|status| fault().status(status));
+    let counts = (1..4).map(|nth| fault().nth(nth));
+    let bytes =
+        [fault().replace(*b""), fault().replace([0xff; 300]), fault().truncate(1), fault().truncate(7)];
+    statuses.chain(counts).chain(bytes).collect()
+}
+
+#[test]
+fn whatever_the_host_answers_the_filters_stay_sane() {
+    let issuer = Issuer::new();
+    let mut wrong = Vec::new();
+    let mut runs = 0;
+    for subject in subjects(&issuer.keys) {
+        let proxy = subject
+            .proxy(&issuer.keys)
+            .build()
+            .unwrap_or_else(|rejected| panic!("{rejected}; `make filters` builds the modules"));
+        let good = send(&proxy, &proxy.worker(0), Request::get("/").header("authorization", &issuer.token));
+        assert_eq!(good.status, 200, "{}: {good:#?}", subject.filter);
+        send(&proxy, &proxy.worker(0), Request::get("/"));
+        let mut moments = proxy.moments();
+        moments.retain(|(_, call)| call.starts_with("proxy_"));
+        for moment in moments {
+            for fault in faults(&moment) {
+                runs += 1;
+                if let Err(what) = run(&subject, &issuer, &fault, &moment) {
+                    wrong.push(format!("{}, {fault:?}: {what}", subject.filter));
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {runs} runs went wrong, the first ones:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(9)].join("\n")
+    );
+}
