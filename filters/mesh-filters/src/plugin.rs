@@ -78,7 +78,7 @@ impl Filter for MeshFilters {
         let mut errors = None;
         let filter = Self {
             trace_tags: part("traceTags", parts.trace_tags.as_deref(), &mut errors, |json| {
-                TraceTags::configure(json, root)
+                TraceTags::configure_with_claims(json)
             }),
             jwt_auth: part("jwtAuth", parts.jwt_auth.as_deref(), &mut errors, |json| {
                 JwtAuth::configure(json, root)
@@ -99,6 +99,9 @@ impl Filter for MeshFilters {
         };
         if let (Some(filter), Flow::Continue | Flow::Deny(_)) = (&self.trace_tags, &flow) {
             filter.on_claims(&mut stream.trace_tags, exchange);
+            if matches!(flow, Flow::Continue) {
+                filter.on_pass(&stream.trace_tags, exchange);
+            }
         }
         flow
     }

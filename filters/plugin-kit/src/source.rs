@@ -24,6 +24,7 @@ pub struct RawSource {
     header: Option<String>,
     query_param: Option<String>,
     cookie: Option<String>,
+    baggage: Option<String>,
     source_address: Option<RawSourceAddress>,
     principal: Option<NoOptions>,
     request_id: Option<NoOptions>,
@@ -74,6 +75,13 @@ pub enum Source {
     /// The first cookie of this name.
     Cookie {
         /// As it stands in the `cookie` header.
+        name: String,
+        /// The user vouches for whoever sets it.
+        trust: bool,
+    },
+    /// The first member of this name in the W3C baggage, percent-decoded.
+    Baggage {
+        /// As it stands in the header.
         name: String,
         /// The user vouches for whoever sets it.
         trust: bool,
@@ -164,6 +172,7 @@ impl RawSource {
         );
         add("queryParam", self.query_param.map(|name| Source::QueryParam { name, trust: trusted }));
         add("cookie", self.cookie.map(|name| Source::Cookie { name, trust: trusted }));
+        add("baggage", self.baggage.map(|name| Source::Baggage { name, trust: trusted }));
         if let Some(raw) = self.source_address {
             add(
                 "sourceAddress",
@@ -195,15 +204,18 @@ impl RawSource {
             errors.add(&path.field(kind), message);
             return None;
         }
-        if trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie") {
-            errors.add(&path.field("trust"), "only a `header`, `queryParam` or `cookie` can be trusted");
+        if trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie" | "baggage") {
+            errors.add(
+                &path.field("trust"),
+                "only a `header`, `queryParam`, `cookie` or `baggage` can be trusted",
+            );
             return None;
         }
         Some(source)
     }
 }
 
-const KINDS: &str = "`claim`, `header`, `queryParam`, `cookie`, `sourceAddress`, `principal`, `requestId`, `path`, \
+const KINDS: &str = "`claim`, `header`, `queryParam`, `cookie`, `baggage`, `sourceAddress`, `principal`, `requestId`, `path`, \
                      `method`, `workloadLabel`, `env`, `filterState`, `property`, `literal`";
 
 impl RawSourceAddress {
@@ -259,6 +271,7 @@ impl Source {
             }
             Self::QueryParam { name, .. }
             | Self::Cookie { name, .. }
+            | Self::Baggage { name, .. }
             | Self::WorkloadLabel(WorkloadLabel { name, .. })
             | Self::FilterState(name)
                 if name.is_empty() =>
@@ -287,6 +300,10 @@ impl Source {
                 .all("cookie")
                 .find_map(|header| cookie(header, name.as_bytes()))
                 .map(<[u8]>::to_vec),
+            Self::Baggage { name, .. } => exchange.header_joined("baggage")?.and_then(|header| {
+                baggage_members(&header)
+                    .find_map(|(found, value)| (found == name.as_bytes()).then(|| decoded(value, b'+')))
+            }),
             Self::SourceAddress(source) => source.value(exchange)?,
             Self::Principal => principal(exchange)?,
             Self::RequestId => exchange.header_joined("x-request-id")?,
@@ -316,6 +333,7 @@ impl Source {
             Self::Method => HeadUse::One(":method".to_owned()),
             Self::RequestId => HeadUse::One("x-request-id".to_owned()),
             Self::Cookie { .. } => HeadUse::Whole,
+            Self::Baggage { .. } => HeadUse::One("baggage".to_owned()),
             Self::SourceAddress(_) => HeadUse::One(FORWARDED_FOR.to_owned()),
             _ => HeadUse::Nothing,
         }
@@ -324,9 +342,10 @@ impl Source {
     /// Whether the value is what the peer sent, and the configuration does not say that it is to be trusted.
     pub fn is_unverified(&self) -> bool {
         match self {
-            Self::Header { trust, .. } | Self::QueryParam { trust, .. } | Self::Cookie { trust, .. } => {
-                !trust
-            }
+            Self::Header { trust, .. }
+            | Self::QueryParam { trust, .. }
+            | Self::Cookie { trust, .. }
+            | Self::Baggage { trust, .. } => !trust,
             _ => false,
         }
     }
@@ -429,13 +448,21 @@ fn query_param(path: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let query = path.get(at.checked_add(1)?..)?;
     query.split(|byte| *byte == b'&').find_map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let found = form_decoded(parts.next()?);
-        (found == name).then(|| form_decoded(parts.next().unwrap_or_default()))
+        let found = decoded(parts.next()?, b' ');
+        (found == name).then(|| decoded(parts.next().unwrap_or_default(), b' '))
     })
 }
 
-/// Decodes `%XX` and `+`, as forms encode queries; what is no valid escape stays as it is.
-fn form_decoded(text: &[u8]) -> Vec<u8> {
+/// The members of a `baggage` header (W3C Baggage): names and percent-encoded values, without properties.
+pub fn baggage_members(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    header.split(|byte| *byte == b',').filter_map(|member| {
+        let mut parts = member.split(|byte| *byte == b';').next()?.splitn(2, |byte| *byte == b'=');
+        Some((parts.next()?.trim_ascii(), parts.next()?.trim_ascii()))
+    })
+}
+
+/// Decodes `%XX`, and `+` to `plus`: a space in forms. What is no valid escape stays as it is.
+fn decoded(text: &[u8], plus: u8) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((byte, tail)) = rest.split_first() {
@@ -446,7 +473,7 @@ fn form_decoded(text: &[u8]) -> Vec<u8> {
                 decoded.push(nibbles);
                 rest = after;
             }
-            (b'+', _) => decoded.push(b' '),
+            (b'+', _) => decoded.push(plus),
             (byte, _) => decoded.push(*byte),
         }
     }
@@ -492,6 +519,8 @@ mod tests {
         let facts = request()
             .header("x-user", "one")
             .header("x-user", "two")
+            .header("baggage", "x=1;p=2, tenant = a+b%20c;q")
+            .header("baggage", "tenant=later")
             .header("cookie", "a=1; session=s1,t")
             .header("cookie", "session=later; q=\"quoted\"")
             .header("x-request-id", "r-1")
@@ -512,6 +541,8 @@ mod tests {
             (r#"{"cookie":"session"}"#, Some("s1,t")),
             (r#"{"cookie":"q"}"#, Some("quoted")),
             (r#"{"cookie":"sess"}"#, None),
+            (r#"{"baggage":"tenant"}"#, Some("a+b c")),
+            (r#"{"baggage":"ten"}"#, None),
             (r#"{"principal":{}}"#, Some("spiffe://cluster.local/ns/a/sa/b")),
             (r#"{"requestId":{}}"#, Some("r-1")),
             (r#"{"path":{}}"#, Some("/learn/%61")),
@@ -603,7 +634,10 @@ mod tests {
         let cases = [
             ("{}", "from: expected exactly one of `claim`, "),
             (r#"{"claim":"a","header":"b"}"#, "found `claim` and `header`"),
-            (r#"{"claim":"a","trust":true}"#, "from.trust: only a `header`, `queryParam` or `cookie`"),
+            (
+                r#"{"claim":"a","trust":true}"#,
+                "from.trust: only a `header`, `queryParam`, `cookie` or `baggage`",
+            ),
             (r#"{"header":"a b"}"#, "from.header: expected the name of a header, found `a b`"),
             (r#"{"clam":"sub"}"#, "did you mean `claim`?"),
             (r#"{"claim":""}"#, "from.claim: expected the name of a claim"),

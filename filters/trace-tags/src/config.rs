@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use plugin_kit::config::{ConfigErrors, ErrorList, Path, read};
+use plugin_kit::config::{ConfigErrors, ErrorList, Path, nearest, read};
 use plugin_kit::source::{HeadUse, RawSource, Source};
 use serde::Deserialize;
 
+use crate::baggage::{self, Baggage};
 use crate::pseudonym::Pseudonym;
 use crate::request_id;
-use crate::tag::{Style, Tag};
+use crate::tag::{Moment, Style, Tag};
 use crate::text::Characters;
 
 /// A configuration that cannot be wrong.
@@ -18,7 +19,9 @@ pub struct Config {
     pub tags: Vec<Tag>,
     /// What happens to the request ID; `None` where nothing looks at it.
     pub request_id: Option<RequestIds>,
-    /// What the tags and the request ID read of the request's head.
+    /// Which baggage goes on with the request; `None` leaves it as it is.
+    pub baggage: Option<Baggage>,
+    /// What all of this reads of the request's head.
     pub head_use: HeadUse,
 }
 
@@ -36,6 +39,16 @@ pub struct RequestIds {
 struct RawConfig {
     tags: Option<Vec<RawTag>>,
     request_id: Option<RequestIds>,
+    baggage: Option<RawBaggage>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBaggage {
+    #[serde(default)]
+    keep: Vec<String>,
+    #[serde(default)]
+    send: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,13 +94,18 @@ const DEFAULT_TAGS: &[u8] = br#"{ "tags": [
 ] }"#;
 
 const MAX_TAGS: usize = 32;
-const MAX_NAME_LENGTH: usize = 64;
 const DEFAULT_LENGTH: usize = 128;
 const MAX_LENGTH: usize = 1024;
 
 impl Config {
-    /// Reads a pluginConfig. `env` looks up the plugin's environment variables.
-    pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+    /// Reads a pluginConfig. `env` looks up the plugin's environment variables. `sent_at` is the moment at which the
+    /// request goes on: [`Moment::Request`] for a plugin of its own, which runs first; [`Moment::Claims`] for a part of
+    /// a filter that verifies claims too.
+    pub fn parse(
+        json: &[u8],
+        env: &dyn Fn(&str) -> Option<String>,
+        sent_at: Moment,
+    ) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(json)?;
         let raw_tags = match raw.tags {
             Some(tags) => tags,
@@ -112,23 +130,57 @@ impl Config {
         }
         let request_id =
             raw.request_id.or_else(|| tags.iter().any(Tag::shows_request_id).then(RequestIds::default));
+        let baggage =
+            raw.baggage.map(|raw| raw.parse(&Path::root().field("baggage"), &mut errors, &tags, sent_at));
         let own = request_id.map_or(HeadUse::Nothing, |_| HeadUse::One(request_id::HEADER.to_owned()));
-        let head_use = tags.iter().map(Tag::head_use).fold(own, HeadUse::and);
-        errors.finish(Some(Self { tags, request_id, head_use }))
+        let brought = baggage.as_ref().map_or(HeadUse::Nothing, |_| HeadUse::One(baggage::HEADER.to_owned()));
+        let head_use = tags.iter().map(Tag::head_use).fold(own.and(brought), HeadUse::and);
+        errors.finish(Some(Self { tags, request_id, baggage, head_use }))
     }
+}
+
+impl RawBaggage {
+    fn parse(self, path: &Path, errors: &mut ErrorList, tags: &[Tag], sent_at: Moment) -> Baggage {
+        for (n, name) in self.keep.iter().enumerate() {
+            if !is_name(name) {
+                let path = path.field("keep").index(n);
+                errors.add(&path, format_args!("expected {NAME}, found `{name}`"));
+            }
+        }
+        for (n, name) in self.send.iter().enumerate() {
+            let path = path.field("send").index(n);
+            match tags.iter().find(|tag| tag.name() == name) {
+                None => {
+                    let names = tags.iter().map(Tag::name);
+                    let hint = nearest(name, names).map(|name| format!("; did you mean `{name}`?"));
+                    let hint = hint.unwrap_or_default();
+                    errors.add(&path, format_args!("expected the name of a tag, found `{name}`{hint}"));
+                }
+                Some(tag) if tag.moment(None) > sent_at => errors.add(
+                    &path,
+                    format_args!(
+                        "`{name}` is not known yet when the request goes on; claims are, in mesh-filters, where \
+                         trace-tags works together with jwt-auth"
+                    ),
+                ),
+                Some(_) => {}
+            }
+        }
+        Baggage { keep: self.keep, send: self.send }
+    }
+}
+
+const NAME: &str = "1 to 64 letters, digits, `.`, `_` or `-`";
+
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 impl RawTag {
     fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<String>) -> Option<Tag> {
-        let name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if self.name.is_empty() || self.name.len() > MAX_NAME_LENGTH || !self.name.bytes().all(name_byte) {
-            errors.add(
-                &path.field("name"),
-                format_args!(
-                    "expected 1 to {MAX_NAME_LENGTH} letters, digits, `.`, `_` or `-`, found `{}`",
-                    self.name
-                ),
-            );
+        if !is_name(&self.name) {
+            errors.add(&path.field("name"), format_args!("expected {NAME}, found `{}`", self.name));
             return None;
         }
         let from = path.field("from");
@@ -271,7 +323,7 @@ mod tests {
             "SHORT" => Some("secret".to_owned()),
             _ => None,
         };
-        Config::parse(json.as_bytes(), &env).map_err(|errors| errors.to_string())
+        Config::parse(json.as_bytes(), &env, Moment::Request).map_err(|errors| errors.to_string())
     }
 
     fn error(json: &str) -> String {
@@ -362,5 +414,25 @@ mod tests {
         assert!(
             error(r#"{"tags":[{"name":"a","from":[{"claim":"b"}],"characters":"all"}]}"#).contains("`token`")
         );
+    }
+
+    #[test]
+    fn only_what_is_known_in_time_goes_on_as_baggage() {
+        let json = |send: &str| {
+            format!(
+                r#"{{"tags":[{{"name":"tenant","from":[{{"claim":"org"}}]}},{{"name":"zone","from":[{{"literal":"a"}}]}}],
+                    "baggage":{{"send":["{send}"]}}}}"#
+            )
+        };
+        parse(&json("zone")).unwrap();
+        assert!(error(&json("tenant")).starts_with("baggage.send[0]: `tenant` is not known yet"));
+        let composed = |json: &str| Config::parse(json.as_bytes(), &|_| None, Moment::Claims);
+        composed(&json("tenant")).unwrap();
+        assert!(
+            error(&json("zones"))
+                .contains("baggage.send[0]: expected the name of a tag, found `zones`; did you")
+        );
+        let keep = error(r#"{"tags":[],"baggage":{"keep":["a b"]}}"#);
+        assert!(keep.starts_with("baggage.keep[0]: expected 1 to 64 letters"), "{keep}");
     }
 }

@@ -5,6 +5,7 @@
 //! later filter verifies, or the response. A tag is written as soon as nothing can change it any more, so that a stream
 //! that ends early carries what was known.
 
+pub mod baggage;
 pub mod config;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
@@ -32,6 +33,8 @@ pub struct Stream {
     request_id: Option<RequestId>,
     /// One for each tag of the configuration; empty before the request.
     tags: Vec<Progress>,
+    /// Names and values of the settled tags that go on as baggage.
+    sent: Vec<(String, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub struct Effects<'a> {
     pub tags: Vec<(&'a str, Vec<u8>)>,
     /// A request ID to set on the request, in the place of what it has.
     pub request_header: Option<RequestId>,
+    /// What is to be done about the request's baggage.
+    pub baggage: Change,
     /// A request ID to set on the response.
     pub response_header: Option<RequestId>,
     /// How the request came to its ID.
@@ -57,6 +62,18 @@ pub struct Effects<'a> {
     pub missing: u32,
     /// What could not be read. The tags that needed it are missing; the request goes on.
     pub failures: Vec<HostError>,
+}
+
+/// What is to be done about a header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    #[default]
+    None,
+    /// To set it to this value.
+    Set(String),
+    /// To remove it.
+    Remove,
 }
 
 /// The filter without its shell.
@@ -130,6 +147,26 @@ impl Core {
         effects
     }
 
+    /// As the request goes on: what it brings to the service as baggage.
+    pub fn on_pass(&self, stream: &Stream, exchange: &Exchange<'_>) -> Effects<'_> {
+        let mut effects = Effects::default();
+        let Some(baggage) = &self.config.baggage else { return effects };
+        let tags = stream.sent.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        let incoming = exchange.header_joined(baggage::HEADER).unwrap_or_else(|failure| {
+            effects.failures.push(failure);
+            // What cannot be read must not go on either.
+            Some(Vec::new())
+        });
+        let outgoing = baggage.outgoing(incoming.as_deref().unwrap_or_default(), tags);
+        effects.baggage = match (incoming, outgoing) {
+            (None, None) => Change::None,
+            (Some(incoming), Some(outgoing)) if incoming == outgoing.as_bytes() => Change::None,
+            (_, Some(outgoing)) => Change::Set(outgoing),
+            (Some(_), None) => Change::Remove,
+        };
+        effects
+    }
+
     /// As the response passes.
     pub fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = self.on_end(stream, exchange);
@@ -162,7 +199,12 @@ impl Core {
             let candidate = candidate.take();
             *progress = Progress::Settled;
             match tag.settled(exchange, candidate) {
-                Ok(Some(value)) => effects.tags.push((tag.key(), value)),
+                Ok(Some(value)) => {
+                    if self.config.baggage.as_ref().is_some_and(|baggage| baggage.sends(tag.name())) {
+                        stream.sent.push((tag.name().to_owned(), value.clone()));
+                    }
+                    effects.tags.push((tag.key(), value));
+                }
                 Ok(None) => effects.missing = effects.missing.saturating_add(1),
                 Err(failure) => {
                     effects.missing = effects.missing.saturating_add(1);
@@ -182,7 +224,7 @@ mod tests {
 
     fn core(json: &str) -> Core {
         let env = |name: &str| (name == "PSEUDONYM_KEY").then(|| "0123456789abcdef".to_owned());
-        Core::new(Config::parse(json.as_bytes(), &env).unwrap())
+        Core::new(Config::parse(json.as_bytes(), &env, Moment::Claims).unwrap())
     }
 
     fn shown(effects: &Effects<'_>) -> Vec<String> {
@@ -277,6 +319,30 @@ mod tests {
         assert_eq!(run(&TableFacts::request("GET", "/")), (Origin::Generated, Some(zero.clone())));
         let twice = request().header("x-request-id", "other");
         assert_eq!(run(&twice), (Origin::Replaced, Some(zero)));
+    }
+
+    #[test]
+    fn baggage_is_what_is_kept_and_what_is_sent() {
+        let core = core(
+            r#"{"tags":[{"name":"enduser.pseudo.id","from":[{"claim":"sub"}],"pseudonym":{}}],
+                "baggage":{"keep":["tenant"],"send":["enduser.pseudo.id"]}}"#,
+        );
+        let run = |facts: &TableFacts, sub: &str| {
+            let mut stream = Stream::default();
+            let exchange = Exchange::new(1, facts);
+            core.on_request(&mut stream, &exchange, || 0);
+            exchange.note_published("jwt.sub", sub.as_bytes());
+            core.on_claims(&mut stream, &exchange);
+            core.on_pass(&stream, &exchange).baggage
+        };
+        let alice = "enduser.pseudo.id=_b-LHKzT1XjgYtDkEQQ1fQ";
+        assert_eq!(run(&request(), "alice"), Change::Set(alice.to_owned()));
+        assert_eq!(run(&request(), ""), Change::None);
+        let brought =
+            request().header("baggage", "tenant=a, enduser.pseudo.id=mallory").header("baggage", "x=y");
+        assert_eq!(run(&brought, "alice"), Change::Set(format!("{alice},tenant=a")));
+        assert_eq!(run(&request().header("baggage", "x=y"), ""), Change::Remove);
+        assert_eq!(run(&request().header("baggage", "tenant=a"), ""), Change::None);
     }
 
     #[test]

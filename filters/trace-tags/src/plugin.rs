@@ -9,7 +9,8 @@ use plugin_kit::plugin::{Filter, Flow};
 
 use crate::config::Config;
 use crate::request_id::{HEADER, Origin};
-use crate::{Core, Effects, Stream};
+use crate::tag::Moment;
+use crate::{Change, Core, Effects, Stream, baggage};
 
 /// trace-tags as the proxy runs it.
 pub struct TraceTags {
@@ -47,6 +48,28 @@ impl TraceTags {
         self.carry_out(self.core.known_so_far(stream), exchange);
     }
 
+    /// Sends the baggage on with a request that nobody has denied.
+    pub fn on_pass(&self, stream: &Stream, exchange: &Exchange<'_>) {
+        self.carry_out(self.core.on_pass(stream, exchange), exchange);
+    }
+
+    /// As [`Filter::configure`], for a filter that composes this one with those that verify claims.
+    pub fn configure_with_claims(configuration: &[u8]) -> Result<Self, ConfigErrors> {
+        Self::from_config(configuration, Moment::Claims)
+    }
+
+    fn from_config(configuration: &[u8], sent_at: Moment) -> Result<Self, ConfigErrors> {
+        let config = Config::parse(configuration, &|name| std::env::var(name).ok(), sent_at)?;
+        let metrics = Metrics {
+            tags_written: Counter::define("trace_tags_tags_written"),
+            tags_missing: Counter::define("trace_tags_tags_missing"),
+            request_ids_generated: Counter::define("trace_tags_request_ids_generated"),
+            request_ids_replaced: Counter::define("trace_tags_request_ids_replaced"),
+            host_calls_failed: Counter::define("trace_tags_host_calls_failed"),
+        };
+        Ok(Self { core: Core::new(config), metrics })
+    }
+
     fn carry_out(&self, effects: Effects<'_>, exchange: &Exchange<'_>) {
         let mut failures = effects.failures;
         let mut done = |result: Result<(), _>| failures.extend(result.err());
@@ -59,6 +82,17 @@ impl TraceTags {
         if let Some(id) = effects.request_header {
             done(Headers::Request.set(HEADER, id.as_str().as_bytes()));
             exchange.note_header(HEADER, Some(id.as_str().as_bytes()));
+        }
+        match effects.baggage {
+            Change::None => {}
+            Change::Set(value) => {
+                done(Headers::Request.set(baggage::HEADER, value.as_bytes()));
+                exchange.note_header(baggage::HEADER, Some(value.as_bytes()));
+            }
+            Change::Remove => {
+                done(Headers::Request.remove(baggage::HEADER));
+                exchange.note_header(baggage::HEADER, None);
+            }
         }
         if let Some(id) = effects.response_header {
             done(Headers::Response.set(HEADER, id.as_str().as_bytes()));
@@ -92,20 +126,13 @@ impl Filter for TraceTags {
     type Stream = Stream;
 
     fn configure(configuration: &[u8], _root: u32) -> Result<Self, ConfigErrors> {
-        let config = Config::parse(configuration, &|name| std::env::var(name).ok())?;
-        let metrics = Metrics {
-            tags_written: Counter::define("trace_tags_tags_written"),
-            tags_missing: Counter::define("trace_tags_tags_missing"),
-            request_ids_generated: Counter::define("trace_tags_request_ids_generated"),
-            request_ids_replaced: Counter::define("trace_tags_request_ids_replaced"),
-            host_calls_failed: Counter::define("trace_tags_host_calls_failed"),
-        };
-        Ok(Self { core: Core::new(config), metrics })
+        Self::from_config(configuration, Moment::Request)
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {
         self.begin(stream, exchange);
         self.carry_out(self.core.known_so_far(stream), exchange);
+        self.on_pass(stream, exchange);
         Flow::Continue
     }
 

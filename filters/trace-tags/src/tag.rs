@@ -47,15 +47,22 @@ pub enum Moment {
     Response,
 }
 
+const KEY_PREFIX: &str = "tag.";
+
 impl Tag {
     /// The tag `name`; the first of the `sources` that has a value gives it.
     pub fn new(name: &str, sources: Vec<Source>, style: Style) -> Self {
-        Self { key: format!("tag.{name}"), sources, style }
+        Self { key: format!("{KEY_PREFIX}{name}"), sources, style }
     }
 
     /// The key of its filter state: Envoy puts `wasm.` in front.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.key.strip_prefix(KEY_PREFIX).unwrap_or(&self.key)
     }
 
     /// What it reads of the request's head.

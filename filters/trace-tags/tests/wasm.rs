@@ -3,6 +3,7 @@
 use plugin_kit::exchange::Exchange;
 use plugin_kit::testing::TableFacts;
 use trace_tags::config::Config;
+use trace_tags::tag::Moment;
 use trace_tags::{Core, Effects, Stream};
 
 #[cfg(target_family = "wasm")]
@@ -10,7 +11,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn core(json: &str) -> Core {
     let env = |name: &str| (name == "PSEUDONYM_KEY").then(|| "0123456789abcdef".to_owned());
-    Core::new(Config::parse(json.as_bytes(), &env).unwrap())
+    Core::new(Config::parse(json.as_bytes(), &env, Moment::Request).unwrap())
 }
 
 fn shown(effects: &Effects<'_>) -> Vec<String> {
