@@ -470,7 +470,8 @@ fn map(guest: &mut Guest, kind: MapType) -> Option<HeaderMap> {
     }
 }
 
-/// `Context::getMap`, and `onHeadersModified`: a changed request header clears the route cache (ABI 0.2.1 and older).
+/// `Context::getMap`, and `onHeadersModified`: a changed request header clears the route cache (seen in Envoy
+/// 1.39 with ABI 0.2.1).
 fn change_map(guest: &mut Guest, kind: u32, change: impl FnOnce(&mut HeaderMap)) -> Done {
     let kind = MapType::new(kind)?;
     let context = guest.context().ok_or(Status::BAD_ARGUMENT)?;
