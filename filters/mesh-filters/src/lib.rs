@@ -8,9 +8,8 @@ pub mod config;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
 
-// The entry point is exported under the name that the ABI asks for, which takes an attribute that counts as unsafe.
 #[cfg(all(target_os = "wasi", feature = "module"))]
-#[allow(unsafe_code, missing_docs, unreachable_pub)]
+#[allow(missing_docs, unreachable_pub)]
 mod entry {
     proxy_wasm::main!({ plugin_kit::plugin::start::<super::plugin::MeshFilters>() });
 }
