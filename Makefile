@@ -1,4 +1,5 @@
-# `make` prints the targets. V=1 shows the output of each stage; ENVOY_VERSION=1.40.0 takes another Envoy.
+# `make` prints the targets. V=1 shows the output of each stage, ONLY=name runs the tests whose names hold it,
+# ENVOY_VERSION=1.40.0 takes another Envoy.
 FILTERS := jwt-auth rate-limit trace-tags mesh-filters
 CORES   := plugin-kit jwt-auth rate-limit trace-tags mesh-filters
 
@@ -11,8 +12,6 @@ export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER := wasm-bindgen-test-runner
 export V
 
 STAGE := @tools/stage
-# The whole workspace in each cargo run, so that all share one set of built dependencies.
-TEST  := cargo test --locked --workspace
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -30,7 +29,7 @@ filters: ## Builds target/filters/*.wasm
 test: test-unit test-wasm filters test-tools test-mock test-envoy ## All tests
 
 test-unit: ## Native unit tests
-	$(STAGE) "unit tests" $(TEST) --lib --bins
+	$(STAGE) "unit tests" tools/run-tests unit $(ONLY)
 
 test-wasm: ## The cores in wasm32, under Node
 	$(STAGE) "wasm test runner" tools/install wasm-bindgen-test
@@ -40,10 +39,10 @@ test-tools: filters ## The post-link step, and what each module exports and impo
 	$(STAGE) "module tests" node --test --test-reporter=tap tools/link-filter.test.mjs
 
 test-mock: filters ## The built modules in the mock host
-	$(STAGE) "mock host tests" $(TEST) --test 'mock*'
+	$(STAGE) "mock host tests" tools/run-tests mock $(ONLY)
 
 test-envoy: filters tools-envoy ## The built modules in a real Envoy
-	$(STAGE) "envoy $(ENVOY_VERSION) tests" $(TEST) --test 'envoy*'
+	$(STAGE) "envoy $(ENVOY_VERSION) tests" tools/run-tests envoy $(ONLY)
 
 lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "rustfmt" cargo fmt --all --check
