@@ -44,6 +44,8 @@ struct RawLimit {
     cost: Option<u32>,
     cost_from: Option<RawSource>,
     #[serde(default)]
+    count_statuses: Vec<u16>,
+    #[serde(default)]
     mode: Mode,
     enforce_percent: Option<u8>,
     max_keys: Option<u32>,
@@ -174,6 +176,8 @@ pub struct Limit {
     pub cost: u32,
     /// Where a request says as how many it counts.
     pub cost_from: Option<Source>,
+    /// Where not empty: only requests answered with one of these statuses stay counted.
+    pub count_statuses: Vec<u16>,
     /// Whether it denies.
     pub mode: Mode,
     /// For how many of a hundred keys it does.
@@ -338,6 +342,12 @@ fn compile_limit(
     if cost == 0 {
         errors.add(&path.field("cost"), "expected at least 1");
     }
+    for (n, status) in raw.count_statuses.iter().enumerate() {
+        if !(200..=599).contains(status) {
+            let path = path.field("countStatuses").index(n);
+            errors.add(&path, format_args!("expected a status from 200 to 599, found {status}"));
+        }
+    }
     let enforce_percent = raw.enforce_percent.unwrap_or(100);
     if enforce_percent > 100 {
         errors.add(&path.field("enforcePercent"), format_args!("expected 0 to 100, found {enforce_percent}"));
@@ -372,6 +382,7 @@ fn compile_limit(
             Some(source) => Some(source?),
             None => None,
         },
+        count_statuses: raw.count_statuses,
         mode: raw.mode,
         enforce_percent,
         table: Table::new(number, if keyed { max_keys } else { 1 }),
@@ -474,6 +485,7 @@ mod tests {
             ),
             (r#","costFrom":{"header":"x-cost"}"#, "limits[0].costFrom: a client could"),
             (r#","cost":0"#, "limits[0].cost: "),
+            (r#","countStatuses":[401,40]"#, "limits[0].countStatuses[1]: "),
             (r#","enforcePercent":101"#, "limits[0].enforcePercent: "),
             (r#","maxKeys":0"#, "limits[0].maxKeys: "),
             (r#","mode":"raport""#, "did you mean `report`?"),

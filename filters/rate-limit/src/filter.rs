@@ -11,7 +11,7 @@ use plugin_kit::reply::Reply;
 use crate::config::{Condition, Config, Limit, Mode, OnConflict, OnMissingKey, Plans};
 use crate::gcra::Rate;
 use crate::key::KeyHasher;
-use crate::limiter::{Demand, Limiter, Standing, Tally, Verdict};
+use crate::limiter::{Demand, Limiter, Receipt, Standing, Tally, Verdict};
 use crate::reply::{DenyReason, HeaderStyle, HeadersOn, denial, standing_headers};
 use crate::slots::{SharedStore, hash_key};
 
@@ -33,6 +33,8 @@ pub enum Outcome {
     Admitted {
         /// Headers for its response.
         headers: Vec<(String, String)>,
+        /// Charges that depend on the response, for [`Limits::settle`].
+        pending: Vec<Pending>,
         /// It was not counted, since other workers were always faster and the configuration lets it through.
         uncounted: bool,
     },
@@ -45,6 +47,14 @@ pub enum Outcome {
         /// Why.
         reason: DenyReason,
     },
+}
+
+/// A charge that is given back unless the response has one of the limit's statuses.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pending {
+    limit: usize,
+    demand: Demand,
+    receipt: Receipt,
 }
 
 /// The decision, and what is to be counted.
@@ -74,6 +84,12 @@ struct Counted {
     demand: Demand,
 }
 
+impl Counted {
+    fn pending(&self, standing: &Standing) -> Option<Pending> {
+        Some(Pending { limit: self.index, demand: self.demand, receipt: standing.receipt? })
+    }
+}
+
 impl Limits {
     /// Prepares the limits of `config`, in `on_configure`. Limits of the same name, rate and `scope` share their state;
     /// `random` makes the number that keys are hashed with, if there is none yet.
@@ -94,7 +110,8 @@ impl Limits {
                 .map_or(Vec::new(), |plans| plans.rates.iter().map(|(_, rate)| of(rate)).collect());
             hashers.push((of(&limit.rate), plans));
         }
-        let limiter = Limiter::new(config.singles, config.longest_lease, config.limits.len() == 1);
+        let alone = config.limits.len() == 1 && config.limits.iter().all(|l| l.count_statuses.is_empty());
+        let limiter = Limiter::new(config.singles, config.longest_lease, alone);
         Ok(Self { config, hashers, limiter: RefCell::new(limiter) })
     }
 
@@ -124,7 +141,7 @@ impl Limits {
         let unavailable = |_: HostError| (None, DenyReason::Unavailable);
         let counted = self.counted(exchange, stage, reported)?;
         if counted.is_empty() {
-            return Ok(Outcome::Admitted { headers: Vec::new(), uncounted: false });
+            return Ok(Outcome::Admitted { headers: Vec::new(), pending: Vec::new(), uncounted: false });
         }
         let now = exchange.monotonic_time().map_err(unavailable)?;
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -150,8 +167,14 @@ impl Limits {
                 return Ok(self.deny(exchange, Some(counted.index), reason, headers));
             }
         }
+        let mut pending: Vec<Pending> = enforced
+            .iter()
+            .zip(&standings)
+            .filter_map(|(counted, standing)| counted.pending(standing))
+            .collect();
         for counted in counted.iter().filter(|counted| !counted.enforced) {
             let standings = limiter.charge(store, &[counted.demand], now).map_err(unavailable)?;
+            pending.extend(standings.first().and_then(|standing| counted.pending(standing)));
             if standings.iter().any(|standing| matches!(standing.verdict, Verdict::Denied(_))) {
                 reported.push(counted.index);
             }
@@ -162,7 +185,27 @@ impl Limits {
             }
             _ => Vec::new(),
         };
-        Ok(Outcome::Admitted { headers, uncounted })
+        Ok(Outcome::Admitted { headers, pending, uncounted })
+    }
+
+    /// Gives back the charges of a request that was answered with this status, where their limits count others only.
+    pub fn settle(
+        &self,
+        store: &impl SharedStore,
+        exchange: &Exchange<'_>,
+        pending: Vec<Pending>,
+        status: Option<u16>,
+    ) -> Tally {
+        let Ok(now) = exchange.monotonic_time() else { return Tally::default() };
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let Ok(mut limiter) = self.limiter.try_borrow_mut() else { return Tally::default() };
+        for Pending { limit, demand, receipt } in pending {
+            let counts = self.config.limits.get(limit).zip(status);
+            if counts.is_some_and(|(limit, status)| !limit.count_statuses.contains(&status)) {
+                limiter.refund(store, &demand, receipt, now);
+            }
+        }
+        limiter.take_tally()
     }
 
     /// The limits that count the request.
@@ -277,7 +320,8 @@ fn demand(
         None => limit.cost,
     };
     let hash = hasher.finish();
-    Ok(Some(Demand { table: limit.table, hash, rate, cost, on_full: limit.on_full, single }))
+    let refundable = !limit.count_statuses.is_empty();
+    Ok(Some(Demand { table: limit.table, hash, rate, cost, on_full: limit.on_full, single, refundable }))
 }
 
 /// What a condition on a path says where the path has several readings, or none.

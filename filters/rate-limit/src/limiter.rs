@@ -17,7 +17,7 @@ use crate::gcra::{Rate, Retry};
 use crate::slots::{Found, KeyHash, OnFull, SharedStore, Table};
 
 /// One limit's part in a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
     /// Where the keys of the limit are.
     pub table: Table,
@@ -31,6 +31,15 @@ pub struct Demand {
     pub on_full: OnFull,
     /// The limit has only this key, and this number among such limits.
     pub single: Option<usize>,
+    /// The charge may be given back when the response is known ([`Limiter::refund`]), so nothing is leased.
+    pub refundable: bool,
+}
+
+/// What a charge took: the stretch of the key's virtual time from `start` to `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    start: u64,
+    end: u64,
 }
 
 /// How a key stands, in whole requests and nanoseconds.
@@ -44,6 +53,8 @@ pub struct Standing {
     pub next_in: u64,
     /// What the request met.
     pub verdict: Verdict,
+    /// For a charge that may be given back.
+    pub receipt: Option<Receipt>,
 }
 
 /// What one limit says to a request.
@@ -64,6 +75,8 @@ pub struct Tally {
     pub conflicts: u32,
     /// Charges undone because a later limit denied.
     pub undone: u32,
+    /// Charges given back once the response was known.
+    pub refunded: u32,
     /// Keys forgotten, or shared, that still owed.
     pub evicted: u32,
 }
@@ -187,7 +200,7 @@ impl Limiter {
     /// Looks at one limit, without a host call where this worker knows the answer.
     fn look(&mut self, store: &impl SharedStore, demand: &Demand, now: u64) -> Result<Look, HostError> {
         if let Some(lease) = self.known(demand) {
-            if lease.holds(demand.rate.time_of(demand.cost), now) {
+            if lease.holds(demand.rate.time_of(demand.cost), now) && !demand.refundable {
                 return Ok(Look::Leased);
             }
             if let Err(retry) = demand.rate.charge(lease.denied_tat, now, demand.cost) {
@@ -260,7 +273,9 @@ impl Limiter {
                     *lease =
                         Lease { hash: demand.hash, next: needed, end, extra, taken_at: now, denied_tat: 0 };
                 }
-                return Ok((standing(demand, needed, now, Verdict::Admitted), Some(Charge::Shared(start))));
+                let receipt = demand.refundable.then_some(Receipt { start, end });
+                let standing = Standing { receipt, ..standing(demand, needed, now, Verdict::Admitted) };
+                return Ok((standing, Some(Charge::Shared(start))));
             }
             self.tally.conflicts = self.tally.conflicts.saturating_add(1);
             found = self.find(store, demand, now)?;
@@ -270,7 +285,7 @@ impl Limiter {
 
     /// How much to take beyond need: more each time that a lease is used up before its time is.
     fn extra(&self, demand: &Demand, needed: u64, now: u64) -> u64 {
-        let Some(last) = self.known(demand) else { return 0 };
+        let Some(last) = self.known(demand).filter(|_| !demand.refundable) else { return 0 };
         if now.saturating_sub(last.taken_at) > self.longest_lease {
             return 0;
         }
@@ -292,20 +307,20 @@ impl Limiter {
         match *charge {
             Charge::Leased(next) => lease.next = next,
             Charge::Shared(start) => {
-                // If the TAT still is what this worker has written, nobody has charged the key since, and setting it
-                // back leaves no trace. If it is not, what others were granted comes after this stretch, and lowering
-                // the TAT would grant the end of their time twice.
-                let found = demand.table.find(store, demand.hash, now, demand.on_full).ok();
-                let returned = found.filter(|found| found.tat == lease.end).is_some_and(|found| {
-                    demand.table.write(store, demand.hash, found, start).unwrap_or(false)
-                });
-                if returned {
+                if give_back(store, demand, Receipt { start, end: lease.end }, now) {
                     *lease = Lease::default();
                 } else {
                     lease.next = start;
                 }
             }
         }
+    }
+
+    /// Gives a charge back, long after it was made. If the key was charged again meanwhile it stays charged, since its
+    /// stretch is no longer the last; time heals that.
+    pub fn refund(&mut self, store: &impl SharedStore, demand: &Demand, receipt: Receipt, now: u64) {
+        let refunded = give_back(store, demand, receipt, now);
+        self.tally.refunded = self.tally.refunded.saturating_add(u32::from(refunded));
     }
 
     /// Reads the key's TAT as far as it concerns this worker.
@@ -337,6 +352,16 @@ impl Limiter {
     }
 }
 
+/// Sets the TAT back to the start of a charge. If it still is at the end of that charge, nobody has charged the key
+/// since, and this leaves no trace. If it is not, what others were granted comes after this stretch, and lowering the
+/// TAT would grant the end of their time twice.
+fn give_back(store: &impl SharedStore, demand: &Demand, receipt: Receipt, now: u64) -> bool {
+    let found = demand.table.find(store, demand.hash, now, demand.on_full).ok();
+    found
+        .filter(|found| found.tat == receipt.end)
+        .is_some_and(|found| demand.table.write(store, demand.hash, found, receipt.start).unwrap_or(false))
+}
+
 /// How a key with this TAT stands.
 fn standing(demand: &Demand, tat: u64, now: u64, verdict: Verdict) -> Standing {
     let next_in = match demand.rate.charge(tat, now, 1) {
@@ -345,7 +370,7 @@ fn standing(demand: &Demand, tat: u64, now: u64, verdict: Verdict) -> Standing {
         Err(Retry::Never) => u64::MAX,
     };
     let remaining = demand.rate.remaining(tat, now);
-    Standing { remaining, whole_in: tat.saturating_sub(now), next_in, verdict }
+    Standing { remaining, whole_in: tat.saturating_sub(now), next_in, verdict, receipt: None }
 }
 
 fn denied(demand: &Demand, tat: u64, now: u64, retry: Retry) -> Standing {
@@ -379,6 +404,7 @@ mod tests {
             cost,
             on_full: OnFull::Evict,
             single: None,
+            refundable: false,
         }
     }
 
@@ -500,6 +526,23 @@ mod tests {
     }
 
     #[test]
+    fn a_refund_leaves_no_trace_unless_the_key_was_charged_again() {
+        let limit = [Demand { refundable: true, ..demand(1, 2, Duration::from_hours(1), 2, 1) }];
+        let store = store(&limit);
+        let (mut one, mut other) = (Limiter::new(0, LEASE, false), Limiter::new(0, LEASE, false));
+        for _ in 0..10 {
+            let receipt = one.charge(&store, &limit, 1_000 * MS).unwrap()[0].receipt.unwrap();
+            one.refund(&store, &limit[0], receipt, 2_000 * MS);
+        }
+        assert_eq!(one.take_tally().refunded, 10);
+        let first = one.charge(&store, &limit, 3_000 * MS).unwrap()[0].receipt.unwrap();
+        assert!(admits(&mut other, &store, &limit, 3_000 * MS));
+        one.refund(&store, &limit[0], first, 4_000 * MS);
+        assert_eq!(one.take_tally().refunded, 0);
+        assert!(!admits(&mut one, &store, &limit, 4_000 * MS));
+    }
+
+    #[test]
     fn values_of_others_are_survived() {
         let limit = [demand(1, 3, Duration::from_hours(1), 3, 1)];
         let store = store(&limit);
@@ -590,6 +633,39 @@ mod tests {
                     let refill = |requests: u32| u128::from(until - from) * u128::from(requests) / u128::from(per * MS);
                     prop_assert!(u128::from(costs) <= u128::from(burst) + refill(requests));
                     prop_assert!(u128::from(others) <= u128::from(narrow) + refill(narrow));
+                }
+            }
+        }
+
+        /// The formula for what stays counted, where responses come late and most charges are given back.
+        #[test]
+        fn no_window_counts_more_than_burst_and_refill(
+            burst in 1_u32..5,
+            steps in prop::collection::vec((0_usize..3, 0_u64..400 * MS, 0_usize..4, any::<bool>()), 1..200),
+        ) {
+            let limit = Demand { refundable: true, ..demand(1, 1, Duration::from_secs(1), burst, 1) };
+            let store = store(&[limit]);
+            let mut workers = [(); 3].map(|()| Limiter::new(0, LEASE, false));
+            let (mut now, mut open, mut counted) = (5_000 * MS, Vec::new(), Vec::new());
+            for (worker, pause, answered, counts) in steps {
+                now += pause;
+                let standing = workers[worker].charge(&store, &[limit], now).unwrap()[0];
+                if let Some(receipt) = standing.receipt {
+                    open.push((now, worker, receipt, counts));
+                }
+                for _ in 0..answered.min(open.len()) {
+                    let (came, worker, receipt, counts) = open.remove(answered % open.len());
+                    if counts {
+                        counted.push(came);
+                    } else {
+                        workers[worker].refund(&store, &limit, receipt, now);
+                    }
+                }
+            }
+            counted.sort_unstable();
+            for (first, from) in counted.iter().enumerate() {
+                for (count, until) in counted[first..].iter().enumerate() {
+                    prop_assert!((count as u64) < u64::from(burst) + (until - from) / (1_000 * MS));
                 }
             }
         }

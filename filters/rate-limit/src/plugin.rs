@@ -8,7 +8,8 @@ use plugin_kit::host::{self, Counter, Headers};
 use plugin_kit::plugin::{Filter, Flow};
 
 use crate::config::Config;
-use crate::filter::{Limits, Outcome, Stage};
+use crate::filter::{Limits, Outcome, Pending, Stage};
+use crate::limiter::Tally;
 use crate::reply::DenyReason;
 use crate::slots::SharedStore;
 
@@ -39,6 +40,7 @@ struct Counters {
     uncounted: Counter,
     conflicts: Counter,
     undone: Counter,
+    refunded: Counter,
     evicted: Counter,
 }
 
@@ -47,31 +49,42 @@ struct LimitCounters {
     reported: Counter,
 }
 
-/// Headers for the response of the stream's request.
-pub type Stream = Vec<(String, String)>;
+/// What the response of the stream's request needs.
+#[derive(Default)]
+pub struct Stream {
+    headers: Vec<(String, String)>,
+    pending: Vec<Pending>,
+}
 
 impl RateLimit {
-    /// Checks the limits of one stage.
-    pub fn check(&self, stream: &mut Stream, exchange: &Exchange<'_>, stage: Stage) -> Flow {
-        let decision = self.limits.decide(&HostStore, exchange, stage);
+    fn count(&self, tally: Tally) {
         let counters = &self.counters;
         for (counter, count) in [
-            (counters.conflicts, decision.tally.conflicts),
-            (counters.undone, decision.tally.undone),
-            (counters.evicted, decision.tally.evicted),
+            (counters.conflicts, tally.conflicts),
+            (counters.undone, tally.undone),
+            (counters.refunded, tally.refunded),
+            (counters.evicted, tally.evicted),
         ] {
             if count > 0 {
                 counter.add(count);
             }
         }
+    }
+
+    /// Checks the limits of one stage.
+    pub fn check(&self, stream: &mut Stream, exchange: &Exchange<'_>, stage: Stage) -> Flow {
+        let decision = self.limits.decide(&HostStore, exchange, stage);
+        let counters = &self.counters;
+        self.count(decision.tally);
         for index in &decision.reported {
             if let Some(counters) = self.by_limit.get(*index) {
                 counters.reported.increment();
             }
         }
         match decision.outcome {
-            Outcome::Admitted { headers, uncounted } => {
-                stream.extend(headers);
+            Outcome::Admitted { headers, pending, uncounted } => {
+                stream.headers.extend(headers);
+                stream.pending.extend(pending);
                 if uncounted {
                     counters.uncounted.increment();
                 }
@@ -136,6 +149,7 @@ impl Filter for RateLimit {
                 uncounted: Counter::define("rate_limit_requests_uncounted"),
                 conflicts: Counter::define("rate_limit_writes_conflicted"),
                 undone: Counter::define("rate_limit_charges_undone"),
+                refunded: Counter::define("rate_limit_charges_refunded"),
                 evicted: Counter::define("rate_limit_keys_evicted"),
             },
         })
@@ -145,8 +159,15 @@ impl Filter for RateLimit {
         self.check(stream, exchange, Stage::All)
     }
 
-    fn on_response(&self, stream: &mut Stream, _: &Exchange<'_>) {
-        for (name, value) in stream.drain(..) {
+    fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
+        if !stream.pending.is_empty() {
+            // Without a status the charges stay.
+            let status = Headers::Response.first(":status").ok().flatten();
+            let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+            let pending = std::mem::take(&mut stream.pending);
+            self.count(self.limits.settle(&HostStore, exchange, pending, status));
+        }
+        for (name, value) in stream.headers.drain(..) {
             if let Err(error) = Headers::Response.set(&name, value.as_bytes()) {
                 log::warn!("{}: {name} is not on the response: {error}", Self::NAME);
             }

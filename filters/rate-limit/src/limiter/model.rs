@@ -196,6 +196,7 @@ fn demand(number: u8, requests: u32, burst: u32) -> Demand {
         cost: 1,
         on_full: OnFull::Evict,
         single: Some(usize::from(number)),
+        refundable: false,
     }
 }
 
