@@ -11,6 +11,7 @@ use crate::pseudonym::Pseudonym;
 use crate::request_id;
 use crate::tag::{Moment, Style, Tag};
 use crate::text::Characters;
+use crate::when::{Share, When};
 
 /// A configuration that cannot be wrong.
 #[derive(Debug, Clone)]
@@ -61,6 +62,14 @@ struct RawTag {
     raw: bool,
     max_length: Option<usize>,
     characters: Option<Characters>,
+    when: Option<RawWhen>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawWhen {
+    status_from: Option<u16>,
+    percentage: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -129,7 +138,7 @@ impl Config {
             tags.extend(tag.parse(&path, &mut errors, env));
         }
         let request_id =
-            raw.request_id.or_else(|| tags.iter().any(Tag::shows_request_id).then(RequestIds::default));
+            raw.request_id.or_else(|| tags.iter().any(Tag::needs_request_id).then(RequestIds::default));
         let baggage =
             raw.baggage.map(|raw| raw.parse(&Path::root().field("baggage"), &mut errors, &tags, sent_at));
         let own = request_id.map_or(HeadUse::Nothing, |_| HeadUse::One(request_id::HEADER.to_owned()));
@@ -199,8 +208,9 @@ impl RawTag {
             }
             sources.push(source);
         }
+        let when = self.when.map(|raw| raw.parse(&path.field("when"), errors)).unwrap_or_default();
         let style = self.style(&sources, path, errors, env)?;
-        Some(Tag::new(&self.name, sources, style))
+        Some(Tag::new(&self.name, sources, style, when))
     }
 
     fn style(
@@ -246,6 +256,25 @@ impl RawTag {
             return None;
         }
         Some(Style::Text { characters: self.characters.unwrap_or_default(), max_length })
+    }
+}
+
+impl RawWhen {
+    fn parse(self, path: &Path, errors: &mut ErrorList) -> When {
+        if let Some(status) = self.status_from.filter(|status| !(100..=599).contains(status)) {
+            errors.add(
+                &path.field("statusFrom"),
+                format_args!("expected a status of 100 to 599, found {status}"),
+            );
+        }
+        let share = self.percentage.and_then(|percentage| {
+            let share = Share::from_percentage(percentage);
+            if share.is_none() {
+                errors.add(&path.field("percentage"), format_args!("expected 0 to 100, found {percentage}"));
+            }
+            share
+        });
+        When { status_from: self.status_from, share }
     }
 }
 
@@ -388,6 +417,21 @@ mod tests {
             );
             parse(&tag(&format!(r#"{{{source},"trust":true}}"#))).unwrap();
         }
+    }
+
+    #[test]
+    fn conditions_are_checked() {
+        let tag =
+            |when: &str| format!(r#"{{"tags":[{{"name":"a","from":[{{"literal":"x"}}],"when":{when}}}]}}"#);
+        assert!(
+            error(&tag(r#"{"statusFrom":42}"#)).starts_with("tags[0].when.statusFrom: expected a status")
+        );
+        assert!(
+            error(&tag(r#"{"percentage":101}"#)).starts_with("tags[0].when.percentage: expected 0 to 100")
+        );
+        assert!(error(&tag(r#"{"status":400}"#)).contains("did you mean `statusFrom`?"));
+        assert_eq!(parse(&tag(r#"{"statusFrom":400}"#)).unwrap().request_id, None);
+        assert!(parse(&tag(r#"{"percentage":0.5}"#)).unwrap().request_id.is_some());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod pseudonym;
 pub mod request_id;
 pub mod tag;
 pub mod text;
+pub mod when;
 
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::source::HeadUse;
@@ -41,7 +42,7 @@ pub struct Stream {
 enum Progress {
     /// Nothing can change the tag any more.
     Settled,
-    /// A later source may have a value that goes before the candidate.
+    /// A later source may have a value that goes before the candidate, or the response decides.
     Waiting(Option<Candidate>),
 }
 
@@ -121,20 +122,26 @@ impl Core {
             }
         }
         for tag in &self.config.tags {
+            if !tag.when().has(stream.request_id.as_ref()) {
+                stream.tags.push(Progress::Settled);
+                continue;
+            }
             let candidate = tag.in_request(exchange, stream.request_id.as_ref()).unwrap_or_else(|failure| {
                 effects.failures.push(failure);
                 None
             });
             stream.tags.push(Progress::Waiting(candidate));
         }
-        self.settle(stream, exchange, Moment::Request, &mut effects);
+        self.settle(stream, exchange, Moment::Request, None, &mut effects);
         effects
     }
 
     /// What the request alone says about tags that later sources may still change: for streams that end early.
     pub fn known_so_far(&self, stream: &Stream) -> Effects<'_> {
         let known = self.config.tags.iter().zip(&stream.tags).filter_map(|(tag, progress)| match progress {
-            Progress::Waiting(Some(candidate)) => Some((tag.key(), tag.shown_candidate(candidate))),
+            Progress::Waiting(Some(candidate)) if tag.when().status_from.is_none() => {
+                Some((tag.key(), tag.shown_candidate(candidate)))
+            }
             _ => None,
         });
         Effects { tags: known.collect(), ..Effects::default() }
@@ -143,7 +150,7 @@ impl Core {
     /// When the filters that verify claims have run.
     pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle(stream, exchange, Moment::Claims, &mut effects);
+        self.settle(stream, exchange, Moment::Claims, None, &mut effects);
         effects
     }
 
@@ -167,9 +174,20 @@ impl Core {
         effects
     }
 
-    /// As the response passes.
-    pub fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
-        let mut effects = self.on_end(stream, exchange);
+    /// Whether a tag depends on the response's status.
+    pub fn reads_status(&self) -> bool {
+        self.config.tags.iter().any(|tag| tag.when().status_from.is_some())
+    }
+
+    /// As the response passes, with its status if that was to be read.
+    pub fn on_response(
+        &self,
+        stream: &mut Stream,
+        exchange: &Exchange<'_>,
+        status: Option<u16>,
+    ) -> Effects<'_> {
+        let mut effects = Effects::default();
+        self.settle(stream, exchange, Moment::Response, status, &mut effects);
         if self.config.request_id.is_some_and(|ids| ids.echo) {
             effects.response_header.clone_from(&stream.request_id);
         }
@@ -179,7 +197,7 @@ impl Core {
     /// When the stream is over. All is settled already where there was a response.
     pub fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle(stream, exchange, Moment::Response, &mut effects);
+        self.settle(stream, exchange, Moment::Response, None, &mut effects);
         effects
     }
 
@@ -189,6 +207,7 @@ impl Core {
         stream: &mut Stream,
         exchange: &Exchange<'_>,
         now: Moment,
+        status: Option<u16>,
         effects: &mut Effects<'a>,
     ) {
         for (tag, progress) in self.config.tags.iter().zip(&mut stream.tags) {
@@ -198,6 +217,9 @@ impl Core {
             }
             let candidate = candidate.take();
             *progress = Progress::Settled;
+            if !tag.when().allows(status) {
+                continue;
+            }
             match tag.settled(exchange, candidate) {
                 Ok(Some(value)) => {
                     if self.config.baggage.as_ref().is_some_and(|baggage| baggage.sends(tag.name())) {
@@ -251,7 +273,7 @@ mod tests {
         assert_eq!((effects.request_header, effects.origin), (None, Some(Origin::Kept)));
 
         let facts = request().property("jwt.sub", "alice");
-        let effects = core.on_response(&mut stream, &Exchange::new(1, &facts));
+        let effects = core.on_response(&mut stream, &Exchange::new(1, &facts), None);
         assert_eq!(shown(&effects), [PSEUDONYM_OF_ALICE]);
         assert_eq!(core.on_end(&mut stream, &Exchange::new(1, &facts)), Effects::default());
     }
@@ -265,7 +287,7 @@ mod tests {
         core.on_request(&mut stream, &exchange, || 0);
         exchange.note_published("jwt.sub", b"alice");
         assert_eq!(shown(&core.on_claims(&mut stream, &exchange)), [PSEUDONYM_OF_ALICE]);
-        assert_eq!(core.on_response(&mut stream, &exchange), Effects::default());
+        assert_eq!(core.on_response(&mut stream, &exchange, None), Effects::default());
     }
 
     #[test]
@@ -284,7 +306,7 @@ mod tests {
         };
         let later = |facts: &TableFacts, stream: &mut Stream| {
             let exchange = Exchange::new(1, facts);
-            (shown(&core.on_claims(stream, &exchange)), core.on_response(stream, &exchange))
+            (shown(&core.on_claims(stream, &exchange)), core.on_response(stream, &exchange, None))
         };
         let mut stream = Stream::default();
         let facts = request().header("x-org", "from-header");
@@ -310,7 +332,7 @@ mod tests {
             let exchange = Exchange::new(1, facts);
             let effects = core.on_request(&mut stream, &exchange, || 0);
             let tag = shown(&effects);
-            let response = core.on_response(&mut stream, &exchange).response_header.unwrap();
+            let response = core.on_response(&mut stream, &exchange, None).response_header.unwrap();
             assert_eq!(tag, [format!("tag.id={}", response.as_str())]);
             (effects.origin.unwrap(), effects.request_header.map(|id| id.as_str().to_owned()))
         };
@@ -319,6 +341,28 @@ mod tests {
         assert_eq!(run(&TableFacts::request("GET", "/")), (Origin::Generated, Some(zero.clone())));
         let twice = request().header("x-request-id", "other");
         assert_eq!(run(&twice), (Origin::Replaced, Some(zero)));
+    }
+
+    #[test]
+    fn a_tag_for_errors_waits_for_the_response() {
+        let core = core(
+            r#"{"tags":[{"name":"path","from":[{"path":{}}],"when":{"statusFrom":400}},
+                {"name":"some","from":[{"method":{}}],"when":{"percentage":0}},
+                {"name":"all","from":[{"method":{}}],"when":{"percentage":100}}]}"#,
+        );
+        assert!(core.reads_status());
+        let run = |status: Option<u16>| {
+            let mut stream = Stream::default();
+            let facts = request();
+            let exchange = Exchange::new(1, &facts);
+            let early = shown(&core.on_request(&mut stream, &exchange, || 0));
+            assert_eq!((early, core.known_so_far(&stream).tags.len()), (vec!["tag.all=GET".into()], 0));
+            let effects = core.on_response(&mut stream, &exchange, status);
+            (shown(&effects).concat(), effects.missing)
+        };
+        assert_eq!(run(Some(200)), (String::new(), 0));
+        assert_eq!(run(Some(503)), ("tag.path=/learn".to_owned(), 0));
+        assert_eq!(run(None), ("tag.path=/learn".to_owned(), 0));
     }
 
     #[test]
@@ -363,7 +407,7 @@ mod tests {
         let facts = TableFacts { failure: Some(failure), ..request() };
         let exchange = Exchange::new(1, &facts);
         let request = core.on_request(&mut stream, &exchange, || 0);
-        let response = core.on_response(&mut stream, &exchange);
+        let response = core.on_response(&mut stream, &exchange, None);
         assert_eq!((request.tags.len(), response.tags.len()), (0, 0));
         assert_eq!((request.missing, response.missing), (2, 1));
         assert!(request.failures.contains(&failure) && response.failures.contains(&failure));

@@ -115,6 +115,12 @@ impl TraceTags {
     }
 }
 
+/// The status of the response that passes. One that cannot be read counts as an error.
+fn status() -> Option<u16> {
+    let status = Headers::Response.first(":status").ok()??;
+    std::str::from_utf8(&status).ok()?.parse().ok()
+}
+
 /// 128 bits that nobody can foresee: `SipHash` with a key from the host's `random_get`, another one for each call.
 fn random() -> u128 {
     let half = |n: u64| u128::from(RandomState::new().hash_one(n));
@@ -137,7 +143,8 @@ impl Filter for TraceTags {
     }
 
     fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
-        self.carry_out(self.core.on_response(stream, exchange), exchange);
+        let status = if self.core.reads_status() { status() } else { None };
+        self.carry_out(self.core.on_response(stream, exchange, status), exchange);
     }
 
     fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) {

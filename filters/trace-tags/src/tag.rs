@@ -6,6 +6,7 @@ use plugin_kit::source::{HeadUse, Source};
 use crate::pseudonym::Pseudonym;
 use crate::request_id::RequestId;
 use crate::text::{Characters, sanitised};
+use crate::when::When;
 
 /// A tag as it is configured.
 #[derive(Debug, Clone)]
@@ -13,6 +14,7 @@ pub struct Tag {
     key: String,
     sources: Vec<Source>,
     style: Style,
+    when: When,
 }
 
 /// How a value is shown.
@@ -51,8 +53,13 @@ const KEY_PREFIX: &str = "tag.";
 
 impl Tag {
     /// The tag `name`; the first of the `sources` that has a value gives it.
-    pub fn new(name: &str, sources: Vec<Source>, style: Style) -> Self {
-        Self { key: format!("{KEY_PREFIX}{name}"), sources, style }
+    pub fn new(name: &str, sources: Vec<Source>, style: Style, when: When) -> Self {
+        Self { key: format!("{KEY_PREFIX}{name}"), sources, style, when }
+    }
+
+    /// When it is written.
+    pub fn when(&self) -> When {
+        self.when
     }
 
     /// The key of its filter state: Envoy puts `wasm.` in front.
@@ -70,13 +77,16 @@ impl Tag {
         self.sources.iter().map(Source::head_use).fold(HeadUse::Nothing, HeadUse::and)
     }
 
-    /// Whether it shows the request ID.
-    pub fn shows_request_id(&self) -> bool {
-        self.sources.iter().any(|source| matches!(source, Source::RequestId))
+    /// Whether it shows the request ID or is chosen by it.
+    pub fn needs_request_id(&self) -> bool {
+        self.when.share.is_some() || self.sources.iter().any(|source| matches!(source, Source::RequestId))
     }
 
     /// When the tag can be settled, given what was found in the request.
     pub fn moment(&self, candidate: Option<&Candidate>) -> Moment {
+        if self.when.status_from.is_some() {
+            return Moment::Response;
+        }
         self.late(candidate)
             .map(|source| if matches!(source, Source::Claim(_)) { Moment::Claims } else { Moment::Response })
             .max()

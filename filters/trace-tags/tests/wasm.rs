@@ -30,7 +30,7 @@ fn the_usual_tags() {
     let id = "00000000-0000-9000-8000-000000000000";
     assert_eq!(shown(&request), [format!("tag.request.id={id}"), "tag.service.version=v1".to_owned()]);
     let facts = facts.property("jwt.sub", "alice");
-    let response = core.on_response(&mut stream, &Exchange::new(1, &facts));
+    let response = core.on_response(&mut stream, &Exchange::new(1, &facts), Some(200));
     assert_eq!(shown(&response), ["tag.enduser.pseudo.id=_b-LHKzT1XjgYtDkEQQ1fQ"]);
 }
 
