@@ -4,6 +4,8 @@
 //! name no host. [`host`] makes every host call and [`plugin`] receives every callback; both exist only where a proxy
 //! is on the other side (`wasm32-wasip1`).
 
+#[cfg(any(target_os = "wasi", test))]
+mod allocator;
 pub mod config;
 pub mod exchange;
 pub mod head;
