@@ -1,5 +1,6 @@
 //! Pseudonyms: the same person gets the same one, and only who holds the key can tell who it is.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use base64::Engine;
@@ -14,7 +15,15 @@ use hmac_sha256::HMAC;
 pub struct Pseudonym {
     key: Vec<u8>,
     prefix: String,
+    /// Values and their pseudonyms, each at the place that its value names: an HMAC costs more than all else that a tag
+    /// takes.
+    recent: RefCell<Vec<Option<(Box<[u8]>, String)>>>,
 }
+
+/// How many pseudonyms are kept.
+const RECENT: usize = 512;
+/// Longer values are not kept, so that clients cannot make the memory large.
+const LONGEST_RECENT: usize = 128;
 
 /// A key that is too easy to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +44,35 @@ impl Pseudonym {
         if key.len() < Self::MIN_KEY_LENGTH {
             return Err(ShortKey);
         }
-        Ok(Self { key: key.to_vec(), prefix: key_id.map(|id| format!("{id}.")).unwrap_or_default() })
+        let prefix = key_id.map(|id| format!("{id}.")).unwrap_or_default();
+        Ok(Self { key: key.to_vec(), prefix, recent: RefCell::new(vec![None; RECENT]) })
     }
 
     /// The pseudonym of `value`.
     pub fn of(&self, value: &[u8]) -> String {
+        let mut recent = self.recent.borrow_mut();
+        let Some(slot) = recent.get_mut(place(value)).filter(|_| value.len() <= LONGEST_RECENT) else {
+            return self.made(value);
+        };
+        match slot {
+            Some((known, pseudonym)) if **known == *value => pseudonym.clone(),
+            _ => slot.insert((value.into(), self.made(value))).1.clone(),
+        }
+    }
+
+    fn made(&self, value: &[u8]) -> String {
         let mac = HMAC::mac(value, &self.key);
         let mut shown = self.prefix.clone();
         URL_SAFE_NO_PAD.encode_string(mac.get(..16).unwrap_or_default(), &mut shown);
         shown
     }
+}
+
+/// Where a value is kept. A client that finds two for one place only makes its own pseudonym be worked out again.
+fn place(value: &[u8]) -> usize {
+    let hash =
+        value.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    hash % RECENT
 }
 
 /// Without the key.
@@ -72,6 +100,16 @@ mod tests {
         let pseudonym = Pseudonym::new(b"0123456789abcdef", Some("k2")).unwrap();
         assert!(pseudonym.of(b"alice").starts_with("k2."));
         assert!(!format!("{pseudonym:?}").contains("0123"));
+    }
+
+    #[test]
+    fn values_that_share_a_place_do_not_share_a_pseudonym() {
+        let (a, b) = (b"Aa".as_slice(), b"BB".as_slice());
+        assert_eq!(place(a), place(b));
+        let pseudonym = Pseudonym::new(b"0123456789abcdef", None).unwrap();
+        let each = [a, b, a, b].map(|value| pseudonym.of(value));
+        assert_eq!(each, [a, b, a, b].map(|value| pseudonym.made(value)));
+        assert_ne!(each[0], each[1]);
     }
 
     #[test]
