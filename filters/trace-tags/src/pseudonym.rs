@@ -17,8 +17,11 @@ pub struct Pseudonym {
     prefix: String,
     /// Values and their pseudonyms, each at the place that its value names: an HMAC costs more than all else that a tag
     /// takes.
-    recent: RefCell<Vec<Option<(Box<[u8]>, String)>>>,
+    recent: RefCell<Vec<Option<Recent>>>,
 }
+
+/// A value and its pseudonym.
+type Recent = (Box<[u8]>, String);
 
 /// How many pseudonyms are kept.
 const RECENT: usize = 512;
