@@ -6,7 +6,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// As long as Envoy itself waits for an upstream, and then some.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How a request goes over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
