@@ -70,7 +70,16 @@ impl Head {
 
     /// Every value of the header `name` (lower case).
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+        let mut entries = self.iter();
+        // Most names differ in length: those need no look at their bytes.
+        std::iter::from_fn(move || {
+            loop {
+                let place = entries.place()?;
+                if place.name_len == name.len() && entries.name(&place)? == name.as_bytes() {
+                    return entries.value(&place);
+                }
+            }
+        })
     }
 
     /// The first value of the header `name` (lower case).
@@ -128,20 +137,42 @@ pub struct Entries<'a> {
     at: usize,
 }
 
-impl<'a> Iterator for Entries<'a> {
-    type Item = (&'a [u8], &'a [u8]);
+/// Where an entry's name and value lie.
+struct Place {
+    name_at: usize,
+    name_len: usize,
+    value_at: usize,
+    value_len: usize,
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
+impl<'a> Entries<'a> {
+    fn place(&mut self) -> Option<Place> {
         if self.entry >= self.head.count {
             return None;
         }
         let (name_len, value_len) = lengths(&self.head.raw, self.entry)?;
         let value_at = self.at.checked_add(name_len)?.checked_add(1)?;
-        let name = self.head.raw.get(self.at..)?.get(..name_len)?;
-        let value = self.head.raw.get(value_at..)?.get(..value_len)?;
+        let place = Place { name_at: self.at, name_len, value_at, value_len };
         self.entry = self.entry.checked_add(1)?;
         self.at = value_at.checked_add(value_len)?.checked_add(1)?;
-        Some((name, value))
+        Some(place)
+    }
+
+    fn name(&self, place: &Place) -> Option<&'a [u8]> {
+        self.head.raw.get(place.name_at..)?.get(..place.name_len)
+    }
+
+    fn value(&self, place: &Place) -> Option<&'a [u8]> {
+        self.head.raw.get(place.value_at..)?.get(..place.value_len)
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let place = self.place()?;
+        Some((self.name(&place)?, self.value(&place)?))
     }
 }
 
