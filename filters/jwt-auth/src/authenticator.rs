@@ -51,6 +51,8 @@ pub struct Pass<'a> {
     pub tokens: Vec<Granted>,
     /// Why it goes on, for the metrics.
     pub why: Why,
+    /// The position of the rule that let it in, if one did.
+    pub rule: Option<usize>,
 }
 
 /// Why a request goes on.
@@ -86,8 +88,8 @@ pub struct Denial<'a> {
     pub reason: DenyReason,
     /// The scopes that the rule asks for.
     pub scopes: &'a [String],
-    /// The rule that refused it, if one did.
-    pub rule: Option<&'a str>,
+    /// The position of the rule that refused it, if one did.
+    pub rule: Option<usize>,
     /// Headers to remove where the request goes on all the same.
     pub strip: Vec<Vec<u8>>,
 }
@@ -189,7 +191,7 @@ impl Authenticator {
         let forward = self.forwards(&all);
         let spent = if forward { Vec::new() } else { vec![(Cow::Borrowed(name.as_str()), None)] };
         let tokens = vec![Granted { all, position }];
-        Some(Ok(Decision::Allow(Pass { strip: Vec::new(), spent, tokens, why: Why::Token })))
+        Some(Ok(Decision::Allow(Pass { spent, tokens, why: Why::Token, ..Pass::default() })))
     }
 
     fn full(&self, exchange: &Exchange<'_>, waits: u8) -> Result<Decision<'_>, HostError> {
@@ -244,7 +246,7 @@ impl Authenticator {
                 }
             };
             if let Some((reason, scopes)) = refused {
-                return deny(reason, scopes, rule.name, strip);
+                return deny(reason, scopes, rule.rule, strip);
             }
         }
         if !publish {
@@ -255,7 +257,8 @@ impl Authenticator {
             Ok(confirmed) if publish => self.spent(&head, &confirmed),
             _ => Vec::new(),
         };
-        Ok(Decision::Allow(Pass { strip, spent, tokens, why }))
+        let rule = accesses.first().and_then(|deciding| deciding.rule);
+        Ok(Decision::Allow(Pass { strip, spent, tokens, why, rule }))
     }
 
     /// The client's copies of headers that only this filter may set.
@@ -284,8 +287,8 @@ impl Authenticator {
     fn deciding(&self, request: &Request<'_>, reading: &[u8]) -> Deciding<'_> {
         const ANY_TOKEN: &Access = &Access::Require(Requirement::ANY_TOKEN);
         match first_match(&self.config.rules, request, reading) {
-            Some(rule) => Deciding { name: Some(&rule.name), access: &rule.access },
-            None => Deciding { name: None, access: ANY_TOKEN },
+            Some((n, rule)) => Deciding { rule: Some(n), access: &rule.access },
+            None => Deciding { rule: None, access: ANY_TOKEN },
         }
     }
 
@@ -365,6 +368,9 @@ impl Authenticator {
         // Claims before the signature: they are cheap to check.
         let validity = provider.policy.check(token).map_err(DenyReason::BadClaims)?;
         validity.check(now).map_err(DenyReason::BadClaims)?;
+        if provider.revoked.contains(token) {
+            return Err(DenyReason::Revoked.into());
+        }
         let keys = self.keys(position, provider, token, exchange, waits)?;
         let mut candidates = keys.candidates(token).peekable();
         if candidates.peek().is_none() {
@@ -464,9 +470,9 @@ impl Authenticator {
     }
 }
 
-/// The rule that decides about one reading of a request; without a name where none matches.
+/// The rule that decides about one reading of a request; without a position where none matches.
 struct Deciding<'a> {
-    name: Option<&'a str>,
+    rule: Option<usize>,
     access: &'a Access,
 }
 

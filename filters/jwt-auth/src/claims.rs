@@ -176,6 +176,29 @@ fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>,
     Ok(Some(Date { floor: seconds.floor() as u64, ceiling: seconds.ceil() as u64 }))
 }
 
+/// Tokens that are refused although they are good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// Of tokens.
+    pub jti: Vec<String>,
+    /// Of subjects: every token of theirs.
+    pub sub: Vec<String>,
+    /// Of keys: every token that they sign.
+    pub kid: Vec<String>,
+}
+
+impl Revoked {
+    /// Whether the token is among them.
+    pub fn contains(&self, token: &UntrustedToken<'_>) -> bool {
+        let is_one =
+            |list: &[String], text: Option<&str>| text.is_some_and(|text| list.iter().any(|one| one == text));
+        let claim = |name: &str| token.claims.get(name).and_then(Value::as_str);
+        is_one(&self.jti, claim("jti"))
+            || is_one(&self.sub, claim("sub"))
+            || is_one(&self.kid, token.kid.as_deref())
+    }
+}
+
 /// Where a claim is: its name, or the names on the way to it through nested objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimPath(Vec<String>);

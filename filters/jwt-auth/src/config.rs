@@ -10,8 +10,9 @@ use plugin_kit::path::PathCase;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::claims::{ClaimPath, Pattern, Policy};
-use crate::jwk::KeySet;
+use crate::base64url;
+use crate::claims::{ClaimPath, Pattern, Policy, Revoked};
+use crate::jwk::{Key, KeySet, Material};
 use crate::jwks_cache::Settings;
 use crate::output::OwnHeaders;
 use crate::place::Place;
@@ -56,6 +57,8 @@ struct RawProvider {
     audiences: Vec<String>,
     jwks: Option<Value>,
     jwks_uri: Option<String>,
+    #[serde(default)]
+    secrets: Vec<RawSecret>,
     cluster: Option<String>,
     #[serde(default)]
     jwks_cache: RawJwksCache,
@@ -73,10 +76,30 @@ struct RawProvider {
     #[serde(default)]
     required_claims: Vec<String>,
     #[serde(default)]
+    revoked: RawRevoked,
+    #[serde(default)]
     output_claim_to_headers: Vec<RawClaimHeader>,
     output_payload_to_header: Option<String>,
     #[serde(default)]
     forward_original_token: bool,
+}
+
+/// A secret never stands in pluginConfig, which the proxy's `config_dump` shows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawSecret {
+    env: String,
+    kid: Option<String>,
+    #[serde(default)]
+    encoding: SecretEncoding,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum SecretEncoding {
+    #[default]
+    Text,
+    Base64url,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +115,14 @@ struct RawJwksCache {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct RawRefetch {
     min_interval: Option<DurationText>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct RawRevoked {
+    jti: Vec<String>,
+    sub: Vec<String>,
+    kid: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,8 +173,10 @@ struct RawRequirement {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct RawDenyResponse {
-    body: DenyBody,
+    body: Option<Value>,
     realm: Option<String>,
+    code_header: Option<String>,
+    wrong_audience: WrongAudience,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -196,17 +229,53 @@ pub enum Mode {
     Report,
 }
 
-/// The body of a reply to a refused request.
+/// The status of a reply to a token for another audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WrongAudience {
+    /// 401, as RFC 9068 section 4 says.
+    #[default]
+    Unauthenticated,
+    /// 403, as Envoy's own filter has it.
+    Forbidden,
+}
+
+/// How refused requests are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DenyResponse {
+    /// The body.
+    pub body: DenyBody,
+    /// `realm` of challenges.
+    pub realm: String,
+    /// A response header that gets the deny code.
+    pub code_header: Option<String>,
+    /// See [`WrongAudience`].
+    pub wrong_audience: WrongAudience,
+}
+
+/// The body of a reply to a refused request.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DenyBody {
     /// `application/problem+json` (RFC 9457).
-    #[default]
-    #[serde(rename = "problem+json")]
     Problem,
     /// A line of text.
-    #[serde(rename = "text")]
     Text,
+    /// A text of the user.
+    Template(Template),
 }
+
+/// A body with `{code}`, `{status}`, `{title}` and `{requestId}` in it. None of these holds a quote, a backslash or a `<`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Template {
+    /// Media type.
+    pub content_type: String,
+    /// The text.
+    pub template: String,
+}
+
+/// Environment variables by name.
+pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// A configuration that makes sense.
 #[derive(Debug)]
@@ -231,10 +300,8 @@ pub struct Config {
     pub several_tokens: SeveralTokens,
     /// See [`Mode`].
     pub mode: Mode,
-    /// See [`DenyBody`].
-    pub deny_body: DenyBody,
-    /// `realm` of challenges.
-    pub realm: String,
+    /// How refused requests are answered.
+    pub deny_response: DenyResponse,
     /// How many verified tokens are remembered.
     pub cached_tokens: usize,
     /// How many requests may wait for keys.
@@ -244,14 +311,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads pluginConfig.
+    /// Reads pluginConfig. `env` gives the variables of vmConfig.env, where secrets are.
     ///
     /// # Errors
     /// Everything that is wrong, each with its JSON path.
-    pub fn parse(json: &[u8]) -> Result<Self, ConfigErrors> {
+    pub fn parse(json: &[u8], env: &Env<'_>) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(json)?;
         let mut errors = ErrorList::default();
-        let config = raw.compile(&mut errors);
+        let config = raw.compile(env, &mut errors);
         errors.finish(Some(config))
     }
 
@@ -268,7 +335,7 @@ impl Config {
 const MOST_CACHED: usize = 100_000;
 
 impl RawConfig {
-    fn compile(self, errors: &mut ErrorList) -> Config {
+    fn compile(self, env: &Env<'_>, errors: &mut ErrorList) -> Config {
         let root = Path::root();
         if self.providers.is_empty() {
             errors.add(&root.field("providers"), "is empty; expected at least one provider");
@@ -284,7 +351,7 @@ impl RawConfig {
                     None => places.push((place, vec![n])),
                 }
             }
-            providers.extend(raw.compile(name, &path, errors));
+            providers.extend(raw.compile(name, env, &path, errors));
         }
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
             rule.compile(n, &names, self.path_case, &root.field("rules").index(n), errors)
@@ -297,15 +364,7 @@ impl RawConfig {
             Some((path, Rc::from(format!("jwt.{claim}"))))
         });
         let publish = publish.collect();
-        let realm = self.deny_response.realm.unwrap_or_else(|| "service".to_owned());
-        if realm.is_empty()
-            || !realm.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\')
-        {
-            errors.add(
-                &root.field("denyResponse").field("realm"),
-                "expected printable ASCII without quote and backslash",
-            );
-        }
+        let deny_response = self.deny_response.compile(&root.field("denyResponse"), errors);
         let cached_tokens = self.token_cache.max_entries.unwrap_or(1000);
         if cached_tokens > MOST_CACHED {
             errors.add(
@@ -324,12 +383,47 @@ impl RawConfig {
             cors_preflight: self.cors_preflight,
             several_tokens: self.several_tokens,
             mode: self.mode,
-            deny_body: self.deny_response.body,
-            realm,
+            deny_response,
             cached_tokens,
             most_waiting: self.max_waiting_requests.unwrap_or(1000),
             slow_verifications: self.slow_verifications_per_second.unwrap_or(200),
         }
+    }
+}
+
+impl RawDenyResponse {
+    fn compile(self, path: &Path, errors: &mut ErrorList) -> DenyResponse {
+        let quotable = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\')
+        };
+        let realm = self.realm.unwrap_or_else(|| "service".to_owned());
+        if !quotable(&realm) {
+            errors.add(&path.field("realm"), "expected printable ASCII without quote and backslash");
+        }
+        let code_header = self.code_header;
+        if let Some(name) = &code_header {
+            errors.check(&path.field("codeHeader"), output_header(name));
+        }
+        let path = path.field("body");
+        let body = match self.body {
+            None => DenyBody::Problem,
+            Some(Value::String(name)) if name == "problem+json" => DenyBody::Problem,
+            Some(Value::String(name)) if name == "text" => DenyBody::Text,
+            Some(template) => match Template::deserialize(template) {
+                Ok(template) => {
+                    if !quotable(&template.content_type) {
+                        errors.add(&path.field("contentType"), "expected a media type");
+                    }
+                    DenyBody::Template(template)
+                }
+                Err(_) => {
+                    errors.add(&path, "expected `problem+json`, `text` or `{ contentType, template }`");
+                    DenyBody::Problem
+                }
+            },
+        };
+        DenyResponse { body, realm, code_header, wrong_audience: self.wrong_audience }
     }
 }
 
@@ -353,13 +447,13 @@ impl RawProvider {
         from.iter().enumerate().filter_map(|(n, place)| errors.check(&path.index(n), place.parse())).collect()
     }
 
-    fn compile(self, name: String, path: &Path, errors: &mut ErrorList) -> Option<Provider> {
+    fn compile(self, name: String, env: &Env<'_>, path: &Path, errors: &mut ErrorList) -> Option<Provider> {
         let issuer = errors.check(&path.field("issuer"), Pattern::parse(&self.issuer));
         let algorithms = match &self.algorithms {
             None => Algorithm::DEFAULT.to_vec(),
-            Some(names) => algorithms(names, &path.field("algorithms"), errors),
+            Some(names) => algorithms(names, !self.secrets.is_empty(), &path.field("algorithms"), errors),
         };
-        let keys = self.keys(path, errors);
+        let keys = self.keys(&algorithms, env, path, errors);
         let policy = self.policy(path, errors);
         let mut claim_headers = Vec::new();
         for (n, output) in self.output_claim_to_headers.iter().enumerate() {
@@ -377,6 +471,7 @@ impl RawProvider {
             issuer: issuer?,
             algorithms,
             policy,
+            revoked: Revoked { jti: self.revoked.jti, sub: self.revoked.sub, kid: self.revoked.kid },
             keys: keys?,
             claim_headers,
             payload_header,
@@ -384,9 +479,15 @@ impl RawProvider {
         })
     }
 
-    fn keys(&self, path: &Path, errors: &mut ErrorList) -> Option<KeySource> {
-        match (&self.jwks, &self.jwks_uri) {
-            (Some(jwks), None) => {
+    fn keys(
+        &self,
+        algorithms: &[Algorithm],
+        env: &Env<'_>,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) -> Option<KeySource> {
+        match (&self.jwks, &self.jwks_uri, self.secrets.as_slice()) {
+            (Some(jwks), None, []) => {
                 let path = path.field("jwks");
                 let text = match jwks {
                     Value::String(text) => text.clone(),
@@ -400,13 +501,26 @@ impl RawProvider {
                 }
                 Some(KeySource::Inline(Rc::new(set)))
             }
-            (None, Some(url)) => {
+            (None, Some(url), []) => {
                 let settings = self.jwks_cache.settings(&path.field("jwksCache"), errors);
                 let remote = Remote::parse(url, self.cluster.as_deref(), settings);
                 errors.check(&path.field("jwksUri"), remote).map(KeySource::Remote)
             }
+            (None, None, [_, ..]) => {
+                if self.algorithms.is_none() {
+                    errors.add(path, "has `secrets`; expected `algorithms` with `HS256`, `HS384` or `HS512`");
+                }
+                let path = path.field("secrets");
+                let secrets = self.secrets.iter().enumerate();
+                let keys = secrets
+                    .filter_map(|(n, secret)| errors.check(&path.index(n), secret.key(algorithms, env)));
+                Some(KeySource::Inline(Rc::new(KeySet {
+                    keys: keys.map(Rc::new).collect(),
+                    refused: Vec::new(),
+                })))
+            }
             _ => {
-                errors.add(path, "expected either `jwks` or `jwksUri`");
+                errors.add(path, "expected one of `jwks`, `jwksUri` and `secrets`");
                 None
             }
         }
@@ -448,15 +562,18 @@ impl RawProvider {
     }
 }
 
-fn algorithms(names: &[String], path: &Path, errors: &mut ErrorList) -> Vec<Algorithm> {
+fn algorithms(names: &[String], secret: bool, path: &Path, errors: &mut ErrorList) -> Vec<Algorithm> {
     if names.is_empty() {
         errors.add(path, "is empty; expected at least one algorithm");
     }
     let parse = |name: &String| {
         let known = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
         match Algorithm::named(name) {
-            Some(algorithm) if !algorithm.is_symmetric() => Ok(algorithm),
-            Some(_) => Err(format!("`{name}` needs a secret, which no provider here has")),
+            // Were both allowed, the public key of one could be tried as the secret of the other.
+            Some(algorithm) if algorithm.is_symmetric() != secret => Err(format!(
+                "`{name}` does not fit; expected HS* with `secrets`, and the others with `jwks` or `jwksUri`"
+            )),
+            Some(algorithm) => Ok(algorithm),
             None => Err(match nearest(name, known.clone()) {
                 Some(near) => format!("unknown algorithm `{name}`; did you mean `{near}`?"),
                 None => format!(
@@ -481,6 +598,35 @@ fn output_header(name: &str) -> Result<Rc<str>, String> {
         ));
     }
     Ok(Rc::from(name))
+}
+
+impl RawSecret {
+    /// The key, for those of these algorithms for which it is long enough (RFC 7518 section 3.2).
+    fn key(&self, algorithms: &[Algorithm], env: &Env<'_>) -> Result<Key, String> {
+        let name = &self.env;
+        let text = env(name).ok_or_else(|| format!("`{name}` is not set; expected it in vmConfig.env"))?;
+        let secret = match self.encoding {
+            SecretEncoding::Text => text.into_bytes(),
+            SecretEncoding::Base64url => {
+                base64url::decode(text.as_bytes()).ok_or_else(|| format!("`{name}` is not base64url"))?
+            }
+        };
+        let long_enough =
+            |algorithm: &Algorithm| algorithm.secret_length().is_some_and(|least| secret.len() >= least);
+        match algorithms.iter().find(|algorithm| algorithm.is_symmetric() && !long_enough(algorithm)) {
+            Some(algorithm) => Err(format!(
+                "`{name}` has {} bytes; expected at least {} for {algorithm}",
+                secret.len(),
+                algorithm.secret_length().unwrap_or_default()
+            )),
+            None => Ok(Key {
+                kid: self.kid.clone(),
+                algorithms: algorithms.to_vec(),
+                material: Material::Secret(secret),
+                spki: Vec::new(),
+            }),
+        }
+    }
 }
 
 impl RawPlace {
@@ -550,11 +696,16 @@ impl RawRule {
                 None
             }
         };
-        Some(Rule {
-            name: self.name.unwrap_or_else(|| format!("rules[{n}]")),
-            condition: condition?,
-            access: access?,
-        })
+        let named = self.name.is_some();
+        let name = self.name.unwrap_or_else(|| format!("rules[{n}]"));
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if named && (name.is_empty() || !name.bytes().all(good)) {
+            errors.add(
+                &path.field("name"),
+                format!("`{name}` is no name for a metric; expected letters, digits, `-` and `_`"),
+            );
+        }
+        Some(Rule { name, named, condition: condition?, access: access? })
     }
 }
 

@@ -3,6 +3,7 @@
 use plugin_kit::reply::{Problem, Reply};
 
 use crate::claims::ClaimError;
+use crate::config::{DenyBody, DenyResponse, Template, WrongAudience};
 use crate::token::TokenError;
 
 /// Why a request is refused.
@@ -24,6 +25,8 @@ pub enum DenyReason {
     BadSignature,
     /// The claims are not what the provider demands.
     BadClaims(ClaimError),
+    /// The token, its subject or its key is on the list of revoked ones.
+    Revoked,
     /// The token is good, but the rule wants other claims.
     ClaimsForbidden,
     /// The token is good, but lacks a scope.
@@ -75,6 +78,7 @@ impl DenyReason {
         Self::BadClaims(ClaimError::Audience),
         Self::BadClaims(ClaimError::Expired),
         Self::BadClaims(ClaimError::NotYetValid),
+        Self::Revoked,
         Self::ClaimsForbidden,
         Self::InsufficientScope,
         Self::Nobody,
@@ -123,6 +127,7 @@ impl DenyReason {
                 | ClaimError::TokenType
                 | ClaimError::Lifetime => invalid("claims_invalid", "The token's claims are not accepted"),
             },
+            Self::Revoked => invalid("token_revoked", "The token has been revoked"),
             Self::ClaimsForbidden => forbidden("claims_forbidden", None, "The token does not permit this"),
             Self::InsufficientScope => {
                 forbidden("insufficient_scope", Some("insufficient_scope"), "The token lacks a scope")
@@ -151,25 +156,44 @@ impl DenyReason {
 }
 
 /// What a reply needs to know besides the reason.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Context<'a> {
-    /// `realm` of the challenge.
-    pub realm: &'a str,
+    /// What the configuration says about replies.
+    pub response: &'a DenyResponse,
     /// The scopes that the rule wants.
     pub scopes: &'a [String],
     /// `x-request-id` as it was sent.
     pub request_id: Option<&'a [u8]>,
     /// Whether the client speaks gRPC, where the body is a message for people.
     pub grpc: bool,
-    /// Whether the body is a line of text instead of problem+json.
-    pub plain_text: bool,
 }
 
 /// The reply to a request that is refused.
 pub fn reply(reason: DenyReason, context: &Context<'_>) -> Reply {
-    let Outside { code, status, grpc_status, error, title } = reason.outside();
-    let plain = context.grpc || context.plain_text;
-    let media_type = if plain { "text/plain; charset=utf-8" } else { Problem::CONTENT_TYPE };
+    let DenyResponse { body, code_header, wrong_audience, .. } = context.response;
+    let Outside { code, mut status, mut grpc_status, error, title } = reason.outside();
+    if reason == DenyReason::BadClaims(ClaimError::Audience) && *wrong_audience == WrongAudience::Forbidden {
+        (status, grpc_status) = (403, PERMISSION_DENIED);
+    }
+    let request_id = context.request_id.and_then(printable);
+    let (media_type, body) = match body {
+        _ if context.grpc => ("text/plain; charset=utf-8", title.as_bytes().to_vec()),
+        DenyBody::Text => ("text/plain; charset=utf-8", title.as_bytes().to_vec()),
+        DenyBody::Template(Template { content_type, template }) => {
+            let text = template
+                .replace("{code}", code)
+                .replace("{status}", &status.to_string())
+                .replace("{title}", title)
+                .replace("{requestId}", request_id.unwrap_or_default());
+            (content_type.as_str(), text.into_bytes())
+        }
+        DenyBody::Problem => {
+            let kind = "about:blank";
+            let problem =
+                Problem { kind, title, status, detail: None, code, request_id, violated_policies: &[] };
+            (Problem::CONTENT_TYPE, problem.to_body())
+        }
+    };
     let mut headers = vec![("content-type".to_owned(), media_type.to_owned())];
     if status == 401 || error.is_some() {
         headers.push(("www-authenticate".to_owned(), challenge(error, context)));
@@ -177,19 +201,15 @@ pub fn reply(reason: DenyReason, context: &Context<'_>) -> Reply {
     if status == 503 {
         headers.push(("retry-after".to_owned(), "1".to_owned()));
     }
-    let body = if plain {
-        title.as_bytes().to_vec()
-    } else {
-        let request_id = context.request_id.and_then(printable);
-        Problem { kind: "about:blank", title, status, detail: None, code, request_id, violated_policies: &[] }
-            .to_body()
-    };
+    if let Some(name) = code_header {
+        headers.push((name.clone(), code.to_owned()));
+    }
     Reply { status, grpc_status: Some(grpc_status), headers, body, details: format!("jwt_auth_{code}") }
 }
 
 /// `WWW-Authenticate` of RFC 6750 section 3. Realm and scopes come from the configuration, which lets no quote in.
 fn challenge(error: Option<&str>, context: &Context<'_>) -> String {
-    let mut parameters = vec![format!("Bearer realm=\"{}\"", context.realm)];
+    let mut parameters = vec![format!("Bearer realm=\"{}\"", context.response.realm)];
     if let Some(error) = error {
         parameters.push(format!("error=\"{error}\""));
         if error == "insufficient_scope" && !context.scopes.is_empty() {

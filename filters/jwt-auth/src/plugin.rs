@@ -9,13 +9,14 @@ use plugin_kit::host::{self, Counter, Gauge, Headers};
 use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow};
 
 use crate::authenticator::{Authenticator, Decision, Denial, Pass, Why};
-use crate::config::{Config, DenyBody, Mode};
+use crate::config::{Config, Mode};
 use crate::crypto::Crypto;
 use crate::deny::{self, DenyReason};
 use crate::host_crypto::{self, HostCrypto};
 use crate::jwk::KeySet;
 use crate::jwks_cache::{self, max_age};
 use crate::provider::{KeySource, Remote};
+use crate::rules::Rule;
 use crate::signature::Algorithm;
 
 /// Filter state that holds the deny code: `wasm.jwt.deny_code`.
@@ -47,6 +48,8 @@ struct Metrics {
     denied: Counter,
     reported: Counter,
     codes: Vec<(&'static str, Counter)>,
+    /// Allowed and denied, for each rule with a name of its own.
+    rules: Vec<Option<(Counter, Counter)>>,
     cache_hits: Counter,
     cache_misses: Counter,
     outputs_failed: Counter,
@@ -57,12 +60,17 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn define() -> Self {
+    fn define(rules: &[Rule]) -> Self {
         let code = |reason: &DenyReason| {
             let code = reason.outside().code;
             (code, Counter::define(&format!("jwt_auth_deny_{code}")))
         };
+        let of_rule = |rule: &Rule| {
+            let define = |outcome| Counter::define(&format!("jwt_auth_rule_{}_{outcome}", rule.name));
+            rule.named.then(|| (define("allowed"), define("denied")))
+        };
         Self {
+            rules: rules.iter().map(of_rule).collect(),
             allowed: Counter::define("jwt_auth_requests_allowed"),
             anonymous: Counter::define("jwt_auth_requests_anonymous"),
             preflights: Counter::define("jwt_auth_requests_preflight"),
@@ -80,12 +88,18 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    fn of_rule(&self, rule: Option<usize>) -> Option<(Counter, Counter)> {
+        *self.rules.get(rule?)?
+    }
+}
+
 impl Filter for JwtAuth {
     const NAME: &'static str = "jwt-auth";
     type Stream = Waits;
 
     fn configure(configuration: &[u8], root: u32) -> Result<Self, ConfigErrors> {
-        let config = Config::parse(configuration)?;
+        let config = Config::parse(configuration, &|name| std::env::var(name).ok())?;
         let algorithms = config.algorithms();
         let call = Box::new(|argument: &[u8]| host::call_foreign_function(host_crypto::FUNCTION, argument));
         let host_crypto = HostCrypto::tested(call, &algorithms);
@@ -104,9 +118,9 @@ impl Filter for JwtAuth {
         let crypto = Crypto::new(host_crypto, config.slow_verifications, || host::monotonic_time().ok());
         let seed = host::unix_time().map_or(0, |now| u64::from(now.subsec_nanos()));
         let filter = Self {
+            metrics: Metrics::define(&config.rules),
             authenticator: Authenticator::new(config, Box::new(crypto), seed),
             root,
-            metrics: Metrics::define(),
             ticking: Cell::new(false),
             calls: RefCell::default(),
             waiting: RefCell::default(),
@@ -196,6 +210,9 @@ impl JwtAuth {
             Why::Anyone => self.metrics.anonymous.increment(),
             Why::Preflight => self.metrics.preflights.increment(),
         }
+        if let Some((allowed, _)) = self.metrics.of_rule(pass.rule) {
+            allowed.increment();
+        }
         Flow::Continue
     }
 
@@ -243,7 +260,7 @@ impl JwtAuth {
         &self,
         reason: DenyReason,
         scopes: &[String],
-        rule: Option<&str>,
+        rule: Option<usize>,
         exchange: &Exchange<'_>,
     ) -> Flow {
         self.note(reason, rule, exchange, "refused");
@@ -252,22 +269,26 @@ impl JwtAuth {
         let head = exchange.head().ok();
         let first = |name| head.as_ref().and_then(|head| head.first(name));
         let context = deny::Context {
-            realm: &config.realm,
+            response: &config.deny_response,
             scopes,
             request_id: first("x-request-id"),
             grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
-            plain_text: config.deny_body == DenyBody::Text,
         };
         Flow::Deny(deny::reply(reason, &context))
     }
 
     /// Counts, logs and publishes a reason.
-    fn note(&self, reason: DenyReason, rule: Option<&str>, exchange: &Exchange<'_>, outcome: &str) {
+    fn note(&self, reason: DenyReason, rule: Option<usize>, exchange: &Exchange<'_>, outcome: &str) {
         let code = reason.outside().code;
         if let Some((_, counter)) = self.metrics.codes.iter().find(|(known, _)| *known == code) {
             counter.increment();
         }
-        log::info!("jwt-auth: {outcome} by {}: {}", rule.unwrap_or("default"), reason.cause());
+        if let Some((_, denied)) = self.metrics.of_rule(rule) {
+            denied.increment();
+        }
+        let rule = rule.and_then(|rule| self.authenticator.config().rules.get(rule));
+        let rule = rule.map_or("default", |rule| rule.name.as_str());
+        log::info!("jwt-auth: {outcome} by {rule}: {}", reason.cause());
         let _ = host::set_filter_state(DENY_CODE, code.as_bytes());
         exchange.note_published(DENY_CODE, code.as_bytes());
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use crate::claims::{ClaimPath, Pattern, Policy};
+use crate::claims::{ClaimPath, Pattern, Policy, Revoked};
 use crate::jwk::KeySet;
 use crate::jwks_cache;
 use crate::signature::Algorithm;
@@ -20,6 +20,8 @@ pub struct Provider {
     pub algorithms: Vec<Algorithm>,
     /// What is demanded of the claims.
     pub policy: Policy,
+    /// Tokens that are refused although they are good.
+    pub revoked: Revoked,
     /// Where its keys come from.
     pub keys: KeySource,
     /// Claims that go to headers.

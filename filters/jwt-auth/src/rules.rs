@@ -9,8 +9,10 @@ use crate::verified::Verified;
 /// A rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its name in logs.
+    /// Its name in logs and metrics.
     pub name: String,
+    /// Whether the user gave it the name; only then it has metrics.
+    pub named: bool,
     /// The requests that it is about.
     pub condition: RequestMatch,
     /// Who may make them.
@@ -146,7 +148,11 @@ impl ClaimTest {
     }
 }
 
-/// The rule for `request` when its path is read as `reading`; none where a valid token is required.
-pub fn first_match<'a>(rules: &'a [Rule], request: &Request<'_>, reading: &[u8]) -> Option<&'a Rule> {
-    rules.iter().find(|rule| rule.condition.matches(request, reading))
+/// The rule for `request` when its path is read as `reading`, and its position; none where a valid token is required.
+pub fn first_match<'a>(
+    rules: &'a [Rule],
+    request: &Request<'_>,
+    reading: &[u8],
+) -> Option<(usize, &'a Rule)> {
+    rules.iter().enumerate().find(|(_, rule)| rule.condition.matches(request, reading))
 }

@@ -37,7 +37,17 @@ impl Algorithm {
 
     /// Whether it is a message authentication code, whose key is a secret.
     pub fn is_symmetric(self) -> bool {
-        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+        self.secret_length().is_some()
+    }
+
+    /// The least length of its secret in bytes, if it has one (RFC 7518 section 3.2).
+    pub fn secret_length(self) -> Option<usize> {
+        match self {
+            Self::HS256 => Some(32),
+            Self::HS384 => Some(48),
+            Self::HS512 => Some(64),
+            _ => None,
+        }
     }
 }
 

@@ -33,8 +33,20 @@ impl Verifier for NoVerifier {
 }
 
 fn authenticator(config: &Value) -> Authenticator {
-    Authenticator::new(Config::parse(config.to_string().as_bytes()).unwrap(), Box::new(PureRust), 7)
+    Authenticator::new(parse(config).unwrap(), Box::new(PureRust), 7)
 }
+
+/// With two secrets in the environment.
+fn parse(config: &Value) -> Result<Config, String> {
+    let env = |name: &str| match name {
+        "LONG" => Some(SECRET.to_owned()),
+        "SHORT" => Some(SECRET[..31].to_owned()),
+        _ => None,
+    };
+    Config::parse(config.to_string().as_bytes(), &env).map_err(|errors| errors.to_string())
+}
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn inline(names: &[&str]) -> Value {
     json!({ "providers": { "platform": { "issuer": ISSUER, "jwks": jwks(names) } } })
@@ -127,8 +139,7 @@ fn a_cached_token_is_denied_when_its_time_has_come() {
 
 #[test]
 fn the_shortest_way_reads_one_header_and_no_signature() {
-    let config = Config::parse(inline(&["rsa-1"]).to_string().as_bytes()).unwrap();
-    let authenticator = Authenticator::new(config, Box::new(NoVerifier), 7);
+    let authenticator = Authenticator::new(parse(&inline(&["rsa-1"])).unwrap(), Box::new(NoVerifier), 7);
     // Without an authorization header everything is looked at; with an unknown token too.
     let facts = TableFacts::request("GET", "/api").at(NOW);
     assert_eq!(decide(&authenticator, &facts), "token_missing");
@@ -373,6 +384,59 @@ fn registered_claims_have_their_types() {
         claims[name] = value;
         assert_eq!(decide(&authenticator, &request(&mint("rsa-1", &claims))), "claims_invalid", "{claims}");
     }
+}
+
+fn with_secret(algorithms: &Value, env: &str) -> Value {
+    json!({ "providers": { "platform": {
+        "issuer": ISSUER, "algorithms": algorithms, "secrets": [{ "env": env, "kid": "s" }],
+    }}})
+}
+
+#[test]
+fn a_secret_checks_what_is_named_and_nothing_else() {
+    let authenticator = authenticator(&with_secret(&json!(["HS256"]), "LONG"));
+    let mac = |algorithm: &str, secret: &[u8]| {
+        let header = json!({ "alg": algorithm, "kid": "s" });
+        common::mint_mac(algorithm, secret, &header, &claims())
+    };
+    assert_eq!(decide(&authenticator, &request(&mac("HS256", SECRET.as_bytes()))), "alice");
+    assert_eq!(decide(&authenticator, &request(&mac("HS256", b""))), "signature_invalid");
+    assert_eq!(decide(&authenticator, &request(&mac("HS256", &SECRET.as_bytes()[1..]))), "signature_invalid");
+    assert_eq!(decide(&authenticator, &request(&mac("HS384", SECRET.as_bytes()))), "algorithm_not_allowed");
+    assert_eq!(decide(&authenticator, &request(&mint("rsa-1", &claims()))), "algorithm_not_allowed");
+}
+
+#[test]
+fn a_secret_is_long_enough_and_not_in_the_error() {
+    for (algorithms, env, expected) in [
+        (json!(["HS256"]), "SHORT", "`SHORT` has 31 bytes; expected at least 32 for HS256"),
+        (json!(["HS256", "HS512"]), "LONG", "`LONG` has 48 bytes; expected at least 64 for HS512"),
+        (json!(["HS256"]), "OTHER", "`OTHER` is not set; expected it in vmConfig.env"),
+        (json!(["RS256"]), "LONG", "`RS256` does not fit"),
+        (json!(null), "LONG", "expected `algorithms` with `HS256`"),
+    ] {
+        let error = parse(&with_secret(&algorithms, env)).unwrap_err();
+        assert!(error.contains(expected) && !error.contains(&SECRET[..8]), "{error}");
+    }
+    let mut public = inline(&["rsa-1"]);
+    public["providers"]["platform"]["algorithms"] = json!(["RS256", "HS256"]);
+    assert!(parse(&public).unwrap_err().contains("algorithms[1]: `HS256` does not fit"));
+}
+
+#[test]
+fn the_revoked_are_refused() {
+    let mut config = inline(&["rsa-1", "ec-1"]);
+    config["providers"]["platform"]["revoked"] = json!({ "jti": ["1"], "sub": ["mallory"], "kid": ["ec-1"] });
+    let authenticator = authenticator(&config);
+    let with = |name: &str, value: &str| {
+        let mut claims = claims();
+        claims[name] = json!(value);
+        request(&mint("rsa-1", &claims))
+    };
+    assert_eq!(decide(&authenticator, &with("jti", "2")), "alice");
+    assert_eq!(decide(&authenticator, &with("jti", "1")), "token_revoked");
+    assert_eq!(decide(&authenticator, &with("sub", "mallory")), "token_revoked");
+    assert_eq!(decide(&authenticator, &request(&mint("ec-1", &claims()))), "token_revoked");
 }
 
 #[test]

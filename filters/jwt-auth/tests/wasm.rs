@@ -58,7 +58,7 @@ fn authenticator() -> Authenticator {
             ]
         }}"#
     );
-    Authenticator::new(Config::parse(config.as_bytes()).unwrap(), Box::new(PureRust), 7)
+    Authenticator::new(Config::parse(config.as_bytes(), &|_| None).unwrap(), Box::new(PureRust), 7)
 }
 
 fn decide(path: &str, token: Option<&str>, now: u64) -> &'static str {

@@ -53,3 +53,16 @@ pub fn mint_raw(key: &str, header: &str, payload: &str) -> String {
     let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, algorithm).unwrap();
     format!("{text}.{signature}")
 }
+
+/// A token with a message authentication code.
+pub fn mint_mac(algorithm: &str, secret: &[u8], header: &Value, claims: &Value) -> String {
+    let text = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
+    let algorithm = algorithm.parse().unwrap();
+    let mac =
+        jsonwebtoken::crypto::sign(text.as_bytes(), &EncodingKey::from_secret(secret), algorithm).unwrap();
+    format!("{text}.{mac}")
+}
