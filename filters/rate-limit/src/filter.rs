@@ -384,3 +384,148 @@ fn claim_values(published: &[u8]) -> Vec<Vec<u8>> {
         _ => vec![published.to_vec()],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use plugin_kit::testing::TableFacts;
+
+    use super::*;
+    use crate::testing::MemoryStore;
+
+    const FAILURE: HostError = HostError { call: "any", status: 10 };
+
+    fn limits(store: &MemoryStore, json: &str) -> Limits {
+        let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+        Limits::new(config, store, b"", || [1; 16]).unwrap()
+    }
+
+    fn facts(method: &str, path: &str) -> TableFacts {
+        TableFacts { monotonic_time: Duration::from_secs(1_000), ..TableFacts::request(method, path) }
+    }
+
+    fn decide(limits: &Limits, store: &MemoryStore, facts: &TableFacts) -> Decision {
+        limits.decide(store, &Exchange::new(1, facts), Stage::All)
+    }
+
+    /// `A` for admitted, otherwise the status and the code.
+    fn verdict(decision: &Decision) -> String {
+        match &decision.outcome {
+            Outcome::Admitted { .. } => "A".to_owned(),
+            Outcome::Denied { reply, reason, .. } => format!("{} {}", reply.status, reason.code()),
+        }
+    }
+
+    const ONE: &str = r#"{"limits":[{"name":"total","rate":{"requests":1,"per":"1h"}}]}"#;
+
+    #[test]
+    fn what_the_host_fails_to_do_denies() {
+        let store = MemoryStore::default();
+        let limits = limits(&store, ONE);
+        let request = facts("GET", "/");
+        let no_clock = TableFacts { failure: Some(FAILURE), ..request.clone() };
+        assert_eq!(verdict(&decide(&limits, &store, &no_clock)), "503 rate_limit_unavailable");
+        store.failure.set(Some(FAILURE));
+        assert_eq!(verdict(&decide(&limits, &store, &request)), "503 rate_limit_unavailable");
+        store.failure.set(None);
+        assert_eq!(verdict(&decide(&limits, &store, &request)), "A");
+        let keyed = format!(r#"{{"limits":[{},"key":[{{"header":"a"}}]}}]}}"#, &ONE[11..ONE.len() - 3]);
+        let keyed = super::tests::limits(&store, &keyed);
+        assert_eq!(verdict(&decide(&keyed, &store, &no_clock)), "503 rate_limit_unavailable");
+    }
+
+    #[test]
+    fn no_configuration_without_its_slots() {
+        let store = MemoryStore::default();
+        store.failure.set(Some(FAILURE));
+        let config = Config::parse(ONE.as_bytes(), &|_| None).unwrap();
+        assert!(Limits::new(config, &store, b"", || [1; 16]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_denied_unless_the_configuration_says_otherwise() {
+        let store = MemoryStore::default();
+        store.conflicts.set(u32::MAX);
+        let deny = limits(&store, ONE);
+        assert_eq!(verdict(&decide(&deny, &store, &facts("GET", "/"))), "429 rate_limit_conflict");
+        let allow = format!(r#"{}, "onConflict": "allow" }}"#, &ONE[..ONE.len() - 1]);
+        let decision = decide(&limits(&store, &allow), &store, &facts("GET", "/"));
+        assert!(matches!(decision.outcome, Outcome::Admitted { uncounted: true, .. }));
+        assert_eq!(decision.tally.conflicts, 32);
+    }
+
+    #[test]
+    fn plugins_of_different_names_share_no_limit() {
+        let store = MemoryStore::default();
+        let of = |scope: &[u8]| {
+            Limits::new(Config::parse(ONE.as_bytes(), &|_| None).unwrap(), &store, scope, || [1; 16]).unwrap()
+        };
+        let request = facts("GET", "/");
+        assert_eq!(verdict(&decide(&of(b"a"), &store, &request)), "A");
+        assert_eq!(verdict(&decide(&of(b"b"), &store, &request)), "A");
+        assert_eq!(verdict(&decide(&of(b"a"), &store, &request)), "429 rate_limit_exceeded");
+    }
+
+    #[test]
+    fn a_path_in_doubt_is_counted_and_not_exempt() {
+        let json = r#"{"limits":[{"name":"a","match":{"paths":["/a/*"],"methods":["GET"]},"rate":{"requests":0,"per":"1h"}}],
+            "exempt":[{"match":{"paths":["/a/free"]}}]}"#;
+        let store = MemoryStore::default();
+        let limits = limits(&store, json);
+        for (method, path, expected) in [
+            ("GET", "/a", "429"),
+            ("GET", "/b", "A"),
+            ("POST", "/a", "A"),
+            ("GET", "/b/../a/x", "429"),
+            ("GET", "/%zz", "429"),
+            ("POST", "/%zz", "A"),
+            ("GET", "/a/free", "A"),
+            ("GET", "/a/x/../free", "429"),
+        ] {
+            let verdict = verdict(&decide(&limits, &store, &facts(method, path)));
+            assert!(verdict.starts_with(expected), "{method} {path}: {verdict}");
+        }
+    }
+
+    #[test]
+    fn claims_that_are_lists_are_looked_into() {
+        let json = r#"{"limits":[{"name":"a","match":{"claims":{"roles":{"anyOf":["admin"]}}},"rate":{"requests":0,"per":"1h"}}]}"#;
+        let store = MemoryStore::default();
+        let limits = limits(&store, json);
+        for (claim, expected) in [
+            (None, "A"),
+            (Some(r#"["user","admin"]"#), "429 rate_limit_exceeded"),
+            (Some(r#"["user"]"#), "A"),
+            (Some("admin"), "429 rate_limit_exceeded"),
+            (Some("[admin"), "A"),
+        ] {
+            let mut facts = facts("GET", "/");
+            if let Some(claim) = claim {
+                facts = facts.property("jwt.roles", claim);
+            }
+            assert_eq!(verdict(&decide(&limits, &store, &facts)), expected, "{claim:?}");
+        }
+    }
+
+    #[test]
+    fn a_ramp_enforces_for_its_share_of_keys() {
+        let limit = |percent| {
+            format!(
+                r#"{{"limits":[{{"name":"a","key":[{{"header":"x"}}],"enforcePercent":{percent},"rate":{{"requests":0,"per":"1h"}}}}]}}"#
+            )
+        };
+        let store = MemoryStore::default();
+        let denied = |percent| {
+            let limits = limits(&store, &limit(percent));
+            let key = |n: u32| facts("GET", "/").header("x", &n.to_string());
+            let decisions = (0..1_000).map(|n| decide(&limits, &store, &key(n)));
+            decisions.map(|d| (verdict(&d) != "A", d.reported.len())).collect::<Vec<_>>()
+        };
+        let (none, few, all) = (denied(0), denied(30), denied(100));
+        let count = |decisions: &[(bool, usize)]| decisions.iter().filter(|(denied, _)| *denied).count();
+        assert_eq!((count(&none), count(&all)), (0, 1_000));
+        assert!((200..400).contains(&count(&few)), "{}", count(&few));
+        assert!(none.iter().chain(&few).chain(&all).all(|(denied, reported)| *denied == (*reported == 0)));
+    }
+}
