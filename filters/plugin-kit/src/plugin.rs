@@ -12,10 +12,10 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use proxy_wasm::types::Action;
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, fingerprint};
 use crate::exchange::{Exchange, HostError, Published};
 use crate::head::Head;
-use crate::host::{self, HostFacts};
+use crate::host::{self, Gauge, HostFacts};
 use crate::reply::Reply;
 
 /// What a filter does with a request.
@@ -197,9 +197,14 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     fn configure(&self, root: u32, size: usize) -> bool {
         let configured = host::plugin_configuration(size)
             .map_err(|error: HostError| error.to_string())
-            .and_then(|json| F::configure(&json, root).map_err(|errors| errors.to_string()));
+            .and_then(|json| match F::configure(&json, root) {
+                Ok(filter) => Ok((filter, fingerprint(&json))),
+                Err(errors) => Err(errors.to_string()),
+            });
         match configured {
-            Ok(filter) => {
+            Ok((filter, fingerprint)) => {
+                let name = format!("{}_config_hash", F::NAME.replace('-', "_"));
+                Gauge::define(&name).set(u64::from(fingerprint));
                 self.roots.borrow_mut().insert(root, Some(Rc::new(filter)));
                 true
             }

@@ -7,9 +7,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use envoy::{
-    AccessLog, Answer, Bootstrap, Cluster, Envoy, HttpFilter, Listener, Node, Request, Span, SpanCollector,
-    Tracing, Upstream, Wasm, values, wait_for,
+    AccessLog, Answer, Bootstrap, Cluster, Delivery, Envoy, HttpFilter, Listener, Node, Request, Span,
+    SpanCollector, Tracing, Upstream, Wasm, values, wait_for,
 };
+use plugin_kit::config::fingerprint;
 use serde_json::{Value, json};
 
 const ID: &str = "0b8a2a3e-0000-9000-8000-000000000000";
@@ -159,6 +160,24 @@ fn a_request_that_a_later_filter_denies_has_every_tag() {
     check(&sidecar.seen(response.client_port), &all);
     assert_eq!(values(&response.headers, "x-request-id"), [ID]);
     assert!(sidecar.upstream.take_received().is_empty());
+}
+
+#[test]
+fn the_configuration_in_force_is_told_by_a_metric() {
+    let mut sidecar = Sidecar::start(None);
+    let hash = |sidecar: &Sidecar| sidecar.envoy.stats().unwrap()["wasmcustom.trace_tags_config_hash"];
+    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/filters/trace-tags.wasm");
+    let mut plugin = Wasm::new("alone", module, r#"{"tags":[]}"#);
+    plugin.delivery = Delivery::Discovery;
+    let listener = Listener::new("inbound", "service", vec![HttpFilter::Wasm(plugin.clone())]);
+    sidecar.envoy.set_listeners(&[listener]).unwrap();
+    assert_eq!(hash(&sidecar), u64::from(fingerprint(br#"{"tags":[]}"#)));
+    let refused = Wasm { configuration: r#"{"tags":0}"#.to_owned(), ..plugin.clone() };
+    assert!(matches!(sidecar.envoy.reconfigure(&refused), Err(envoy::Error::Refused(_))));
+    assert_eq!(hash(&sidecar), u64::from(fingerprint(br#"{"tags":[]}"#)));
+    let changed = Wasm { configuration: r#"{"tags": []}"#.to_owned(), ..plugin };
+    sidecar.envoy.reconfigure(&changed).unwrap();
+    assert_eq!(hash(&sidecar), u64::from(fingerprint(br#"{"tags": []}"#)));
 }
 
 /// A span ends before the plugin hears of it, so it has what the request itself says; the access log has all.
