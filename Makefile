@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters test test-unit test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
+.PHONY: help demo filters bench test test-unit test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,11 @@ test-mock: filters ## The built modules in the mock host
 
 test-envoy: filters tools-envoy ## The built modules in a real Envoy
 	$(STAGE) "envoy $(ENVOY_VERSION) tests" tools/run-tests envoy $(ONLY)
+
+bench: filters tools-envoy ## What each filter costs beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 in three minutes
+	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }
+	$(STAGE) "empty SDK filter" cargo build --locked --release --target wasm32-wasip1 --package empty-sdk-filter
+	@cargo run --quiet --locked --profile harness --package bench -- $(if $(QUICK),--quick) $(PARTS)
 
 lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "rustfmt" cargo fmt --all --check

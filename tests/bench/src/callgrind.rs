@@ -62,10 +62,10 @@ async fn count_batch(envoy: &Path, bare: &[&Variant], batch: &[&Variant]) -> Res
     for (variant, client) in variants.into_iter().zip(&mut clients) {
         let count = settle(&proxy, client, &mut dumps).await?;
         if variant.name == variant.base {
-            bases.insert(variant.base, count.instructions);
+            bases.insert(&variant.base, count.instructions);
             continue;
         }
-        let bare = *bases.get(variant.base).ok_or("no bare Envoy to compare with")?;
+        let bare = *bases.get(&variant.base).ok_or("no bare Envoy to compare with")?;
         let cost = Cost {
             variant: variant.name.clone(),
             bare,
@@ -73,7 +73,12 @@ async fn count_batch(envoy: &Path, bare: &[&Variant], batch: &[&Variant]) -> Res
             in_wasm: count.in_wasm,
             spread: count.spread,
         };
-        eprintln!("{:40} +{:6.1} k instructions, {:5.1} k in Wasm", cost.variant, cost.added / 1e3, cost.in_wasm / 1e3);
+        eprintln!(
+            "{:40} +{:6.1} k instructions, {:5.1} k in Wasm",
+            cost.variant,
+            cost.added / 1e3,
+            cost.in_wasm / 1e3
+        );
         costs.push(cost);
     }
     Ok(costs)
@@ -147,7 +152,8 @@ fn self_costs(dump: &str) -> HashMap<&str, u64> {
     for line in dump.lines() {
         if let Some(value) = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn=")) {
             // A name is written out once and later stands as its number alone.
-            let (number, name) = value.split_once(' ').map_or((value, None), |(number, name)| (number, Some(name)));
+            let (number, name) =
+                value.split_once(' ').map_or((value, None), |(number, name)| (number, Some(name)));
             let name = *names.entry(number).or_insert(name.unwrap_or_default());
             if line.starts_with("fn=") {
                 function = name;

@@ -24,25 +24,35 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Requests that are sent in turn, over and over.
+/// Requests that are sent one after the other.
 #[derive(Clone)]
 pub(crate) struct Traffic(Rc<Sequence>);
 
 struct Sequence {
     protocol: Protocol,
-    requests: Vec<Request<Full<Bytes>>>,
+    /// Makes the request of a number.
+    request: Box<dyn Fn(usize) -> Result<Request<Full<Bytes>>>>,
     next: Cell<usize>,
 }
 
 impl Traffic {
-    pub(crate) fn new(protocol: Protocol, requests: Vec<Request<Full<Bytes>>>) -> Self {
-        Self(Rc::new(Sequence { protocol, requests, next: Cell::new(0) }))
+    /// These requests, over and over.
+    pub(crate) fn of(protocol: Protocol, requests: Vec<Request<Full<Bytes>>>) -> Self {
+        Self::made(protocol, move |number| Ok(requests[number % requests.len()].clone()))
     }
 
-    fn next(&self) -> Request<Full<Bytes>> {
-        let at = self.0.next.get();
-        self.0.next.set((at + 1) % self.0.requests.len());
-        self.0.requests[at].clone()
+    /// Requests that are made as they are sent, each from its number.
+    pub(crate) fn made(
+        protocol: Protocol,
+        request: impl Fn(usize) -> Result<Request<Full<Bytes>>> + 'static,
+    ) -> Self {
+        Self(Rc::new(Sequence { protocol, request: Box::new(request), next: Cell::new(0) }))
+    }
+
+    fn next(&self) -> Result<Request<Full<Bytes>>> {
+        let number = self.0.next.get();
+        self.0.next.set(number + 1);
+        (self.0.request)(number)
     }
 }
 
@@ -135,7 +145,7 @@ impl Client {
                     if let Some(clock) = &mut clock {
                         clock.tick().await;
                     }
-                    let (request, sent) = (traffic.next(), Instant::now());
+                    let (request, sent) = (traffic.next()?, Instant::now());
                     let status = sender.send(request).await?;
                     if status != StatusCode::OK {
                         return Err(format!("was answered {status}").into());
@@ -160,8 +170,7 @@ impl Client {
 
 /// The body of a GET.
 pub(crate) async fn get(address: &str, path: &str) -> Result<Vec<u8>> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
     tokio::task::spawn_local(connection);
     let request = Request::get(path).header("host", address).body(Full::<Bytes>::default())?;
     let response = sender.send_request(request).await?;

@@ -41,11 +41,18 @@ impl Proxy {
         let folder = TempDir::new()?;
         fs::write(folder.path().join("envoy.json"), bootstrap(variants).to_string())?;
         let log = fs::File::create(folder.path().join("log"))?;
-        command.args(["--config-path", "envoy.json", "--admin-address-path", "admin", "--use-dynamic-base-id"]);
+        command.args([
+            "--config-path",
+            "envoy.json",
+            "--admin-address-path",
+            "admin",
+            "--use-dynamic-base-id",
+        ]);
         command.args(["--log-level", "warn", "--concurrency", &workers.to_string()]);
         command.current_dir(folder.path()).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
         let started = Instant::now();
-        let child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        let child =
+            command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
         let mut proxy = Self { child, folder, ports: HashMap::new(), started_in: Duration::ZERO };
         let admin = proxy.wait_until_ready(started).await?;
         let listeners: Value = serde_json::from_slice(&load::get(&admin, "/listeners?format=json").await?)?;
@@ -80,7 +87,11 @@ impl Proxy {
     /// would look fast.
     pub(crate) fn check(&self) -> Result<()> {
         let log = self.log();
-        if log.contains("[error]") { Err(format!("Envoy has logged an error:\n{log}").into()) } else { Ok(()) }
+        if log.contains("[error]") {
+            Err(format!("Envoy has logged an error:\n{log}").into())
+        } else {
+            Ok(())
+        }
     }
 
     /// The end of Envoy's log.
@@ -90,7 +101,10 @@ impl Proxy {
     }
 
     pub(crate) fn port(&self, variant: &Variant) -> Result<u16> {
-        Ok(*self.ports.get(&variant.name).ok_or_else(|| format!("{}: no listener\n{}", variant.name, self.log()))?)
+        Ok(*self
+            .ports
+            .get(&variant.name)
+            .ok_or_else(|| format!("{}: no listener\n{}", variant.name, self.log()))?)
     }
 
     pub(crate) fn id(&self) -> u32 {

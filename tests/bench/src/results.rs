@@ -2,6 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
+/// All that a run has found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// What was measured on, with what: name and value.
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) costs: Vec<Cost>,
+    pub(crate) timings: Vec<Timing>,
+    pub(crate) footprints: Vec<Footprint>,
+    pub(crate) curves: Vec<Curve>,
+    /// Modules and their size in bytes.
+    pub(crate) sizes: Vec<(String, u64)>,
+}
+
 /// Instructions a request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Cost {

@@ -17,6 +17,7 @@ pub(crate) const ISSUER: &str = "https://issuer.example/";
 pub(crate) const AUDIENCE: &str = "bench";
 
 /// Signs tokens.
+#[derive(Clone)]
 pub(crate) struct Issuer {
     rsa: EncodingKey,
     ec: EncodingKey,

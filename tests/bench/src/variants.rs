@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use http_body_util::Full;
-use hyper::Request;
 use hyper::body::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, Request};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -21,12 +22,23 @@ pub(crate) struct Variant {
     pub(crate) filters: Vec<Value>,
     pub(crate) traffic: Traffic,
     /// The variant without filters that has the same traffic.
-    pub(crate) base: &'static str,
+    pub(crate) base: String,
     /// The port of a service behind Envoy; without one, Envoy answers by itself.
     pub(crate) upstream: Option<u16>,
 }
 
 impl Variant {
+    /// The same traffic without filters: what others are compared with.
+    fn bare(name: &str, traffic: &Traffic, upstream: Option<u16>) -> Self {
+        let (name, traffic) = (name.to_owned(), traffic.clone());
+        Self { base: name.clone(), name, filters: Vec::new(), traffic, upstream }
+    }
+
+    /// This one with filters.
+    fn with(&self, name: String, filters: Vec<Value>) -> Self {
+        Self { name, filters, ..self.clone() }
+    }
+
     /// The Wasm modules that it loads.
     pub(crate) fn modules(&self) -> BTreeSet<&str> {
         const FILENAME: &str = "/typed_config/config/vm_config/code/local/filename";
@@ -187,13 +199,14 @@ impl Workshop {
             let user = format!("user-{user}");
             sidecar_request(&self.issuer.token(algorithm, &user, token_size)?, &user)
         });
-        Ok(Traffic::new(Protocol::Http1, requests.collect::<Result<_>>()?))
+        Ok(Traffic::of(Protocol::Http1, requests.collect::<Result<_>>()?))
     }
 
     fn gateway(&self) -> Result<Traffic> {
-        let requests = (0..USERS)
-            .map(|user| gateway_request(&self.issuer.token(Algorithm::RS256, &format!("user-{user}"), 1500)?));
-        Ok(Traffic::new(Protocol::Http2, requests.collect::<Result<_>>()?))
+        let requests = (0..USERS).map(|user| {
+            gateway_request(&self.issuer.token(Algorithm::RS256, &format!("user-{user}"), 1500)?)
+        });
+        Ok(Traffic::of(Protocol::Http2, requests.collect::<Result<_>>()?))
     }
 
     /// The variants of the comparison. `fresh` tokens are made for those that never see one twice.
@@ -212,7 +225,7 @@ impl Workshop {
         let mut variants: Vec<Variant> = Vec::new();
         let mut add = |name: &str, traffic: &Traffic, filters: Vec<Value>| {
             let base = if name.starts_with("gateway") { BARE_GATEWAY } else { BARE };
-            let (name, traffic) = (name.to_owned(), traffic.clone());
+            let (name, base, traffic) = (name.to_owned(), base.to_owned(), traffic.clone());
             variants.push(Variant { name, filters, traffic, base, upstream: None });
         };
         let three = || {
@@ -253,8 +266,178 @@ impl Workshop {
     }
 }
 
+/// A curve whose points are counted: for each line, the variants and the numbers that they stand for.
+pub(crate) struct Growth {
+    pub(crate) name: &'static str,
+    /// What the number counts.
+    pub(crate) of: &'static str,
+    pub(crate) lines: Vec<(&'static str, Vec<(u32, Variant)>)>,
+}
+
+impl Workshop {
+    /// How the cost of a request grows with what is configured and with what is sent. `service` answers behind Envoy.
+    pub(crate) fn growth(&self, fresh: usize, service: u16) -> Result<Vec<Growth>> {
+        let keys = self.issuer.key_set(2);
+        let known = Variant::bare(BARE, &self.known_users(0)?, None);
+        let new = Variant::bare("bare Envoy, new tokens", &self.sidecar(Algorithm::RS256, fresh, 0)?, None);
+        let jwt = |key_set: &str, rules: &[Value]| vec![self.plugin("jwt-auth", &jwt_auth(key_set, rules))];
+        let mesh = || {
+            let config = json!({
+                "jwtAuth": jwt_auth(&keys, &[]),
+                "rateLimit": rate_limit(&json!([{ "claim": "sub" }])),
+                "traceTags": trace_tags(&json!({ "claim": "sub" })),
+            });
+            vec![self.plugin("mesh-filters", &config)]
+        };
+
+        let by_keys = [2, 10, 30, 100].map(|n: u32| {
+            let set = self.issuer.key_set(n as usize);
+            (n, new.with(format!("{n} keys"), jwt(&set, &[])))
+        });
+        let by_rules =
+            [1, 10, 100, 1000].map(|n| (n, known.with(format!("{n} rules"), jwt(&keys, &rules(n)))));
+        let by_limits = [1, 10, 30, 100].map(|n| {
+            let limits: Vec<Value> = (0..n).map(|i| limited_path(i)).collect();
+            let config = json!({ "limits": limits });
+            (n, known.with(format!("{n} limits"), vec![self.plugin("rate-limit", &config)]))
+        });
+        let mut by_headers = [Vec::new(), Vec::new()];
+        for count in [0, 10, 20, 40] {
+            let traffic = self.with_headers(count)?;
+            let bare = Variant::bare(&format!("bare Envoy, {count} more headers"), &traffic, None);
+            by_headers[0]
+                .push((count, bare.with(format!("jwt-auth, {count} more headers"), jwt(&keys, &[]))));
+            by_headers[1].push((count, bare.with(format!("mesh-filters, {count} more headers"), mesh())));
+        }
+        let mut by_size = [Vec::new(), Vec::new()];
+        for size in [600, 1500, 4000, 8000] {
+            let bare = Variant::bare(
+                &format!("bare Envoy, token of {size}"),
+                &self.known_users(size as usize)?,
+                None,
+            );
+            by_size[0].push((size, bare.with(format!("jwt-auth, token of {size}"), jwt(&keys, &[]))));
+            let cached = vec![native_jwt(&keys, true)];
+            by_size[1].push((size, bare.with(format!("native jwt_authn, cache, token of {size}"), cached)));
+        }
+        let mut by_body = Vec::new();
+        for size in [0, 1024, 16_384, 65_536] {
+            let bare = Variant::bare(
+                &format!("bare Envoy, body of {size}"),
+                &self.with_body(size as usize)?,
+                Some(service),
+            );
+            by_body.push((size, bare.with(format!("mesh-filters, body of {size}"), mesh())));
+        }
+        let [headers_jwt, headers_mesh] = by_headers;
+        let [size_ours, size_native] = by_size;
+        let growth = |name, of, lines| Growth { name, of, lines };
+        Ok(vec![
+            growth("keys", "keys in the JWK set, tokens never seen", vec![("jwt-auth", by_keys.to_vec())]),
+            growth("rules", "rules before the one that matches", vec![("jwt-auth", by_rules.to_vec())]),
+            growth(
+                "limits",
+                "limits, one of which counts the request",
+                vec![("rate-limit", by_limits.to_vec())],
+            ),
+            growth(
+                "headers",
+                "request headers beside the usual ten",
+                vec![("jwt-auth", headers_jwt), ("mesh-filters", headers_mesh)],
+            ),
+            growth(
+                "token size",
+                "bytes of the token",
+                vec![("jwt-auth", size_ours), ("native jwt_authn, cache", size_native)],
+            ),
+            growth("body size", "bytes of the request body", vec![("mesh-filters", by_body)]),
+        ])
+    }
+
+    fn with_headers(&self, more: u32) -> Result<Traffic> {
+        let mut requests = Vec::new();
+        for user in 0..USERS {
+            let user = format!("user-{user}");
+            let mut request = sidecar_request(&self.issuer.token(Algorithm::RS256, &user, 0)?, &user)?;
+            for number in 0..more {
+                let name = HeaderName::try_from(format!("x-more-{number}"))?;
+                request.headers_mut().insert(name, HeaderValue::from_static("twenty-four bytes of it"));
+            }
+            requests.push(request);
+        }
+        Ok(Traffic::of(Protocol::Http1, requests))
+    }
+
+    fn with_body(&self, size: usize) -> Result<Traffic> {
+        let body = Bytes::from(vec![b'x'; size]);
+        let mut requests = Vec::new();
+        for user in 0..USERS {
+            let user = format!("user-{user}");
+            let request = sidecar_request(&self.issuer.token(Algorithm::RS256, &user, 0)?, &user)?;
+            let (mut head, _) = request.into_parts();
+            head.method = Method::POST;
+            requests.push(Request::from_parts(head, Full::new(body.clone())));
+        }
+        Ok(Traffic::of(Protocol::Http1, requests))
+    }
+
+    /// rate-limit with a key for each of `users`, who come one after the other.
+    pub(crate) fn many_users(&self, users: usize) -> Result<Variant> {
+        let token = self.issuer.token(Algorithm::RS256, "one", 0)?;
+        let traffic =
+            Traffic::made(Protocol::Http1, move |n| sidecar_request(&token, &format!("user-{}", n % users)));
+        let config = rate_limit(&json!([{ "header": "x-user-id", "trust": true }]));
+        let bare = Variant::bare(&format!("{users} users"), &traffic, None);
+        Ok(bare.with(bare.name.clone(), vec![self.plugin("rate-limit", &config)]))
+    }
+
+    /// mesh-filters with a new user and a new token in each request.
+    pub(crate) fn many_tokens(&self) -> Variant {
+        let issuer = self.issuer.clone();
+        let traffic = Traffic::made(Protocol::Http1, move |n| {
+            let user = format!("user-{n}");
+            sidecar_request(&issuer.token(Algorithm::ES256, &user, 0)?, &user)
+        });
+        let config = json!({
+            "jwtAuth": jwt_auth(&self.issuer.key_set(2), &[]),
+            "rateLimit": rate_limit(&json!([{ "claim": "sub" }])),
+            "traceTags": trace_tags(&json!({ "claim": "sub" })),
+        });
+        Variant::bare("many tokens", &traffic, None)
+            .with("many tokens".to_owned(), vec![self.plugin("mesh-filters", &config)])
+    }
+
+    /// jwt-auth with so many rules.
+    pub(crate) fn with_rules(&self, count: u32) -> Result<Variant> {
+        let config = jwt_auth(&self.issuer.key_set(2), &rules(count));
+        let bare = Variant::bare(BARE, &self.known_users(0)?, None);
+        Ok(bare.with(format!("{count} rules"), vec![self.plugin("jwt-auth", &config)]))
+    }
+}
+
+/// Rules of which only the last matches the requests.
+fn rules(count: u32) -> Vec<Value> {
+    let others = (1..count).map(|number| {
+        json!({ "name": format!("rule-{number}"), "match": { "paths": [format!("/service-{number}/*")] }, "allow": "nobody" })
+    });
+    let ours = json!({
+        "name": "content", "match": { "paths": ["/content/*"] },
+        "require": { "provider": "bench" },
+    });
+    others.chain([ours]).collect()
+}
+
+/// A limit on a path of its own; the first is the one of the requests.
+fn limited_path(number: u32) -> Value {
+    let mut limit = limit(&format!("limit-{number}"), &json!([]));
+    let path = if number == 0 { "/content/*".to_owned() } else { format!("/service-{number}/*") };
+    limit["match"] = json!({ "paths": [path] });
+    limit
+}
+
 fn wasm(module: &Path, name: &str, config: &Value) -> Value {
-    let value = |text: String| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text });
+    let value =
+        |text: String| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text });
     native(
         "envoy.filters.http.wasm",
         &json!({

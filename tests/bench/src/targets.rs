@@ -1,0 +1,181 @@
+//! What the filters are to reach, and whether they do.
+
+use crate::results::{Cost, Curve, Run};
+
+/// A target and what was measured for it.
+pub(crate) struct Target {
+    pub(crate) what: &'static str,
+    pub(crate) wanted: &'static str,
+    pub(crate) measured: String,
+    /// `None`: not measured in this run.
+    pub(crate) reached: Option<bool>,
+}
+
+/// Every target, checked against `run`.
+pub(crate) fn check(run: &Run) -> Vec<Target> {
+    let mut targets = Vec::new();
+    let mut instructions = |what, wanted, ours: &str, theirs: &str, most: f64| {
+        let ratio = ratio(added(run, ours), added(run, theirs));
+        targets.push(Target {
+            what,
+            wanted,
+            measured: ratio.map_or_else(missing, |(ratio, ours, theirs)| {
+                format!("{ratio:.2} × ({:.1} k against {:.1} k)", ours / 1e3, theirs / 1e3)
+            }),
+            reached: ratio.map(|(ratio, ..)| ratio <= most),
+        });
+    };
+    let empty = "empty SDK filter";
+    let cached = "native jwt_authn, cache";
+    instructions(
+        "jwt-auth, token seen before",
+        "below native jwt_authn with its cache",
+        "jwt-auth",
+        cached,
+        1.0,
+    );
+    instructions(
+        "jwt-auth, RS256 token never seen",
+        "1.00 × native jwt_authn",
+        "jwt-auth, new RS256 tokens",
+        "native jwt_authn, new RS256 tokens",
+        1.004,
+    );
+    instructions(
+        "jwt-auth, ES256 token never seen",
+        "1.00 × native jwt_authn",
+        "jwt-auth, new ES256 tokens",
+        "native jwt_authn, new ES256 tokens",
+        1.004,
+    );
+    let all = "rate-limit, all requests";
+    instructions("rate-limit, one limit over all requests", "1.0 × an empty SDK filter", all, empty, 1.0);
+    let by_header = "rate-limit, by a header";
+    instructions("rate-limit, keyed by a header", "1.8 × an empty SDK filter", by_header, empty, 1.8);
+    instructions("trace-tags, three tags", "2.2 × an empty SDK filter", "trace-tags, three tags", empty, 2.2);
+    instructions("mesh-filters", "2.8 × an empty SDK filter", "mesh-filters", empty, 2.8);
+
+    let mut faster = |what, wanted, ours: &str, theirs: &str, least: f64| {
+        let ratio = ratio(cpu(run, theirs), cpu(run, ours));
+        targets.push(Target {
+            what,
+            wanted,
+            measured: ratio.map_or_else(missing, |(ratio, theirs, ours)| {
+                format!("{ratio:.1} × cheaper (+{ours:.1} µs against +{theirs:.1} µs)")
+            }),
+            reached: ratio.map(|(ratio, ..)| ratio >= least),
+        });
+    };
+    faster(
+        "jwt-auth, token seen before, CPU time",
+        "6 × cheaper than native jwt_authn's default",
+        "jwt-auth",
+        "native jwt_authn",
+        6.0,
+    );
+    faster(
+        "mesh-filters, CPU time",
+        "4 × cheaper than native jwt_authn + local_ratelimit",
+        "mesh-filters",
+        "native jwt_authn + local_ratelimit",
+        4.0,
+    );
+    for (name, what, wanted) in [
+        ("rules", "1000 rules", "flat or logarithmic"),
+        ("keys", "100 keys", "flat or logarithmic"),
+        ("users", "1,000,000 users", "flat or logarithmic"),
+    ] {
+        targets.push(flat(run.curves.iter().find(|curve| curve.name == name), what, wanted));
+    }
+    targets.push(memory(run));
+    for (module, most) in [("jwt-auth", 350), ("rate-limit", 150), ("trace-tags", 150), ("mesh-filters", 450)]
+    {
+        targets.push(size(run, module, most));
+    }
+    let start = |variant: &str| {
+        run.footprints.iter().find(|footprint| footprint.variant == variant).map(|f| f.start.median())
+    };
+    let extra = |ours, theirs| Some(start(ours)? - start(theirs)?);
+    let mut within = |what, wanted, extra: Option<f64>, most: f64| {
+        let measured = extra.map_or_else(missing, |extra| format!("{extra:.0} ms"));
+        targets.push(Target { what, wanted, measured, reached: extra.map(|extra| extra < most) });
+    };
+    // Each start of Envoy configures a plugin three times: on trial, on the main thread, on the worker.
+    let load = extra("1000 rules", "1 rules").map(|extra| extra / 3.0);
+    within("configuration of 1000 rules, over one of 1 rule", "50 ms", load, 50.0);
+    within(
+        "start of Envoy with mesh-filters, over a bare one",
+        "200 ms",
+        extra("mesh-filters", "bare Envoy"),
+        200.0,
+    );
+    targets
+}
+
+fn missing() -> String {
+    "not in this run".to_owned()
+}
+
+fn ratio(one: Option<f64>, other: Option<f64>) -> Option<(f64, f64, f64)> {
+    let (one, other) = (one?, other?);
+    Some((one / other, one, other))
+}
+
+/// Instructions over the bare Envoy.
+pub(crate) fn added(run: &Run, variant: &str) -> Option<f64> {
+    run.costs.iter().find(|cost: &&Cost| cost.variant == variant).map(|cost| cost.added)
+}
+
+/// CPU time over the bare Envoy, microseconds.
+pub(crate) fn cpu(run: &Run, variant: &str) -> Option<f64> {
+    let median = |name: &str| Some(run.timings.iter().find(|timing| timing.variant == name)?.cpu.median());
+    let bare = if variant.starts_with("gateway") { "gateway: bare Envoy" } else { "bare Envoy" };
+    Some(median(variant)? - median(bare)?)
+}
+
+/// Whether the last point is at most a half above the first.
+fn flat(curve: Option<&Curve>, what: &'static str, wanted: &'static str) -> Target {
+    let ends = curve.and_then(|curve| {
+        let points = &curve.lines.first()?.points;
+        Some((curve, points.first()?.1, points.last()?.1))
+    });
+    Target {
+        what,
+        wanted,
+        measured: ends.map_or_else(missing, |(curve, first, last)| {
+            format!("{:.2} × the cost with the fewest ({first:.1} to {last:.1} {})", last / first, curve.unit)
+        }),
+        reached: ends.map(|(_, first, last)| last / first <= 1.5),
+    }
+}
+
+fn memory(run: &Run) -> Target {
+    let resident = |name: &str| {
+        run.footprints.iter().find(|footprint| footprint.variant == name).map(|f| f.resident.median())
+    };
+    let extra = resident("many tokens")
+        .zip(resident("empty SDK filter"))
+        .map(|(ours, empty)| (ours - empty) / 1024.0);
+    Target {
+        what: "memory of mesh-filters after as many users and tokens as below, over one empty plugin",
+        wanted: "4 MB",
+        measured: extra.map_or_else(missing, |extra| format!("{extra:.1} MB")),
+        reached: extra.map(|extra| extra <= 4.0),
+    }
+}
+
+fn size(run: &Run, module: &str, most: u64) -> Target {
+    let (what, wanted) = match module {
+        "jwt-auth" => ("size of jwt-auth.wasm", "350 KB"),
+        "rate-limit" => ("size of rate-limit.wasm", "150 KB"),
+        "trace-tags" => ("size of trace-tags.wasm", "150 KB"),
+        _ => ("size of mesh-filters.wasm", "450 KB"),
+    };
+    let bytes = run.sizes.iter().find(|(name, _)| name == module).map(|(_, bytes)| *bytes);
+    Target {
+        what,
+        wanted,
+        measured: bytes.map_or_else(missing, |bytes| format!("{} KB", bytes / 1000)),
+        reached: bytes.map(|bytes| bytes <= most * 1000),
+    }
+}
