@@ -17,8 +17,10 @@ STAGE := @tools/stage
 .NOTPARALLEL:
 .PHONY: help demo filters bench test test-unit test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
 
+include tests/mesh/mesh.mk
+
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(filter-out tools/versions,$(MAKEFILE_LIST))
 
 demo: filters tools-envoy ## Real requests through real Envoys with the filters; KEEP=1 leaves them running
 	@cargo run --quiet --locked --package demo
