@@ -20,7 +20,7 @@ demo-mesh: filters mesh-tools ## Leaves that mesh running and says what to play 
 	@$(MESHLAB) up
 
 load-test: ## Load on the mesh of demo-mesh; fails when a service breaks an objective of tests/mesh/load/objectives.json
-	@$(MESHLAB) enter python3 -m meshlab check objectives
+	@$(MESHLAB) load-test
 
 mesh-down: ## Ends the mesh of demo-mesh
 	@$(MESHLAB) down

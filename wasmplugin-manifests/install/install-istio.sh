@@ -86,11 +86,12 @@ if $uninstall; then
     [ "$left" = 0 ] || fail "$left pods still have a sidecar of revision $revision: restart their deployments first"
     change "remove revision $revision" "$istioctl" uninstall --revision "$revision" -y
   else
-    crds=$(kubectl get crd -o name | grep '\.istio\.io$' || true)
-    if [ -z "$crds$(revisions)" ]; then say "nothing is installed" && exit; fi
-    change "remove every control plane" "$istioctl" uninstall --purge -y
-    # shellcheck disable=SC2086
-    [ -z "$crds" ] || change "remove Istio's CRDs and all resources of their kinds" kubectl delete $crds
+    list_crds() { kubectl get crd -o name | grep '\.istio\.io$' || true; }
+    if [ -z "$(list_crds)$(revisions)" ]; then say "nothing is installed" && exit; fi
+    change "remove every control plane, Istio's CRDs and all resources of their kinds" "$istioctl" uninstall --purge -y
+    # Some releases leave the CRDs behind.
+    # shellcheck disable=SC2046
+    $dry_run || [ -z "$(list_crds)" ] || kubectl delete --ignore-not-found $(list_crds)
     change "remove namespace $namespace" kubectl delete namespace "$namespace" --ignore-not-found
     change "remove the root certificates in the namespaces" kubectl delete configmap -A --field-selector metadata.name=istio-ca-root-cert
   fi

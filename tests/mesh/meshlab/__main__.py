@@ -1,4 +1,4 @@
-"""python -m meshlab test [CHECK]... | up | enter COMMAND... | down"""
+"""python -m meshlab test [CHECK]... | up | load-test | enter COMMAND... | down"""
 
 import signal
 import sys
@@ -14,6 +14,8 @@ def main(arguments: list[str]) -> int:
             return space.run_inside(["inside-up"], keep=True)
         case ["enter", *command]:
             return space.enter(command)
+        case ["load-test"]:
+            return space.enter([sys.executable, "-m", "meshlab", "inside-load-test"])
         case ["down"]:
             space.leave()
             return 0
@@ -26,7 +28,14 @@ def main(arguments: list[str]) -> int:
         case ["inside-up"]:
             space.be_first_process()
             lab.up()
+            lab.demo()
             signal.pause()
+        case ["inside-load-test"]:
+            from .checks.objectives import TABLE, load_test
+
+            done = load_test(TABLE)
+            print(done.stdout, done.stderr, sep="", end="")
+            return done.returncode
         case ["check", *names]:  # inside a lab that is up
             from .report import run_checks
 

@@ -20,6 +20,8 @@ spec:
   tag: "{ISTIO_VERSION}"
   values:
     telemetry: {{ enabled: false }}
+    global:
+      proxy: {{ resources: {{ requests: {{ cpu: 10m, memory: 64Mi }} }} }}
     pilot:
       resources: {{ requests: {{ cpu: 10m, memory: 128Mi }} }}
       env:

@@ -14,9 +14,12 @@ class Refused(Exception):
 
 def output(*command: object, given: str | None = None, timeout: float = 300) -> str:
     """Runs a command with the cluster's credentials; returns its standard output, raises Refused with all that it said."""
-    done = subprocess.run(
-        [str(part) for part in command], input=given, capture_output=True, text=True, env=environment(), timeout=timeout
-    )
+    try:
+        done = subprocess.run(
+            [str(part) for part in command], input=given, capture_output=True, text=True, env=environment(), timeout=timeout
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Refused(f"{' '.join(map(str, command))}: no answer within {timeout:.0f} s") from error
     if done.returncode != 0:
         raise Refused(f"{' '.join(map(str, command))}: {done.stderr.strip()} {done.stdout.strip()}")
     return done.stdout

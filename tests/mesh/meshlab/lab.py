@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from . import cluster, images, istio, kube, netpol, pki, registry, tokens
-from .places import NAMESPACE, PKI
+from .places import GATEWAY_IP, NAMESPACE
 from .probe import deployment, platform, pods
 from .processes import wait_until
 from .space import furnish
@@ -30,6 +30,27 @@ def up() -> None:
     say("Istio is installed by install-istio.sh")
     base()
     say("base/ and the services are ready")
+
+
+HINTS = """
+The mesh runs. From the root of the repository:
+  cd tests/mesh && python3 -m meshlab enter bash        a shell inside, with kubectl, istioctl and curl
+  kubectl get pods -A
+  curl -sk --resolve api.adaptive-learning.example:443:{gateway} https://api.adaptive-learning.example/users/me
+  curl -sk --resolve api.adaptive-learning.example:443:{gateway} -H 'Authorization: Bearer {token}' https://api.adaptive-learning.example/users/me
+  istioctl proxy-config listeners -n adaptive-learning deploy/user-service
+  make mesh-down                                        ends it
+"""
+
+
+def demo() -> None:
+    """The filters on top, and lines to play with."""
+    from .checks.filters import in_force, install
+
+    install()
+    wait_until("the filters", in_force, 120)
+    say("the filters are in force")
+    print(HINTS.format(gateway=GATEWAY_IP, token=tokens.Key("first").token(exp=int(time.time()) + 86400)), flush=True)
 
 
 def base() -> None:

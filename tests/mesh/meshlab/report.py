@@ -44,6 +44,7 @@ def run_checks(chosen: list[str]) -> int:
     for module in MODULES:
         importlib.import_module(f"{__package__}.checks.{module}")
     passed = failed = 0
+    started = time.monotonic()
     for one in _checks:
         if chosen and not any(word == one.module or word in one.name for word in chosen):
             continue
@@ -59,7 +60,7 @@ def run_checks(chosen: list[str]) -> int:
         else:
             passed += 1
             print(f"ok    {one.name}{f': {detail}' if detail else ''}  [{time.monotonic() - begun:.1f} s]", flush=True)
-    print(f"{passed} passed, {failed} failed", flush=True)
+    print(f"{time.monotonic() - started:.0f} s\n{passed} passed, {failed} failed", flush=True)
     return 1 if failed or not passed else 0
 
 
@@ -73,11 +74,11 @@ def show_proxies(one: Check) -> None:
             try:
                 folder = STATE / "failures" / one.name.replace(" ", "-").replace("/", "-")
                 folder.mkdir(parents=True, exist_ok=True)
-                dump = kube.output("kubectl", "exec", *where, "--", "pilot-agent", "request", "GET", "config_dump")
+                dump = kube.output("kubectl", "exec", *where, "--", "pilot-agent", "request", "GET", "config_dump", timeout=30)
                 (folder / f"{name}.json").write_text(dump)
                 stats = kube.output("kubectl", "exec", *where, "--", "pilot-agent", "request", "GET",
-                                    "stats?usedonly&filter=(rbac|wasm|ejections|overflow|upstream_rq_retry|rejected)")
-                log = kube.output("kubectl", "logs", "--tail=8", *where)
+                                    "stats?usedonly&filter=(rbac|wasm|ejections|overflow|upstream_rq_retry|rejected)", timeout=30)
+                log = kube.output("kubectl", "logs", "--tail=8", *where, timeout=30)
             except kube.Refused as error:
                 print(f"      {name}: {error}")
                 continue

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .places import HERE, NODE_IP, REGISTRY, SERVICE_CIDR, STATE
+from .places import HERE, NODE_IP, REGISTRY, SERVICE_CIDR, STATE, environment
 
 CGROUP = "mesh-lab"
 PID_FILE = STATE.with_name("state.pid")
@@ -55,6 +55,7 @@ def enter(command: list[str]) -> int:
     if inner is None:
         print("no lab is running: start one with `make demo-mesh`", file=sys.stderr)
         return 1
+    os.environ.update(environment())
     join = ["nsenter", "--target", str(inner), "--net", "--mount", "--pid", f"--wdns={os.getcwd()}"]
     return subprocess.run([*join, *command]).returncode
 

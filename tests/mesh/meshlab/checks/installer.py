@@ -34,7 +34,7 @@ def quiet() -> str:
 
 @check("installer: an upgrade to a second revision, profile ha, under load; one of two istiods killed; the old one removed", "user-service")
 def upgrade() -> str:
-    with load(60, rate=50, concurrency=4, fresh=True) as results:
+    with load(45, rate=50, concurrency=4, fresh=True) as results:
         begun = time.monotonic()
         istio.install("--revision", SECOND, "--profile", "ha")
         kube.output("kubectl", "scale", "-n", "istio-system", f"deployment/istiod-{SECOND}", "--replicas=2")

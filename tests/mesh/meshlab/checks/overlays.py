@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .. import istio, kube, lab, probe
-from ..gateway import ask
+from ..gateway import ADMIN, ask
 from ..places import NAMESPACE
 from ..processes import wait_until
 from ..report import check, expect, stats
@@ -105,13 +105,12 @@ def zones() -> str:
             found = kube.get("pods", "-n", NAMESPACE, "-l", "app=content-service,zone=zone-a")["items"][0]
             caller = probe.Pod(found["status"]["podIP"], found["metadata"]["name"])
 
-            def share(method: str = "POST") -> Counter:
-                return Counter(r.json["pod"] for r in caller.call(url, method=method, count=40, bodies=True) if r.status == 200)
+            def share() -> Counter:
+                return Counter(r.json["pod"] for r in caller.call(url, method="POST", count=40, bodies=True) if r.status == 200)
 
             wait_until("zone a alone", lambda: share() == {at["zone-a"].name: 40}, 30)
             at["zone-a"].set(fault=500)
-            caller.call(url, method="POST", count=10)
-            expect(share(), {at["zone-b"].name: 40}, "after zone a failed")
+            wait_until("zone b alone", lambda: share() == {at["zone-b"].name: 40}, 15)
     finally:
         kube.output("kubectl", "scale", "-n", NAMESPACE, "deployment/event-service", "--replicas=1")
         lab.wait_ready(NAMESPACE)
@@ -122,11 +121,14 @@ def zones() -> str:
 def cpu_bound() -> str:
     caller = probe.pods("scheduler-service")[0]
     burst = {"method": "POST", "count": 40, "concurrency": 40, "headers": {"x-probe-delay": "1s"}}
+    url = "http://ml-service:8080/internal/x"
+    expect(probe.statuses(caller.call(url, **burst)), {200: 40}, "with base/, 40 at a time")
     with applied("tuning/cpu-bound"):
-        wait_until("the smaller pool", lambda: 503 in probe.statuses(caller.call("http://ml-service:8080/internal/x", **burst)), 30)
-        seen = probe.statuses(caller.call("http://ml-service:8080/internal/x", **burst))
-    expect(seen, {200: 15, 503: 25}, "40 at a time")
-    return "15 of 40; with base/ all of them"
+        wait_until("the smaller pool", lambda: 503 in probe.statuses(caller.call(url, **burst)), 30)
+        seen = probe.statuses(caller.call(url, **burst))
+    # A request waits too while its connection is opened, so a cold pool takes fewer.
+    expect((5 <= seen[200] <= 15, seen[200] + seen[503]), (True, 40), f"40 at a time {seen}")
+    return f"{seen[200]} of 40; with base/ all of them"
 
 
 @check("tuning, high throughput: event-service takes more at a time, from pods picked at random", "event-service")
@@ -176,11 +178,11 @@ def ejection() -> str:
 def native() -> str:
     good, admin = Key("first").token(), Key("first").token(realm_access={"roles": ["admin"]})
     with applied("native-auth"):
-        wait_until("tokens to count", lambda: ask("/users/x").status == 403, 60)
-        seen = [ask("/users/x", token=token).status for token in ("", "a.b.c", Key("unknown").token(), good)]
-        expect(seen, [403, 401, 401, 200], "no token, garbage, unknown key, good token")
+        wait_until("tokens to count in every pod", lambda: {ask("/users/x").status for _ in range(8)} == {403}, 60)
+        wait_until("the key set", lambda: {ask("/users/x", token=good).status for _ in range(8)} == {200}, 60)
+        for token, status in (("a.b.c", 401), (Key("unknown").token(), 401), (good, 200), ("", 403)):
+            expect(ask("/users/x", token=token).status, status, f"token {token[:8]!r}")
         expect(ask("/auth/x").status, 200, "sign-in")
-        from ..gateway import ADMIN
         seen = [ask("/admin/users/x", host=ADMIN, token=token).status for token in (good, admin)]
         expect(seen, [403, 200], "the admin host by a user and by an administrator")
     return "none 403, bad 401, good 200"
