@@ -75,6 +75,7 @@ pub struct Limits {
     /// For each limit: for its rate and for each plan.
     hashers: Vec<(KeyHasher, Vec<KeyHasher>)>,
     limiter: RefCell<Limiter>,
+    created: usize,
 }
 
 /// A limit that counts the request, and as what.
@@ -101,8 +102,9 @@ impl Limits {
     ) -> Result<Self, HostError> {
         let hasher = KeyHasher::new(&hash_key(store, random)?);
         let mut hashers = Vec::with_capacity(config.limits.len());
+        let mut created = 0_usize;
         for limit in &config.limits {
-            limit.table.create(store)?;
+            created = created.saturating_add(usize::from(limit.table.create(store)?));
             let of = |rate: &Rate| hasher.of_limit(scope, &limit.name, rate);
             let plans = limit
                 .plans
@@ -112,7 +114,12 @@ impl Limits {
         }
         let alone = config.limits.len() == 1 && config.limits.iter().all(|l| l.count_statuses.is_empty());
         let limiter = Limiter::new(config.singles, config.longest_lease, alone);
-        Ok(Self { config, hashers, limiter: RefCell::new(limiter) })
+        Ok(Self { config, hashers, limiter: RefCell::new(limiter), created })
+    }
+
+    /// For how many limits the slots had to be created.
+    pub fn created(&self) -> usize {
+        self.created
     }
 
     /// The configuration.

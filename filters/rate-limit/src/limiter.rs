@@ -283,15 +283,18 @@ impl Limiter {
         Ok((standing(demand, found.tat, now, Verdict::Conflict), None))
     }
 
-    /// How much to take beyond need: more each time that a lease is used up before its time is.
+    /// How much to take beyond need: more each time that a lease is used up before its time is, and as much again where
+    /// it was enough for the longest time.
     fn extra(&self, demand: &Demand, needed: u64, now: u64) -> u64 {
         let Some(last) = self.known(demand).filter(|_| !demand.refundable) else { return 0 };
-        if now.saturating_sub(last.taken_at) > self.longest_lease {
-            return 0;
-        }
+        let factor = match now.saturating_sub(last.taken_at) {
+            since if since <= self.longest_lease => 2,
+            since if since <= self.longest_lease.saturating_mul(2) => 1,
+            _ => return 0,
+        };
         let interval = demand.rate.interval();
         let room = now.saturating_add(demand.rate.tolerance()).saturating_sub(needed);
-        let wish = last.extra.saturating_mul(2).max(interval);
+        let wish = last.extra.saturating_mul(factor).max(interval);
         let extra = wish.min(self.longest_lease).min(room / 8);
         // In whole intervals: a part of one serves nobody.
         extra.checked_div(interval).unwrap_or_default().saturating_mul(interval)

@@ -135,6 +135,9 @@ impl Filter for RateLimit {
         // Two plugins with limits of the same name do not share them.
         let scope = host::property(&["plugin_name"]).ok().flatten().unwrap_or_default();
         let limits = Limits::new(config, &HostStore, &scope, random).map_err(failed)?;
+        if limits.created() > 0 {
+            log::info!("{}: slots created for {} limits", Self::NAME, limits.created());
+        }
         let by_limit = limits.config().limits.iter().map(|limit| {
             let define = |what| Counter::define(&format!("rate_limit_limit_{}_{what}", limit.name));
             LimitCounters { denied: define("denied"), reported: define("reported") }

@@ -93,13 +93,13 @@ impl Table {
         hash.place & u64::from(self.sets.saturating_sub(1))
     }
 
-    /// Creates the sets that are not there yet. To be called in `on_configure`.
-    pub fn create(self, store: &impl SharedStore) -> Result<(), HostError> {
+    /// Creates the sets that are not there yet, and says whether there were any. To be called in `on_configure`.
+    pub fn create(self, store: &impl SharedStore) -> Result<bool, HostError> {
         let mark = format!("{PREFIX}.{}.sets", self.number);
         let marked = store.get(&mark)?.and_then(|(value, _)| value.try_into().ok());
         let present = marked.map_or(0, u32::from_le_bytes);
         if present >= self.sets {
-            return Ok(());
+            return Ok(false);
         }
         for set in 0..u64::from(self.sets) {
             let key = self.key(set);
@@ -107,7 +107,7 @@ impl Table {
                 store.set(&key, &encode(&[Entry::default(); WAYS]), 0)?;
             }
         }
-        store.set(&mark, &self.sets.to_le_bytes(), 0).map(drop)
+        store.set(&mark, &self.sets.to_le_bytes(), 0).map(|_| true)
     }
 
     /// Reads the set of a key.

@@ -99,6 +99,8 @@ fn exactly_the_burst_is_admitted_by_four_workers_together() {
     assert_eq!(sidecar.counter("rate_limit_requests_allowed"), 500);
     assert_eq!(sidecar.counter("rate_limit_requests_denied"), 16 * 65 - 500);
     assert_eq!(sidecar.counter("rate_limit_requests_failed"), 0);
+    // Each worker that creates slots could reset what others have counted. Only the main thread has, before they started.
+    assert_eq!(sidecar.envoy.log().matches("slots created for 1 limits").count(), 1);
 }
 
 #[test]
@@ -130,22 +132,35 @@ fn a_request_that_one_limit_denies_costs_the_others_nothing() {
     );
 }
 
-#[test]
-fn any_number_of_keys_takes_the_memory_of_a_few() {
+/// Sends requests with so many different keys to a limit with 256 places.
+fn fixed_memory(keys: usize) {
     let limit = json!({
         "name": "per-user", "key": [{ "header": "x-user" }], "maxKeys": 256, "rate": { "requests": 2, "per": "1d" },
     });
     let sidecar = Sidecar::start(&json!({ "limits": [limit] }));
-    let keys = |round: usize| {
-        move |connection: usize, n: usize| format!("{}\r\nx-user: {round}-{connection}-{n}", plain("/"))
+    let send = |round: &str, each| {
+        let head = |connection, n| format!("{}\r\nx-user: {round}-{connection}-{n}", plain("/"));
+        assert_eq!(sidecar.load(8, each, head), 8 * each);
     };
-    sidecar.load(8, 500, keys(0));
+    send("first", 500);
     let before = sidecar.memory();
-    for round in 1..=3 {
-        assert_eq!(sidecar.load(8, 1_000, keys(round)), 8_000);
+    for round in 0..keys / 8_000 {
+        send(&round.to_string(), 1_000);
     }
-    let grown = sidecar.memory().saturating_sub(before);
+    let grown = i128::from(sidecar.memory()) - i128::from(before);
+    println!("{keys} keys: Envoy's memory changed by {grown} bytes");
     // One value of the shared data for each key would be 200 bytes and more.
-    assert!(grown < 24_000 * 50, "{grown} bytes more after 24,000 more keys");
-    assert!(sidecar.counter("rate_limit_keys_evicted") > 20_000);
+    assert!(grown < keys as i128 * 50, "{grown} bytes more after {keys} more keys");
+    assert!(sidecar.counter("rate_limit_keys_evicted") as usize > keys - 1_000);
+}
+
+#[test]
+fn any_number_of_keys_takes_the_memory_of_a_few() {
+    fixed_memory(24_000);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_million_keys_take_the_memory_of_a_few() {
+    fixed_memory(1_000_000);
 }
