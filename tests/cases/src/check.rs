@@ -355,8 +355,8 @@ fn body(expected: &Value, seen: &str, tokens: &Tokens) -> Result<Option<String>,
         );
     }
     let expected = expand_json(expected, tokens)?;
-    Ok(match serde_json::from_str(seen) {
-        Ok(seen) => json_mismatch(&expected, &seen, "body"),
-        Err(error) => Some(format!("body: expected JSON, saw {seen:?} ({error})")),
-    })
+    match serde_json::from_str(seen) {
+        Ok(seen) => json_mismatch(&expected, &seen, "body", tokens),
+        Err(error) => Ok(Some(format!("body: expected JSON, saw {seen:?} ({error})"))),
+    }
 }

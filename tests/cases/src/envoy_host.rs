@@ -1,18 +1,19 @@
-//! Cases on real Envoy. A case takes a few milliseconds: an Envoy is started once and used by one case
-//! after the other, each with a new listener and VMs and shared data of its own.
+//! Cases on real Envoy. A case takes some milliseconds: an Envoy is started once and used by one case after the
+//! other, each with a new listener, and with VMs and shared data of its own.
 
 use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
+use crate::tokens::public_keys;
 use envoy::{
     Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, JwksServer, Listener, Request,
     SpanCollector, Tracing, Upstream, Wasm,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The names by which plugins may call the key server.
-const ISSUER_CLUSTERS: [&str; 4] = [
+/// The names of the cluster by which plugins may call the key server.
+pub const ISSUER_CLUSTERS: [&str; 4] = [
     "jwks",
     "outbound|80||issuer.test",
     "outbound|8080||issuer.test",
@@ -23,7 +24,8 @@ const ISSUER_CLUSTERS: [&str; 4] = [
 #[derive(Debug)]
 pub struct EnvoyHost {
     workers: usize,
-    idle: Mutex<Vec<Slot>>,
+    /// Empty before the first case and after one that failed: the next starts another Envoy.
+    slot: Mutex<Option<Slot>>,
 }
 
 /// An Envoy and the servers around it, in the hands of one case at a time.
@@ -34,17 +36,15 @@ struct Slot {
     issuer: JwksServer,
     spans: SpanCollector,
     used: u32,
+    /// Listeners that nobody calls. V8 keeps a module's machine code as long as some VM lives that runs it, and to
+    /// compile one takes longer than many cases.
+    kept: Vec<Listener>,
 }
 
 impl EnvoyHost {
     /// Starts nothing yet.
     pub fn new(workers: usize) -> Self {
-        Self { workers, idle: Mutex::default() }
-    }
-
-    fn slot(&self) -> Result<Slot, HostError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| Slot::start(self.workers), Ok)
+        Self { workers, slot: Mutex::default() }
     }
 }
 
@@ -63,7 +63,28 @@ impl Slot {
         clusters.extend(ISSUER_CLUSTERS.map(|name| Cluster::new(name, issuer.address())));
         let bootstrap = Bootstrap { clusters, ..Bootstrap::default() };
         let envoy = Envoy::start(&bootstrap, &[], workers)?;
-        Ok(Self { envoy, upstream, issuer, spans, used: 0 })
+        Ok(Self { envoy, upstream, issuer, spans, used: 0, kept: Vec::new() })
+    }
+
+    /// Sees to it that a filter's module stays compiled.
+    fn keep(&mut self, filter: &str) -> Result<(), HostError> {
+        let name = format!("kept-{filter}");
+        let configuration = match filter {
+            "jwt-auth" => json!({ "providers": { "kept": {
+                "issuer": "https://kept.test/", "audiences": ["kept"], "jwks": public_keys(&["rsa-1"]).map_err(HostError::Broken)?,
+            }}}),
+            "rate-limit" => json!({ "limits": [{ "name": "kept", "rate": { "requests": 1, "per": "1h" } }] }),
+            "trace-tags" => json!({ "tags": [] }),
+            "mesh-filters" => json!({ "traceTags": { "tags": [] } }),
+            _ => return Ok(()),
+        };
+        if self.kept.iter().any(|listener| listener.name == name) {
+            return Ok(());
+        }
+        let mut wasm = Wasm::new(&name, module(filter)?, configuration.to_string());
+        wasm.vm_id.clone_from(&name);
+        self.kept.push(Listener::new(&name, "upstream", vec![HttpFilter::Wasm(wasm)]));
+        self.envoy.set_listeners(&self.kept).map_err(|error| HostError::Broken(format!("{name}: {error}")))
     }
 }
 
@@ -78,8 +99,7 @@ impl From<Error> for HostError {
 
 impl Host for EnvoyHost {
     fn name(&self) -> String {
-        let workers = if self.workers == 1 { "worker" } else { "workers" };
-        format!("Envoy with {} {workers}", self.workers)
+        format!("Envoy, {} worker{}", self.workers, if self.workers == 1 { "" } else { "s" })
     }
 
     fn is_mock(&self) -> bool {
@@ -87,23 +107,31 @@ impl Host for EnvoyHost {
     }
 
     fn start(&self, setup: &Setup) -> Result<Box<dyn Proxy + '_>, HostError> {
-        let mut slot = self.slot()?;
+        let mut place = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = match place.take() {
+            Some(slot) => slot,
+            None => Slot::start(self.workers)?,
+        };
+        for filter in &setup.filters {
+            slot.keep(&filter.name)?;
+        }
         slot.used += 1;
         slot.upstream.answer(Answer::default());
         slot.upstream.take_received();
         slot.issuer.answer(setup.issuer.clone());
         let name = format!("case-{}", slot.used);
-        let proxy = EnvoyProxy { host: self, name, setup: setup.clone(), log: slot.envoy.log_length(), slot };
+        let proxy = EnvoyProxy { place, name, setup: setup.clone(), log: slot.envoy.log_length(), slot };
         proxy.listen()
     }
 }
 
 struct EnvoyProxy<'a> {
-    host: &'a EnvoyHost,
+    /// Held, so that no other case starts; the slot goes back when this one has ended well.
+    place: MutexGuard<'a, Option<Slot>>,
     slot: Slot,
     name: String,
     setup: Setup,
-    log: usize,
+    log: u64,
 }
 
 impl<'a> EnvoyProxy<'a> {
@@ -120,7 +148,8 @@ impl<'a> EnvoyProxy<'a> {
                 custom_tags: self.setup.span_tags.iter().map(tag).collect(),
             });
         }
-        match self.slot.envoy.set_listeners(&[listener]) {
+        let listeners = [&*self.slot.kept, &[listener]].concat();
+        match self.slot.envoy.set_listeners(&listeners) {
             Ok(()) => Ok(Box::new(self)),
             Err(Error::Refused(log)) => {
                 self.give_back();
@@ -143,8 +172,8 @@ impl<'a> EnvoyProxy<'a> {
         filters.iter().map(plugin).collect()
     }
 
-    fn give_back(self) {
-        self.host.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
+    fn give_back(mut self) {
+        *self.place = Some(self.slot);
     }
 }
 
@@ -152,8 +181,9 @@ impl Proxy for EnvoyProxy<'_> {
     fn send(&mut self, request: &Request) -> Result<Exchange, HostError> {
         let address = self.slot.envoy.address(&self.name)?;
         self.slot.upstream.take_received();
+        let mark = self.slot.envoy.access_log_length();
         let response = request.send(address).map_err(|error| HostError::Broken(error.to_string()))?;
-        let entry = self.slot.envoy.access_log_entry(response.client_port)?;
+        let entry = self.slot.envoy.access_log_entry_since(mark, response.client_port)?;
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let filter_state = entry["filter_state"]
             .as_object()
@@ -232,7 +262,8 @@ impl Proxy for EnvoyProxy<'_> {
     }
 
     fn finish(mut self: Box<Self>) -> Result<String, HostError> {
-        self.slot.envoy.set_listeners(&[])?;
+        let kept = self.slot.kept.clone();
+        self.slot.envoy.set_listeners(&kept)?;
         // The last line of this case: what came before it is in the file by now.
         let last = format!("remove listener '{}'", self.name);
         let log =

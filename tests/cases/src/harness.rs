@@ -6,23 +6,17 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// The tests of these cases on one host; a case that runs elsewhere only gives none.
-pub fn trials(cases: &[Case], host: &Arc<dyn Host>) -> Vec<Trial> {
-    cases
-        .iter()
-        .filter(|case| match case.only {
-            None => true,
-            Some(HostName::MockHost) => host.is_mock(),
-            Some(HostName::Envoy) => !host.is_mock(),
-        })
-        .map(|case| {
-            let (case, host) = (case.clone(), Arc::clone(host));
-            let name = format!("{}: {} [{}]", case.file, case.name, host.name());
-            Trial::test(name, move || {
-                crate::run(&case, &*host).map_err(|failure| Failed::from(failure.to_string()))
-            })
-        })
-        .collect()
+/// The test of a case on a host, unless the case runs elsewhere only.
+pub fn trial(case: &Case, host: &Arc<dyn Host>) -> Option<Trial> {
+    let runs = match case.only {
+        None => true,
+        Some(HostName::MockHost) => host.is_mock(),
+        Some(HostName::Envoy) => !host.is_mock(),
+    };
+    let (case, host) = (case.clone(), Arc::clone(host));
+    let name = format!("{}: {} [{}]", case.file, case.name, host.name());
+    let test = move || crate::run(&case, &*host).map_err(|failure| Failed::from(failure.to_string()));
+    runs.then(|| Trial::test(name, test))
 }
 
 /// The whole test program: all cases on these hosts.
@@ -35,19 +29,23 @@ pub fn main(hosts: Vec<Arc<dyn Host>>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Host by host within a case: each host takes one case at a time, so neighbours run in parallel.
+    let mut counts = vec![0; hosts.len()];
     let mut tests = Vec::new();
-    let mut counts = Vec::new();
-    for host in &hosts {
-        let of_host = trials(&cases, host);
-        counts.push(format!("{} on {}", of_host.len(), host.name()));
-        tests.extend(of_host);
+    for case in &cases {
+        for (host, count) in hosts.iter().zip(&mut counts) {
+            let test = trial(case, host);
+            *count += usize::from(test.is_some());
+            tests.extend(test);
+        }
     }
     let listing = arguments.list;
     let conclusion = libtest_mimic::run(&arguments, tests);
+    if !listing {
+        let counts = hosts.iter().zip(counts).map(|(host, count)| format!("{count} for {}", host.name()));
+        println!("{} cases: {}\n", cases.len(), counts.collect::<Vec<_>>().join(", "));
+    }
     // Ends the proxies.
     drop(hosts);
-    if !listing {
-        println!("{} cases: {}\n", cases.len(), counts.join(", "));
-    }
     conclusion.exit_code()
 }

@@ -12,8 +12,8 @@ mod tokens;
 mod values;
 
 pub use check::{Failure, run};
-pub use envoy_host::EnvoyHost;
-pub use harness::{main, trials};
+pub use envoy_host::{EnvoyHost, ISSUER_CLUSTERS};
+pub use harness::{main, trial};
 pub use host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
 pub use schema::{Case, LoadError, load, load_all};
 pub use tokens::{KEYS, Token, TokenError, Tokens, public_keys};

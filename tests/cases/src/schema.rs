@@ -361,7 +361,9 @@ impl RawCase {
             mesh: false,
         };
         let also = self.own.also.or_else(|| defaults.also.clone()).unwrap_or_default();
-        let mesh = also.contains(&Also::MeshFilters).then(|| case.in_mesh_filters()).transpose()?;
+        let mesh = (also.contains(&Also::MeshFilters) && !case.has_raw_text())
+            .then(|| case.in_mesh_filters())
+            .transpose()?;
         Ok([case].into_iter().chain(mesh).collect())
     }
 }
@@ -378,6 +380,15 @@ impl Case {
             }
         }
         Ok(case)
+    }
+
+    /// Is a configuration sent as it is? No other can hold it under a key.
+    fn has_raw_text(&self) -> bool {
+        let configured = self.steps.iter().filter_map(|step| match step {
+            Step::Configure { filters, .. } => Some(filters),
+            _ => None,
+        });
+        configured.chain([&self.filters]).any(|chain| chain.0.iter().any(|(_, value)| value.is_string()))
     }
 
     /// Does it change the configuration while it runs?
@@ -409,9 +420,6 @@ fn combined(chain: &Chain) -> Result<Chain, String> {
             "trace-tags" => "traceTags",
             other => return Err(format!("{other} is no part of mesh-filters")),
         };
-        if value.is_string() {
-            return Err(format!("mesh-filters can't hold a {filter} configuration that is raw text"));
-        }
         configuration.insert(key.to_owned(), value.clone());
     }
     Ok(Chain(vec![("mesh-filters".to_owned(), Value::Object(configuration))]))

@@ -119,7 +119,10 @@ impl Token {
         merge(&mut header, &self.header);
         let mut claims = self.claims.clone();
         for name in ["exp", "nbf", "iat", "auth_time"] {
-            if let Some(Value::String(text)) = claims.get(name) {
+            // Other texts are of a wrong type on purpose.
+            if let Some(Value::String(text)) = claims.get(name)
+                && text.starts_with(['+', '-'])
+            {
                 let seconds =
                     offset(text).ok_or_else(|| format!("{name}: {text:?} is no offset such as +5m"))?;
                 claims[name] = json!(unix_now() + seconds);

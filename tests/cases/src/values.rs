@@ -186,20 +186,45 @@ impl fmt::Display for Seen<'_> {
     }
 }
 
-/// Is everything in `expected` also in `seen`? Objects may have more fields, lists must be equal in length.
-pub(crate) fn json_mismatch(expected: &Value, seen: &Value, path: &str) -> Option<String> {
+/// Is everything in `expected` also in `seen`? Objects may have more fields, lists must be equal in length, and
+/// `{ contains: … }`, `{ matches: … }` and `{ present: true }` are matchers.
+pub(crate) fn json_mismatch(
+    expected: &Value,
+    seen: &Value,
+    path: &str,
+    tokens: &Tokens,
+) -> Result<Option<String>, String> {
     match (expected, seen) {
-        (Value::Object(expected), Value::Object(seen)) => expected.iter().find_map(|(name, value)| {
-            let path = format!("{path}.{name}");
-            json_mismatch(value, seen.get(name).unwrap_or(&Value::Null), &path)
-        }),
-        (Value::Array(expected), Value::Array(seen)) if expected.len() == seen.len() => {
-            let mut pairs = expected.iter().zip(seen).enumerate();
-            pairs.find_map(|(index, (expected, seen))| {
-                json_mismatch(expected, seen, &format!("{path}[{index}]"))
-            })
+        (Value::Object(fields), _) if is_matcher(fields) => {
+            let matcher = Matcher::try_from(expected.clone())?;
+            let seen =
+                (!seen.is_null()).then(|| seen.as_str().map_or_else(|| seen.to_string(), str::to_owned));
+            let seen: Vec<_> = seen.iter().map(String::as_str).collect();
+            Ok(matcher.mismatch(&seen, tokens)?.map(|difference| format!("{path}: {difference}")))
         }
-        _ if expected == seen => None,
-        _ => Some(format!("{path}: expected {expected}, saw {seen}")),
+        (Value::Object(expected), Value::Object(seen)) => {
+            for (name, value) in expected {
+                let seen = seen.get(name).unwrap_or(&Value::Null);
+                if let Some(difference) = json_mismatch(value, seen, &format!("{path}.{name}"), tokens)? {
+                    return Ok(Some(difference));
+                }
+            }
+            Ok(None)
+        }
+        (Value::Array(expected), Value::Array(seen)) if expected.len() == seen.len() => {
+            for (index, (expected, seen)) in expected.iter().zip(seen).enumerate() {
+                if let Some(difference) = json_mismatch(expected, seen, &format!("{path}[{index}]"), tokens)?
+                {
+                    return Ok(Some(difference));
+                }
+            }
+            Ok(None)
+        }
+        _ if expected == seen => Ok(None),
+        _ => Ok(Some(format!("{path}: expected {expected}, saw {seen}"))),
     }
+}
+
+fn is_matcher(fields: &serde_json::Map<String, Value>) -> bool {
+    fields.len() == 1 && ["contains", "matches", "present"].iter().any(|word| fields.contains_key(*word))
 }

@@ -293,6 +293,11 @@ impl Listener {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": self.name,
             "normalize_path": self.normalize_path,
+            // Envoy would write its sampling decision into a digit of the request ID.
+            "request_id_extension": { "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                "pack_trace_reason": false,
+            }},
             "route_config": {
                 "name": "inbound|8080||",
                 "virtual_hosts": [{
@@ -301,7 +306,7 @@ impl Listener {
                     "routes": [{
                         "name": "default",
                         "match": { "prefix": "/" },
-                        "route": { "cluster": self.upstream, "timeout": "10s" },
+                        "route": { "cluster": self.upstream, "timeout": "30s" },
                     }],
                 }],
             },
@@ -365,7 +370,8 @@ impl AccessLog {
                     "flags": "%RESPONSE_FLAGS%",
                     "request_id": "%REQ(X-REQUEST-ID)%",
                     "trace_id": "%TRACE_ID%",
-                    "client_port": "%DOWNSTREAM_REMOTE_PORT%",
+                    // Not what `x-forwarded-for` says.
+                    "client_port": "%DOWNSTREAM_DIRECT_REMOTE_PORT%",
                     "filter_state": filter_state,
                 }},
             },

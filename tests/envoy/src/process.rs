@@ -1,12 +1,11 @@
 use crate::config::{Delivery, HttpFilter, Paths, Wasm, listeners};
-use crate::wait::wait_within;
 use crate::{Bootstrap, ClientError, Listener, Request, TimedOut, wait_for};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 use std::{env, fs, io};
 
 /// The Envoy of Istio 1.31, used unless `ENVOY_VERSION` says otherwise.
@@ -162,14 +161,31 @@ impl Envoy {
 
     /// The access log so far, one JSON object a request.
     pub fn access_log(&self) -> Vec<Value> {
-        let text = fs::read_to_string(paths(&self.folder).access_log).unwrap_or_default();
+        self.access_log_since(0)
+    }
+
+    /// Bytes of access log so far: a mark for [`Envoy::access_log_since`].
+    pub fn access_log_length(&self) -> u64 {
+        length(&paths(&self.folder).access_log)
+    }
+
+    /// The access log from a mark on.
+    pub fn access_log_since(&self, mark: u64) -> Vec<Value> {
+        let text = read_from(&paths(&self.folder).access_log, mark);
         // The last line may still be under way.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits for the access log's entry of the request that was sent from this local port.
+    /// Waits for the access log's entry of the request that was sent from this local port, the latest if the port
+    /// was used more than once.
     pub fn access_log_entry(&self, client_port: u16) -> Result<Value, Error> {
-        let entry = || self.access_log().into_iter().rev().find(|entry| entry["client_port"] == client_port);
+        self.access_log_entry_since(0, client_port)
+    }
+
+    /// The same, but not of a request before the mark: ports are used again.
+    pub fn access_log_entry_since(&self, mark: u64, client_port: u16) -> Result<Value, Error> {
+        let of_port = |entry: &Value| entry["client_port"] == client_port;
+        let entry = || self.access_log_since(mark).into_iter().rev().find(of_port);
         Ok(wait_for(&format!("access log entry of client port {client_port}"), entry)?)
     }
 
@@ -179,14 +195,13 @@ impl Envoy {
     }
 
     /// Bytes of log so far: a mark for [`Envoy::log_since`].
-    pub fn log_length(&self) -> usize {
-        self.log().len()
+    pub fn log_length(&self) -> u64 {
+        length(&self.folder.join(LOG))
     }
 
     /// The log from a mark on.
-    pub fn log_since(&self, mark: usize) -> String {
-        let bytes = fs::read(self.folder.join(LOG)).unwrap_or_default();
-        String::from_utf8_lossy(bytes.get(mark..).unwrap_or_default()).into_owned()
+    pub fn log_since(&self, mark: u64) -> String {
+        read_from(&self.folder.join(LOG), mark)
     }
 
     /// The end of the log, for a failure's report.
@@ -215,7 +230,7 @@ impl Envoy {
         self.stats().is_ok_and(|stats| attempts(&stats) >= updates)
     }
 
-    fn check_accepted(&self, rejected: u64, log: usize) -> Result<(), Error> {
+    fn check_accepted(&self, rejected: u64, log: u64) -> Result<(), Error> {
         if count(&self.stats()?, "listener_manager.lds.update_rejected") > rejected {
             return Err(Error::Refused(self.log_since(log)));
         }
@@ -233,7 +248,7 @@ impl Envoy {
     /// Waits, but not for a dead process.
     fn wait<T>(&mut self, what: &str, mut poll: impl FnMut(&Self) -> Option<T>) -> Result<T, Error> {
         let mut ended = false;
-        let waited = wait_within(Duration::from_secs(10), what, || {
+        let waited = wait_for(what, || {
             ended = self.process.try_wait().is_ok_and(|status| status.is_some());
             if ended { Some(None) } else { poll(self).map(Some) }
         });
@@ -325,6 +340,22 @@ fn write_json(folder: &Path, name: &str, value: &Value) -> io::Result<()> {
     let draft = folder.join(format!("{name}.draft"));
     fs::write(&draft, value.to_string())?;
     fs::rename(draft, folder.join(name))
+}
+
+fn length(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |data| data.len())
+}
+
+/// The text of a file from a position on, empty while there is no file.
+fn read_from(file: &Path, position: u64) -> String {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(file)?;
+        file.seek(SeekFrom::Start(position))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 fn count(stats: &BTreeMap<String, u64>, name: &str) -> u64 {
