@@ -23,7 +23,8 @@ help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(filter-out tools/versions,$(MAKEFILE_LIST))
 
 demo: filters tools-envoy ## Real requests through real Envoys with the filters; KEEP=1 leaves them running
-	@cargo run --quiet --locked --package demo
+	$(STAGE) "demo" cargo build --locked --workspace --bin demo
+	@target/debug/demo
 
 filters: ## Builds target/filters/*.wasm
 	$(STAGE) "filters" tools/build-filters $(FILTERS)

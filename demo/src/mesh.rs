@@ -150,7 +150,7 @@ fn plugin(filter: &'static str, configuration: &Value) -> Result<(&'static str, 
 fn answer(name: &str, request: &Received, behind: Option<SocketAddr>) -> Answer {
     let users = values(&request.headers, "x-user-id");
     let twins = values(&request.headers, "x_user_id");
-    let mut body = json!({ "service": name, "users": [users, twins].concat() });
+    let mut body = json!({ "service": name, "users": ([users, twins].concat()) });
     if let Some(behind) = behind.filter(|_| request.path.starts_with("/content/recommended")) {
         let mut call = Request::new("GET", "/ml/ranking");
         // Who calls, and which trace this belongs to.
