@@ -410,18 +410,17 @@ impl RawDenyResponse {
             None => DenyBody::Problem,
             Some(Value::String(name)) if name == "problem+json" => DenyBody::Problem,
             Some(Value::String(name)) if name == "text" => DenyBody::Text,
-            Some(template) => match Template::deserialize(template) {
-                Ok(template) => {
+            Some(template) => {
+                if let Ok(template) = Template::deserialize(template) {
                     if !quotable(&template.content_type) {
                         errors.add(&path.field("contentType"), "expected a media type");
                     }
                     DenyBody::Template(template)
-                }
-                Err(_) => {
+                } else {
                     errors.add(&path, "expected `problem+json`, `text` or `{ contentType, template }`");
                     DenyBody::Problem
                 }
-            },
+            }
         };
         DenyResponse { body, realm, code_header, wrong_audience: self.wrong_audience }
     }
