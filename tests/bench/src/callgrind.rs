@@ -185,6 +185,6 @@ mod tests {
     fn code_that_belongs_to_no_file_was_made_at_run_time() {
         let maps = "1000-2000 r-xp 00000000 08:01 7 /usr/bin/envoy\n3000-4000 rwxp 00000000 00:00 0 \n\
                     5000-6000 rw-p 00000000 00:00 0";
-        assert_eq!(compiled_code(maps), [0x3000..0x4000]);
+        assert_eq!(compiled_code(maps), vec![0x3000..0x4000; 1]);
     }
 }

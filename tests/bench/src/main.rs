@@ -135,7 +135,7 @@ async fn footprints(
     alone.extend(&rules);
     let mut footprints = timing::footprints(envoy, &alone, 5).await?;
     let mut users = workshop.many_users(MANY)?;
-    users.name = "rate-limit, 1,000,000 users".to_owned();
+    "rate-limit, 1,000,000 users".clone_into(&mut users.name);
     footprints.push(timing::memory_after(envoy, &users, MANY).await?);
     footprints.push(timing::memory_after(envoy, &workshop.many_tokens(), MANY_TOKENS).await?);
     Ok(footprints)
@@ -231,6 +231,13 @@ fn environment(root: &Path, envoy: &Path) -> Vec<(String, String)> {
         ("Rust", output(Path::new("rustc"), &["--version"])),
         ("valgrind", output(Path::new("valgrind"), &["--version"])),
         ("commit", output(Path::new("git"), &["describe", "--always", "--dirty"])),
+        // CPU time, latency and throughput suffer from what else the machine does.
+        (
+            "load",
+            fs::read_to_string("/proc/loadavg")
+                .ok()
+                .map(|load| load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
+        ),
         ("date", output(Path::new("date"), &["-u", "+%Y-%m-%d"])),
     ]
     .into_iter()

@@ -70,7 +70,7 @@ impl Proxy {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("Envoy ended ({status}):\n{}", self.log()).into());
             }
-            if started.elapsed() > Duration::from_secs(300) {
+            if started.elapsed() > Duration::from_mins(5) {
                 return Err(format!("Envoy was not ready after five minutes:\n{}", self.log()).into());
             }
             if let Ok(address) = fs::read_to_string(&admin)

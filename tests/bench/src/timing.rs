@@ -39,7 +39,10 @@ pub(crate) async fn compare(
             client.run(200, None).await.map_err(named)?;
             let before = proxy.cpu_time()?;
             let outcome = client.run(requests, None).await.map_err(named)?;
-            timing.cpu.0.push(microseconds((proxy.cpu_time()? - before).div_f64(count(requests))));
+            timing
+                .cpu
+                .0
+                .push(microseconds(proxy.cpu_time()?.saturating_sub(before).div_f64(count(requests))));
             timing.throughput.0.push(outcome.throughput);
             let outcome = client.run(PACED, Some(PACE)).await.map_err(named)?;
             timing.p50.0.push(microseconds(outcome.percentile(0.5)));
@@ -87,7 +90,8 @@ pub(crate) async fn by_users(envoy: &Path, workshop: &Workshop, numbers: &[usize
         client.run((*users).max(5000), None).await?;
         let before = proxy.cpu_time()?;
         client.run(30_000, None).await?;
-        points.push((count(*users), microseconds((proxy.cpu_time()? - before).div_f64(30_000.0))));
+        points
+            .push((count(*users), microseconds(proxy.cpu_time()?.saturating_sub(before).div_f64(30_000.0))));
     }
     Ok(Line { name: "rate-limit, by a header".to_owned(), points })
 }
@@ -103,8 +107,10 @@ pub(crate) async fn by_workers(envoy: &Path, variants: &[&Variant], numbers: &[u
             client.run(10_000, None).await?;
             let before = proxy.cpu_time()?;
             client.run(20_000, None).await?;
-            line.points
-                .push((f64::from(*workers), microseconds((proxy.cpu_time()? - before).div_f64(20_000.0))));
+            line.points.push((
+                f64::from(*workers),
+                microseconds(proxy.cpu_time()?.saturating_sub(before).div_f64(20_000.0)),
+            ));
         }
     }
     Ok(lines)
