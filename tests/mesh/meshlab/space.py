@@ -23,7 +23,8 @@ def run_inside(arguments: list[str], *, keep: bool = False) -> int:
     shutil.rmtree(STATE, ignore_errors=True)
     STATE.mkdir(parents=True)
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private"]
-    command += [] if keep else ["--kill-child=KILL"]
+    if not keep:  # however this process ends, unshare ends with it, and with unshare the lab
+        command = ["setpriv", "--pdeathsig", "KILL", *command, "--kill-child=KILL"]
     command += [sys.executable, "-m", "meshlab", *arguments]
     outer = subprocess.Popen(command, cwd=HERE, start_new_session=keep)
     PID_FILE.write_text(str(outer.pid))
@@ -64,7 +65,8 @@ def leave() -> None:
     """Ends a lab that still runs and removes what the kernel does not remove by itself."""
     if inner := first_process():
         outer = int(PID_FILE.read_text())
-        os.kill(inner, signal.SIGKILL)
+        for process in (inner, outer):
+            os.kill(process, signal.SIGKILL)
         subprocess.run(["tail", f"--pid={outer}", "-f", "/dev/null"], check=True)
     PID_FILE.unlink(missing_ok=True)
     for top in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
