@@ -16,7 +16,7 @@ use crate::deny::DenyReason;
 use crate::jwk::KeySet;
 use crate::jwks_cache::{JwksCache, Missing};
 use crate::output;
-use crate::place::{Place, behind_prefix};
+use crate::place::{self, Edit, Place, behind_prefix};
 use crate::provider::{KeySource, Provider};
 use crate::rules::{Access, Requirement, Verify, first_match};
 use crate::signature::{Verdict, Verifier};
@@ -46,7 +46,7 @@ pub struct Pass<'a> {
     /// Headers to remove: copies of the filter's own headers that the client sent.
     pub strip: Vec<Vec<u8>>,
     /// Headers to replace, or to remove where there is no value: those that carried a token.
-    pub spent: Vec<(Cow<'a, str>, Option<Vec<u8>>)>,
+    pub spent: Vec<Edit<'a>>,
     /// The tokens that let it in, if any did.
     pub tokens: Vec<Granted>,
     /// Why it goes on, for the metrics.
@@ -455,18 +455,11 @@ impl Authenticator {
     }
 
     /// What to do to the headers that carried tokens which no provider forwards.
-    fn spent(&self, head: &Head, confirmed: &[Confirmed]) -> Vec<(Cow<'_, str>, Option<Vec<u8>>)> {
+    fn spent(&self, head: &Head, confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
         let spent = confirmed.iter().filter(|confirmed| !self.forwards(&confirmed.all));
-        spent
-            .filter_map(|confirmed| self.config.places.get(confirmed.place))
-            .map(|(place, _)| match place {
-                Place::Header { name, .. } => (Cow::Borrowed(name.as_str()), None),
-                other => {
-                    let (name, value) = other.without_token(head);
-                    (Cow::Owned(name), value)
-                }
-            })
-            .collect()
+        let places = spent.filter_map(|confirmed| self.config.places.get(confirmed.place));
+        let places: Vec<&Place> = places.map(|(place, _)| place).collect();
+        place::without_tokens(&places, head)
     }
 }
 

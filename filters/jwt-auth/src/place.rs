@@ -58,34 +58,43 @@ impl Place {
             }
         }
     }
+}
 
-    /// The header to change, and its value without the token; `None` for one that is to go.
-    pub fn without_token(&self, head: &Head) -> (String, Option<Vec<u8>>) {
-        match self {
-            Self::Header { name, .. } => (name.clone(), None),
-            Self::QueryParam(name) => {
-                let target = head.path();
-                let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-                let others: Vec<&[u8]> = query(target)
-                    .unwrap_or_default()
-                    .split(|byte| *byte == b'&')
-                    .filter(|pair| percent_decoded(name_and_value(pair).0) != name.as_bytes())
-                    .collect();
-                let rest =
-                    if others.is_empty() { Vec::new() } else { [&b"?"[..], &others.join(&b'&')].concat() };
-                (":path".to_owned(), Some([path, &rest].concat()))
-            }
-            Self::Cookie(name) => {
-                let others: Vec<&[u8]> = head
-                    .iter()
-                    .filter(|(found, _)| *found == b"cookie")
-                    .flat_map(|(_, value)| cookies(value))
-                    .filter(|cookie| name_and_value(cookie).0 != name.as_bytes())
-                    .collect();
-                ("cookie".to_owned(), if others.is_empty() { None } else { Some(others.join(&b"; "[..])) })
-            }
+/// A header to replace, or to remove where there is no value.
+pub type Edit<'a> = (Cow<'a, str>, Option<Vec<u8>>);
+
+/// What takes the tokens out of these places, and nothing else.
+pub fn without_tokens<'a>(places: &[&'a Place], head: &Head) -> Vec<Edit<'a>> {
+    let (mut edits, mut params, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for place in places {
+        match place {
+            Place::Header { name, .. } => edits.push((Cow::Borrowed(name.as_str()), None)),
+            Place::QueryParam(name) => params.push(name.as_bytes()),
+            Place::Cookie(name) => names.push(name.as_bytes()),
         }
     }
+    if !params.is_empty() {
+        let target = head.path();
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let others: Vec<&[u8]> = query(target)
+            .unwrap_or_default()
+            .split(|byte| *byte == b'&')
+            .filter(|pair| !params.contains(&percent_decoded(name_and_value(pair).0).as_slice()))
+            .collect();
+        let rest = if others.is_empty() { Vec::new() } else { [&b"?"[..], &others.join(&b'&')].concat() };
+        edits.push((Cow::Borrowed(":path"), Some([path, &rest].concat())));
+    }
+    if !names.is_empty() {
+        let others: Vec<&[u8]> = head
+            .iter()
+            .filter(|(found, _)| *found == b"cookie")
+            .flat_map(|(_, value)| cookies(value))
+            .filter(|cookie| !names.contains(&name_and_value(cookie).0))
+            .collect();
+        let rest = if others.is_empty() { None } else { Some(others.join(&b"; "[..])) };
+        edits.push((Cow::Borrowed("cookie"), rest));
+    }
+    edits
 }
 
 /// A header that must not be repeated is.
@@ -183,6 +192,27 @@ mod tests {
         );
     }
 
+    #[test]
+    fn every_token_goes_where_there_are_several() {
+        let head =
+            Head::from_pairs([(":path", "/p?a=1&x=y&b=2"), ("cookie", "c=3; x=y; d=4"), ("x-token", "5")]);
+        let places = [
+            Place::QueryParam("a".to_owned()),
+            Place::QueryParam("b".to_owned()),
+            Place::Cookie("c".to_owned()),
+            Place::Cookie("d".to_owned()),
+            Place::Header { name: "x-token".to_owned(), prefix: String::new() },
+        ];
+        let edits = without_tokens(&places.iter().collect::<Vec<_>>(), &head);
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+        let edits: Vec<_> =
+            edits.iter().map(|(name, value)| (name.as_ref(), value.as_deref().map(text))).collect();
+        assert_eq!(
+            edits,
+            [("x-token", None), (":path", Some("/p?x=y".to_owned())), ("cookie", Some("x=y".to_owned()))]
+        );
+    }
+
     proptest! {
         /// Taking the token out of a query leaves every other parameter as it was, in order.
         #[test]
@@ -191,9 +221,9 @@ mod tests {
             let mut all = others.clone();
             all.insert(at.min(others.len()), "token=x.y.z");
             let place = Place::QueryParam("token".to_owned());
-            let (name, value) = place.without_token(&head(":path", &[&format!("/p?{}", all.join("&"))]));
+            let edits = without_tokens(&[&place], &head(":path", &[&format!("/p?{}", all.join("&"))]));
             let expected = if others.is_empty() { "/p".to_owned() } else { format!("/p?{}", others.join("&")) };
-            prop_assert_eq!((name.as_str(), value), (":path", Some(expected.into_bytes())));
+            prop_assert_eq!(edits, vec![(Cow::Borrowed(":path"), Some(expected.into_bytes()))]);
         }
 
         #[test]
@@ -206,7 +236,7 @@ mod tests {
             ] {
                 let head = head(name, &[&value]);
                 let _ = place.tokens(&head);
-                place.without_token(&head);
+                without_tokens(&[&place], &head);
             }
         }
     }
