@@ -7,7 +7,7 @@
 //!   client that can send what well-behaved clients can't.
 //!
 //! The binary is `$ENVOY_BIN`, or `.tools/envoy/$ENVOY_VERSION/envoy` in the repository
-//! ([`DEFAULT_VERSION`] unless said).
+//! (the version in `tools/versions` unless said).
 
 mod client;
 mod config;
@@ -20,7 +20,7 @@ pub use client::{ClientError, Protocol, Request, Response};
 pub use config::{
     AccessLog, Bootstrap, Cluster, Delivery, FailurePolicy, HttpFilter, Listener, Node, Tracing, Wasm,
 };
-pub use process::{DEFAULT_VERSION, Envoy, Error, binary};
+pub use process::{Envoy, Error, binary};
 pub use server::{Answer, JwksServer, Received, Server, Upstream};
 pub use spans::{Span, SpanCollector};
 pub use wait::{TimedOut, wait_for};

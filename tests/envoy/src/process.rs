@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs, io};
 
-/// The Envoy of Istio 1.31, used unless `ENVOY_VERSION` says otherwise.
-pub const DEFAULT_VERSION: &str = "1.39.0";
+/// Holds the version that is used unless `ENVOY_VERSION` says otherwise.
+const VERSIONS: &str = include_str!("../../../tools/versions");
 
 /// How many lines of Envoy's log a failure shows.
 const TAIL: usize = 40;
@@ -43,13 +43,15 @@ impl From<ClientError> for Error {
     }
 }
 
-/// The binary that [`Envoy::start`] runs: `$ENVOY_BIN`, else `.tools/envoy/$ENVOY_VERSION/envoy`.
+/// The binary that [`Envoy::start`] runs: `$ENVOY_BIN`, else `.tools/envoy/$ENVOY_VERSION/envoy`, in the version of
+/// `tools/versions` unless said.
 pub fn binary() -> Result<PathBuf, Error> {
     let path = if let Some(path) = env::var_os("ENVOY_BIN").filter(|path| !path.is_empty()) {
         PathBuf::from(path)
     } else {
         let version = env::var("ENVOY_VERSION").ok().filter(|version| !version.is_empty());
-        let version = version.as_deref().unwrap_or(DEFAULT_VERSION);
+        let default = VERSIONS.lines().find_map(|line| line.strip_prefix("ENVOY_DEFAULT="));
+        let version = version.as_deref().or(default).unwrap_or_default();
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
         Path::new(root).join(".tools/envoy").join(version).join("envoy")
     };
@@ -97,7 +99,7 @@ impl Envoy {
     pub fn set_listeners(&mut self, listeners: &[Listener]) -> Result<(), Error> {
         let log = self.log_length();
         let before = self.stats()?;
-        let rejected = count(&before, "listener_manager.lds.update_rejected");
+        let refused = refusals(&before);
         self.version += 1;
         for wasm in discovered(listeners) {
             write_json(&self.folder, &wasm.discovery_file(), &wasm.discovery(self.version))?;
@@ -109,7 +111,7 @@ impl Envoy {
         )?;
         let updates = attempts(&before) + 1;
         self.wait("the new listeners", |envoy| envoy.settled(updates).then_some(()))?;
-        self.check_accepted(rejected, log)?;
+        self.check_accepted(refused, log)?;
         self.wait_for_listeners(listeners)
     }
 
@@ -121,7 +123,7 @@ impl Envoy {
             let of = |outcome: &str| {
                 count(stats, &format!("extension_config_discovery.http_filter.{}.{outcome}", wasm.name))
             };
-            (of("config_reload"), of("config_fail") + of("update_rejected"))
+            (of("config_reload"), of("config_fail") + of("update_rejected") + of("update_failure"))
         };
         let (reloaded, refused) = outcomes(&self.stats()?);
         self.version += 1;
@@ -130,7 +132,7 @@ impl Envoy {
             let (now_reloaded, now_refused) = outcomes(&envoy.stats().ok()?);
             (now_reloaded > reloaded || now_refused > refused).then_some(now_refused > refused)
         })?;
-        if was_refused { Err(Error::Refused(self.log_since(log))) } else { Ok(()) }
+        if was_refused { Err(self.refusal(log)) } else { Ok(()) }
     }
 
     /// Where a listener accepts connections.
@@ -230,11 +232,23 @@ impl Envoy {
         self.stats().is_ok_and(|stats| attempts(&stats) >= updates)
     }
 
-    fn check_accepted(&self, rejected: u64, log: u64) -> Result<(), Error> {
-        if count(&self.stats()?, "listener_manager.lds.update_rejected") > rejected {
-            return Err(Error::Refused(self.log_since(log)));
+    fn check_accepted(&self, refused: u64, log: u64) -> Result<(), Error> {
+        if refusals(&self.stats()?) > refused {
+            return Err(self.refusal(log));
         }
         Ok(())
+    }
+
+    /// The refusal with what was logged about it: Envoy counts first, and its log reaches the file a little later.
+    fn refusal(&self, log: u64) -> Error {
+        let told = || {
+            let text = self.log_since(log);
+            ["config update rejected", "config update failure"]
+                .iter()
+                .any(|last| text.contains(last))
+                .then_some(text)
+        };
+        wait_for("the log of a refusal", told).map_or_else(Error::from, Error::Refused)
     }
 
     fn wait_for_listeners(&mut self, listeners: &[Listener]) -> Result<(), Error> {
@@ -362,8 +376,13 @@ fn count(stats: &BTreeMap<String, u64>, name: &str) -> u64 {
     stats.get(name).copied().unwrap_or_default()
 }
 
+/// Deliveries of listeners that Envoy did not take: those that it refused, and those that were no configuration at all.
+fn refusals(stats: &BTreeMap<String, u64>) -> u64 {
+    count(stats, "listener_manager.lds.update_rejected") + count(stats, "listener_manager.lds.update_failure")
+}
+
 fn attempts(stats: &BTreeMap<String, u64>) -> u64 {
-    count(stats, "listener_manager.lds.update_success") + count(stats, "listener_manager.lds.update_rejected")
+    count(stats, "listener_manager.lds.update_success") + refusals(stats)
 }
 
 fn tail(log: &str) -> String {
