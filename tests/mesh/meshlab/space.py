@@ -4,6 +4,7 @@ The kernel kills every process of a PID namespace with its first one, and drops 
 a lab that fails, is interrupted or is killed leaves nothing behind but its state folder and some empty control groups.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -66,7 +67,8 @@ def leave() -> None:
     if inner := first_process():
         outer = int(PID_FILE.read_text())
         for process in (inner, outer):
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # the one may end with the other
+                os.kill(process, signal.SIGKILL)
         subprocess.run(["tail", f"--pid={outer}", "-f", "/dev/null"], check=True)
     PID_FILE.unlink(missing_ok=True)
     for top in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
