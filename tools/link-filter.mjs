@@ -12,7 +12,6 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
-export const { default: binaryen } = await import(new URL("../.tools/npm/node_modules/binaryen/index.js", import.meta.url));
 
 /** What every module exports besides its callbacks. */
 const BASE_EXPORTS = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
@@ -33,16 +32,20 @@ const HOST_FUNCTIONS = {
 
 /** What rustc assumes of a wasm32-wasip1 engine, and Envoy's V8 has. */
 const FEATURES = ["MutableGlobals", "NontrappingFPToInt", "BulkMemory", "BulkMemoryOpt", "SignExt", "ReferenceTypes",
-  "Multivalue", "ExtendedConst", "CallIndirectOverlong"].reduce((all, name) => all | binaryen.Features[name], 0);
+  "Multivalue", "ExtendedConst", "CallIndirectOverlong"];
+
+/** The optimiser. It takes a second to load, so only when there is something to link. */
+export const optimiser = async () => (await import(new URL("../.tools/npm/node_modules/binaryen/index.js", import.meta.url))).default;
 
 export class LinkError extends Error {}
 
 /** Links one module: bytes of rustc's output and callback names ("request_headers") to bytes of the module. */
-export function link(input, callbacks) {
+export async function link(input, callbacks) {
+  const binaryen = await optimiser();
   const module = binaryen.readBinary(input);
   try {
-    module.setFeatures(FEATURES);
-    exportOnly(module, callbacks);
+    module.setFeatures(FEATURES.reduce((all, name) => all | binaryen.Features[name], 0));
+    exportOnly(binaryen, module, callbacks);
     binaryen.setOptimizeLevel(3);
     binaryen.setShrinkLevel(0);
     binaryen.setDebugInfo(false);
@@ -57,7 +60,7 @@ export function link(input, callbacks) {
   }
 }
 
-function exportOnly(module, callbacks) {
+function exportOnly(binaryen, module, callbacks) {
   const exported = new Map();
   for (let i = 0; i < module.getNumExports(); i++) {
     const { name, value } = binaryen.getExportInfo(module.getExportByIndex(i));
@@ -68,7 +71,7 @@ function exportOnly(module, callbacks) {
     if (!offered.includes(callback)) {
       throw new LinkError(`callback "${callback}" is declared, but the kit exports no kit_on_${callback}; it has: ${offered.join(", ")}`);
     }
-    const [ours, theirs] = ["kit", "proxy"].map((by) => signature(module, exported.get(`${by}_on_${callback}`)));
+    const [ours, theirs] = ["kit", "proxy"].map((by) => signature(binaryen, module, exported.get(`${by}_on_${callback}`)));
     if (ours !== theirs) throw new LinkError(`kit_on_${callback} is ${ours}, but the ABI wants ${theirs}`);
   }
   for (const name of exported.keys()) {
@@ -80,7 +83,7 @@ function exportOnly(module, callbacks) {
 }
 
 /** The type of a function, "(i32, i32) -> i32". */
-function signature(module, name) {
+function signature(binaryen, module, name) {
   if (name === undefined) return "unknown";
   const text = (type) => binaryen.expandType(type).map((t) => ({ [binaryen.i32]: "i32", [binaryen.i64]: "i64" })[t] ?? t).join(", ");
   const { params, results } = binaryen.getFunctionInfo(module.getFunction(name));
@@ -111,7 +114,7 @@ export function declaredCallbacks() {
   }));
 }
 
-function main(crates) {
+async function main(crates) {
   const declared = declaredCallbacks();
   mkdirSync(`${ROOT}target/filters`, { recursive: true });
   for (const crate of crates) {
@@ -125,7 +128,7 @@ function main(crates) {
     const stamp = `${output}.made-from`;
     if (!existsSync(output) || !existsSync(stamp) || readFileSync(stamp, "utf8") !== made) {
       try {
-        writeFileSync(output, link(input, callbacks));
+        writeFileSync(output, await link(input, callbacks));
       } catch (error) {
         if (error instanceof LinkError) error.message = `${crate}: ${error.message}`;
         throw error;
@@ -140,7 +143,7 @@ function main(crates) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
-    main(process.argv.slice(2));
+    await main(process.argv.slice(2));
   } catch (error) {
     if (!(error instanceof LinkError)) throw error;
     console.error(`link-filter: ${error.message}`);
