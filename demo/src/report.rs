@@ -66,7 +66,9 @@ pub(crate) fn table(outcomes: &[Outcome]) -> usize {
 pub(crate) fn spans(mesh: &Mesh, outcomes: &[Outcome]) -> Result<usize, Error> {
     heading("Spans", "as the collector got them; enduser.pseudo.id is a keyed hash of the user");
     let chosen = outcomes.iter().filter(|outcome| {
-        outcome.line.ends_with("/content/recommended") || matches!(outcome.response.status, 403 | 429)
+        outcome.line.ends_with("/content/recommended")
+            || matches!(outcome.response.status, 403 | 429)
+            || outcome.what == "no token"
     });
     let mut differences = 0;
     for outcome in chosen {
@@ -81,7 +83,7 @@ pub(crate) fn spans(mesh: &Mesh, outcomes: &[Outcome]) -> Result<usize, Error> {
             let missing = |tag: &&&str| tag_of(span, tag).is_none();
             // Who the user is, is unknown where no token was good.
             let wanted: &[&str] = match outcome.response.status {
-                403 => &["request.id", "service.version", "jwt.deny_code"],
+                401 | 403 => &["request.id", "service.version", "jwt.deny_code"],
                 429 => &["enduser.pseudo.id", "request.id", "service.version", "ratelimit.limit"],
                 _ => &["enduser.pseudo.id", "request.id", "service.version"],
             };
