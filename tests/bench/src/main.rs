@@ -1,6 +1,6 @@
 //! What each filter costs, side by side with Envoy's native filters. See docs/benchmarks.md.
 //!
-//! `bench [--quick] [PART...]` measures (all parts unless some are named: `count`, `time`, `size`, `growth`), keeps the
+//! `bench [--quick] [PART...]` measures (all parts unless some are named: `count`, `time`, `size`, `growth`, `scale`), keeps the
 //! results in `target/bench/results.json` and writes the page from all results there; with `--quick` it counts and times
 //! only, in fewer rounds, and the page stays in `target/bench`. `FILTERS_DIR` names another folder with modules.
 
@@ -95,7 +95,13 @@ async fn run() -> Result<()> {
     }
     if wanted("growth") {
         eprintln!("measuring growth");
-        run.curves = growth(&envoy, &workshop, &variants).await?;
+        run.curves = growth(&envoy, &workshop).await?;
+        keep(&run)?;
+    }
+    if wanted("scale") {
+        eprintln!("measuring users and workers");
+        run.curves.retain(|curve| !["users", "workers"].contains(&&*curve.name));
+        run.curves.extend(scale(&envoy, &workshop, &variants).await?);
         keep(&run)?;
     }
     let folder = if quick { folder } else { root.join("docs") };
@@ -141,7 +147,7 @@ async fn footprints(
     Ok(footprints)
 }
 
-async fn growth(envoy: &Path, workshop: &Workshop, variants: &[&Variant]) -> Result<Vec<Curve>> {
+async fn growth(envoy: &Path, workshop: &Workshop) -> Result<Vec<Curve>> {
     let mut curves = Vec::new();
     let growth = workshop.growth(5000, service().await?)?;
     let points: Vec<&Variant> = growth
@@ -166,6 +172,10 @@ async fn growth(envoy: &Path, workshop: &Workshop, variants: &[&Variant]) -> Res
             lines: lines.collect(),
         });
     }
+    Ok(curves)
+}
+
+async fn scale(envoy: &Path, workshop: &Workshop, variants: &[&Variant]) -> Result<Vec<Curve>> {
     let timed = |name: &str, of: &str, lines| Curve {
         name: name.to_owned(),
         of: of.to_owned(),
@@ -173,11 +183,13 @@ async fn growth(envoy: &Path, workshop: &Workshop, variants: &[&Variant]) -> Res
         lines,
     };
     let users = timing::by_users(envoy, workshop, &[1, 1000, 100_000, MANY]).await?;
-    curves.push(timed("users", "users in turn, bare Envoy included", vec![users]));
     let both: Vec<&Variant> =
         variants.iter().copied().filter(|v| [BARE, "mesh-filters"].contains(&&*v.name)).collect();
-    curves.push(timed("workers", "workers", timing::by_workers(envoy, &both, &[1, 2, 4]).await?));
-    Ok(curves)
+    let workers = timing::by_workers(envoy, &both, &[1, 2, 4]).await?;
+    Ok(vec![
+        timed("users", "users in turn, bare Envoy included", vec![users]),
+        timed("workers", "workers", workers),
+    ])
 }
 
 /// Answers every request once its body has come; returns the port.
