@@ -95,12 +95,13 @@ async fn run() -> Result<()> {
     }
     if wanted("growth") {
         eprintln!("measuring growth");
-        run.curves = growth(&envoy, &workshop).await?;
+        run.curves.retain(|curve| SCALE.contains(&&*curve.name));
+        run.curves.extend(growth(&envoy, &workshop).await?);
         keep(&run)?;
     }
     if wanted("scale") {
         eprintln!("measuring users and workers");
-        run.curves.retain(|curve| !["users", "workers"].contains(&&*curve.name));
+        run.curves.retain(|curve| !SCALE.contains(&&*curve.name));
         run.curves.extend(scale(&envoy, &workshop, &variants).await?);
         keep(&run)?;
     }
@@ -174,6 +175,9 @@ async fn growth(envoy: &Path, workshop: &Workshop) -> Result<Vec<Curve>> {
     }
     Ok(curves)
 }
+
+/// The curves that are timed, not counted.
+const SCALE: [&str; 2] = ["users", "workers"];
 
 async fn scale(envoy: &Path, workshop: &Workshop, variants: &[&Variant]) -> Result<Vec<Curve>> {
     let timed = |name: &str, of: &str, lines| Curve {
