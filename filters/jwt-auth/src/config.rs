@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, nearest, read};
+#[cfg(not(target_os = "wasi"))]
+use plugin_kit::config::Definitions;
+use plugin_kit::config::{
+    ConfigErrors, DurationText, ErrorList, Path, Read, Reader, document, nearest, read,
+};
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
 use plugin_kit::path::PathCase;
-use serde::Deserialize;
+use plugin_kit::{config_choice, config_object};
 use serde_json::Value;
 
 use crate::base64url;
@@ -20,224 +24,220 @@ use crate::provider::{KeySource, Provider, Remote};
 use crate::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
 use crate::signature::Algorithm;
 
-/// The configuration as a user writes it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawConfig {
-    providers: BTreeMap<String, RawProvider>,
-    #[serde(default)]
-    rules: Vec<RawRule>,
-    #[serde(default)]
-    ambiguous_path: AmbiguousPath,
-    #[serde(default)]
-    path_case: PathCase,
-    #[serde(default)]
-    cors_preflight: CorsPreflight,
-    #[serde(default)]
-    several_tokens: SeveralTokens,
-    #[serde(default)]
-    mode: Mode,
-    #[serde(default)]
-    deny_response: RawDenyResponse,
-    #[serde(default)]
-    publish_claims: Option<Vec<String>>,
-    #[serde(default)]
-    token_cache: RawTokenCache,
-    #[serde(default)]
-    max_waiting_requests: Option<usize>,
-    #[serde(default)]
-    slow_verifications_per_second: Option<u32>,
+config_object! {
+    /// The configuration as a user writes it.
+    #[derive(Debug)]
+    struct RawConfig {
+        providers: BTreeMap<String, RawProvider>,
+        rules: Vec<RawRule> = Vec::new(),
+        ambiguous_path: AmbiguousPath = AmbiguousPath::default(),
+        path_case: PathCase = PathCase::default(),
+        cors_preflight: CorsPreflight = CorsPreflight::default(),
+        several_tokens: SeveralTokens = SeveralTokens::default(),
+        mode: Mode = Mode::default(),
+        deny_response: RawDenyResponse = RawDenyResponse::default(),
+        publish_claims: Option<Vec<String>>,
+        token_cache: RawTokenCache = RawTokenCache::default(),
+        max_waiting_requests: Option<usize>,
+        slow_verifications_per_second: Option<u32>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawProvider {
-    issuer: String,
-    #[serde(default)]
-    audiences: Vec<String>,
-    jwks: Option<Value>,
-    jwks_uri: Option<String>,
-    #[serde(default)]
-    secrets: Vec<RawSecret>,
-    cluster: Option<String>,
-    #[serde(default)]
-    jwks_cache: RawJwksCache,
-    #[serde(default)]
-    algorithms: Option<Vec<String>>,
-    from: Option<Vec<RawPlace>>,
-    clock_skew: Option<DurationText>,
-    require_expiration: Option<bool>,
-    max_lifetime: Option<DurationText>,
-    typ: Option<Vec<String>>,
-    #[serde(default)]
-    subjects: Vec<String>,
-    #[serde(default)]
-    authorized_parties: Vec<String>,
-    #[serde(default)]
-    required_claims: Vec<String>,
-    #[serde(default)]
-    revoked: RawRevoked,
-    #[serde(default)]
-    output_claim_to_headers: Vec<RawClaimHeader>,
-    output_payload_to_header: Option<String>,
-    #[serde(default)]
-    forward_original_token: bool,
+config_object! {
+    #[derive(Debug)]
+    struct RawProvider {
+        issuer: String,
+        audiences: Vec<String> = Vec::new(),
+        jwks: Option<Value>,
+        jwks_uri: Option<String>,
+        secrets: Vec<RawSecret> = Vec::new(),
+        cluster: Option<String>,
+        jwks_cache: RawJwksCache = RawJwksCache::default(),
+        algorithms: Option<Vec<String>>,
+        from: Option<Vec<RawPlace>>,
+        clock_skew: Option<DurationText>,
+        require_expiration: Option<bool>,
+        max_lifetime: Option<DurationText>,
+        typ: Option<Vec<String>>,
+        subjects: Vec<String> = Vec::new(),
+        authorized_parties: Vec<String> = Vec::new(),
+        required_claims: Vec<String> = Vec::new(),
+        revoked: RawRevoked = RawRevoked::default(),
+        output_claim_to_headers: Vec<RawClaimHeader> = Vec::new(),
+        output_payload_to_header: Option<String>,
+        forward_original_token: bool = false,
+    }
 }
 
-/// A secret never stands in pluginConfig, which the proxy's `config_dump` shows.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawSecret {
-    env: String,
-    kid: Option<String>,
-    #[serde(default)]
-    encoding: SecretEncoding,
+config_object! {
+    /// A secret never stands in pluginConfig, which the proxy's `config_dump` shows.
+    #[derive(Debug)]
+    struct RawSecret {
+        env: String,
+        kid: Option<String>,
+        encoding: SecretEncoding = SecretEncoding::default(),
+    }
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum SecretEncoding {
-    #[default]
-    Text,
-    Base64url,
+config_choice! {
+    #[derive(Debug, Clone, Copy, Default)]
+    enum SecretEncoding {
+        #[default]
+        Text,
+        Base64url,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawJwksCache {
-    duration: Option<DurationText>,
-    refetch_unknown_kid: RawRefetch,
-    timeout: Option<DurationText>,
-    stale_if_error: Option<DurationText>,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawJwksCache {
+        duration: Option<DurationText>,
+        refetch_unknown_kid: RawRefetch = RawRefetch::default(),
+        timeout: Option<DurationText>,
+        stale_if_error: Option<DurationText>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawRefetch {
-    min_interval: Option<DurationText>,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawRefetch {
+        min_interval: Option<DurationText>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawRevoked {
-    jti: Vec<String>,
-    sub: Vec<String>,
-    kid: Vec<String>,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawRevoked {
+        jti: Vec<String> = Vec::new(),
+        sub: Vec<String> = Vec::new(),
+        kid: Vec<String> = Vec::new(),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawPlace {
-    header: Option<String>,
-    prefix: Option<String>,
-    query_param: Option<String>,
-    cookie: Option<String>,
+config_object! {
+    #[derive(Debug)]
+    struct RawPlace {
+        header: Option<String>,
+        prefix: Option<String>,
+        query_param: Option<String>,
+        cookie: Option<String>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawClaimHeader {
-    claim: String,
-    header: String,
+config_object! {
+    #[derive(Debug)]
+    struct RawClaimHeader {
+        claim: String,
+        header: String,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawRule {
-    name: Option<String>,
-    #[serde(default)]
-    r#match: RawRequestMatch,
-    allow: Option<RawAllow>,
-    verify: Option<Verify>,
-    require: Option<RawRequirement>,
+config_object! {
+    #[derive(Debug)]
+    struct RawRule {
+        name: Option<String>,
+        r#match: RawRequestMatch = RawRequestMatch::default(),
+        allow: Option<RawAllow>,
+        verify: Option<Verify>,
+        require: Option<RawRequirement>,
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum RawAllow {
-    Anyone,
-    Nobody,
+config_choice! {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum RawAllow {
+        Anyone,
+        Nobody,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawRequirement {
-    provider: Option<String>,
-    claims: BTreeMap<String, RawValueTest>,
-    space_delimited_claims: Vec<String>,
-    scopes: Vec<String>,
-    any_of: Vec<RawRequirement>,
-    all_of: Vec<RawRequirement>,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawRequirement {
+        provider: Option<String>,
+        claims: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+        space_delimited_claims: Vec<String> = Vec::new(),
+        scopes: Vec<String> = Vec::new(),
+        any_of: Vec<RawRequirement> = Vec::new(),
+        all_of: Vec<RawRequirement> = Vec::new(),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawDenyResponse {
-    body: Option<Value>,
-    realm: Option<String>,
-    code_header: Option<String>,
-    wrong_audience: WrongAudience,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawDenyResponse {
+        body: RawBody = RawBody::Problem,
+        realm: Option<String>,
+        code_header: Option<String>,
+        wrong_audience: WrongAudience = WrongAudience::default(),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawTokenCache {
-    max_entries: Option<usize>,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawTokenCache {
+        max_entries: Option<usize>,
+    }
 }
 
-/// What happens to a request whose path can be read in more than one way, where a rule looks at paths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum AmbiguousPath {
-    /// It is answered with 400.
-    #[default]
-    Reject,
-    /// It must pass the rules of every reading.
-    EveryReading,
+config_choice! {
+    /// What happens to a request whose path can be read in more than one way, where a rule looks at paths.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum AmbiguousPath {
+        /// It is answered with 400.
+        #[default]
+        Reject,
+        /// It must pass the rules of every reading.
+        EveryReading,
+    }
 }
 
-/// What happens to a CORS preflight without a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum CorsPreflight {
-    /// It goes to the service: browsers send no token with it.
-    #[default]
-    Allow,
-    /// The rules decide.
-    Check,
+config_choice! {
+    /// What happens to a CORS preflight without a token.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum CorsPreflight {
+        /// It goes to the service: browsers send no token with it.
+        #[default]
+        Allow,
+        /// The rules decide.
+        Check,
+    }
 }
 
-/// What happens to a request with more than one token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum SeveralTokens {
-    /// It is answered with 400, as RFC 6750 section 2 says.
-    #[default]
-    Reject,
-    /// Each of them must be good.
-    VerifyAll,
+config_choice! {
+    /// What happens to a request with more than one token.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum SeveralTokens {
+        /// It is answered with 400, as RFC 6750 section 2 says.
+        #[default]
+        Reject,
+        /// Each of them must be good.
+        VerifyAll,
+    }
 }
 
-/// Whether a refused request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Mode {
-    /// It is.
-    #[default]
-    Enforce,
-    /// It is counted and logged, and goes on without claims.
-    Report,
+config_choice! {
+    /// Whether a refused request is refused.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Mode {
+        /// It is.
+        #[default]
+        Enforce,
+        /// It is counted and logged, and goes on without claims.
+        Report,
+    }
 }
 
-/// The status of a reply to a token for another audience.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum WrongAudience {
-    /// 401, as RFC 9068 section 4 says.
-    #[default]
-    Unauthenticated,
-    /// 403, as Envoy's own filter has it.
-    Forbidden,
+config_choice! {
+    /// The status of a reply to a token for another audience.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum WrongAudience {
+        /// 401, as RFC 9068 section 4 says.
+        #[default]
+        Unauthenticated,
+        /// 403, as Envoy's own filter has it.
+        Forbidden,
+    }
 }
 
 /// How refused requests are answered.
@@ -264,14 +264,40 @@ pub enum DenyBody {
     Template(Template),
 }
 
-/// A body with `{code}`, `{status}`, `{title}` and `{requestId}` in it. None of these holds a quote, a backslash or a `<`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Template {
-    /// Media type.
-    pub content_type: String,
-    /// The text.
-    pub template: String,
+config_object! {
+    /// A body with `{code}`, `{status}`, `{title}` and `{requestId}` in it. None of these holds a quote, a backslash or a `<`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Template {
+        /// Media type.
+        pub content_type: String,
+        /// The text.
+        pub template: String,
+    }
+}
+
+#[derive(Debug, Default)]
+enum RawBody {
+    #[default]
+    Problem,
+    Text,
+    Template(Template),
+}
+
+impl Read for RawBody {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        match value {
+            Value::String(name) if name == "problem+json" => Some(Self::Problem),
+            Value::String(name) if name == "text" => Some(Self::Text),
+            Value::Object(_) => Template::read(value, reader).map(Self::Template),
+            _ => reader.expected("`problem+json`, `text` or `{ contentType, template }`", value),
+        }
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(definitions: &mut Definitions) -> Value {
+        let template = Template::schema(definitions);
+        serde_json::json!({ "anyOf": [{ "enum": ["problem+json", "text"] }, template] })
+    }
 }
 
 /// Environment variables by name.
@@ -316,7 +342,15 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, each with its JSON path.
     pub fn parse(json: &[u8], env: &Env<'_>) -> Result<Self, ConfigErrors> {
-        let raw: RawConfig = read(json)?;
+        Self::read(&document(json)?, env)
+    }
+
+    /// The same from JSON that is read already.
+    ///
+    /// # Errors
+    /// Those of [`Config::parse`].
+    pub fn read(document: &Value, env: &Env<'_>) -> Result<Self, ConfigErrors> {
+        let raw: RawConfig = read(document)?;
         let mut errors = ErrorList::default();
         let config = raw.compile(env, &mut errors);
         errors.finish(Some(config))
@@ -405,21 +439,14 @@ impl RawDenyResponse {
         if let Some(name) = &code_header {
             errors.check(&path.field("codeHeader"), output_header(name));
         }
-        let path = path.field("body");
         let body = match self.body {
-            None => DenyBody::Problem,
-            Some(Value::String(name)) if name == "problem+json" => DenyBody::Problem,
-            Some(Value::String(name)) if name == "text" => DenyBody::Text,
-            Some(template) => {
-                if let Ok(template) = Template::deserialize(template) {
-                    if !quotable(&template.content_type) {
-                        errors.add(&path.field("contentType"), "expected a media type");
-                    }
-                    DenyBody::Template(template)
-                } else {
-                    errors.add(&path, "expected `problem+json`, `text` or `{ contentType, template }`");
-                    DenyBody::Problem
+            RawBody::Problem => DenyBody::Problem,
+            RawBody::Text => DenyBody::Text,
+            RawBody::Template(template) => {
+                if !quotable(&template.content_type) {
+                    errors.add(&path.field("body").field("contentType"), "expected a media type");
                 }
+                DenyBody::Template(template)
             }
         };
         DenyResponse { body, realm, code_header, wrong_audience: self.wrong_audience }
@@ -488,11 +515,11 @@ impl RawProvider {
         match (&self.jwks, &self.jwks_uri, self.secrets.as_slice()) {
             (Some(jwks), None, []) => {
                 let path = path.field("jwks");
-                let text = match jwks {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
+                let set = match jwks {
+                    Value::String(text) => KeySet::parse(text.as_bytes()),
+                    set => KeySet::read(set),
                 };
-                let set = errors.check(&path, KeySet::parse(text.as_bytes()))?;
+                let set = errors.check(&path, set)?;
                 if set.keys.is_empty() {
                     let reasons: Vec<String> =
                         set.refused.iter().map(|(kid, reason)| format!("{kid}: {reason}")).collect();

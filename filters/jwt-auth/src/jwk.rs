@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
+use plugin_kit::json;
 use serde_json::{Map, Value};
 
 use crate::signature::Algorithm;
 use crate::token::UntrustedToken;
-use crate::{base64url, der, json, pure_rust};
+use crate::{base64url, der, pure_rust};
 
 /// The most keys of a set that are used. Issuers have two or three.
 pub const MOST_KEYS: usize = 100;
@@ -119,8 +120,15 @@ impl KeySet {
     /// # Errors
     /// The whole is not a JWK set.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotAKeySet> {
-        let members = json::object(bytes).map_err(|_| NotAKeySet)?;
-        let Some(Value::Array(list)) = members.get("keys") else { return Err(NotAKeySet) };
+        Self::read(&json::value(bytes).map_err(|_| NotAKeySet)?)
+    }
+
+    /// The same from JSON that is read already.
+    ///
+    /// # Errors
+    /// It is not a JWK set.
+    pub fn read(set: &Value) -> Result<Self, NotAKeySet> {
+        let Some(Value::Array(list)) = set.get("keys") else { return Err(NotAKeySet) };
         let mut set = Self::default();
         for (n, member) in list.iter().enumerate() {
             let key = if n < MOST_KEYS { Key::parse(member) } else { Err(KeyError::TooMany) };

@@ -21,7 +21,6 @@ pub mod crypto;
 pub mod deny;
 pub mod der;
 pub mod host_crypto;
-pub mod json;
 pub mod jwk;
 pub mod jwks_cache;
 pub mod output;

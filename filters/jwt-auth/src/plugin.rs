@@ -7,6 +7,7 @@ use plugin_kit::config::ConfigErrors;
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::host::{self, Counter, Gauge, Headers};
 use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow};
+use serde_json::Value;
 
 use crate::authenticator::{Authenticator, Decision, Denial, Pass, Why};
 use crate::config::{Config, Mode};
@@ -98,8 +99,8 @@ impl Filter for JwtAuth {
     const NAME: &'static str = "jwt-auth";
     type Stream = Waits;
 
-    fn configure(configuration: &[u8], root: u32) -> Result<Self, ConfigErrors> {
-        let config = Config::parse(configuration, &|name| std::env::var(name).ok())?;
+    fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
+        let config = Config::read(configuration, &|name| std::env::var(name).ok())?;
         let algorithms = config.algorithms();
         let call = Box::new(|argument: &[u8]| host::call_foreign_function(host_crypto::FUNCTION, argument));
         let host_crypto = HostCrypto::tested(call, &algorithms);

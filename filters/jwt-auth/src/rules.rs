@@ -1,5 +1,6 @@
 //! Which request needs what: the first rule that matches decides.
 
+use plugin_kit::config_choice;
 use plugin_kit::matcher::{Request, RequestMatch, ValueTest};
 
 use crate::claims::{self, ClaimPath};
@@ -30,16 +31,17 @@ pub enum Access {
     Require(Requirement),
 }
 
-/// What happens to a token where none is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Verify {
-    /// A token that is there must be good.
-    IfPresent,
-    /// A good token counts, a bad one is as good as none.
-    BestEffort,
-    /// No token is looked at, and nothing is published.
-    Never,
+config_choice! {
+    /// What happens to a token where none is needed.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Verify {
+        /// A token that is there must be good.
+        IfPresent,
+        /// A good token counts, a bad one is as good as none.
+        BestEffort,
+        /// No token is looked at, and nothing is published.
+        Never,
+    }
 }
 
 /// What tokens must show.

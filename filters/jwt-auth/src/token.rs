@@ -1,9 +1,10 @@
 //! A JSON Web Token in compact form (RFC 7515, RFC 7519), not yet verified.
 
+use plugin_kit::json;
 use serde_json::{Map, Value};
 
+use crate::base64url;
 use crate::signature::Algorithm;
-use crate::{base64url, json};
 
 /// A token that is well formed. Nothing in it is to be believed before its signature is verified.
 #[derive(Clone)]

@@ -1,25 +1,26 @@
 //! The pluginConfig: those of the three filters under a key each.
 
 use plugin_kit::config::{ConfigError, ConfigErrors, read};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use plugin_kit::config_object;
+use serde_json::Value;
 
-/// The configurations of the filters, as they are written; `None` for a filter that does not run.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Parts {
-    /// That of trace-tags.
-    pub trace_tags: Option<Box<RawValue>>,
-    /// That of jwt-auth.
-    pub jwt_auth: Option<Box<RawValue>>,
-    /// That of rate-limit.
-    pub rate_limit: Option<Box<RawValue>>,
+config_object! {
+    /// The configurations of the filters, as they are written; `None` for a filter that does not run.
+    #[derive(Debug)]
+    pub struct Parts {
+        /// That of trace-tags.
+        pub trace_tags: Option<Value>,
+        /// That of jwt-auth.
+        pub jwt_auth: Option<Value>,
+        /// That of rate-limit.
+        pub rate_limit: Option<Value>,
+    }
 }
 
 impl Parts {
     /// Takes a pluginConfig apart. One without any filter is refused: it would let everything through.
-    pub fn parse(json: &[u8]) -> Result<Self, ConfigErrors> {
-        let parts: Self = read(json)?;
+    pub fn parse(document: &Value) -> Result<Self, ConfigErrors> {
+        let parts: Self = read(document)?;
         if parts.trace_tags.is_none() && parts.jwt_auth.is_none() && parts.rate_limit.is_none() {
             let message =
                 "expected at least one of `traceTags`, `jwtAuth`, `rateLimit`; found none".to_owned();
@@ -32,11 +33,11 @@ impl Parts {
 /// Makes a filter of its part, if it has one. What is wrong with it goes to `errors`, under the part's key.
 pub fn part<F>(
     key: &str,
-    json: Option<&RawValue>,
+    document: Option<&Value>,
     errors: &mut Option<ConfigErrors>,
-    configure: impl FnOnce(&[u8]) -> Result<F, ConfigErrors>,
+    configure: impl FnOnce(&Value) -> Result<F, ConfigErrors>,
 ) -> Option<F> {
-    match configure(json?.get().as_bytes()) {
+    match configure(document?) {
         Ok(filter) => Some(filter),
         Err(wrong) => {
             let wrong = wrong.under(key);
@@ -52,34 +53,36 @@ pub fn part<F>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn each_part_is_handed_over_as_it_is_written() {
-        let parts = Parts::parse(br#"{"rateLimit": {"limits": [1.50]}, "traceTags": {}}"#).unwrap();
-        assert_eq!(parts.rate_limit.unwrap().get(), r#"{"limits": [1.50]}"#);
-        assert_eq!(parts.trace_tags.unwrap().get(), "{}");
+        let parts = Parts::parse(&json!({ "rateLimit": { "limits": [1.5] }, "traceTags": {} })).unwrap();
+        assert_eq!(parts.rate_limit.unwrap(), json!({ "limits": [1.5] }));
+        assert_eq!(parts.trace_tags.unwrap(), json!({}));
         assert!(parts.jwt_auth.is_none());
     }
 
     #[test]
     fn no_filter_and_unknown_filters_are_refused() {
-        for json in ["", "{}", r#"{"jwtAuth":null}"#] {
-            let error = Parts::parse(json.as_bytes()).unwrap_err().to_string();
+        for document in [json!({}), json!({ "jwtAuth": null })] {
+            let error = Parts::parse(&document).unwrap_err().to_string();
             assert!(error.starts_with("$: expected at least one of"), "{error}");
         }
-        let error = Parts::parse(br#"{"jwtauth":{}}"#).unwrap_err().to_string();
+        let error = Parts::parse(&json!({ "jwtauth": {} })).unwrap_err().to_string();
         assert!(error.contains("did you mean `jwtAuth`?"), "{error}");
     }
 
     #[test]
     fn errors_of_all_parts_are_told_under_their_keys() {
-        let parts = Parts::parse(br#"{"jwtAuth":[], "traceTags":{}, "rateLimit":{"a":1}}"#).unwrap();
+        let parts =
+            Parts::parse(&json!({ "jwtAuth": [], "traceTags": {}, "rateLimit": { "a": 1 } })).unwrap();
         let refuse = |path: &str| ConfigError { path: path.to_owned(), message: "wrong".to_owned() }.into();
         let mut errors = None;
-        assert_eq!(part("traceTags", parts.trace_tags.as_deref(), &mut errors, |_| Ok(1)), Some(1));
+        assert_eq!(part("traceTags", parts.trace_tags.as_ref(), &mut errors, |_| Ok(1)), Some(1));
         assert!(errors.is_none());
-        part::<()>("jwtAuth", parts.jwt_auth.as_deref(), &mut errors, |_| Err(refuse("$")));
-        part::<()>("rateLimit", parts.rate_limit.as_deref(), &mut errors, |_| Err(refuse("a")));
+        part::<()>("jwtAuth", parts.jwt_auth.as_ref(), &mut errors, |_| Err(refuse("$")));
+        part::<()>("rateLimit", parts.rate_limit.as_ref(), &mut errors, |_| Err(refuse("a")));
         assert_eq!(errors.unwrap().to_string(), "jwtAuth: wrong; rateLimit.a: wrong");
     }
 }

@@ -6,6 +6,7 @@ use plugin_kit::exchange::Exchange;
 use plugin_kit::plugin::{CallResponse, Filter, Flow};
 use rate_limit::filter::Stage as Limits;
 use rate_limit::plugin::RateLimit;
+use serde_json::Value;
 use trace_tags::plugin::TraceTags;
 
 use crate::config::{Parts, part};
@@ -73,17 +74,17 @@ impl Filter for MeshFilters {
     const NAME: &'static str = "mesh-filters";
     type Stream = Stream;
 
-    fn configure(configuration: &[u8], root: u32) -> Result<Self, ConfigErrors> {
+    fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
         let parts = Parts::parse(configuration)?;
         let mut errors = None;
         let filter = Self {
-            trace_tags: part("traceTags", parts.trace_tags.as_deref(), &mut errors, |json| {
+            trace_tags: part("traceTags", parts.trace_tags.as_ref(), &mut errors, |json| {
                 TraceTags::configure_with_claims(json)
             }),
-            jwt_auth: part("jwtAuth", parts.jwt_auth.as_deref(), &mut errors, |json| {
+            jwt_auth: part("jwtAuth", parts.jwt_auth.as_ref(), &mut errors, |json| {
                 JwtAuth::configure(json, root)
             }),
-            rate_limit: part("rateLimit", parts.rate_limit.as_deref(), &mut errors, |json| {
+            rate_limit: part("rateLimit", parts.rate_limit.as_ref(), &mut errors, |json| {
                 RateLimit::configure(json, root)
             }),
         };

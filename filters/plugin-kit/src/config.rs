@@ -1,14 +1,22 @@
 //! pluginConfig: from JSON to types that cannot be wrong.
 //!
-//! A filter parses its configuration in two steps. [`read`] turns the JSON into the filter's raw types (serde, unknown
-//! fields refused) and says at which JSON path it failed. The filter then turns the raw types into its own and collects
-//! everything that is wrong in an [`ErrorList`].
+//! A filter parses its configuration in two steps. [`read`] turns the JSON into the filter's raw types, which
+//! [`config_object!`](crate::config_object) declares; unknown fields are refused. The filter then turns the raw types into
+//! its own. Each step collects everything that is wrong, with its JSON path.
+
+mod fields;
+mod syntax;
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{self, DeserializeOwned};
-use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::json;
+
+#[cfg(not(target_os = "wasi"))]
+pub use self::fields::{Definitions, FieldSchema, choice_schema, object_schema, schema};
+pub use self::fields::{Read, Reader, field, one_of};
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,110 +135,30 @@ impl ErrorList {
     }
 }
 
-/// Reads JSON into the raw types of a configuration. An empty document is an empty object: a plugin without
-/// pluginConfig gets the defaults, or hears which field it needs.
-pub fn read<Raw: DeserializeOwned>(json: &[u8]) -> Result<Raw, ConfigErrors> {
-    let json = if json.trim_ascii().is_empty() { b"{}" } else { json };
-    serde_json::from_slice(json).map_err(|error| {
-        let path = path_at(json, offset(json, error.line(), error.column()));
-        ConfigError { path, message: with_nearest_name(&without_position(&error.to_string())) }.into()
-    })
-}
-
-/// The byte at which `serde_json` stopped.
-fn offset(json: &[u8], line: usize, column: usize) -> usize {
-    let lines_before = json.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1));
-    lines_before.map(<[u8]>::len).sum::<usize>().saturating_add(column)
-}
-
-/// The JSON path of what the first `end` bytes of a document end with: a value, or the name of a field.
+/// Reads the JSON of a pluginConfig. An empty document is an empty object: a plugin without pluginConfig gets the
+/// defaults, or hears which field it needs.
 ///
-/// A deserialiser that tracks the path would know it too, but it doubles the code of every type that is read, a third
-/// of a module; this looks only when something is wrong.
-fn path_at(json: &[u8], end: usize) -> String {
-    enum Inside {
-        Object { field: Option<String> },
-        List { index: Option<usize> },
-    }
-    let mut stack: Vec<Inside> = Vec::new();
-    let mut text = json.get(..end.min(json.len())).unwrap_or(json);
-    while let Some((byte, rest)) = text.split_first() {
-        text = rest;
-        match byte {
-            b',' => match stack.last_mut() {
-                Some(Inside::Object { field }) => *field = None,
-                Some(Inside::List { index: Some(index) }) => *index = index.saturating_add(1),
-                _ => {}
-            },
-            b'}' | b']' => drop(stack.pop()),
-            b':' => {}
-            byte if byte.is_ascii_whitespace() => {}
-            _ => {
-                if let Some(Inside::List { index }) = stack.last_mut() {
-                    index.get_or_insert(0);
-                }
-                match byte {
-                    b'{' => stack.push(Inside::Object { field: None }),
-                    b'[' => stack.push(Inside::List { index: None }),
-                    b'"' => {
-                        let (string, after) = string(text);
-                        text = after;
-                        if let Some(Inside::Object { field: field @ None }) = stack.last_mut() {
-                            *field = Some(String::from_utf8_lossy(string).into_owned());
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-    let path = stack.into_iter().fold(Path::root(), |path, inside| match inside {
-        Inside::Object { field: Some(field) } => path.field(&field),
-        Inside::List { index: Some(index) } => path.index(index),
-        _ => path,
-    });
-    path.to_string()
+/// # Errors
+/// What is wrong with the JSON, and at which path.
+pub fn document(json: &[u8]) -> Result<Value, ConfigErrors> {
+    let json = if json.trim_ascii().is_empty() { b"{}" } else { json };
+    json::value(json).map_err(|error| syntax::explain(json, &error).into())
 }
 
-/// A JSON string without its quotes, as it is written, and what follows it.
-fn string(text: &[u8]) -> (&[u8], &[u8]) {
-    let mut escaped = false;
-    let end = text.iter().position(|byte| {
-        let is_end = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        is_end
-    });
-    match end {
-        Some(end) => {
-            (text.get(..end).unwrap_or_default(), text.get(end.saturating_add(1)..).unwrap_or_default())
-        }
-        None => (text, &[]),
-    }
+/// Reads a document into the raw types of a configuration.
+///
+/// # Errors
+/// Everything that does not fit, each with its path.
+pub fn read<Raw: Read>(document: &Value) -> Result<Raw, ConfigErrors> {
+    let mut reader = Reader::default();
+    let raw = Raw::read(document, &mut reader);
+    reader.errors.finish(raw)
 }
 
 /// A number that differs, but for one case in four billion, where the configuration does (FNV-1a, 32 bits): which pods run
 /// which configuration shows in a metric.
 pub fn fingerprint(json: &[u8]) -> u32 {
     json.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
-/// Without `serde_json`'s ` at line 1 column 20`: the proxy sends one line that no user has seen.
-fn without_position(message: &str) -> String {
-    match message.rfind(" at line ") {
-        Some(at) => message.get(..at).unwrap_or(message).to_owned(),
-        None => message.to_owned(),
-    }
-}
-
-/// With `did you mean …`, where a name is unknown and close to one that is expected.
-fn with_nearest_name(message: &str) -> String {
-    let mut names = message.split('`').skip(1).step_by(2);
-    let unknown = ["unknown field", "unknown variant"].iter().any(|start| message.starts_with(start));
-    let (true, Some(found)) = (unknown, names.next()) else { return message.to_owned() };
-    match nearest(found, names) {
-        Some(name) => format!("{message}; did you mean `{name}`?"),
-        None => message.to_owned(),
-    }
 }
 
 /// The name nearest to `found`, if one is near enough to be what was meant.
@@ -276,24 +204,15 @@ impl std::str::FromStr for DurationText {
     }
 }
 
-impl<'de> Deserialize<'de> for DurationText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(DurationVisitor)
-    }
-}
-
-/// A visitor, and not a step after `String::deserialize`, so that an error keeps its position.
-struct DurationVisitor;
-
-impl de::Visitor<'_> for DurationVisitor {
-    type Value = DurationText;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a duration such as `10s`")
+impl Read for DurationText {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        let Value::String(text) = value else { return reader.expected("a duration such as `10s`", value) };
+        reader.check(text.parse())
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<DurationText, E> {
-        text.parse().map_err(E::custom)
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(_: &mut Definitions) -> Value {
+        serde_json::json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" })
     }
 }
 
@@ -301,66 +220,116 @@ impl de::Visitor<'_> for DurationVisitor {
 mod tests {
     use super::*;
 
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    struct Raw {
-        #[serde(default)]
-        #[allow(dead_code)]
-        inner: Vec<Inner>,
+    crate::config_object! {
+        #[derive(Debug)]
+        struct Raw {
+            inner: Vec<Inner> = Vec::new(),
+            kind: Kind = Kind::Plain,
+            share: Option<f64>,
+            on: bool = false,
+            few: u8 = 0,
+        }
     }
 
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    #[allow(dead_code)]
-    struct Inner {
-        clock_skew: DurationText,
-        issuer: Option<String>,
+    crate::config_object! {
+        #[derive(Debug)]
+        struct Inner {
+            clock_skew: DurationText,
+            issuer: Option<String>,
+            r#match: Vec<String> = Vec::new(),
+        }
+    }
+
+    crate::config_choice! {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Kind {
+            Plain,
+            VeryFancy,
+            Named = "of/another+name",
+        }
+    }
+
+    fn parse(json: &str) -> Result<Raw, ConfigErrors> {
+        read(&document(json.as_bytes())?)
     }
 
     fn error(json: &str) -> String {
-        read::<Raw>(json.as_bytes()).unwrap_err().to_string()
+        parse(json).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_rest_has_its_defaults() {
+        let json = r#"{"inner":[{"clockSkew":"1s","issuer":"a","match":["/x"]},{"clockSkew":"2s","issuer":null}],
+                       "kind":"of/another+name","share":0.5,"on":true,"few":255}"#;
+        let raw = parse(json).unwrap();
+        assert_eq!(raw.inner[0].clock_skew, DurationText(Duration::from_secs(1)));
+        assert_eq!((raw.inner[0].issuer.as_deref(), raw.inner[1].issuer.as_deref()), (Some("a"), None));
+        assert_eq!((&raw.inner[0].r#match, raw.inner[1].r#match.len()), (&vec!["/x".to_owned()], 0));
+        assert_eq!((raw.kind, raw.share, raw.on, raw.few), (Kind::Named, Some(0.5), true, 255));
+        let raw = parse("{}").unwrap();
+        assert_eq!((raw.kind, raw.share, raw.on, raw.inner.len()), (Kind::Plain, None, false, 0));
+        assert_eq!(parse(r#"{"kind":"veryFancy"}"#).unwrap().kind, Kind::VeryFancy);
     }
 
     #[test]
     fn an_unknown_field_is_refused_with_its_path_and_the_nearest_name() {
         assert_eq!(
             error(r#"{"inner":[{"clockSkew":"1s"},{"clockSkw":"1s"}]}"#),
-            "inner[1].clockSkw: unknown field `clockSkw`, expected `clockSkew` or `issuer`; did you mean `clockSkew`?"
+            "inner[1].clockSkw: unknown field `clockSkw`, expected one of `clockSkew`, `issuer`, `match`; did you mean \
+             `clockSkew`?; inner[1]: missing field `clockSkew`"
         );
     }
 
     #[test]
+    fn a_field_as_rust_writes_it_is_unknown() {
+        let error = error(r#"{"inner":[{"clockSkew":"1s","clock_skew":"1s"}]}"#);
+        assert!(error.starts_with("inner[0].clock_skew: unknown field `clock_skew`"), "{error}");
+    }
+
+    #[test]
     fn a_name_that_is_like_no_other_gets_no_guess() {
-        assert_eq!(error(r#"{"zzz":1}"#), "zzz: unknown field `zzz`, expected `inner`");
+        assert!(error(r#"{"zzz":1}"#).ends_with("`on`, `few`"));
     }
 
     #[test]
-    fn a_wrong_type_names_its_path() {
-        let expected = "inner[0].clockSkew: invalid type: integer `5`, expected a duration such as `10s`";
-        assert_eq!(error(r#"{"inner":[{"clockSkew":5}]}"#), expected);
-    }
-
-    #[test]
-    fn the_path_is_found_at_every_kind_of_error() {
-        for (json, start) in [
-            (r#""x""#, "$: invalid type: string"),
-            (r#"{"inner":"x"}"#, "inner: invalid type: string"),
-            (r#"{"inner":{}}"#, "inner: invalid type: map"),
-            (r#"{"inner":[1]}"#, "inner[0]: invalid type: integer"),
+    fn everything_that_is_wrong_is_told_with_its_path() {
+        for (json, expected) in [
+            (r#""x""#, "$: expected an object, found `x`"),
+            (r#"{"inner":"x"}"#, "inner: expected a list, found `x`"),
+            (r#"{"inner":{}}"#, "inner: expected a list, found an object"),
+            (r#"{"inner":[1]}"#, "inner[0]: expected an object, found 1"),
+            (r#"{"inner":null}"#, "inner: expected a list, found null"),
             (r#"{"inner":[{"issuer":"a"}]}"#, "inner[0]: missing field `clockSkew`"),
             (
                 r#"{"inner":[{"clockSkew":"1s"},{"clockSkew":"1y"}]}"#,
-                "inner[1].clockSkew: `1y` is no duration",
+                "inner[1].clockSkew: `1y` is no duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`",
             ),
-            (r#"{"inner":[{"clockSkew":"1s","issuer":["a"]}]}"#, "inner[0].issuer: invalid type: sequence"),
-            (r#"{"inner":[{"clockSkew":"1s","issuer":{"a":1}}]}"#, "inner[0].issuer: invalid type: map"),
             (
-                r#"{"inner":[{"issuer":"}],\"","clockSkew":true}]}"#,
-                "inner[0].clockSkew: invalid type: boolean",
+                r#"{"inner":[{"clockSkew":5,"issuer":["a"]}]}"#,
+                "inner[0].clockSkew: expected a duration such as `10s`, found 5; inner[0].issuer: expected a text, found \
+                 a list",
             ),
-            (r#"{"inner":[{"clockSkew":"1s","clockSkew":"2s"}]}"#, "inner[0].clockSkew: duplicate field"),
-            ("{\n \"inner\": [\n  {\"clockSkew\": 7}\n ]\n}", "inner[0].clockSkew: invalid type: integer"),
+            (
+                r#"{"kind":"fancy","on":1,"share":"x"}"#,
+                "kind: expected one of `plain`, `veryFancy`, `of/another+name`, found `fancy`; share: expected a number, \
+                 found `x`; on: expected `true` or `false`, found 1",
+            ),
+            (r#"{"few":256}"#, "few: expected a whole number of 0 to 255, found 256"),
+            (r#"{"few":-1}"#, "few: expected a whole number of 0 to 255, found -1"),
+            (r#"{"few":1.5}"#, "few: expected a whole number of 0 to 255, found a fraction"),
+        ] {
+            assert_eq!(error(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_the_path_where_it_stops_being_so() {
+        for (json, start) in [
             (r#"{"inner":["#, "inner: EOF"),
+            (r#"{"inner":[{"issuer":"}],\"","clockSkew":x}]}"#, "inner[0].clockSkew: expected value"),
+            (r#"{"inner":[{"clockSkew":"1s","clockSkew":"2s"}]}"#, "inner[0].clockSkew: a name occurs twice"),
+            ("{\n \"inner\": [\n  {\"clockSkew\": x}\n ]\n}", "inner[0].clockSkew: expected value"),
+            ("{} {}", "$: trailing characters"),
         ] {
             assert!(error(json).starts_with(start), "{json}: {}", error(json));
         }
@@ -368,14 +337,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_have_a_path(json: Vec<u8>, end: usize) {
-            path_at(&json, end);
+        fn any_bytes_are_a_document_or_an_error_with_a_path(json: Vec<u8>) {
+            let _ = document(&json).map(|document| read::<Raw>(&document));
         }
     }
 
     #[test]
     fn an_empty_document_is_an_empty_object() {
-        assert!(read::<Raw>(b" ").unwrap().inner.is_empty());
+        assert!(parse(" ").unwrap().inner.is_empty());
     }
 
     /// The values of the algorithm's own test suite.
@@ -384,11 +353,6 @@ mod tests {
         assert_eq!(fingerprint(b""), 0x811c_9dc5);
         assert_eq!(fingerprint(b"a"), 0xe40c_292c);
         assert_eq!(fingerprint(b"foobar"), 0xbf9c_f968);
-    }
-
-    #[test]
-    fn what_follows_the_document_is_refused() {
-        assert!(error("{} {}").contains("trailing characters"));
     }
 
     #[test]
@@ -406,7 +370,31 @@ mod tests {
 
     #[test]
     fn errors_of_a_part_get_the_path_of_the_whole() {
-        let errors = read::<Raw>(br#"{"inner":3}"#).unwrap_err().under("jwtAuth");
+        let errors = parse(r#"{"inner":3}"#).unwrap_err().under("jwtAuth");
         assert_eq!(errors.iter().next().unwrap().path, "jwtAuth.inner");
+    }
+
+    #[test]
+    fn the_schema_says_what_is_read() {
+        assert_eq!(
+            schema::<Raw>("Example"),
+            serde_json::json!({
+                "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Example", "$ref": "#/$defs/Raw",
+                "$defs": {
+                    "Raw": { "type": "object", "additionalProperties": false, "properties": {
+                        "inner": { "type": "array", "items": { "$ref": "#/$defs/Inner" } },
+                        "kind": { "enum": ["plain", "veryFancy", "of/another+name"] },
+                        "share": { "type": "number" },
+                        "on": { "type": "boolean" },
+                        "few": { "type": "integer", "minimum": 0 },
+                    } },
+                    "Inner": { "type": "object", "additionalProperties": false, "required": ["clockSkew"], "properties": {
+                        "clockSkew": { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" },
+                        "issuer": { "type": "string" },
+                        "match": { "type": "array", "items": { "type": "string" } },
+                    } },
+                },
+            })
+        );
     }
 }

@@ -12,6 +12,7 @@ pub mod head;
 #[cfg(target_os = "wasi")]
 #[allow(unsafe_code)]
 pub mod host;
+pub mod json;
 pub mod matcher;
 pub mod path;
 #[cfg(target_os = "wasi")]

@@ -2,40 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use crate::config::{ErrorList, Path};
 use crate::head::Head;
 use crate::path::{PathCase, PathPattern};
 
-/// The condition as a user writes it. Every part that is given must hold; within a list one entry is enough.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct RawRequestMatch {
-    /// Host names, without port: `api.example`, or `*.example` for all below `example`.
-    pub hosts: Vec<String>,
-    /// Methods, in capitals.
-    pub methods: Vec<String>,
-    /// All methods but these.
-    pub methods_except: Vec<String>,
-    /// Patterns of paths, see [`PathPattern`].
-    pub paths: Vec<String>,
-    /// Tests of header values by header name.
-    pub headers: BTreeMap<String, RawValueTest>,
+crate::config_object! {
+    /// The condition as a user writes it. Every part that is given must hold; within a list one entry is enough.
+    #[derive(Debug, Clone, Default)]
+    pub struct RawRequestMatch {
+        /// Host names, without port: `api.example`, or `*.example` for all below `example`.
+        pub hosts: Vec<String> = Vec::new(),
+        /// Methods, in capitals.
+        pub methods: Vec<String> = Vec::new(),
+        /// All methods but these.
+        pub methods_except: Vec<String> = Vec::new(),
+        /// Patterns of paths, see [`PathPattern`].
+        pub paths: Vec<String> = Vec::new(),
+        /// Tests of header values by header name.
+        pub headers: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+    }
 }
 
-/// A test of the values that a header or a claim has.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct RawValueTest {
-    /// One of the values is one of these.
-    pub any_of: Vec<String>,
-    /// Each of these is one of the values.
-    pub all_of: Vec<String>,
-    /// None of the values is one of these. Holds where there is no value.
-    pub none_of: Vec<String>,
-    /// There is a value, or there is none.
-    pub present: Option<bool>,
+crate::config_object! {
+    /// A test of the values that a header or a claim has.
+    #[derive(Debug, Clone, Default)]
+    pub struct RawValueTest {
+        /// One of the values is one of these.
+        pub any_of: Vec<String> = Vec::new(),
+        /// Each of these is one of the values.
+        pub all_of: Vec<String> = Vec::new(),
+        /// None of the values is one of these. Holds where there is no value.
+        pub none_of: Vec<String> = Vec::new(),
+        /// There is a value, or there is none.
+        pub present: Option<bool>,
+    }
 }
 
 /// A test of the values that a header or a claim has; all parts that are given must hold.
@@ -245,7 +245,8 @@ mod tests {
     use super::*;
 
     fn compile(json: &str) -> Result<RequestMatch, String> {
-        let raw = crate::config::read::<RawRequestMatch>(json.as_bytes()).map_err(|e| e.to_string())?;
+        let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap())
+            .map_err(|e| e.to_string())?;
         let mut errors = ErrorList::default();
         let compiled =
             RequestMatch::compile(&raw, PathCase::Sensitive, &Path::root().field("match"), &mut errors);

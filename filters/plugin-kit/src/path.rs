@@ -5,15 +5,16 @@
 
 use std::borrow::Cow;
 
-/// Whether `/Admin` and `/admin` are one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum PathCase {
-    /// They are two, as RFC 3986 says.
-    #[default]
-    Sensitive,
-    /// They are one: for services that ignore the case of ASCII letters.
-    Insensitive,
+crate::config_choice! {
+    /// Whether `/Admin` and `/admin` are one path.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum PathCase {
+        /// They are two, as RFC 3986 says.
+        #[default]
+        Sensitive,
+        /// They are one: for services that ignore the case of ASCII letters.
+        Insensitive,
+    }
 }
 
 /// How the path of a request can be read. Readings have no query, no percent-encoding and no trailing slash (`/x/` is

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use proxy_wasm::types::Action;
+use serde_json::Value;
 
-use crate::config::{ConfigErrors, fingerprint};
+use crate::config::{ConfigErrors, document, fingerprint};
 use crate::exchange::{Exchange, HostError, Published};
 use crate::head::Head;
 use crate::host::{self, Gauge, HostFacts};
@@ -49,7 +50,7 @@ pub trait Filter: Sized + 'static {
 
     /// Makes the filter from its pluginConfig. An error refuses the configuration: Envoy keeps the last good one.
     /// `root` is the context to make HTTP calls as, see [`host::http_call`].
-    fn configure(configuration: &[u8], root: u32) -> Result<Self, ConfigErrors>;
+    fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors>;
 
     /// Decides about a request. Runs again for a paused stream that was woken.
     fn on_request(&self, stream: &mut Self::Stream, exchange: &Exchange<'_>) -> Flow;
@@ -197,7 +198,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     fn configure(&self, root: u32, size: usize) -> bool {
         let configured = host::plugin_configuration(size)
             .map_err(|error: HostError| error.to_string())
-            .and_then(|json| match F::configure(&json, root) {
+            .and_then(|json| match document(&json).and_then(|document| F::configure(&document, root)) {
                 Ok(filter) => Ok((filter, fingerprint(&json))),
                 Err(errors) => Err(errors.to_string()),
             });

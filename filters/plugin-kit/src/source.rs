@@ -11,46 +11,45 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use serde::Deserialize;
-
 use crate::config::{ErrorList, Path};
 use crate::exchange::{Exchange, HostError};
 
-/// A source as a user writes it: an object with the kind's name as its key.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct RawSource {
-    claim: Option<String>,
-    header: Option<String>,
-    query_param: Option<String>,
-    cookie: Option<String>,
-    baggage: Option<String>,
-    source_address: Option<RawSourceAddress>,
-    principal: Option<NoOptions>,
-    request_id: Option<NoOptions>,
-    path: Option<NoOptions>,
-    method: Option<NoOptions>,
-    workload_label: Option<String>,
-    env: Option<String>,
-    filter_state: Option<String>,
-    property: Option<Vec<String>>,
-    literal: Option<String>,
-    trust: Option<bool>,
+crate::config_object! {
+    /// A source as a user writes it: an object with the kind's name as its key.
+    #[derive(Debug, Clone, Default)]
+    pub struct RawSource {
+        claim: Option<String>,
+        header: Option<String>,
+        query_param: Option<String>,
+        cookie: Option<String>,
+        baggage: Option<String>,
+        source_address: Option<RawSourceAddress>,
+        principal: Option<NoOptions>,
+        request_id: Option<NoOptions>,
+        path: Option<NoOptions>,
+        method: Option<NoOptions>,
+        workload_label: Option<String>,
+        env: Option<String>,
+        filter_state: Option<String>,
+        property: Option<Vec<String>>,
+        literal: Option<String>,
+        trust: Option<bool>,
+    }
 }
 
-/// `{}`: a kind that has nothing to say but its name.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoOptions {}
+crate::config_object! {
+    /// `{}`: a kind that has nothing to say but its name.
+    #[derive(Debug, Clone, Default)]
+    struct NoOptions {}
+}
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawSourceAddress {
-    #[serde(default)]
-    trust_forwarded_from: Vec<String>,
-    #[serde(default)]
-    num_trusted_proxies: usize,
-    ipv6_prefix: Option<u8>,
+crate::config_object! {
+    #[derive(Debug, Clone, Default)]
+    struct RawSourceAddress {
+        trust_forwarded_from: Vec<String> = Vec::new(),
+        num_trusted_proxies: usize = 0,
+        ipv6_prefix: Option<u8>,
+    }
 }
 
 /// Where a value comes from. An empty value counts as none.
@@ -497,7 +496,8 @@ mod tests {
     }
 
     fn parsed(json: &str) -> Result<Source, String> {
-        let raw = crate::config::read::<RawSource>(json.as_bytes()).map_err(|error| error.to_string())?;
+        let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap())
+            .map_err(|error| error.to_string())?;
         let mut errors = ErrorList::default();
         let env = |name: &str| (name == "VERSION").then(|| "v7".to_owned());
         let source = raw.parse(&Path::root().field("from"), &mut errors, &env);
@@ -689,7 +689,7 @@ mod tests {
                 r#"{"cookie":"a"}"#,
                 r#"{"sourceAddress":{"trustForwardedFrom":["a/b"]}}"#,
             ] {
-                let raw = crate::config::read::<RawSource>(json.as_bytes()).unwrap();
+                let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
                 let source = raw.parse(&Path::root(), &mut ErrorList::default(), &no_env).unwrap();
                 prop_assert!(source.value(&exchange).is_ok());
             }

@@ -2,138 +2,141 @@
 
 use std::collections::BTreeMap;
 
-use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, read};
+use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, document, read};
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
 use plugin_kit::path::PathCase;
 use plugin_kit::source::{HeadUse, RawSource, Source};
-use serde::Deserialize;
+use plugin_kit::{config_choice, config_object};
+
+use serde_json::Value;
 
 use crate::gcra::Rate;
 use crate::key::table_number;
 use crate::reply::{HeaderStyle, HeadersOn, ReplyBody, ReplyOptions};
 use crate::slots::{OnFull, Table};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawConfig {
-    limits: Vec<RawLimit>,
-    #[serde(default)]
-    exempt: Vec<RawExemption>,
-    #[serde(default)]
-    response: RawResponse,
-    #[serde(default)]
-    on_conflict: OnConflict,
-    lease: Option<DurationText>,
-    #[serde(default)]
-    path_case: PathCase,
+config_object! {
+    #[derive(Debug)]
+    struct RawConfig {
+        limits: Vec<RawLimit>,
+        exempt: Vec<RawExemption> = Vec::new(),
+        response: RawResponse = RawResponse::default(),
+        on_conflict: OnConflict = OnConflict::default(),
+        lease: Option<DurationText>,
+        path_case: PathCase = PathCase::default(),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawLimit {
-    name: String,
-    #[serde(default)]
-    r#match: RawLimitMatch,
-    before: Option<Before>,
-    #[serde(default)]
-    key: Vec<RawSource>,
-    #[serde(default)]
-    on_missing_key: OnMissingKey,
-    rate: RawRate,
-    plans: Option<RawPlans>,
-    cost: Option<u32>,
-    cost_from: Option<RawSource>,
-    #[serde(default)]
-    count_statuses: Vec<u16>,
-    #[serde(default)]
-    mode: Mode,
-    enforce_percent: Option<u8>,
-    max_keys: Option<u32>,
-    #[serde(default)]
-    on_full: OnFull,
+config_object! {
+    #[derive(Debug)]
+    struct RawLimit {
+        name: String,
+        r#match: RawLimitMatch = RawLimitMatch::default(),
+        before: Option<Before>,
+        key: Vec<RawSource> = Vec::new(),
+        on_missing_key: OnMissingKey = OnMissingKey::default(),
+        rate: RawRate,
+        plans: Option<RawPlans>,
+        cost: Option<u32>,
+        cost_from: Option<RawSource>,
+        count_statuses: Vec<u16> = Vec::new(),
+        mode: Mode = Mode::default(),
+        enforce_percent: Option<u8>,
+        max_keys: Option<u32>,
+        on_full: OnFull = OnFull::default(),
+    }
 }
 
-/// A request matcher, and tests of verified claims.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawLimitMatch {
-    hosts: Vec<String>,
-    methods: Vec<String>,
-    methods_except: Vec<String>,
-    paths: Vec<String>,
-    headers: BTreeMap<String, RawValueTest>,
-    claims: BTreeMap<String, RawValueTest>,
+config_object! {
+    /// A request matcher, and tests of verified claims.
+    #[derive(Debug, Default)]
+    struct RawLimitMatch {
+        hosts: Vec<String> = Vec::new(),
+        methods: Vec<String> = Vec::new(),
+        methods_except: Vec<String> = Vec::new(),
+        paths: Vec<String> = Vec::new(),
+        headers: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+        claims: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawRate {
-    requests: u32,
-    per: DurationText,
-    burst: Option<u32>,
+config_object! {
+    #[derive(Debug)]
+    struct RawRate {
+        requests: u32,
+        per: DurationText,
+        burst: Option<u32>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawPlans {
-    from: RawSource,
-    rates: BTreeMap<String, RawRate>,
+config_object! {
+    #[derive(Debug)]
+    struct RawPlans {
+        from: RawSource,
+        rates: BTreeMap<String, RawRate>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawExemption {
-    r#match: RawLimitMatch,
+config_object! {
+    #[derive(Debug)]
+    struct RawExemption {
+        r#match: RawLimitMatch,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-struct RawResponse {
-    status: Option<u16>,
-    body: ReplyBody,
-    headers: HeaderStyle,
-    headers_on: HeadersOn,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawResponse {
+        status: Option<u16>,
+        body: ReplyBody = ReplyBody::default(),
+        headers: HeaderStyle = HeaderStyle::default(),
+        headers_on: HeadersOn = HeadersOn::default(),
+    }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Before {
-    Auth,
+config_choice! {
+    #[derive(Debug, Clone, Copy)]
+    enum Before {
+        Auth,
+    }
 }
 
-/// What becomes of a request that has not all parts of a limit's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum OnMissingKey {
-    /// All such requests share one limit.
-    #[default]
-    ShareOne,
-    /// The limit does not count it.
-    Skip,
-    /// It is denied.
-    Deny,
+config_choice! {
+    /// What becomes of a request that has not all parts of a limit's key.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnMissingKey {
+        /// All such requests share one limit.
+        #[default]
+        ShareOne,
+        /// The limit does not count it.
+        Skip,
+        /// It is denied.
+        Deny,
+    }
 }
 
-/// Whether a limit denies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Mode {
-    /// It does.
-    #[default]
-    Enforce,
-    /// It counts what it would deny, and lets it through.
-    Report,
+config_choice! {
+    /// Whether a limit denies.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Mode {
+        /// It does.
+        #[default]
+        Enforce,
+        /// It counts what it would deny, and lets it through.
+        Report,
+    }
 }
 
-/// What becomes of a request that could not be counted because other workers were always faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum OnConflict {
-    /// It is denied: no more is ever admitted than was counted.
-    #[default]
-    Deny,
-    /// It is let through.
-    Allow,
+config_choice! {
+    /// What becomes of a request that could not be counted because other workers were always faster.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnConflict {
+        /// It is denied: no more is ever admitted than was counted.
+        #[default]
+        Deny,
+        /// It is let through.
+        Allow,
+    }
 }
 
 /// A pluginConfig that has nothing wrong.
@@ -223,7 +226,15 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, each with its JSON path.
     pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
-        let raw: RawConfig = read(json)?;
+        Self::read(&document(json)?, env)
+    }
+
+    /// The same from JSON that is read already.
+    ///
+    /// # Errors
+    /// Those of [`Config::parse`].
+    pub fn read(document: &Value, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let raw: RawConfig = read(document)?;
         let mut errors = ErrorList::default();
         let config = compile(raw, &mut errors, env);
         errors.finish(config)

@@ -7,6 +7,7 @@ use plugin_kit::head::Head;
 use plugin_kit::matcher::Request;
 use plugin_kit::path::Readings;
 use plugin_kit::reply::Reply;
+use serde_json::Value;
 
 use crate::config::{Condition, Config, Limit, Mode, OnConflict, OnMissingKey, Plans};
 use crate::gcra::Rate;
@@ -385,9 +386,10 @@ fn claim_values(published: &[u8]) -> Vec<Vec<u8>> {
     if published.is_empty() {
         return Vec::new();
     }
-    let list = published.first() == Some(&b'[');
-    match serde_json::from_slice::<Vec<String>>(published) {
-        Ok(values) if list => values.into_iter().map(String::into_bytes).collect(),
+    match serde_json::from_slice(published) {
+        Ok(Value::Array(values)) if values.iter().all(Value::is_string) => {
+            values.iter().filter_map(Value::as_str).map(Into::into).collect()
+        }
         _ => vec![published.to_vec()],
     }
 }

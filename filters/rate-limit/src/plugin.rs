@@ -6,6 +6,7 @@ use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::host::{self, Counter, Headers};
 use plugin_kit::plugin::{Filter, Flow};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::filter::{Limits, Outcome, Pending, Stage};
@@ -129,8 +130,8 @@ impl Filter for RateLimit {
     const NAME: &'static str = "rate-limit";
     type Stream = Stream;
 
-    fn configure(configuration: &[u8], _root: u32) -> Result<Self, ConfigErrors> {
-        let config = Config::parse(configuration, &|name| std::env::var(name).ok())?;
+    fn configure(configuration: &Value, _root: u32) -> Result<Self, ConfigErrors> {
+        let config = Config::read(configuration, &|name| std::env::var(name).ok())?;
         let failed = |error: HostError| ConfigError { path: "$".to_owned(), message: error.to_string() };
         // Two plugins with limits of the same name do not share them.
         let scope = host::property(&["plugin_name"]).ok().flatten().unwrap_or_default();

@@ -1,49 +1,51 @@
 //! What a client learns: the reply to a denied request, and the headers that tell how its limit stands.
 
+use plugin_kit::config_choice;
 use plugin_kit::reply::{Problem, Reply};
 
 use crate::gcra::Rate;
 use crate::limiter::Standing;
 
-/// Which headers tell a client how it stands. `retry-after` is always there on a denial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum HeaderStyle {
-    /// `ratelimit-policy` and `ratelimit`, draft-ietf-httpapi-ratelimit-headers-10.
-    #[default]
-    Ietf,
-    /// `x-ratelimit-limit`, `-remaining` and `-reset`.
-    Legacy,
-    /// Both.
-    Both,
-    /// None.
-    None,
+config_choice! {
+    /// Which headers tell a client how it stands. `retry-after` is always there on a denial.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum HeaderStyle {
+        /// `ratelimit-policy` and `ratelimit`, draft-ietf-httpapi-ratelimit-headers-10.
+        #[default]
+        Ietf,
+        /// `x-ratelimit-limit`, `-remaining` and `-reset`.
+        Legacy,
+        /// Both.
+        Both,
+        /// None.
+        None,
+    }
 }
 
-/// On which responses these headers are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum HeadersOn {
-    /// On denials.
-    #[default]
-    Denied,
-    /// On every response to a request that a limit counted.
-    Always,
+config_choice! {
+    /// On which responses these headers are.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum HeadersOn {
+        /// On denials.
+        #[default]
+        Denied,
+        /// On every response to a request that a limit counted.
+        Always,
+    }
 }
 
-/// The body of a denial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-pub enum ReplyBody {
-    /// RFC 9457.
-    #[default]
-    #[serde(rename = "problem+json")]
-    ProblemJson,
-    /// One line.
-    #[serde(rename = "text")]
-    Text,
-    /// Nothing.
-    #[serde(rename = "none")]
-    Empty,
+config_choice! {
+    /// The body of a denial.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum ReplyBody {
+        /// RFC 9457.
+        #[default]
+        ProblemJson = "problem+json",
+        /// One line.
+        Text = "text",
+        /// Nothing.
+        Empty = "none",
+    }
 }
 
 /// How a denied request is answered.

@@ -13,6 +13,7 @@
 //! **Trust.** Every plugin of the proxy can write shared data. A set that does not parse counts as empty, and a TAT that
 //! no charge of a limit could have written counts as the latest that one could have.
 
+use plugin_kit::config_choice;
 use plugin_kit::exchange::HostError;
 
 /// Shared data: values by key, each with a number that changes with every write.
@@ -48,15 +49,16 @@ pub struct Found {
     pub evicts: bool,
 }
 
-/// What becomes of a key that finds its set full of others that still owe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum OnFull {
-    /// It starts fresh, and the key that owes least is forgotten.
-    #[default]
-    Evict,
-    /// It takes over what the key that owes least still owes, so that two keys share one limit.
-    Share,
+config_choice! {
+    /// What becomes of a key that finds its set full of others that still owe.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnFull {
+        /// It starts fresh, and the key that owes least is forgotten.
+        #[default]
+        Evict,
+        /// It takes over what the key that owes least still owes, so that two keys share one limit.
+        Share,
+    }
 }
 
 /// The hash of a key: where it is looked for and what it is known by.

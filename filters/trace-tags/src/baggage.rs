@@ -124,7 +124,7 @@ mod tests {
             let header = outgoing(&[], &["user"], "", &[("user", &value)]).unwrap();
             let facts = TableFacts::request("GET", "/").header("baggage", &header);
             let source: RawSource =
-                plugin_kit::config::read(br#"{"baggage":"user","trust":true}"#).unwrap();
+                plugin_kit::config::read(&serde_json::json!({ "baggage": "user", "trust": true })).unwrap();
             let mut errors = plugin_kit::config::ErrorList::default();
             let source = source.parse(&plugin_kit::config::Path::root(), &mut errors, &|_| None).unwrap();
             let exchange = Exchange::new(1, &facts);

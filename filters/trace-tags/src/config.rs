@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use plugin_kit::config::{ConfigErrors, ErrorList, Path, nearest, read};
+use plugin_kit::config::{ConfigErrors, ErrorList, Path, document, nearest, read};
+use plugin_kit::config_object;
 use plugin_kit::source::{HeadUse, RawSource, Source};
-use serde::Deserialize;
+
+use serde_json::Value;
 
 use crate::baggage::{self, Baggage};
 use crate::pseudonym::Pseudonym;
@@ -26,64 +28,66 @@ pub struct Config {
     pub head_use: HeadUse,
 }
 
-/// What happens to the request ID, which is kept where it is safe and generated where it is not or is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RequestIds {
-    /// Put it on the response too, so that a user can quote it.
-    #[serde(default)]
-    pub echo: bool,
+config_object! {
+    /// What happens to the request ID, which is kept where it is safe and generated where it is not or is missing.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct RequestIds {
+        /// Put it on the response too, so that a user can quote it.
+        pub echo: bool = false,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawConfig {
-    tags: Option<Vec<RawTag>>,
-    request_id: Option<RequestIds>,
-    baggage: Option<RawBaggage>,
+config_object! {
+    #[derive(Debug)]
+    struct RawConfig {
+        tags: Option<Vec<RawTag>>,
+        request_id: Option<RequestIds>,
+        baggage: Option<RawBaggage>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBaggage {
-    #[serde(default)]
-    keep: Vec<String>,
-    #[serde(default)]
-    send: Vec<String>,
+config_object! {
+    #[derive(Debug)]
+    struct RawBaggage {
+        keep: Vec<String> = Vec::new(),
+        send: Vec<String> = Vec::new(),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawTag {
-    name: String,
-    from: Vec<RawSource>,
-    pseudonym: Option<RawPseudonym>,
-    #[serde(default)]
-    raw: bool,
-    max_length: Option<usize>,
-    characters: Option<Characters>,
-    when: Option<RawWhen>,
+config_object! {
+    #[derive(Debug)]
+    struct RawTag {
+        name: String,
+        from: Vec<RawSource>,
+        pseudonym: Option<RawPseudonym>,
+        raw: bool = false,
+        max_length: Option<usize>,
+        characters: Option<Characters>,
+        when: Option<RawWhen>,
+    }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawWhen {
-    status_from: Option<u16>,
-    percentage: Option<f64>,
+config_object! {
+    #[derive(Debug, Clone, Copy)]
+    struct RawWhen {
+        status_from: Option<u16>,
+        percentage: Option<f64>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawPseudonym {
-    #[serde(default)]
-    key_from: RawKeyFrom,
-    key_id: Option<String>,
+config_object! {
+    #[derive(Debug, Default)]
+    struct RawPseudonym {
+        key_from: RawKeyFrom = RawKeyFrom::default(),
+        key_id: Option<String>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKeyFrom {
-    env: String,
+config_object! {
+    #[derive(Debug)]
+    struct RawKeyFrom {
+        env: String,
+    }
 }
 
 /// The environment variable that holds the key of pseudonyms, unless `keyFrom` names another.
@@ -115,10 +119,19 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
         sent_at: Moment,
     ) -> Result<Self, ConfigErrors> {
+        Self::read(&document(json)?, env, sent_at)
+    }
+
+    /// The same from JSON that is read already.
+    pub fn read(
+        json: &Value,
+        env: &dyn Fn(&str) -> Option<String>,
+        sent_at: Moment,
+    ) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(json)?;
         let raw_tags = match raw.tags {
             Some(tags) => tags,
-            None => read::<RawConfig>(DEFAULT_TAGS)?.tags.unwrap_or_default(),
+            None => read::<RawConfig>(&document(DEFAULT_TAGS)?)?.tags.unwrap_or_default(),
         };
         let mut errors = ErrorList::default();
         let list = Path::root().field("tags");

@@ -6,6 +6,7 @@ use plugin_kit::config::ConfigErrors;
 use plugin_kit::exchange::Exchange;
 use plugin_kit::host::{self, Counter, Headers};
 use plugin_kit::plugin::{Filter, Flow};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::request_id::{HEADER, Origin};
@@ -54,12 +55,12 @@ impl TraceTags {
     }
 
     /// As [`Filter::configure`], for a filter that composes this one with those that verify claims.
-    pub fn configure_with_claims(configuration: &[u8]) -> Result<Self, ConfigErrors> {
+    pub fn configure_with_claims(configuration: &Value) -> Result<Self, ConfigErrors> {
         Self::from_config(configuration, Moment::Claims)
     }
 
-    fn from_config(configuration: &[u8], sent_at: Moment) -> Result<Self, ConfigErrors> {
-        let config = Config::parse(configuration, &|name| std::env::var(name).ok(), sent_at)?;
+    fn from_config(configuration: &Value, sent_at: Moment) -> Result<Self, ConfigErrors> {
+        let config = Config::read(configuration, &|name| std::env::var(name).ok(), sent_at)?;
         let metrics = Metrics {
             tags_written: Counter::define("trace_tags_tags_written"),
             tags_missing: Counter::define("trace_tags_tags_missing"),
@@ -131,7 +132,7 @@ impl Filter for TraceTags {
     const NAME: &'static str = "trace-tags";
     type Stream = Stream;
 
-    fn configure(configuration: &[u8], _root: u32) -> Result<Self, ConfigErrors> {
+    fn configure(configuration: &Value, _root: u32) -> Result<Self, ConfigErrors> {
         Self::from_config(configuration, Moment::Request)
     }
 

@@ -1,17 +1,18 @@
 //! Values as text that cannot break what shows it: a log line, a span, a terminal.
 
-use serde::Deserialize;
+use plugin_kit::config_choice;
 
-/// Which characters a value may have. Others become `_`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Characters {
-    /// Of any script, but neither quotes and backslashes, which end a quoted field of a log line, nor control
-    /// characters, line separators and characters that change the direction of writing.
-    #[default]
-    Printable,
-    /// ASCII letters and digits and `-._~:@/+=`.
-    Token,
+config_choice! {
+    /// Which characters a value may have. Others become `_`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Characters {
+        /// Of any script, but neither quotes and backslashes, which end a quoted field of a log line, nor control
+        /// characters, line separators and characters that change the direction of writing.
+        #[default]
+        Printable,
+        /// ASCII letters and digits and `-._~:@/+=`.
+        Token,
+    }
 }
 
 impl Characters {

@@ -2,7 +2,8 @@
 //!
 //! `bench [--quick] [PART...]` measures (all parts unless some are named: `count`, `time`, `size`, `growth`, `scale`), keeps the
 //! results in `target/bench/results.json` and writes the page from all results there; with `--quick` it counts and times
-//! only, in fewer rounds, and the page stays in `target/bench`. `FILTERS_DIR` names another folder with modules.
+//! only, in fewer rounds, and the page stays in `target/bench`. `FILTERS_DIR` names another folder with modules. `ONLY=TEXT`
+//! counts only the variants whose names hold one of these texts (separated by `|`), prints them and writes nothing.
 
 mod callgrind;
 mod charts;
@@ -76,6 +77,13 @@ async fn run() -> Result<()> {
 
     let variants = workshop.variants(5000)?;
     let variants: Vec<&Variant> = variants.iter().collect();
+    if let Some(only) = std::env::var_os("ONLY") {
+        let only = only.to_string_lossy().into_owned();
+        let wanted = |v: &&Variant| v.name == v.base || only.split('|').any(|text| v.name.contains(text));
+        let variants: Vec<&Variant> = variants.into_iter().filter(wanted).collect();
+        callgrind::count(&envoy, &variants).await?;
+        return Ok(());
+    }
     let keep = |run: &Run| Result::Ok(fs::write(&kept, serde_json::to_vec(run)?)?);
     if wanted("count") {
         eprintln!("counting instructions");

@@ -10,15 +10,23 @@ use serde_json::{Map, Number, Value};
 /// How deep objects and lists may nest. Claims that people use nest three or four deep.
 const DEEPEST: usize = 16;
 
-/// Reads one JSON object.
+/// Reads one JSON value.
 ///
 /// # Errors
-/// Not JSON, not UTF-8, not an object, a name twice in an object, nested too deeply, or something behind the object.
-pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+/// Not JSON, not UTF-8, a name twice in an object, nested too deeply, or something behind the value.
+pub fn value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     let mut document = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: DEEPEST }.deserialize(&mut document)?;
     document.end()?;
-    match value {
+    Ok(value)
+}
+
+/// Reads one JSON object.
+///
+/// # Errors
+/// Those of [`value`], or the value is no object.
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+    match value(bytes)? {
         Value::Object(members) => Ok(members),
         _ => Err(serde_json::Error::custom("not an object")),
     }

@@ -1,0 +1,531 @@
+//! Raw types of a configuration: [`config_object!`](crate::config_object) and [`config_choice!`](crate::config_choice)
+//! declare them, with how they are read from JSON and the JSON Schema that says the same.
+//!
+//! Serde could read them too. But what it makes for each type is most of a module's code, it stops at the first error, and
+//! it does not know the path.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::{ConfigError, ErrorList, nearest};
+
+/// A value that can be read from JSON.
+pub trait Read: Sized {
+    /// Reads it, or notes what is wrong and returns `None`.
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self>;
+
+    /// What a field of this type has that is not there; `None` where the field is required.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// The JSON Schema (draft 2020-12) of the values that can be read.
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(definitions: &mut Definitions) -> Value;
+}
+
+/// Schemas of objects by the names of their types.
+#[cfg(not(target_os = "wasi"))]
+pub type Definitions = Map<String, Value>;
+
+/// Where the reading is, and what was wrong on the way.
+#[derive(Debug, Default)]
+pub struct Reader {
+    path: String,
+    pub(super) errors: ErrorList,
+}
+
+impl Reader {
+    /// Notes that the value here is wrong.
+    pub fn add(&mut self, message: String) {
+        let path = if self.path.is_empty() { "$".to_owned() } else { self.path.clone() };
+        self.errors.0.push(ConfigError { path, message });
+    }
+
+    /// Notes that something else was expected here.
+    pub fn expected<T>(&mut self, what: &str, found: &Value) -> Option<T> {
+        self.add(format!("expected {what}, found {}", described(found)));
+        None
+    }
+
+    /// The value, or a note that it is wrong.
+    pub fn check<T>(&mut self, result: Result<T, String>) -> Option<T> {
+        result.map_err(|message| self.add(message)).ok()
+    }
+
+    /// Reads what is below the field `name`.
+    fn below_field<T: Read>(&mut self, name: &str, value: &Value) -> Option<T> {
+        let length = self.enter(name);
+        let read = T::read(value, self);
+        self.path.truncate(length);
+        read
+    }
+
+    /// Appends a field to the path and returns the path's length without it.
+    fn enter(&mut self, name: &str) -> usize {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        length
+    }
+
+    fn enter_index(&mut self, index: usize) -> usize {
+        let length = self.path.len();
+        self.path.push_str(&format!("[{index}]"));
+        length
+    }
+
+    /// The members of an object that has no other fields than these (in snake case, as Rust writes them).
+    pub fn object<'v>(&mut self, value: &'v Value, names: &[&str]) -> Option<&'v Map<String, Value>> {
+        let Value::Object(members) = value else { return self.expected("an object", value) };
+        for found in members.keys() {
+            if names.iter().any(|name| is_camel_case_of(found, name)) {
+                continue;
+            }
+            let names: Vec<String> = names.iter().map(|name| camel_case(name)).collect();
+            let hint = hint(found, &names);
+            let length = self.enter(found);
+            self.add(format!("unknown field `{found}`, expected {}{hint}", one_of(&names)));
+            self.path.truncate(length);
+        }
+        Some(members)
+    }
+
+    /// The position of the name that stands here.
+    pub fn choice(&mut self, value: &Value, names: &[&str]) -> Option<usize> {
+        let text = value.as_str();
+        let position = text.and_then(|text| names.iter().position(|name| is_variant(text, name)));
+        if position.is_none() {
+            let names: Vec<String> = names.iter().map(|name| variant(name)).collect();
+            let hint = hint(text.unwrap_or_default(), &names);
+            self.add(format!("expected {}, found {}{hint}", one_of(&names), described(value)));
+        }
+        position
+    }
+
+    fn list<'v>(&mut self, value: &'v Value) -> Option<&'v [Value]> {
+        match value {
+            Value::Array(elements) => Some(elements),
+            _ => self.expected("a list", value),
+        }
+    }
+
+    fn integer(&mut self, value: &Value, most: u64) -> Option<u64> {
+        match value.as_u64().filter(|number| *number <= most) {
+            None => self.expected(&format!("a whole number of 0 to {most}"), value),
+            number => number,
+        }
+    }
+}
+
+/// `` `a` ``, `` `a` or `b` ``, `` one of `a`, `b`, `c` ``.
+pub fn one_of<T: AsRef<str>>(names: &[T]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [name] => format!("`{}`", name.as_ref()),
+        [a, b] => format!("`{}` or `{}`", a.as_ref(), b.as_ref()),
+        names => {
+            let mut text = "one of ".to_owned();
+            for (n, name) in names.iter().enumerate() {
+                text.push_str(if n == 0 { "`" } else { ", `" });
+                text.push_str(name.as_ref());
+                text.push('`');
+            }
+            text
+        }
+    }
+}
+
+fn hint(found: &str, names: &[String]) -> String {
+    match nearest(found, names.iter().map(String::as_str)) {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None => String::new(),
+    }
+}
+
+/// What a user sees of a wrong value. Fractions are not shown: the code that prints them is a tenth of a small module.
+fn described(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number.to_string(),
+            (_, Some(number)) => number.to_string(),
+            _ => "a fraction".to_owned(),
+        },
+        Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
+        Value::String(text) => format!("`{text}`"),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+/// Whether `found` is `name` (`on_missing_key`, `r#match`) in camel case.
+fn is_camel_case_of(found: &str, name: &str) -> bool {
+    found.chars().eq(camel_case_chars(name))
+}
+
+fn camel_case(name: &str) -> String {
+    camel_case_chars(name).collect()
+}
+
+fn camel_case_chars(name: &str) -> impl Iterator<Item = char> + '_ {
+    let name = name.strip_prefix("r#").unwrap_or(name);
+    let mut after_underscore = false;
+    name.chars().filter_map(move |c| {
+        let upper = std::mem::replace(&mut after_underscore, c == '_');
+        (c != '_').then(|| if upper { c.to_ascii_uppercase() } else { c })
+    })
+}
+
+/// A variant of an enum as JSON has it: `ShareOne` is `shareOne`.
+fn variant_chars(name: &str) -> impl Iterator<Item = char> + '_ {
+    name.chars().enumerate().map(|(n, c)| if n == 0 { c.to_ascii_lowercase() } else { c })
+}
+
+fn is_variant(found: &str, name: &str) -> bool {
+    found.chars().eq(variant_chars(name))
+}
+
+fn variant(name: &str) -> String {
+    variant_chars(name).collect()
+}
+
+/// A field of an object, its default or what [`Read::absent`] gives.
+#[doc(hidden)]
+pub fn field<T: Read>(
+    members: &Map<String, Value>,
+    name: &str,
+    default: Option<fn() -> T>,
+    reader: &mut Reader,
+) -> Option<T> {
+    if let Some((name, value)) = members.iter().find(|(found, _)| is_camel_case_of(found, name)) {
+        return reader.below_field(name, value);
+    }
+    let absent = default.map_or_else(T::absent, |default| Some(default()));
+    if absent.is_none() {
+        reader.add(format!("missing field `{}`", camel_case(name)));
+    }
+    absent
+}
+
+/// The JSON Schema of a configuration.
+#[cfg(not(target_os = "wasi"))]
+pub fn schema<T: Read>(title: &str) -> Value {
+    let mut definitions = Definitions::new();
+    let Value::Object(mut root) = T::schema(&mut definitions) else { return Value::Bool(true) };
+    root.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+    root.insert("title".to_owned(), title.into());
+    root.insert("$defs".to_owned(), definitions.into());
+    Value::Object(root)
+}
+
+/// Puts the schema of an object among the definitions, once, and returns a reference to it.
+#[cfg(not(target_os = "wasi"))]
+#[doc(hidden)]
+pub fn object_schema(
+    definitions: &mut Definitions,
+    name: &str,
+    docs: &[&str],
+    fields: &[FieldSchema],
+) -> Value {
+    let name = name.strip_prefix("Raw").filter(|rest| !rest.is_empty()).unwrap_or(name);
+    if !definitions.contains_key(name) {
+        // Before the fields: a type may hold itself.
+        definitions.insert(name.to_owned(), Value::Null);
+        let mut properties = Map::new();
+        let mut required = Vec::new();
+        for field in fields {
+            let mut schema = (field.schema)(definitions);
+            if let (Some(text), Value::Object(schema)) = (description(field.docs), &mut schema) {
+                schema.insert("description".to_owned(), text.into());
+            }
+            if field.required {
+                required.push(Value::from(camel_case(field.name)));
+            }
+            properties.insert(camel_case(field.name), schema);
+        }
+        let mut object = serde_json::json!({
+            "type": "object", "properties": properties, "additionalProperties": false,
+        });
+        if let Value::Object(object) = &mut object {
+            if !required.is_empty() {
+                object.insert("required".to_owned(), required.into());
+            }
+            if let Some(text) = description(docs) {
+                object.insert("description".to_owned(), text.into());
+            }
+        }
+        definitions.insert(name.to_owned(), object);
+    }
+    serde_json::json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+/// A field as the schema sees it.
+#[cfg(not(target_os = "wasi"))]
+#[doc(hidden)]
+pub struct FieldSchema {
+    pub name: &'static str,
+    pub docs: &'static [&'static str],
+    pub required: bool,
+    pub schema: fn(&mut Definitions) -> Value,
+}
+
+#[cfg(not(target_os = "wasi"))]
+#[doc(hidden)]
+pub fn choice_schema(names: &[&str], docs: &[&str]) -> Value {
+    let names: Vec<String> = names.iter().map(|name| variant(name)).collect();
+    let mut schema = serde_json::json!({ "enum": names });
+    if let (Some(text), Value::Object(schema)) = (description(docs), &mut schema) {
+        schema.insert("description".to_owned(), text.into());
+    }
+    schema
+}
+
+#[cfg(not(target_os = "wasi"))]
+fn description(docs: &[&str]) -> Option<String> {
+    let text = docs.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    (!text.is_empty()).then_some(text)
+}
+
+/// Declares a struct that is read from a JSON object. Fields are in camel case there. A field with `= default` may be
+/// missing, as one of type `Option` may; an unknown field is an error.
+///
+/// ```
+/// plugin_kit::config_object! {
+///     /// How much is allowed.
+///     #[derive(Debug)]
+///     struct RawRate {
+///         /// So many…
+///         requests: u32,
+///         /// …at once.
+///         max_burst: u32 = 1,
+///     }
+/// }
+/// let rate: RawRate = plugin_kit::config::read(&serde_json::json!({ "requests": 5 })).unwrap();
+/// assert_eq!((rate.requests, rate.max_burst), (5, 1));
+/// ```
+#[macro_export]
+macro_rules! config_object {
+    (
+        $(#[doc = $docs:literal])*
+        #[derive($($derive:ident),*)]
+        $visibility:vis struct $name:ident {
+            $(
+                $(#[doc = $field_docs:literal])*
+                $field_visibility:vis $field:ident: $type:ty $(= $default:expr)?
+            ),* $(,)?
+        }
+    ) => {
+        $(#[doc = $docs])*
+        #[derive($($derive),*)]
+        $visibility struct $name {
+            $($(#[doc = $field_docs])* $field_visibility $field: $type,)*
+        }
+
+        impl $crate::config::Read for $name {
+            fn read(value: &::serde_json::Value, reader: &mut $crate::config::Reader) -> Option<Self> {
+                const NAMES: &[&str] = &[$(stringify!($field)),*];
+                #[allow(unused_variables)]
+                let members = reader.object(value, NAMES)?;
+                $(
+                    #[allow(unused_mut, unused_assignments)]
+                    let mut default: Option<fn() -> $type> = None;
+                    $(default = Some(|| $default);)?
+                    let $field = $crate::config::field::<$type>(members, stringify!($field), default, reader);
+                )*
+                Some(Self { $($field: $field?,)* })
+            }
+
+            #[cfg(not(target_os = "wasi"))]
+            fn schema(definitions: &mut $crate::config::Definitions) -> ::serde_json::Value {
+                $crate::config::object_schema(definitions, stringify!($name), &[$($docs),*], &[$(
+                    $crate::config::FieldSchema {
+                        name: stringify!($field),
+                        docs: &[$($field_docs),*],
+                        required: !(false $(|| { let _ = stringify!($default); true })?)
+                            && <$type as $crate::config::Read>::absent().is_none(),
+                        schema: <$type as $crate::config::Read>::schema,
+                    },
+                )*])
+            }
+        }
+    };
+}
+
+/// Declares an enum that is read from a JSON string: the variant's name with its first letter in lower case, or the text
+/// behind `=`.
+///
+/// ```
+/// plugin_kit::config_choice! {
+///     /// What becomes of it.
+///     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+///     enum Outcome {
+///         /// It stays.
+///         #[default]
+///         Keep,
+///         /// It goes.
+///         Drop = "throw-away",
+///     }
+/// }
+/// let outcome: Outcome = plugin_kit::config::read(&serde_json::json!("throw-away")).unwrap();
+/// assert_eq!(outcome, Outcome::Drop);
+/// ```
+#[macro_export]
+macro_rules! config_choice {
+    (
+        $(#[doc = $docs:literal])*
+        #[derive($($derive:ident),*)]
+        $visibility:vis enum $name:ident {
+            $(
+                $(#[doc = $variant_docs:literal])*
+                $(#[default $($is_default:tt)?])?
+                $variant:ident $(= $text:literal)?
+            ),* $(,)?
+        }
+    ) => {
+        $(#[doc = $docs])*
+        #[derive($($derive),*)]
+        $visibility enum $name {
+            $($(#[doc = $variant_docs])* $(#[default $($is_default)?])? $variant,)*
+        }
+
+        impl $crate::config::Read for $name {
+            fn read(value: &::serde_json::Value, reader: &mut $crate::config::Reader) -> Option<Self> {
+                const VARIANTS: &[$name] = &[$($name::$variant),*];
+                let position = reader.choice(value, &[$($crate::config_choice!(@name $variant $($text)?)),*])?;
+                VARIANTS.get(position).copied()
+            }
+
+            #[cfg(not(target_os = "wasi"))]
+            fn schema(_: &mut $crate::config::Definitions) -> ::serde_json::Value {
+                $crate::config::choice_schema(&[$($crate::config_choice!(@name $variant $($text)?)),*], &[$($docs),*])
+            }
+        }
+    };
+    (@name $variant:ident $text:literal) => { $text };
+    (@name $variant:ident) => { stringify!($variant) };
+}
+
+macro_rules! read_integers {
+    ($($type:ty),*) => {$(
+        impl Read for $type {
+            fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+                reader.integer(value, u64::try_from(<$type>::MAX).unwrap_or(u64::MAX))?.try_into().ok()
+            }
+
+            #[cfg(not(target_os = "wasi"))]
+            fn schema(_: &mut Definitions) -> Value {
+                serde_json::json!({ "type": "integer", "minimum": 0 })
+            }
+        }
+    )*};
+}
+read_integers!(u8, u16, u32, u64, usize);
+
+impl Read for String {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(text.clone()),
+            _ => reader.expected("a text", value),
+        }
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(_: &mut Definitions) -> Value {
+        serde_json::json!({ "type": "string" })
+    }
+}
+
+impl Read for bool {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        match value {
+            Value::Bool(value) => Some(*value),
+            _ => reader.expected("`true` or `false`", value),
+        }
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(_: &mut Definitions) -> Value {
+        serde_json::json!({ "type": "boolean" })
+    }
+}
+
+impl Read for f64 {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        match value.as_f64() {
+            None => reader.expected("a number", value),
+            number => number,
+        }
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(_: &mut Definitions) -> Value {
+        serde_json::json!({ "type": "number" })
+    }
+}
+
+impl Read for Value {
+    fn read(value: &Value, _: &mut Reader) -> Option<Self> {
+        Some(value.clone())
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(_: &mut Definitions) -> Value {
+        serde_json::json!({})
+    }
+}
+
+impl<T: Read> Read for Option<T> {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        if value.is_null() { Some(None) } else { T::read(value, reader).map(Some) }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(definitions: &mut Definitions) -> Value {
+        T::schema(definitions)
+    }
+}
+
+impl<T: Read> Read for Vec<T> {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        let elements = reader.list(value)?;
+        let mut list = Self::new();
+        for (n, element) in elements.iter().enumerate() {
+            let length = reader.enter_index(n);
+            list.extend(T::read(element, reader));
+            reader.path.truncate(length);
+        }
+        Some(list)
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(definitions: &mut Definitions) -> Value {
+        serde_json::json!({ "type": "array", "items": T::schema(definitions) })
+    }
+}
+
+impl<T: Read> Read for BTreeMap<String, T> {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        let Value::Object(members) = value else { return reader.expected("an object", value) };
+        let mut map = Self::new();
+        for (name, value) in members {
+            if let Some(value) = reader.below_field(name, value) {
+                map.insert(name.clone(), value);
+            }
+        }
+        Some(map)
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(definitions: &mut Definitions) -> Value {
+        serde_json::json!({ "type": "object", "additionalProperties": T::schema(definitions) })
+    }
+}
