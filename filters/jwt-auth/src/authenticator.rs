@@ -43,8 +43,8 @@ pub enum Decision<'a> {
 /// A request that goes on.
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
-    /// Headers to remove: copies of the filter's own headers that the client sent.
-    pub strip: Vec<Vec<u8>>,
+    /// Headers that a client must not set, where it has or may have: to remove, or to replace where a token sets one.
+    pub strip: Cow<'a, [String]>,
     /// Headers to replace, or to remove where there is no value: those that carried a token.
     pub spent: Vec<Edit<'a>>,
     /// The tokens that let it in, if any did.
@@ -91,7 +91,7 @@ pub struct Denial<'a> {
     /// The position of the rule that refused it, if one did.
     pub rule: Option<usize>,
     /// Headers to remove where the request goes on all the same.
-    pub strip: Vec<Vec<u8>>,
+    pub strip: Cow<'a, [String]>,
 }
 
 /// How many times a request waits for keys: once for the first ones and once for a new one.
@@ -168,19 +168,30 @@ impl Authenticator {
                     reason: DenyReason::Internal,
                     scopes: &[],
                     rule: None,
-                    strip: Vec::new(),
+                    strip: Cow::default(),
                 })
             }
         }
     }
 
-    /// The shortest way, for a known token where no rule and no header needs a look at the rest of the request: one
-    /// header is read and nothing else. `None` where that does not decide.
+    /// The shortest way, for a known token where no rule needs a look at the rest of the request: one header is read and
+    /// nothing else. `None` where that does not decide.
     fn quick(&self, exchange: &Exchange<'_>) -> Option<Result<Decision<'_>, HostError>> {
         let [(Place::Header { name, prefix }, users)] = self.config.places.as_slice() else { return None };
-        if !self.config.rules.is_empty() || !self.config.own_headers.is_empty() || name != "authorization" {
+        if !self.config.rules.is_empty() || name != "authorization" {
             return None;
         }
+        let strip = match exchange.known_head() {
+            Some(head) => Cow::Owned(self.foreign_copies(&head)),
+            // To remove a header that is not there costs as much as to read three more of the head.
+            None => {
+                let spellings = self.config.own_headers.spellings()?;
+                if spellings.len().saturating_mul(3) > exchange.header_count() {
+                    return None;
+                }
+                Cow::Borrowed(spellings)
+            }
+        };
         let value = exchange.header_joined(name).ok()??;
         // No token has a comma; where there is one, the header may have been there twice.
         let token = behind_prefix(&value, prefix).filter(|token| !token.contains(&b','))?;
@@ -191,12 +202,12 @@ impl Authenticator {
         let forward = self.forwards(&all);
         let spent = if forward { Vec::new() } else { vec![(Cow::Borrowed(name.as_str()), None)] };
         let tokens = vec![Granted { all, position }];
-        Some(Ok(Decision::Allow(Pass { spent, tokens, why: Why::Token, ..Pass::default() })))
+        Some(Ok(Decision::Allow(Pass { strip, spent, tokens, why: Why::Token, rule: None })))
     }
 
     fn full(&self, exchange: &Exchange<'_>, waits: u8) -> Result<Decision<'_>, HostError> {
         let head = exchange.head()?;
-        let strip = self.foreign_copies(&head);
+        let strip = Cow::Owned(self.foreign_copies(&head));
         let request = Request::of(&head);
         let accesses = match self.accesses(&request) {
             Ok(accesses) => accesses,
@@ -262,12 +273,12 @@ impl Authenticator {
     }
 
     /// The client's copies of headers that only this filter may set.
-    fn foreign_copies(&self, head: &Head) -> Vec<Vec<u8>> {
+    fn foreign_copies(&self, head: &Head) -> Vec<String> {
         if self.config.own_headers.is_empty() {
             return Vec::new();
         }
         let foreign = head.iter().map(|(name, _)| name).filter(|name| self.config.own_headers.contain(name));
-        foreign.map(<[u8]>::to_vec).collect()
+        foreign.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
     }
 
     /// The rules that decide about `request`: one, or one for each reading of its path.

@@ -486,12 +486,23 @@ impl RawProvider {
             let path = path.field("outputClaimToHeaders").index(n);
             let claim = errors.check(&path.field("claim"), ClaimPath::parse(&output.claim));
             let header = errors.check(&path.field("header"), output_header(&output.header));
+            let taken = |header: &Rc<str>| claim_headers.iter().any(|(_, other)| other == header);
+            if header.as_ref().is_some_and(taken) {
+                errors
+                    .add(&path.field("header"), "is set from another claim already; expected another header");
+            }
             claim_headers.extend(claim.zip(header));
         }
         let payload_header = self
             .output_payload_to_header
             .as_deref()
             .and_then(|header| errors.check(&path.field("outputPayloadToHeader"), output_header(header)));
+        if claim_headers.iter().any(|(_, header)| Some(header) == payload_header.as_ref()) {
+            errors.add(
+                &path.field("outputPayloadToHeader"),
+                "is set from a claim already; expected another header",
+            );
+        }
         Some(Provider {
             name,
             issuer: issuer?,

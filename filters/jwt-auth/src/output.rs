@@ -42,7 +42,14 @@ pub fn published_text(claim: &Value) -> Option<Vec<u8>> {
 /// The headers of the request that only this filter may set: a client's copy is removed from every request, whatever
 /// the answer, and with it the twins that a service may take for the same header (`x_user_id` for `x-user-id`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OwnHeaders(Vec<String>);
+pub struct OwnHeaders {
+    /// With a dash for each underscore.
+    names: Vec<String>,
+    spellings: Option<Vec<String>>,
+}
+
+/// Beyond so many, to read the head is cheaper than to remove each.
+const MOST_SPELLINGS: usize = 8;
 
 impl OwnHeaders {
     /// These headers, in lower case.
@@ -50,18 +57,39 @@ impl OwnHeaders {
         let mut folded: Vec<String> = names.into_iter().map(|name| name.replace('_', "-")).collect();
         folded.sort();
         folded.dedup();
-        Self(folded)
+        let mut spellings = Vec::new();
+        for name in &folded {
+            let mut of_name = vec![name.to_ascii_lowercase()];
+            for (at, _) in name.match_indices('-') {
+                if of_name.len() > MOST_SPELLINGS {
+                    break;
+                }
+                let twins: Vec<String> = of_name
+                    .iter()
+                    .map(|name| name.char_indices().map(|(n, c)| if n == at { '_' } else { c }).collect())
+                    .collect();
+                of_name.extend(twins);
+            }
+            spellings.append(&mut of_name);
+        }
+        let spellings = (spellings.len() <= MOST_SPELLINGS).then_some(spellings);
+        Self { names: folded, spellings }
+    }
+
+    /// Every name that [`OwnHeaders::contain`] takes for one of these, if they are few.
+    pub fn spellings(&self) -> Option<&[String]> {
+        self.spellings.as_deref()
     }
 
     /// Whether a request header is one of these, or a twin.
     pub fn contain(&self, name: &[u8]) -> bool {
         let same = |(a, b): (u8, &u8)| a == b.to_ascii_lowercase() || (a == b'-' && *b == b'_');
-        self.0.iter().any(|own| own.len() == name.len() && own.bytes().zip(name).all(same))
+        self.names.iter().any(|own| own.len() == name.len() && own.bytes().zip(name).all(same))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.names.is_empty()
     }
 }
 
@@ -91,6 +119,17 @@ mod tests {
 
     fn header(claim: &Value) -> Option<String> {
         header_text(claim).map(|text| String::from_utf8(text).unwrap())
+    }
+
+    #[test]
+    fn every_spelling_of_few_headers_is_named_and_none_of_many() {
+        let own = OwnHeaders::new(["x-user-id".to_owned(), "x-a".to_owned()]);
+        let spellings = own.spellings().unwrap();
+        assert_eq!(spellings, ["x-a", "x_a", "x-user-id", "x_user-id", "x-user_id", "x_user_id"]);
+        assert!(spellings.iter().all(|name| own.contain(name.as_bytes())));
+        assert_eq!(OwnHeaders::new(["x-a-b-c-d".to_owned()]).spellings(), None);
+        assert_eq!(OwnHeaders::default().spellings(), None);
+        assert_eq!(OwnHeaders::new([]).spellings(), Some(&[][..]));
     }
 
     #[test]

@@ -107,6 +107,12 @@ impl Filter for MeshFilters {
         flow
     }
 
+    fn keeps(&self, stream: &Stream) -> bool {
+        self.trace_tags.as_ref().is_some_and(|filter| filter.keeps(&stream.trace_tags))
+            || self.jwt_auth.as_ref().is_some_and(|filter| filter.keeps(&stream.jwt_auth))
+            || self.rate_limit.as_ref().is_some_and(|filter| filter.keeps(&stream.rate_limit))
+    }
+
     fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         if let Some(filter) = &self.rate_limit {
             filter.on_response(&mut stream.rate_limit, exchange);

@@ -42,6 +42,7 @@ pub trait Facts {
 /// One request and its response. Facts are read when they are first asked for, and no more than once.
 pub struct Exchange<'a> {
     id: u32,
+    header_count: usize,
     facts: &'a dyn Facts,
     head: RefCell<Option<Rc<Head>>>,
     edits: RefCell<Vec<HeaderEdit>>,
@@ -66,12 +67,24 @@ impl<'a> Exchange<'a> {
         let published = RefCell::new(published);
         Self {
             id,
+            header_count: 0,
             facts,
             head: RefCell::default(),
             edits: RefCell::default(),
             unix_time: OnceCell::new(),
             published,
         }
+    }
+
+    /// The same, where the proxy has said how many headers the request has.
+    #[must_use]
+    pub fn with_header_count(self, header_count: usize) -> Self {
+        Self { header_count, ..self }
+    }
+
+    /// How many headers the request has, as far as that is known; 0 where it is not.
+    pub fn header_count(&self) -> usize {
+        self.header_count
     }
 
     /// What was published, for the next callback.
@@ -96,6 +109,12 @@ impl<'a> Exchange<'a> {
             head = Rc::new(edited(&head, &edits));
         }
         Ok(Rc::clone(cached.insert(head)))
+    }
+
+    /// The same if it was read already, so that it costs nothing.
+    pub fn known_head(&self) -> Option<Rc<Head>> {
+        let known = self.head.borrow().is_some();
+        if known { self.head().ok() } else { None }
     }
 
     /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::head`] where more than

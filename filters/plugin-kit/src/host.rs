@@ -47,6 +47,13 @@ mod abi {
             value: *const u8,
             value_len: usize,
         ) -> u32;
+        pub(super) fn proxy_add_header_map_value(
+            map: u32,
+            key: *const u8,
+            key_len: usize,
+            value: *const u8,
+            value_len: usize,
+        ) -> u32;
         pub(super) fn proxy_remove_header_map_value(map: u32, key: *const u8, key_len: usize) -> u32;
         pub(super) fn proxy_get_property(
             path: *const u8,
@@ -161,6 +168,10 @@ impl Facts for HostFacts {
     }
 
     fn header_joined(&self, name: &str) -> Answer<Option<Vec<u8>>> {
+        // Envoy keeps these inline, where further values are joined to the first. To read them so is cheaper.
+        if ["authorization", "x-request-id"].contains(&name) {
+            return Headers::Request.first(name);
+        }
         property(&["request", "headers", name])
     }
 
@@ -235,6 +246,20 @@ impl Headers {
         // SAFETY: `name` and `value` are live for the call.
         done("replace_header_map_value", unsafe {
             abi::proxy_replace_header_map_value(
+                self.map(),
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
+        })
+    }
+
+    /// Adds a value of `name` to those that are there. On a request this also makes Envoy choose the route again.
+    pub fn add(self, name: &str, value: &[u8]) -> Answer<()> {
+        // SAFETY: `name` and `value` are live for the call.
+        done("add_header_map_value", unsafe {
+            abi::proxy_add_header_map_value(
                 self.map(),
                 name.as_ptr(),
                 name.len(),

@@ -5,7 +5,8 @@
 //! module exports callbacks of its own, under `kit_on_…`; `make filters` gives those that a filter uses the names of the
 //! ABI and drops the SDK's. Entry point, allocator and ABI types are the SDK's.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -55,6 +56,12 @@ pub trait Filter: Sized + 'static {
     /// Decides about a request. Runs again for a paused stream that was woken.
     fn on_request(&self, stream: &mut Self::Stream, exchange: &Exchange<'_>) -> Flow;
 
+    /// Whether a stream that is not paused is to be seen again, by [`Filter::on_response`] or [`Filter::on_end`]. One
+    /// that is not costs nothing more.
+    fn keeps(&self, _stream: &Self::Stream) -> bool {
+        true
+    }
+
     /// Sees the response headers pass, also those of a local reply.
     fn on_response(&self, _stream: &mut Self::Stream, _exchange: &Exchange<'_>) {}
 
@@ -76,8 +83,11 @@ pub trait Filter: Sized + 'static {
 pub fn start<F: Filter>() {
     host::start_log();
     MODULE.with(|module| {
-        let _ =
-            module.set(Box::new(Dispatcher::<F> { roots: RefCell::default(), streams: RefCell::default() }));
+        let _ = module.set(Box::new(Dispatcher::<F> {
+            roots: RefCell::default(),
+            created: Cell::default(),
+            streams: RefCell::default(),
+        }));
     });
 }
 
@@ -89,7 +99,7 @@ thread_local! {
 trait Callbacks {
     fn context_create(&self, context: u32, root: u32);
     fn configure(&self, root: u32, size: usize) -> bool;
-    fn request_headers(&self, context: u32) -> Action;
+    fn request_headers(&self, context: u32, header_count: usize) -> Action;
     fn response_headers(&self, context: u32);
     fn end(&self, context: u32);
     fn delete(&self, context: u32);
@@ -99,6 +109,7 @@ trait Callbacks {
 
 struct Stream<F: Filter> {
     filter: Rc<F>,
+    header_count: usize,
     inner: RefCell<Inner<F>>,
 }
 
@@ -110,17 +121,84 @@ struct Inner<F: Filter> {
 
 struct Dispatcher<F: Filter> {
     /// Every root context with its filter: `None` until it has a configuration.
-    roots: RefCell<HashMap<u32, Option<Rc<F>>>>,
-    streams: RefCell<HashMap<u32, Rc<Stream<F>>>>,
+    roots: RefCell<Vec<(u32, Option<Rc<F>>)>>,
+    /// The stream that was created last, and its root. Its request comes next: a proxy creates a stream's context when
+    /// the request's headers are there.
+    created: Cell<(u32, u32)>,
+    /// The streams that are to be seen again.
+    streams: RefCell<HashMap<u32, Rc<Stream<F>>, BuildHasherDefault<ContextHasher>>>,
+}
+
+/// Spreads the numbers of contexts, which count up.
+#[derive(Default)]
+struct ContextHasher(u64);
+
+impl Hasher for ContextHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, context: u32) {
+        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4).
+        self.0 = (self.0 ^ u64::from(context)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 impl<F: Filter> Dispatcher<F> {
     fn filter(&self, root: u32) -> Option<Rc<F>> {
-        self.roots.borrow().get(&root)?.clone()
+        self.roots.borrow().iter().find(|(known, _)| *known == root)?.1.clone()
+    }
+
+    fn set_root(&self, root: u32, filter: Option<Rc<F>>) {
+        let mut roots = self.roots.borrow_mut();
+        let old = match roots.iter_mut().find(|(known, _)| *known == root) {
+            Some((_, known)) => std::mem::replace(known, filter),
+            None => {
+                roots.push((root, filter));
+                None
+            }
+        };
+        // Dropped when nothing is borrowed any more.
+        drop(roots);
+        drop(old);
     }
 
     fn stream(&self, context: u32) -> Option<Rc<Stream<F>>> {
         self.streams.borrow().get(&context).cloned()
+    }
+
+    /// Runs a request through the filter, and keeps or forgets the stream. `kept` says whether it is kept already.
+    fn run(&self, context: u32, stream: Rc<Stream<F>>, kept: bool) -> Action {
+        let flow = stream.with(context, F::on_request);
+        let paused = matches!(flow, Some(Flow::Pause));
+        let keep = match stream.inner.try_borrow_mut() {
+            Ok(mut inner) => {
+                inner.paused = paused;
+                paused || stream.filter.keeps(&inner.state)
+            }
+            Err(_) => true,
+        };
+        // Before a reply is sent, which runs the response's callback.
+        if keep != kept {
+            let mut streams = self.streams.borrow_mut();
+            let forgotten = if keep { streams.insert(context, stream) } else { streams.remove(&context) };
+            drop(streams);
+            drop(forgotten);
+        }
+        match flow {
+            Some(Flow::Continue) => Action::Continue,
+            Some(Flow::Deny(reply)) => {
+                deny::<F>(&reply);
+                Action::Pause
+            }
+            Some(Flow::Pause) | None => Action::Pause,
+        }
     }
 
     /// Runs the streams again that a filter has woken. One that is gone, or not paused, is passed over.
@@ -134,7 +212,7 @@ impl<F: Filter> Dispatcher<F> {
                 log::debug!("{}: stream {context} is gone: {error}", F::NAME);
                 continue;
             }
-            if let Action::Continue = stream.run(context)
+            if let Action::Continue = self.run(context, stream, true)
                 && let Err(error) = host::resume_request()
             {
                 log::warn!("{}: stream {context} did not resume: {error}", F::NAME);
@@ -146,31 +224,20 @@ impl<F: Filter> Dispatcher<F> {
 }
 
 impl<F: Filter> Stream<F> {
+    fn new(filter: Rc<F>, header_count: usize) -> Self {
+        let inner = Inner { state: F::Stream::default(), published: Published::default(), paused: false };
+        Self { filter, header_count, inner: RefCell::new(inner) }
+    }
+
     /// Calls `run` with the stream's state; `None` where a callback of the same stream is running already.
     fn with<T>(&self, context: u32, run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T) -> Option<T> {
         let mut inner = self.inner.try_borrow_mut().ok()?;
         let Inner { state, published, .. } = &mut *inner;
-        let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published));
+        let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published))
+            .with_header_count(self.header_count);
         let answer = run(&self.filter, state, &exchange);
         *published = exchange.into_published();
         Some(answer)
-    }
-
-    /// Runs the request through the filter.
-    fn run(&self, context: u32) -> Action {
-        let flow = self.with(context, F::on_request);
-        let paused = matches!(flow, Some(Flow::Pause));
-        if let Ok(mut inner) = self.inner.try_borrow_mut() {
-            inner.paused = paused;
-        }
-        match flow {
-            Some(Flow::Continue) => Action::Continue,
-            Some(Flow::Deny(reply)) => {
-                deny::<F>(&reply);
-                Action::Pause
-            }
-            Some(Flow::Pause) | None => Action::Pause,
-        }
     }
 }
 
@@ -187,11 +254,9 @@ fn deny<F: Filter>(reply: &Reply) {
 impl<F: Filter> Callbacks for Dispatcher<F> {
     fn context_create(&self, context: u32, root: u32) {
         if root == 0 {
-            self.roots.borrow_mut().insert(context, None);
-        } else if let Some(filter) = self.filter(root) {
-            let inner = Inner { state: F::Stream::default(), published: Published::default(), paused: false };
-            let stream = Rc::new(Stream { filter, inner: RefCell::new(inner) });
-            self.streams.borrow_mut().insert(context, stream);
+            self.set_root(context, None);
+        } else {
+            self.created.set((context, root));
         }
     }
 
@@ -206,7 +271,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
             Ok((filter, fingerprint)) => {
                 let name = format!("{}_config_hash", F::NAME.replace('-', "_"));
                 Gauge::define(&name).set(u64::from(fingerprint));
-                self.roots.borrow_mut().insert(root, Some(Rc::new(filter)));
+                self.set_root(root, Some(Rc::new(filter)));
                 true
             }
             Err(error) => {
@@ -216,8 +281,9 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         }
     }
 
-    fn request_headers(&self, context: u32) -> Action {
-        let Some(stream) = self.stream(context) else {
+    fn request_headers(&self, context: u32, header_count: usize) -> Action {
+        let (created, root) = self.created.get();
+        let Some(filter) = self.filter(root).filter(|_| created == context) else {
             // A stream without a configured filter must not pass unchecked.
             deny::<F>(&Reply {
                 status: 503,
@@ -228,7 +294,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
             });
             return Action::Pause;
         };
-        stream.run(context)
+        self.run(context, Rc::new(Stream::new(filter, header_count)), false)
     }
 
     fn response_headers(&self, context: u32) {
@@ -245,9 +311,12 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
 
     fn delete(&self, context: u32) {
         // Out of the table first and dropped after, so that nothing runs while the table is borrowed.
-        let stream = self.streams.borrow_mut().remove(&context);
+        let stream =
+            if self.streams.borrow().is_empty() { None } else { self.streams.borrow_mut().remove(&context) };
         if stream.is_none() {
-            let root = self.roots.borrow_mut().remove(&context);
+            let mut roots = self.roots.borrow_mut();
+            let root = roots.iter().position(|(root, _)| *root == context).map(|at| roots.swap_remove(at));
+            drop(roots);
             drop(root);
         }
     }
@@ -291,8 +360,8 @@ mod exports {
     }
 
     #[unsafe(export_name = "kit_on_request_headers")]
-    extern "C" fn request_headers(context: u32, _count: usize, _end_of_stream: bool) -> Action {
-        with_module(|module| module.request_headers(context)).unwrap_or(Action::Pause)
+    extern "C" fn request_headers(context: u32, count: usize, _end_of_stream: bool) -> Action {
+        with_module(|module| module.request_headers(context, count)).unwrap_or(Action::Pause)
     }
 
     #[unsafe(export_name = "kit_on_response_headers")]

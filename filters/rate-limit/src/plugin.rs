@@ -163,6 +163,10 @@ impl Filter for RateLimit {
         self.check(stream, exchange, Stage::All)
     }
 
+    fn keeps(&self, stream: &Stream) -> bool {
+        !stream.pending.is_empty() || !stream.headers.is_empty()
+    }
+
     fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         if !stream.pending.is_empty() {
             // Without a status the charges stay.

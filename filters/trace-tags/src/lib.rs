@@ -194,6 +194,12 @@ impl Core {
         effects
     }
 
+    /// Whether anything is left to do for a stream when its request has gone on.
+    pub fn keeps(&self, stream: &Stream) -> bool {
+        self.config.request_id.is_some_and(|ids| ids.echo)
+            || stream.tags.iter().any(|tag| matches!(tag, Progress::Waiting(_)))
+    }
+
     /// When the stream is over. All is settled already where there was a response.
     pub fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = Effects::default();

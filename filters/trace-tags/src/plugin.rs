@@ -143,6 +143,10 @@ impl Filter for TraceTags {
         Flow::Continue
     }
 
+    fn keeps(&self, stream: &Stream) -> bool {
+        self.core.keeps(stream)
+    }
+
     fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         let status = if self.core.reads_status() { status() } else { None };
         self.carry_out(self.core.on_response(stream, exchange, status), exchange);
