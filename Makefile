@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench test test-unit test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
+.PHONY: help demo filters bench test test-unit test-manifests test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
@@ -29,10 +29,14 @@ demo: filters tools-envoy ## Real requests through real Envoys with the filters;
 filters: ## Builds target/filters/*.wasm
 	$(STAGE) "filters" tools/build-filters $(FILTERS)
 
-test: test-unit test-wasm filters test-tools test-mock test-envoy ## All tests
+test: test-unit test-manifests test-wasm filters test-tools test-mock test-envoy ## All tests
 
 test-unit: ## Native unit tests
 	$(STAGE) "unit tests" tools/run-tests unit $(ONLY)
+
+test-manifests: ## Renders every kustomization; the filters read every configuration in them and in the documents
+	$(STAGE) "kubectl" tools/install kubectl
+	$(STAGE) "manifests" tools/run-tests manifests $(ONLY)
 
 test-wasm: ## The cores in wasm32, under Node
 	$(STAGE) "wasm test runner" tools/install wasm-bindgen-test

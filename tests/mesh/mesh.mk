@@ -1,5 +1,5 @@
 # The filters' OCI images, and the test mesh: a real Kubernetes with a real Istio in Linux namespaces of its own (root needed).
-.PHONY: image push mesh-tools mesh-test demo-mesh load-test mesh-down
+.PHONY: image push rules mesh-tools mesh-test demo-mesh load-test mesh-down
 
 MESHLAB := cd tests/mesh && python3 -m meshlab
 
@@ -24,3 +24,10 @@ load-test: ## Load on the mesh of demo-mesh; fails when a service breaks an obje
 
 mesh-down: ## Ends the mesh of demo-mesh
 	@$(MESHLAB) down
+
+rules: ## Writes the Prometheus Operator's form of overlays/observability/rules.yaml
+	@cd wasmplugin-manifests/overlays/observability && { \
+	  printf '%s\n' '# For the Prometheus Operator: rules.yaml as a PrometheusRule, written by `make rules`.' \
+	    'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' \
+	    'metadata: { name: mesh-filters, namespace: observability }' 'spec:'; \
+	  sed -n '/^groups:/,$$p' rules.yaml | sed 's/^\(.\)/  \1/'; } >operator/prometheus-rule.yaml

@@ -36,6 +36,10 @@ def main(arguments: list[str]) -> int:
             done = load_test(TABLE)
             print(done.stdout, done.stderr, sep="", end="")
             return done.returncode
+        case ["targets"]:  # see prometheus.py
+            from .prometheus import find_pods
+
+            find_pods()
         case ["check", *names]:  # inside a lab that is up
             from .report import run_checks
 

@@ -57,6 +57,8 @@ def copy_manifests() -> None:
     edit("base/gateway-workload.yaml", r"type: LoadBalancer", f"type: LoadBalancer\n  clusterIP: {GATEWAY_IP}")
     edit("base/telemetry.yaml", r"  metrics:\n    - providers: \[\{ name: prometheus \}\]\n", "")
     edit("base/telemetry.yaml", r"randomSamplingPercentage: 10", "randomSamplingPercentage: 100")
+    # Prometheus runs on the node: see prometheus.py.
+    edit("overlays/observability/prometheus.yaml", r"spec:\n  selector: \{ matchLabels", "spec:\n  replicas: 0\n  selector: { matchLabels")
 
 
 def setting(group: str, key: str, value: str) -> None:
@@ -73,3 +75,8 @@ def edit(file: str, pattern: str, replacement: str) -> None:
 
 def kustomize(folder: str) -> str:
     return kube.output("kubectl", "kustomize", COPY / folder)
+
+
+def documents(rendered: str) -> list[str]:
+    """The resources of a rendered kustomization."""
+    return rendered.removesuffix("\n").split("\n---\n")

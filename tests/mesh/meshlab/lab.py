@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from . import cluster, images, istio, kube, netpol, pki, registry, tokens
+from . import cluster, images, istio, kube, netpol, pki, prometheus, registry, tokens
 from .places import GATEWAY_IP, NAMESPACE
 from .probe import deployment, platform, pods
 from .processes import wait_until
@@ -59,7 +59,7 @@ def base() -> None:
     kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in ["outside"]])
     kube.output("kubectl", "apply", "-f", istio.COPY / "base/namespaces.yaml")
     for host in ("api", "admin"):
-        certificate, key = pki.issue(host, f"/CN={host}", names=[f"{host}.adaptive-learning.example"])
+        certificate, key = pki.issue(f"gateway-{host}", f"/CN={host}", names=[f"{host}.adaptive-learning.example"])
         kube.apply([tls_secret(f"{host}-tls", certificate, key)])
     for namespace in (NAMESPACE, "istio-ingress"):
         kube.apply([registry.pull_secret(namespace)])
@@ -75,6 +75,7 @@ def base() -> None:
     ])
     wait_ready(NAMESPACE, "outside", "istio-ingress", "kube-system")
     netpol.up()
+    prometheus.up()
     publish_keys(tokens.Key("first"))
 
 

@@ -9,9 +9,9 @@ MANIFESTS = ROOT / "wasmplugin-manifests"
 FILTERS = ROOT / "target" / "filters"
 HERE = Path(__file__).resolve().parents[1]
 
-TOOLS = ROOT / ".tools" / "mesh"
+TOOLS = (ROOT / ".tools").resolve() / "mesh"
 BIN = TOOLS / "bin"
-ENVOY = ROOT / ".tools" / "envoy" / "1.39.0" / "envoy"
+ENVOY = TOOLS.with_name("envoy") / "1.39.0" / "envoy"
 STATE = TOOLS / "state"
 PKI = STATE / "pki"
 LOGS = STATE / "log"

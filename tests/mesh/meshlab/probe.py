@@ -10,7 +10,7 @@ from .places import HUB, NAMESPACE, SERVICES
 
 
 def deployment(name: str, *, namespace: str = NAMESPACE, version: str = "v1", replicas: int = 1, app: str = "",
-               labels: dict[str, str] = {}) -> dict:
+               labels: dict[str, str] = {}, annotations: dict[str, str] = {}) -> dict:
     """A Deployment of the probe that answers as service `app` (by default its own name) under its service account."""
     app = app or name
     selector = {"app": app, "version": version}
@@ -22,7 +22,7 @@ def deployment(name: str, *, namespace: str = NAMESPACE, version: str = "v1", re
                 "metadata": {
                     "labels": selector | labels,
                     # The control port is the checks' own: outside the mesh.
-                    "annotations": {"traffic.sidecar.istio.io/excludeInboundPorts": "9000"},
+                    "annotations": {"traffic.sidecar.istio.io/excludeInboundPorts": "9000"} | annotations,
                 },
                 "spec": {
                     "serviceAccountName": app, "terminationGracePeriodSeconds": 2,
@@ -39,16 +39,19 @@ def deployment(name: str, *, namespace: str = NAMESPACE, version: str = "v1", re
 
 
 def platform() -> list[dict]:
-    """The seven services. Two are of more than one pod, for the checks that need a choice of pods."""
+    """The seven services. Some are of more than one pod, for the checks that need a choice of pods; one has certificates that are
+    valid for a minute, for the check that they rotate."""
     replicas = {"user": 2, "content": 3, "scheduler": 3}
-    return [deployment(f"{name}-service", replicas=replicas.get(name, 1)) for name in SERVICES]
+    annotations = {"ml": {"proxy.istio.io/config": json.dumps({"proxyMetadata": {"SECRET_TTL": "1m"}})}}
+    return [deployment(f"{name}-service", replicas=replicas.get(name, 1), annotations=annotations.get(name, {})) for name in SERVICES]
 
 
 @dataclass
 class Result:
     """What a request got. Status 0: no response, and `error` says why."""
 
-    at: float
+    at: float  # when it was sent, in seconds since 1970
+    worker: int
     seconds: float
     status: int
     error: str = ""
@@ -72,6 +75,10 @@ class Pod:
         order = {"url": url, "method": method, "headers": headers or {}} | order
         return [Result(**one) for one in self._control("POST", "/call", order, timeout)]
 
+    def stop(self, name: str) -> None:
+        """Ends an order of that name early; its results are returned by its `call`."""
+        self._control("POST", f"/stop?name={name}")
+
     def ask(self, url: str, **order: object) -> Result:
         """One request, with the response's headers and body."""
         return self.call(url, bodies=True, **order)[0]
@@ -89,7 +96,7 @@ class Pod:
             f"http://{self.address}:9000{path}", method=method, data=json.dumps(body).encode() if body else None
         )
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            return json.load(response)
+            return json.loads(response.read() or b"null")
 
 
 def pods(app: str, namespace: str = NAMESPACE) -> list[Pod]:

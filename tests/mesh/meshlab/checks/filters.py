@@ -2,6 +2,8 @@
 
 import json
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from .. import istio, kube, probe, registry
 from ..gateway import ADMIN, ask
 from ..places import NAMESPACE, SERVICES
 from ..processes import wait_until
-from ..report import check, expect
+from ..report import check, expect, stats
 from ..tokens import Key
 from .edge import PATHS
 
@@ -83,7 +85,7 @@ def expect_table() -> int:
 
 def in_force(status: int = 401) -> bool:
     """Whether every service answers a request without token, on a new connection, in the way that the filters would."""
-    return all(ask(PATHS[s] + "/x").status == status for s in SERVICES if s != "auth")
+    return all(ask(PATHS[s] + "/x").status == status for s in SERVICES if s != "auth" for _ in range(2))
 
 
 def install() -> None:
@@ -92,8 +94,11 @@ def install() -> None:
     kube.output("kubectl", "apply", "-k", istio.COPY / "filters")
 
 
-@check("the agents pull each image by digest, with a password over TLS, and the filters take force", *ALL)
+@check("the agents pull each image by digest, with a password over TLS, and the filters take force", *ALL, alone=True)
 def pulled() -> str:
+    # The checks that want a choice of pods are done, and each sidecar compiles the modules.
+    for service in ("content", "scheduler"):
+        kube.output("kubectl", "scale", "-n", NAMESPACE, f"deployment/{service}-service", "--replicas=1")
     begun = time.monotonic()
     install()
     wait_until("the filters", in_force, 90)
@@ -177,13 +182,11 @@ def spans() -> str:
     found: list[dict] = []
 
     def look() -> bool:
-        base = f"http://{service_ip('tracing')}/api/traces?limit=50&lookback=1h&service=user-service.{NAMESPACE}"
-        with urllib.request.urlopen(base, timeout=10) as response:
-            for trace in json.load(response)["data"] or []:
-                for span in trace["spans"]:
-                    tags = {t["key"]: t["value"] for t in span["tags"]}
-                    if path in str(tags.get("http.url")) and "enduser.pseudo.id" in tags:
-                        found.append(tags)
+        for trace in traces(service=f"user-service.{NAMESPACE}", limit="50"):
+            for span in trace["spans"]:
+                tags = {t["key"]: t["value"] for t in span["tags"]}
+                if path in str(tags.get("http.url")) and "enduser.pseudo.id" in tags:
+                    found.append(tags)
         return bool(found)
 
     wait_until("the span in Jaeger", look, 40)
@@ -192,30 +195,58 @@ def spans() -> str:
     return f"enduser.pseudo.id={tags['enduser.pseudo.id']} service.version=v1 request.id={tags.get('request.id', '-')[:8]}…"
 
 
-def service_ip(name: str) -> str:
-    return kube.get("service", "-n", "observability", name)["spec"]["clusterIP"]
-
-
-@check("TrafficExtension gives the same answers as WasmPlugin", *ALL)
-def traffic_extension() -> str:
-    return other_form("overlays/traffic-extension")
-
-
-@check("mesh-filters, one module, gives the same answers as the three", *ALL)
-def one_module() -> str:
-    return other_form("overlays/mesh-filters")
-
-
-def other_form(folder: str) -> str:
-    """Replaces filters/ by another form, compares all answers, and puts filters/ back."""
-    plain, other = istio.kustomize("filters"), istio.kustomize(folder)
-    kube.delete(plain)
-    wait_until("the filters to be gone", lambda: in_force(200), 90)
+def traces(trace_id: str = "", **query: str) -> list[dict]:
+    """Jaeger's answer to a trace ID or a search; none where it knows none yet."""
+    address = kube.get("service", "-n", "observability", "tracing")["spec"]["clusterIP"]
+    what = f"/{trace_id}" if trace_id else "?" + urllib.parse.urlencode({"lookback": "1h"} | query)
     try:
-        kube.apply(other)
-        wait_until("the other form", in_force, 90)
-        return f"{expect_table()} answers alike"
+        with urllib.request.urlopen(f"http://{address}/api/traces{what}", timeout=10) as response:
+            return json.load(response)["data"] or []
+    except urllib.error.HTTPError:
+        return []
+
+
+@check("TrafficExtension, and mesh-filters, one module, give the same answers as the three WasmPlugins", *ALL, alone=True)
+def forms() -> str:
+    """Replaces filters/ by each other form, compares all answers, and puts filters/ back."""
+    present = istio.kustomize("filters")
+    seen = []
+    try:
+        for folder in ("overlays/traffic-extension", "overlays/mesh-filters"):
+            present = replaced(present, istio.kustomize(folder))
+            seen.append(expect_table())
     finally:
-        kube.delete(other)
-        kube.apply(plain)
-        wait_until("the filters", in_force, 90)
+        replaced(present, istio.kustomize("filters"))
+    return f"{seen} answers alike"
+
+
+def replaced(present: str, other: str) -> str:
+    kube.delete(present)
+    wait_until("the filters to be gone", lambda: in_force(200), 90)
+    kube.apply(other)
+    wait_until("the other form", in_force, 120)
+    return other
+
+
+@check("edge: what has no valid token is refused at the gateway, and does not reach the service", "user-service", "istiod", changes=["gateway"])
+def edge() -> str:
+    gateway = kube.get("pods", "-n", "istio-ingress", "-l", "app=gateway")["items"][0]["metadata"]["name"]
+
+    def denied(pod: str, namespace: str = NAMESPACE) -> int:
+        return sum(stats(pod, "wasmcustom.jwt_auth_requests_denied$", namespace).values())
+
+    def denied_by() -> tuple[int, int]:
+        return denied(gateway, "istio-ingress"), sum(denied(pod.name) for pod in probe.pods("user-service"))
+
+    kube.output("kubectl", "apply", "-k", istio.COPY / "overlays/edge")
+    try:
+        wait_until("the gateway to refuse", lambda: ask("/users/x").status == 401 and denied_by()[0] > 0, 60)
+        before = denied_by()
+        for token, status in (("", 401), ("a.b.c", 401), (OTHER.token(), 401), (KEY.token(), 200)):
+            expect(ask("/users/edge", token=token).status, status, f"token {token[:10]!r}")
+        expect(denied_by(), (before[0] + 3, before[1]), "refusals counted at the gateway and at the service")
+        expect(ask("/auth/x").status, 200, "sign-in without a token")
+    finally:
+        kube.output("kubectl", "delete", "--ignore-not-found", "-k", istio.COPY / "overlays/edge")
+        wait_until("the gateway to let through", lambda: (before := denied_by()[0], ask("/users/x"), denied_by()[0] == before)[2], 60)
+    return "3 of 3 refused at the gateway, none at the service"

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from .. import kube, probe
 from ..processes import wait_until
@@ -18,7 +19,7 @@ def arrived(app: str, headers: dict[str, str]) -> int:
     return sum(pod.seen(headers["x-test-id"]) for pod in probe.pods(app))
 
 
-@check("reads are retried as often as the document says, writes never", "user-service", "content-service")
+@check("reads are retried as often as the document says, writes never", changes=["user-service", "content-service"])
 def retries() -> str:
     scheduler = probe.pod("scheduler-service")
     for service, attempts in (("user", 3), ("content", 2)):
@@ -29,19 +30,20 @@ def retries() -> str:
     return "user 1 + 3, content 1 + 2, POST 1"
 
 
-@check("a timeout covers all tries, and each try has its own", "event-service")
+@check("a timeout covers all tries, and each try has its own", changes=["event-service"])
 def timeouts() -> str:
     caller = probe.pod("user-service")
-    headers = fresh_id() | {"x-probe-delay": "30s"}
-    read = caller.ask("http://event-service:8080/internal/x", headers=headers)
-    expect((read.status, 9.0 < read.seconds < 11.5, arrived("event-service", headers)), (504, True, 4), f"GET after {read.seconds:.1f} s")
-    headers = fresh_id() | {"x-probe-delay": "5s"}
-    write = caller.ask("http://event-service:8080/internal/x", method="POST", headers=headers)
-    expect((write.status, arrived("event-service", headers)), (200, 1), "POST of 5 s, longer than a try of a read")
+    url = "http://event-service:8080/internal/x"
+    slow, long = fresh_id() | {"x-probe-delay": "30s"}, fresh_id() | {"x-probe-delay": "5s"}
+    with ThreadPoolExecutor() as pool:
+        written = pool.submit(caller.ask, url, method="POST", headers=long)
+        read, write = caller.ask(url, headers=slow), written.result()
+    expect((read.status, 9.0 < read.seconds < 11.5, arrived("event-service", slow)), (504, True, 4), f"GET after {read.seconds:.1f} s")
+    expect((write.status, arrived("event-service", long)), (200, 1), "POST of 5 s, longer than a try of a read")
     return f"GET: 4 tries of 2.4 s, 504 after {read.seconds:.1f} s; POST of 5 s: 200"
 
 
-@check("round robin is even, least request avoids the busy pod", "scheduler-service", "content-service")
+@check("round robin is even, least request avoids the busy pod", changes=["scheduler-service", "content-service"])
 def balancing() -> str:
     user, ml = probe.pod("user-service"), probe.pod("ml-service")
     seen = user.call("http://scheduler-service:8080/internal/x", count=120, bodies=True)
@@ -50,7 +52,7 @@ def balancing() -> str:
 
     # One pod of three is slow: requests pile up there, and the others get more.
     slow = probe.pods("content-service")[0]
-    slow.set(delay="200ms")
+    slow.set(delay="600ms")
     try:
         seen = ml.call("http://content-service:8080/internal/x", count=300, concurrency=12, bodies=True)
     finally:
@@ -60,7 +62,7 @@ def balancing() -> str:
     return f"{sorted(even.values())}; the slow pod got {least[slow.name]} of 300"
 
 
-@check("a full connection pool overflows at once", "ml-service")
+@check("a full connection pool overflows at once", "scheduler-service", changes=["ml-service"])
 def overflow() -> str:
     # ml-service: 50 connections and 50 that wait, from one proxy. While a connection is opened its request waits too, so of
     # 130 at a time 50 to 100 are served; all others are refused, not queued.
@@ -68,18 +70,19 @@ def overflow() -> str:
     counter = "outbound.8080..ml-service.*upstream_rq_pending_overflow$"
     before = sum(stats(scheduler.name, counter).values())
     seen = scheduler.call("http://ml-service:8080/internal/x", method="POST", count=130, concurrency=130,
-                          headers={"x-probe-delay": "2s"}, keep="x-envoy-overloaded")
+                          headers={"x-probe-delay": "3s"}, keep="x-envoy-overloaded")
     refused = [r for r in seen if r.status == 503]
     served = probe.statuses(seen)[200]
     expect((served + len(refused), 50 <= served <= 100), (130, True), f"130 at a time {probe.statuses(seen)}")
     expect({r.kept for r in refused}, {"true"}, "x-envoy-overloaded of the refused")
     expect(sum(stats(scheduler.name, counter).values()) - before, len(refused), "overflows counted")
     quick = max(r.seconds for r in refused)
-    expect(quick < 1.5, True, f"an overflow took {quick:.2f} s")
+    expect(quick < 3, True, f"an overflow took {quick:.2f} s, as long as a request that is served")
     return f"{served} served, {len(refused)} refused within {quick * 1000:.0f} ms"
 
 
-@check("the circuit breaker ejects a pod after 5 errors in a row and readmits it, at most half of the pods", "content-service")
+@check("the circuit breaker ejects a pod after 5 errors in a row and readmits it, at most half of the pods", "scheduler-service",
+       changes=["content-service"])
 def breaker() -> str:
     scheduler = probe.pods("scheduler-service")[0]
     targets = probe.pods("content-service")

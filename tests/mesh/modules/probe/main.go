@@ -29,6 +29,7 @@ func main() {
 	s := &service{pages: map[string]string{}, seen: map[string]int{}}
 	control := http.NewServeMux()
 	control.HandleFunc("/call", call)
+	control.HandleFunc("/stop", stop)
 	control.HandleFunc("/state", s.state)
 	go func() { log.Fatal(http.ListenAndServe(":9000", control)) }()
 
@@ -47,7 +48,8 @@ type service struct {
 	seen  map[string]int    // value of x-test-id -> requests that arrived
 }
 
-// ServeHTTP echoes the request. A caller asks for trouble by header: x-probe-status, x-probe-delay.
+// ServeHTTP echoes the request. A caller asks for trouble by header: x-probe-status, x-probe-delay; for a request of this service's
+// own, as part of the same trace: x-probe-next, a URL.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	s.mu.Lock()
@@ -66,6 +68,9 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if asked, err := strconv.Atoi(r.Header.Get("x-probe-status")); err == nil {
 		status = asked
 	}
+	if next := r.Header.Get("x-probe-next"); next != "" && status == 0 {
+		status = forward(r, next)
+	}
 	if status == 0 {
 		status = http.StatusOK
 	}
@@ -81,6 +86,23 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"url": r.URL.String(), "authority": r.Host, "proto": r.Proto, "remote": r.RemoteAddr,
 		"headers": r.Header, "body": string(body),
 	})
+}
+
+// forward asks another service on behalf of a request, and returns its status.
+func forward(r *http.Request, url string) int {
+	request, err := http.NewRequestWithContext(r.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		return http.StatusBadRequest
+	}
+	for _, name := range []string{"Traceparent", "Tracestate", "X-Request-Id", "Authorization"} {
+		request.Header.Set(name, r.Header.Get(name))
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return http.StatusBadGateway
+	}
+	defer response.Body.Close()
+	return response.StatusCode
 }
 
 // state reports what was seen on GET; on PUT it sets the fault and the delay, and the pages that are given, and forgets what was seen.
@@ -118,12 +140,14 @@ type order struct {
 	HTTP2             bool     // HTTP/2 with prior knowledge
 	Via               string   // host:port to connect to instead of the URL's
 	Bearers           []string // tokens that take turns
+	Name              string   // by which /stop ends it early
 	Keep              string   // response header whose value each result shows
 	Bodies            bool     // each result shows the body
 }
 
 type result struct {
-	At      float64             `json:"at"` // seconds since the order began, at the request's start
+	At      float64             `json:"at"` // when the request started, in seconds since 1970
+	Worker  int                 `json:"worker"`
 	Seconds float64             `json:"seconds"`
 	Status  int                 `json:"status"` // 0: no response
 	Error   string              `json:"error,omitempty"`
@@ -138,10 +162,24 @@ func call(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(o.run())
+	ended := make(chan struct{})
+	if o.Name != "" {
+		orders.Store(o.Name, ended)
+		defer orders.Delete(o.Name)
+	}
+	_ = json.NewEncoder(w).Encode(o.run(ended))
 }
 
-func (o order) run() []result {
+// orders that run, by their name; closing the channel ends one.
+var orders sync.Map
+
+func stop(_ http.ResponseWriter, r *http.Request) {
+	if ended, found := orders.LoadAndDelete(r.URL.Query().Get("name")); found {
+		close(ended.(chan struct{}))
+	}
+}
+
+func (o order) run(ended <-chan struct{}) []result {
 	transport := &http.Transport{
 		DisableKeepAlives:   o.Fresh,
 		MaxIdleConnsPerHost: max(o.Concurrency, 1),
@@ -167,14 +205,15 @@ func (o order) run() []result {
 
 	begun := time.Now()
 	tickets := make(chan int)
-	go o.issue(begun, tickets)
+	go o.issue(begun, tickets, ended)
 	var mu sync.Mutex
 	var workers sync.WaitGroup
 	results := []result{}
-	for range max(o.Concurrency, 1) {
+	for worker := range max(o.Concurrency, 1) {
 		workers.Go(func() {
 			for n := range tickets {
-				one := o.send(client, begun, n)
+				one := o.send(client, n)
+				one.Worker = worker
 				mu.Lock()
 				results = append(results, one)
 				mu.Unlock()
@@ -185,8 +224,8 @@ func (o order) run() []result {
 	return results
 }
 
-// issue hands out one ticket a request, until the count or the time is used up.
-func (o order) issue(begun time.Time, tickets chan<- int) {
+// issue hands out one ticket a request, until the count or the time is used up, or the order is ended.
+func (o order) issue(begun time.Time, tickets chan<- int, ended <-chan struct{}) {
 	defer close(tickets)
 	for n := 0; ; n++ {
 		if o.Seconds > 0 && time.Since(begun).Seconds() >= o.Seconds || o.Seconds == 0 && n >= max(o.Count, 1) {
@@ -195,13 +234,17 @@ func (o order) issue(begun time.Time, tickets chan<- int) {
 		if o.Rate > 0 {
 			time.Sleep(time.Until(begun.Add(time.Duration(float64(n) / o.Rate * float64(time.Second)))))
 		}
-		tickets <- n
+		select {
+		case tickets <- n:
+		case <-ended:
+			return
+		}
 	}
 }
 
-func (o order) send(client *http.Client, begun time.Time, n int) (out result) {
+func (o order) send(client *http.Client, n int) (out result) {
 	start := time.Now()
-	out.At = start.Sub(begun).Seconds()
+	out.At = float64(start.UnixMicro()) / 1e6
 	defer func() { out.Seconds = time.Since(start).Seconds() }()
 	method := o.Method
 	if method == "" {

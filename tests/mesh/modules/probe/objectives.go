@@ -37,7 +37,7 @@ func loadTest(file string) (kept bool) {
 	for _, name := range slices.Sorted(maps.Keys(table.Services)) {
 		o := table.Services[name]
 		all := order{URL: os.Getenv("BASE") + o.Path, Via: os.Getenv("VIA"), Seconds: table.Seconds, Rate: o.Rate,
-			Concurrency: 8, Bearers: strings.Fields(os.Getenv("TOKENS"))}.run()
+			Concurrency: 8, Bearers: strings.Fields(os.Getenv("TOKENS"))}.run(nil)
 		verdict := o.judge(all)
 		kept = kept && strings.HasPrefix(verdict, "kept")
 		fmt.Printf("%-22s %s\n", name, verdict)

@@ -1,0 +1,229 @@
+"""What somebody on call looks at: metrics, alerts, the dashboard, traces and logs, after all that the other checks did."""
+
+import json
+import os
+import re
+import subprocess
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .. import istio, kube, probe, prometheus
+from ..gateway import ask
+from ..places import MANIFESTS, NAMESPACE, ROOT, SERVICES, environment
+from ..processes import wait_until
+from ..report import check, expect
+from .change import load
+from .edge import PATHS
+from .filters import ALL, KEY, find_log, traces
+from .identity import CALLERS
+
+SHIPPED = MANIFESTS / "overlays/observability"
+DOCUMENTS = ROOT / "docs"
+
+
+@check("the rules pass their unit tests")
+def unit_tests() -> str:
+    done = subprocess.run(["promtool", "test", "rules", SHIPPED / "rules-test.yaml"], capture_output=True, text=True)
+    expect(done.returncode, 0, done.stdout + done.stderr)
+    tested = set(re.findall(r"alertname: (\w+)", (SHIPPED / "rules-test.yaml").read_text()))
+    expect(tested, alerts(), "alerts with a unit test")
+    return f"{len(tested)} alerts"
+
+
+def alerts() -> set[str]:
+    return set(re.findall(r"alert: (\w+)", (SHIPPED / "rules.yaml").read_text()))
+
+
+@check("Prometheus scrapes every proxy, the gateway and istiod", *ALL, "gateway", "istiod")
+def scraped() -> str:
+    wanted = {pod.name for service in [*ALL, "stranger"] for pod in probe.pods(service)}
+    wanted |= {pod.name for pod in probe.pods("gateway", "istio-ingress") + probe.pods("istiod", "istio-system")}
+    wait_until("all to be scraped", lambda: {one["pod"] for one, up in prometheus.query("up") if up} == wanted, 30)
+    return f"{len(wanted)} pods"
+
+
+@check("labels come out as labels, every metric of the filters is documented, and their number is bounded", *ALL)
+def labels() -> str:
+    for expression in ('envoy_wasmcustom_jwt_auth_deny{code="token_missing", service="user-service"}',
+                       'envoy_wasmcustom_jwt_auth_rule{rule="admin", outcome="denied", service="user-service"}',
+                       'envoy_wasmcustom_rate_limit_limit{limit="per_user", outcome="denied", service="ml-service"}',
+                       'envoy_wasmcustom_config_hash{filter="jwt_auth", service="user-service"}',
+                       'envoy_plugin_config_reload{plugin=~".*jwt_auth_user.*", service="user-service"}',
+                       'envoy_cluster_outlier_detection_ejections_active{upstream="content-service"}'):
+        expect(prometheus.value(expression) is not None, True, expression)
+    series = prometheus.query('{__name__=~"envoy_wasmcustom_.*"}')
+    text = "".join(path.read_text() for path in DOCUMENTS.glob("*.md"))
+    names = {one["__name__"].removeprefix("envoy_wasmcustom_") for one, _ in series}
+    expect({name for name in names if name not in text}, set(), "metrics that no document names")
+    by_pod = max(number for _, number in prometheus.query('count by (pod) ({__name__=~"envoy_wasmcustom_.*"})'))
+    expect(by_pod < 200, True, f"{by_pod} series of the filters in one pod")
+    return f"{len(names)} metrics, {by_pod:.0f} series in a pod at most"
+
+
+# What moved while the other checks broke things: an expression, and by how much.
+MOVED = {
+    "request rate": ('service:requests:rate1m{service="user-service", class="2xx"}', 1),
+    "4xx": ('service:requests:rate1m{service="user-service", class="4xx"}', 0.1),
+    "5xx": ('service:requests:rate1m{service="content-service", class="5xx"}', 0.1),
+    "share of errors": ('service:errors:ratio_rate5m{service="content-service"}', 0.001),
+    "P50": ('service:request_duration_milliseconds:p50{service="event-service"}', 100),
+    "P95": ('service:request_duration_milliseconds:p95{service="event-service"}', 1000),
+    "P99": ('service:request_duration_milliseconds:p99{service="event-service"}', 1000),
+    "hosts ejected": ('upstream:hosts_ejected:max{upstream="content-service"}', 1),
+    "breaker open": ('upstream:breaker_open:max{upstream="ml-service"}', 1),
+    "overflows": ('upstream:overflows:rate1m{upstream="ml-service"}', 0.1),
+    "active connections": ('upstream:connections_active:sum{upstream="ml-service"}', 40),
+    "pending requests": ('upstream:requests_pending:sum{upstream="ml-service"}', 10),
+    "connections of a service": ('service:connections:active{service="event-service"}', 10),
+    "plugin refused": ('count(ALERTS{alertname="PluginConfigRefused", alertstate="firing", service="user-service"})', 0),
+    "image unavailable": ('count(ALERTS{alertname="PluginImageUnavailable", alertstate="firing", service="event-service"})', 0),
+}
+
+
+@check("each key metric moved with the fault that another check provoked")
+def moved() -> str:
+    still = []
+    for name, (expression, by) in MOVED.items():
+        low, high = (prometheus.value(f"{kind}_over_time(({expression})[1h:2s])") for kind in ("min", "max"))
+        if high is None or high - (0 if by == 0 else low) < max(by, 0.001):
+            still.append(f"{name}: {low} to {high}")
+    expect(still, [], "metrics that did not move enough")
+    return ", ".join(MOVED)
+
+
+@check("no panel of the dashboard is empty", *ALL)
+def dashboard() -> str:
+    panels = [one for one in json.loads((SHIPPED / "dashboard.json").read_text())["panels"] if one["type"] != "row"]
+    expressions = [(panel["title"], target["expr"]) for panel in panels for target in panel["targets"]]
+    empty = [title for title, expression in expressions if not prometheus.query(
+        f'last_over_time(({expression.replace("$service", ".*").replace("$__rate_interval", "1m")})[10m:2s])')]
+    expect(empty, [], "panels without data")
+    return f"{len(panels)} panels, {len(expressions)} expressions"
+
+
+@check("one trace from the gateway through two sidecars: each server span has user, version and request ID; found by tag and from the log",
+       "user-service", "event-service", changes=["gateway"])
+def traced() -> str:
+    kube.output("kubectl", "apply", "-k", istio.COPY / "overlays/edge")
+    try:
+        path, wanted = f"/users/{uuid.uuid4().hex}", {"enduser.pseudo.id", "service.version", "request.id"}
+        token = KEY.token(sub=uuid.uuid4().hex)
+
+        def spans() -> list[dict]:
+            ask(path, token=token, headers={"x-probe-next": "http://event-service:8080/internal/x"})
+            entry = find_log("user-service", lambda one: one.get("path") == path)
+            return [span for trace in traces(entry["trace_id"]) for span in trace["spans"]]
+
+        def complete() -> bool:
+            found = [tags(span) for span in spans()]
+            servers = [one for one in found if one.get("span.kind") == "server"]
+            return len(servers) == 3 and all(wanted <= one.keys() for one in servers)
+
+        wait_until("the trace with its tags", complete, 60)
+        user = find_log("user-service", lambda one: one.get("path") == path)["user"]
+        by_tag = traces(service=f"user-service.{NAMESPACE}", tags=json.dumps({"enduser.pseudo.id": user}))
+        expect(any(path in json.dumps(trace) for trace in by_tag), True, "the trace, found by the user's pseudonym")
+    finally:
+        kube.output("kubectl", "delete", "--ignore-not-found", "-k", istio.COPY / "overlays/edge")
+
+    refused = f"/users/{uuid.uuid4().hex}"
+    wait_until("the service to refuse", lambda: any("deny.code" in tags(span) for span in denied(refused)), 60)
+    seen = next(tags(span) for span in denied(refused) if "deny.code" in tags(span))
+    expect((seen["deny.code"], {"service.version", "request.id"} <= seen.keys()), ("token_malformed", True), seen)
+    return f"3 server spans; user {user}; a refused request: deny.code={seen['deny.code']}"
+
+
+def denied(path: str) -> list[dict]:
+    ask(path, token="a.b.c")
+    entry = find_log("user-service", lambda one: one.get("path") == path)
+    return [span for trace in traces(entry["trace_id"]) for span in trace["spans"]]
+
+
+def tags(span: dict) -> dict:
+    return {tag["key"]: tag["value"] for tag in span["tags"]}
+
+
+@check("the graph of services, drawn from the traces, has the edges that were called", *ALL, "gateway")
+def graph() -> str:
+    mark = uuid.uuid4().hex
+    wanted = {(f"{caller}-service", f"{service}-service") for service, callers in CALLERS.items() for caller in callers}
+    for caller, service in wanted:
+        probe.pod(caller).ask(f"http://{service}:8080/internal/{mark}")
+    for service in SERVICES:
+        ask(f"{PATHS[service]}/{mark}", token=KEY.token(sub=mark))
+        wanted.add(("gateway", f"{service}-service"))
+
+    def edges() -> set[tuple[str, str]]:
+        found = set()
+        for service in ALL:
+            for trace in traces(service=f"{service}.{NAMESPACE}", limit="100"):
+                if mark not in json.dumps(trace):
+                    continue
+                names = {s["spanID"]: trace["processes"][s["processID"]]["serviceName"].partition(".")[0] for s in trace["spans"]}
+                found |= {(names.get(r["spanID"], "?"), names[s["spanID"]]) for s in trace["spans"] for r in s["references"]}
+        return {(caller, callee) for caller, callee in found if caller != callee}
+
+    wait_until("the edges", lambda: edges() >= wanted, 30)
+    expect(edges(), wanted, "edges")
+    return f"{len(wanted)} edges"
+
+
+@check("each alert has a page, and each of its commands runs", *ALL, "gateway", "istiod")
+def runbook() -> str:
+    pages = {path.stem: path.read_text() for path in (DOCUMENTS / "runbook").glob("*.md") if path.stem != "README"}
+    expect(set(pages), alerts(), "pages of the runbook")
+    commands = sorted({line.strip() for text in pages.values() for line in text.splitlines() if line.startswith("    ")})
+
+    def run(command: str) -> str | None:
+        environ = environment() | {"PROMETHEUS": prometheus.URL}
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, env=environ, timeout=60)
+        return None if done.returncode == 0 and done.stdout.strip() else f"{command}: {done.returncode} {done.stderr}"
+
+    with ThreadPoolExecutor(3) as pool:
+        wrong = [said for said in pool.map(run, commands) if said]
+    expect(wrong, [], "commands that fail or say nothing")
+    return f"{len(pages)} pages, {len(commands)} commands"
+
+
+@check("a sidecar with the three filters stays within its limits", changes=["user-service"])
+def capacity() -> str:
+    """Memory of each Envoy and agent, and the CPU time that a request costs user-service's Envoys."""
+    envoys, agents = processes("envoy"), processes("pilot-agent")
+    most = max(map(resident, envoys)), max(map(resident, agents))
+    expect(sum(most) < 512, True, f"MiB of Envoy and agent, with a limit of 512: {most}")
+
+    own = [one for one in envoys if b"POD_NAME=user-service" in (one / "environ").read_bytes()]
+    before = sum(map(cpu, own))
+    with load(rate=200, concurrency=8) as results:
+        time.sleep(5)
+    cost = (sum(map(cpu, own)) - before) / len(results)
+    expect(set(probe.statuses(results)), {200}, "answers under load")
+    # The objectives ask 40 requests a second of a service, from two pods or more.
+    expect(cost * 40 < 0.2, True, f"{cost * 1000:.2f} ms of CPU a request: more than a limit of 200m bears at 40 a second")
+    return (f"Envoy {sum(map(resident, envoys)) // len(envoys)} MiB, at most {most[0]}, agent at most {most[1]}; "
+            f"{cost * 1000:.2f} ms of CPU a request: {1 / cost:.0f} a second and core, {0.2 / cost:.0f} with 200m")
+
+
+def processes(name: str) -> list[Path]:
+    """The folders in /proc of the processes of that name; the lab's are all that is seen."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "comm").read_text().strip() == name:
+                found.append(folder)
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+def resident(process: Path) -> int:
+    """MiB."""
+    return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+
+def cpu(process: Path) -> float:
+    """Seconds of CPU so far."""
+    user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
