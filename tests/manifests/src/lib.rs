@@ -5,7 +5,7 @@ use plugin_kit::config::ConfigErrors;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use trace_tags::config::Moment;
+use trace_tags::tag::Moment;
 
 /// The variables of a plugin's vmConfig.env.
 pub type Variables = BTreeMap<String, String>;
