@@ -3,7 +3,6 @@
 use mesh_filters::config::Parts;
 use plugin_kit::config::ConfigErrors;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use trace_tags::tag::Moment;
 
@@ -15,20 +14,20 @@ pub type Variables = BTreeMap<String, String>;
 /// # Errors
 /// The filter's own words; or that there is no such filter.
 pub fn accepted(name: &str, config: &Value, variables: &Variables) -> Result<(), String> {
-    parse(name, config.to_string().as_bytes(), variables).map_err(|errors| errors.to_string())
+    parse(name, config, variables).map_err(|errors| errors.to_string())
 }
 
-fn parse(name: &str, json: &[u8], variables: &Variables) -> Result<(), ConfigErrors> {
+fn parse(name: &str, config: &Value, variables: &Variables) -> Result<(), ConfigErrors> {
     let env = |variable: &str| variables.get(variable).cloned();
     match name {
-        "jwt-auth" => jwt_auth::config::Config::parse(json, &env).map(drop),
-        "rate-limit" => rate_limit::config::Config::parse(json, &env).map(drop),
-        "trace-tags" => trace_tags::config::Config::parse(json, &env, Moment::Request).map(drop),
+        "jwt-auth" => jwt_auth::config::Config::read(config, &env).map(drop),
+        "rate-limit" => rate_limit::config::Config::read(config, &env).map(drop),
+        "trace-tags" => trace_tags::config::Config::read(config, &env, Moment::Request).map(drop),
         "mesh-filters" => {
-            let parts = Parts::parse(json)?;
-            let part = |key, part: Option<Box<RawValue>>| {
+            let parts = Parts::parse(config)?;
+            let part = |key, part: Option<Value>| {
                 let Some(part) = part else { return Ok(()) };
-                parse(key, part.get().as_bytes(), variables)
+                parse(key, &part, variables)
             };
             part("trace-tags", parts.trace_tags)?;
             part("jwt-auth", parts.jwt_auth)?;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
@@ -26,7 +27,9 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 /// Every kustomization of the manifests that is no component, and what it renders.
-fn rendered() -> Vec<(String, Vec<Value>)> {
+static RENDERED: LazyLock<Vec<(String, Vec<Value>)>> = LazyLock::new(render);
+
+fn render() -> Vec<(String, Vec<Value>)> {
     let top = root().join("wasmplugin-manifests");
     let whole = files(&top, "kustomization.yaml");
     let whole = whole.iter().filter(|file| !fs::read_to_string(file).unwrap().contains("kind: Component"));
@@ -48,10 +51,10 @@ fn rendered() -> Vec<(String, Vec<Value>)> {
 
 #[test]
 fn every_kustomization_renders_and_its_filters_take_their_configurations() {
-    let all = rendered();
+    let all = &*RENDERED;
     let mut plugins = 0;
     let mut wrong = Vec::new();
-    for (name, resources) in &all {
+    for (name, resources) in all {
         assert!(!resources.is_empty(), "{name} renders nothing");
         for plugin in resources.iter().filter_map(plugin) {
             plugins += 1;
@@ -109,7 +112,7 @@ fn what_a_filter_refuses_is_seen() {
 
 #[test]
 fn each_service_is_scaled_and_kept_by_what_is_there() {
-    let all = rendered();
+    let all = &*RENDERED;
     let base = &all.iter().find(|(folder, _)| folder == "base").unwrap().1;
     let of = |kind: &str| base.iter().filter(|one| one["kind"] == kind).collect::<Vec<_>>();
     let services = of("Service").len();
