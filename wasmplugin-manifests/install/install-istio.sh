@@ -89,9 +89,10 @@ if $uninstall; then
     list_crds() { kubectl get crd -o name | grep '\.istio\.io$' || true; }
     if [ -z "$(list_crds)$(revisions)" ]; then say "nothing is installed" && exit; fi
     change "remove every control plane, Istio's CRDs and all resources of their kinds" "$istioctl" uninstall --purge -y
-    # Some releases leave the CRDs behind.
-    # shellcheck disable=SC2046
-    $dry_run || [ -z "$(list_crds)" ] || kubectl delete --ignore-not-found $(list_crds)
+    # Some releases leave the CRDs behind; of others some are still going.
+    crds=$(list_crds)
+    # shellcheck disable=SC2086
+    $dry_run || [ -z "$crds" ] || kubectl delete --ignore-not-found $crds
     change "remove namespace $namespace" kubectl delete namespace "$namespace" --ignore-not-found
     change "remove the root certificates in the namespaces" kubectl delete configmap -A --field-selector metadata.name=istio-ca-root-cert
   fi

@@ -46,18 +46,18 @@ def scraped() -> str:
 
 @check("labels come out as labels, every metric of the filters is documented, and their number is bounded", *ALL)
 def labels() -> str:
-    for expression in ('envoy_wasmcustom_jwt_auth_deny{code="token_missing", service="user-service"}',
-                       'envoy_wasmcustom_jwt_auth_rule{rule="admin", outcome="denied", service="user-service"}',
-                       'envoy_wasmcustom_rate_limit_limit{limit="per_user", outcome="denied", service="ml-service"}',
-                       'envoy_wasmcustom_config_hash{filter="jwt_auth", service="user-service"}',
+    for expression in ('jwt_auth_deny{code="token_missing", service="user-service"}',
+                       'jwt_auth_rule{rule="admin", outcome="denied", service="user-service"}',
+                       'rate_limit_limit{limit="per_user", outcome="denied", service="ml-service"}',
+                       'filter_config_hash{filter="jwt_auth", service="user-service"}',
                        'envoy_plugin_config_reload{plugin=~".*jwt_auth_user.*", service="user-service"}',
                        'envoy_cluster_outlier_detection_ejections_active{upstream="content-service"}'):
         expect(prometheus.value(expression) is not None, True, expression)
-    series = prometheus.query('{__name__=~"envoy_wasmcustom_.*"}')
+    series = prometheus.query('{__name__=~".*"}')
     text = "".join(path.read_text() for path in DOCUMENTS.glob("*.md"))
-    names = {one["__name__"].removeprefix("envoy_wasmcustom_") for one, _ in series}
+    names = {one["__name__"].removeprefix("") for one, _ in series}
     expect({name for name in names if name not in text}, set(), "metrics that no document names")
-    by_pod = max(number for _, number in prometheus.query('count by (pod) ({__name__=~"envoy_wasmcustom_.*"})'))
+    by_pod = max(number for _, number in prometheus.query('count by (pod) ({__name__=~".*"})'))
     expect(by_pod < 200, True, f"{by_pod} series of the filters in one pod")
     return f"{len(names)} metrics, {by_pod:.0f} series in a pod at most"
 
