@@ -41,7 +41,7 @@ fn parse(name: &str, config: &Value, variables: &Variables) -> Result<(), Config
     }
 }
 
-/// A Wasm plugin as WasmPlugin and TrafficExtension describe it.
+/// A Wasm plugin as `WasmPlugin` and `TrafficExtension` describe it.
 #[derive(Debug)]
 pub struct Plugin {
     /// Kind, namespace and name of the resource.
@@ -85,10 +85,8 @@ pub fn documented(piece: Value) -> Option<(String, Value)> {
     if piece.is_array() {
         return Some(("rate-limit".to_owned(), serde_json::json!({ "limits": piece })));
     }
-    let filter = match piece.as_object()?.keys().map(String::as_str).find_map(filter_of) {
-        Some(filter) => filter,
-        None => "no filter has these keys",
-    };
+    let filter = piece.as_object()?.keys().map(String::as_str).find_map(filter_of);
+    let filter = filter.unwrap_or("no filter has these keys");
     Some((filter.to_owned(), piece))
 }
 

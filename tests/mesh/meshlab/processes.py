@@ -1,8 +1,10 @@
 """Long-running programs of the lab, each with a log of its own."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from .places import LOGS, environment
 
@@ -36,3 +38,26 @@ def wait_until(what: str, ready: Callable[[], bool], seconds: float = 60) -> Non
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
         time.sleep(0.2)
+
+
+def named(name: str) -> list[Path]:
+    """The folders in /proc of the processes of that name; the lab's are all that is seen."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "comm").read_text().strip() == name:
+                found.append(folder)
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+def resident(process: Path) -> int:
+    """MiB."""
+    return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+
+def cpu_seconds(process: Path) -> float:
+    """Seconds of CPU so far."""
+    user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -58,7 +58,9 @@ def balancing() -> str:
     finally:
         slow.set()
     least = Counter(r.json["pod"] for r in seen)
-    expect(least[slow.name] < 45, True, f"share of the slow pod {slow.name} of 300 {dict(least)}")
+    # Two pods are drawn and the one with less to do is taken: the slow one still where it is drawn twice, once in nine times, and
+    # at the start. 33 of 300, and four standard deviations more; a third would be 100.
+    expect(least[slow.name] < 60, True, f"share of the slow pod {slow.name} of 300 {dict(least)}")
     return f"{sorted(even.values())}; the slow pod got {least[slow.name]} of 300"
 
 

@@ -49,7 +49,7 @@ type service struct {
 }
 
 // ServeHTTP echoes the request. A caller asks for trouble by header: x-probe-status, x-probe-delay; for a request of this service's
-// own, as part of the same trace: x-probe-next, a URL.
+// own, as part of the same trace: x-probe-next, a URL, with the token of x-probe-token: jwt-auth keeps the caller's to itself.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	s.mu.Lock()
@@ -94,9 +94,10 @@ func forward(r *http.Request, url string) int {
 	if err != nil {
 		return http.StatusBadRequest
 	}
-	for _, name := range []string{"Traceparent", "Tracestate", "X-Request-Id", "Authorization"} {
+	for _, name := range []string{"Traceparent", "Tracestate", "X-Request-Id"} {
 		request.Header.Set(name, r.Header.Get(name))
 	}
+	request.Header.Set("Authorization", "Bearer "+r.Header.Get("x-probe-token"))
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return http.StatusBadGateway
