@@ -50,9 +50,10 @@ esac
 for file in "${files[@]}"; do [ -r "$file" ] || fail "cannot read $file"; done
 
 # --- istioctl: from PATH where it has the version, else fetched and checked against the release's checksum.
+# (No grep -q behind a pipe here: it ends at the first match, and pipefail takes what that does to the writer for a failure.)
 find_istioctl() {
   if [ "$(istioctl version --remote=false --short 2>/dev/null)" = "$version" ] ||
-    istioctl version --remote=false 2>/dev/null | grep -qF "$version"; then
+    istioctl version --remote=false 2>/dev/null | grep -F "$version" >/dev/null; then
     istioctl=istioctl
     return
   fi
@@ -80,7 +81,7 @@ default_revision() { kubectl get mutatingwebhookconfiguration istio-revision-tag
 
 if $uninstall; then
   if $revision_given; then
-    revisions | grep -qx "$revision" || fail "no revision $revision is installed"
+    revisions | grep -x "$revision" >/dev/null || fail "no revision $revision is installed"
     [ "$(default_revision)" != "$revision" ] || fail "revision $revision is the default one: install another first, or uninstall without --revision"
     left=$(kubectl get pods -A -l istio.io/rev="$revision" -o name | grep -vc istiod || true)
     [ "$left" = 0 ] || fail "$left pods still have a sidecar of revision $revision: restart their deployments first"

@@ -164,17 +164,16 @@ def access_log() -> str:
 
 
 def find_log(app: str, matches) -> dict:
-    found: list[dict] = []
+    """The last such line; waits for one."""
+    wait_until(f"a line in the access log of {app}", lambda: bool(logged(app, matches)), 20)
+    return logged(app, matches)[-1]
 
-    def look() -> bool:
-        for pod in probe.pods(app):
-            for line in kube.output("kubectl", "logs", "-n", NAMESPACE, pod.name, "-c", "istio-proxy", "--tail=200").splitlines():
-                if line.startswith("{") and matches(entry := json.loads(line)):
-                    found.append(entry)
-        return bool(found)
 
-    wait_until(f"a line in the access log of {app}", look, 20)
-    return found[-1]
+def logged(app: str, matches) -> list[dict]:
+    """The last lines of the access logs of an app's sidecars that match."""
+    lines = [line for pod in probe.pods(app) for line in kube.output(
+        "kubectl", "logs", "-n", NAMESPACE, pod.name, "-c", "istio-proxy", "--tail=300").splitlines()]
+    return [entry for line in lines if line.startswith("{") and matches(entry := json.loads(line))]
 
 
 @check("the user's pseudonym is on the server's span in Jaeger, on refused requests the version", "user-service")

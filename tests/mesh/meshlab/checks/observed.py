@@ -14,7 +14,7 @@ from ..processes import cpu_seconds, named, resident, wait_until
 from ..report import check, expect
 from .change import load
 from .edge import PATHS
-from .filters import ALL, KEY, find_log, traces
+from .filters import ALL, KEY, find_log, logged, traces
 from .identity import CALLERS
 
 SHIPPED = MANIFESTS / "overlays/observability"
@@ -114,8 +114,7 @@ def traced() -> str:
 
         def spans() -> list[dict]:
             ask(path, token=token, headers={"x-probe-next": "http://event-service:8080/events/x", "x-probe-token": token})
-            entry = find_log("user-service", lambda one: one.get("path") == path)
-            return [span for trace in traces(entry["trace_id"]) for span in trace["spans"]]
+            return logged_spans(path)
 
         def complete() -> bool:
             found = [tags(span) for span in spans()]
@@ -130,16 +129,23 @@ def traced() -> str:
         kube.output("kubectl", "delete", "--ignore-not-found", "-k", istio.COPY / "overlays/edge")
 
     refused = f"/users/{uuid.uuid4().hex}"
-    wait_until("the service to refuse", lambda: any("deny.code" in tags(span) for span in denied(refused)), 60)
-    seen = next(tags(span) for span in denied(refused) if "deny.code" in tags(span))
+    found: list[dict] = []
+
+    def denied() -> bool:
+        ask(refused, token="a.b.c")  # refused at the gateway, as long as it has the filter
+        found[:] = [tags(span) for span in logged_spans(refused) if "deny.code" in tags(span)]
+        return bool(found)
+
+    wait_until("the span of a request that the service refused", denied, 60)
+    seen = found[0]
     expect((seen["deny.code"], {"service.version", "request.id"} <= seen.keys()), ("token_malformed", True), seen)
     return f"3 server spans; user {user}; a refused request: deny.code={seen['deny.code']}"
 
 
-def denied(path: str) -> list[dict]:
-    ask(path, token="a.b.c")
-    entry = find_log("user-service", lambda one: one.get("path") == path)
-    return [span for trace in traces(entry["trace_id"]) for span in trace["spans"]]
+def logged_spans(path: str) -> list[dict]:
+    """The spans of the last request to user-service's path, by the trace ID in its access log."""
+    entries = logged("user-service", lambda one: one.get("path") == path)
+    return [span for trace in traces(entries[-1]["trace_id"]) for span in trace["spans"]] if entries else []
 
 
 def tags(span: dict) -> dict:
