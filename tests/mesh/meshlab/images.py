@@ -16,11 +16,11 @@ from oci import Image, layer  # noqa: E402
 PATH = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def import_all() -> None:
+def import_all(images: dict) -> None:
     folder = STATE / "images"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda item: load(folder, *item), IMAGES.items()))
+        list(pool.map(lambda item: load(folder, *item), images.items()))
 
 
 def load(folder: Path, name: str, make) -> None:
@@ -91,12 +91,15 @@ def libraries(*programs: Path) -> dict[str, Path]:
     return found
 
 
-IMAGES = {
+# What Istio's control plane runs on, and what can be loaded while it starts.
+FIRST = {
     f"{HUB}/pause:1": lambda: single("pause", User="65535:65535"),
-    f"{HUB}/probe:1": lambda: single("probe", User="65532:65532"),
     f"{HUB}/coredns:1": lambda: single("coredns"),
     f"{HUB}/pilot:{ISTIO_VERSION}": pilot,
+}
+OTHERS = {
     f"{HUB}/proxyv2:{ISTIO_VERSION}": proxy,
+    f"{HUB}/probe:1": lambda: single("probe", User="65532:65532"),
     f"{HUB}/netpol:1": lambda: single("kube-network-policies"),
     # Under the name that overlays/observability asks for.
     "docker.io/jaegertracing/jaeger:2.13.0": lambda: single("jaeger"),
