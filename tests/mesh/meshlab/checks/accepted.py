@@ -1,11 +1,15 @@
 """Every manifest is accepted: by the real API server with Istio's CRDs, by istiod's webhook, and by istioctl."""
 
+import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from .. import istio, kube
 from ..istio import documents
-from ..places import NAMESPACE
+from ..places import MANIFESTS, NAMESPACE
 from ..report import check, expect
+
+SHIPPED = MANIFESTS / "overlays/observability"
 
 
 @check("istioctl analyze of the running mesh is clean", alone=True)
@@ -41,3 +45,16 @@ def webhook() -> None:
         expect("validation.istio.io" in str(error), True, f"the webhook's refusal in {error}")
         return
     raise AssertionError("accepted")
+
+
+@check("the rules pass their unit tests")
+def unit_tests() -> str:
+    done = subprocess.run(["promtool", "test", "rules", SHIPPED / "rules-test.yaml"], capture_output=True, text=True)
+    expect(done.returncode, 0, done.stdout + done.stderr)
+    tested = set(re.findall(r"alertname: (\w+)", (SHIPPED / "rules-test.yaml").read_text()))
+    expect(tested, alerts(), "alerts with a unit test")
+    return f"{len(tested)} alerts"
+
+
+def alerts() -> set[str]:
+    return set(re.findall(r"alert: (\w+)", (SHIPPED / "rules.yaml").read_text()))

@@ -1,7 +1,6 @@
 """What somebody on call looks at: metrics, alerts, the dashboard, traces and logs, after all that the other checks did."""
 
 import json
-import re
 import subprocess
 import time
 import uuid
@@ -9,29 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import istio, kube, probe, prometheus
 from ..gateway import ask
-from ..places import MANIFESTS, NAMESPACE, ROOT, SERVICES, environment
+from ..places import NAMESPACE, ROOT, SERVICES, environment
 from ..processes import cpu_seconds, named, resident, wait_until
 from ..report import check, expect
+from .accepted import SHIPPED, alerts
 from .change import load
 from .edge import PATHS
 from .filters import ALL, KEY, find_log, logged, traces
 from .identity import CALLERS
 
-SHIPPED = MANIFESTS / "overlays/observability"
 DOCUMENTS = ROOT / "docs"
-
-
-@check("the rules pass their unit tests")
-def unit_tests() -> str:
-    done = subprocess.run(["promtool", "test", "rules", SHIPPED / "rules-test.yaml"], capture_output=True, text=True)
-    expect(done.returncode, 0, done.stdout + done.stderr)
-    tested = set(re.findall(r"alertname: (\w+)", (SHIPPED / "rules-test.yaml").read_text()))
-    expect(tested, alerts(), "alerts with a unit test")
-    return f"{len(tested)} alerts"
-
-
-def alerts() -> set[str]:
-    return set(re.findall(r"alert: (\w+)", (SHIPPED / "rules.yaml").read_text()))
 
 
 @check("Prometheus scrapes every proxy, the gateway and istiod", *ALL, "gateway", "istiod")

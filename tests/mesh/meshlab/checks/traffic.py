@@ -5,7 +5,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from .. import kube, probe
+from .. import probe
 from ..processes import wait_until
 from ..report import check, expect, stats
 
