@@ -80,8 +80,9 @@ def be_first_process() -> None:
     """Makes this process the lab's init: it reaps orphans while its child, where this returns, does the work."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a word
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child gets it too, and cleans up
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child gets it too
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     while True:
         pid, status = os.wait()
