@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench test test-unit test-manifests test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
@@ -55,6 +55,9 @@ bench: filters tools-envoy ## What each filter costs beside Envoy's native ones,
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }
 	$(STAGE) "empty SDK filter" cargo build --locked --release --target wasm32-wasip1 --package empty-sdk-filter
 	@cargo run --quiet --locked --profile harness --package bench -- $(if $(QUICK),--quick) $(PARTS)
+
+bench-cores: ## The cores natively, without a proxy; ONLY=jwt runs some
+	@cargo bench --quiet --locked --profile harness --package bench --bench cores -- $(ONLY)
 
 lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "rustfmt" cargo fmt --all --check
