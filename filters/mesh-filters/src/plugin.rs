@@ -155,4 +155,9 @@ impl Filter for MeshFilters {
         ];
         woken.into_iter().flatten().flatten().collect()
     }
+
+    fn on_grpc(&self, token: u32, reply: Result<usize, u32>) -> Vec<u32> {
+        // Only limits ask by gRPC.
+        self.rate_limit.as_ref().map(|filter| filter.on_grpc(token, reply)).unwrap_or_default()
+    }
 }

@@ -105,6 +105,20 @@ mod abi {
             timeout_ms: u32,
             token: *mut u32,
         ) -> u32;
+        pub(super) fn proxy_grpc_call(
+            service: *const u8,
+            service_len: usize,
+            name: *const u8,
+            name_len: usize,
+            method: *const u8,
+            method_len: usize,
+            metadata: *const u8,
+            metadata_len: usize,
+            message: *const u8,
+            message_len: usize,
+            timeout_ms: u32,
+            token: *mut u32,
+        ) -> u32;
         pub(super) fn proxy_set_effective_context(context: u32) -> u32;
         pub(super) fn proxy_call_foreign_function(
             name: *const u8,
@@ -405,6 +419,58 @@ pub fn http_call(
     };
     set_effective_context(current)?;
     done("http_call", status).map(|()| token)
+}
+
+/// A method of a gRPC service.
+#[derive(Debug, Clone, Copy)]
+pub struct GrpcMethod<'a> {
+    /// How the proxy reaches the service: a serialised `envoy.config.core.v3.GrpcService`.
+    pub via: &'a [u8],
+    /// Its name with its package.
+    pub service: &'a str,
+    /// The method.
+    pub method: &'a str,
+}
+
+/// Starts a unary gRPC call with a serialised message, as [`http_call`] does. Its token may be that of an HTTP call too.
+///
+/// # Errors
+/// With Envoy `InternalFailure` (10) where there is no such cluster, or no host in it that could be asked.
+pub fn grpc_call(
+    caller: u32,
+    current: u32,
+    to: GrpcMethod<'_>,
+    message: &[u8],
+    timeout: Duration,
+) -> Answer<u32> {
+    let metadata = serialised(&[]);
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0_u32;
+    set_effective_context(caller)?;
+    // SAFETY: all buffers and the pointer are live for the call.
+    let status = unsafe {
+        abi::proxy_grpc_call(
+            to.via.as_ptr(),
+            to.via.len(),
+            to.service.as_ptr(),
+            to.service.len(),
+            to.method.as_ptr(),
+            to.method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            message.as_ptr(),
+            message.len(),
+            timeout,
+            &raw mut token,
+        )
+    };
+    set_effective_context(current)?;
+    done("grpc_call", status).map(|()| token)
+}
+
+/// At most `max` bytes of the message that a gRPC call was answered with, in its callback.
+pub fn grpc_message(max: usize) -> Answer<Vec<u8>> {
+    bytes(BufferType::GrpcReceiveBuffer, max).map(Option::unwrap_or_default)
 }
 
 /// The headers of the response to an HTTP call, in its callback.

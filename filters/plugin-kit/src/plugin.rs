@@ -25,8 +25,8 @@ use crate::reply::Reply;
 pub enum Flow {
     /// It goes on.
     Continue,
-    /// It waits until the filter names its stream in [`Filter::on_tick`] or [`Filter::on_call`]; then
-    /// [`Filter::on_request`] runs again.
+    /// It waits until the filter names its stream in [`Filter::on_tick`], [`Filter::on_call`] or [`Filter::on_grpc`];
+    /// then [`Filter::on_request`] runs again.
     Pause,
     /// It is answered here.
     Deny(Reply),
@@ -77,6 +77,12 @@ pub trait Filter: Sized + 'static {
     fn on_call(&self, _token: u32, _response: &CallResponse) -> Vec<u32> {
         Vec::new()
     }
+
+    /// Receives the outcome of a gRPC call: the length of the message in bytes, to be read with
+    /// [`host::grpc_message`], or the gRPC status of a call that failed. Returns the streams to run again.
+    fn on_grpc(&self, _token: u32, _reply: Result<usize, u32>) -> Vec<u32> {
+        Vec::new()
+    }
 }
 
 /// Says which filter this module is. To be called once, from the entry point.
@@ -105,6 +111,7 @@ trait Callbacks {
     fn delete(&self, context: u32);
     fn tick(&self, root: u32);
     fn http_call_response(&self, root: u32, token: u32, headers: usize, body_size: usize);
+    fn grpc_reply(&self, root: u32, token: u32, reply: Result<usize, u32>);
 }
 
 struct Stream<F: Filter> {
@@ -333,6 +340,12 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         let head = if headers == 0 { None } else { host::call_response_head().ok() };
         self.wake(root, filter.on_call(token, &CallResponse { head, body_size }));
     }
+
+    fn grpc_reply(&self, root: u32, token: u32, reply: Result<usize, u32>) {
+        if let Some(filter) = self.filter(root) {
+            self.wake(root, filter.on_grpc(token, reply));
+        }
+    }
 }
 
 fn with_module<T>(run: impl FnOnce(&dyn Callbacks) -> T) -> Option<T> {
@@ -394,6 +407,16 @@ mod exports {
     #[unsafe(export_name = "kit_on_http_call_response")]
     extern "C" fn http_call_response(root: u32, token: u32, headers: usize, body: usize, _trailers: usize) {
         with_module(|module| module.http_call_response(root, token, headers, body));
+    }
+
+    #[unsafe(export_name = "kit_on_grpc_receive")]
+    extern "C" fn grpc_receive(root: u32, token: u32, size: usize) {
+        with_module(|module| module.grpc_reply(root, token, Ok(size)));
+    }
+
+    #[unsafe(export_name = "kit_on_grpc_close")]
+    extern "C" fn grpc_close(root: u32, token: u32, status: u32) {
+        with_module(|module| module.grpc_reply(root, token, Err(status)));
     }
 }
 

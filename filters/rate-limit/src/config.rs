@@ -1,6 +1,7 @@
 //! pluginConfig of the filter: as a user writes it (`Raw…`), and as types that cannot be wrong.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, document, read};
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use crate::gcra::Rate;
 use crate::key::table_number;
+use crate::protocol::{grpc_service, unit};
 use crate::reply::{HeaderStyle, HeadersOn, ReplyBody, ReplyOptions};
 use crate::slots::{OnFull, Table};
 
@@ -24,6 +26,25 @@ config_object! {
         on_conflict: OnConflict = OnConflict::default(),
         lease: Option<DurationText>,
         path_case: PathCase = PathCase::default(),
+        global: Option<RawGlobal>,
+    }
+}
+
+config_object! {
+    #[derive(Debug)]
+    struct RawGlobal {
+        domain: String,
+        cluster: String,
+        timeout: Option<DurationText>,
+        on_failure: OnFailure = OnFailure::default(),
+    }
+}
+
+config_object! {
+    #[derive(Debug)]
+    struct RawLimitGlobal {
+        entries: Vec<String> = Vec::new(),
+        send_rate: bool = false,
     }
 }
 
@@ -44,6 +65,7 @@ config_object! {
         enforce_percent: Option<u8>,
         max_keys: Option<u32>,
         on_full: OnFull = OnFull::default(),
+        global: Option<RawLimitGlobal>,
     }
 }
 
@@ -139,6 +161,42 @@ config_choice! {
     }
 }
 
+config_choice! {
+    /// What becomes of a request when the rate limit service does not answer.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnFailure {
+        /// It is denied.
+        #[default]
+        Deny,
+        /// It is let through, and the limits that are asked globally do not count it.
+        Allow,
+        /// The limits of this proxy alone decide.
+        Local,
+    }
+}
+
+/// The rate limit service that counts over several proxies.
+#[derive(Debug)]
+pub struct Global {
+    /// Which of the service's configurations is meant.
+    pub domain: String,
+    /// How the proxy reaches it: a serialised `envoy.config.core.v3.GrpcService`.
+    pub via: Vec<u8>,
+    /// How long a request waits for it.
+    pub timeout: Duration,
+    /// What becomes of a request that got no answer in this time.
+    pub on_failure: OnFailure,
+}
+
+/// A limit's part in what the service is asked.
+#[derive(Debug)]
+pub struct GlobalLimit {
+    /// The descriptor's keys, one for each source of the limit's key; for a limit without a key none.
+    pub entries: Vec<String>,
+    /// The service counts with the limit's rate in the place of its own.
+    pub send_rate: bool,
+}
+
 /// A pluginConfig that has nothing wrong.
 #[derive(Debug)]
 pub struct Config {
@@ -156,6 +214,8 @@ pub struct Config {
     pub path_case: PathCase,
     /// How many limits have no key.
     pub singles: usize,
+    /// The service for the limits that have a [`Limit::global`].
+    pub global: Option<Global>,
 }
 
 /// One limit.
@@ -193,6 +253,8 @@ pub struct Limit {
     pub single: Option<usize>,
     /// What it reads of the head to find the key.
     pub head_use: HeadUse,
+    /// It is asked of the rate limit service too.
+    pub global: Option<GlobalLimit>,
 }
 
 /// Rates by the value of a source.
@@ -215,6 +277,8 @@ pub struct Condition {
     pub claims: Vec<(String, ValueTest)>,
 }
 
+const DEFAULT_TIMEOUT_MS: u64 = 20;
+const LONGEST_TIMEOUT_MS: u128 = 5_000;
 const DEFAULT_LEASE_MS: u64 = 100;
 const LONGEST_LEASE_MS: u64 = 1_000;
 const DEFAULT_KEYS: u32 = 16_384;
@@ -276,6 +340,15 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<
         errors.add(&root.field("lease"), "expected at most `1s`; `0ms` turns leases off");
     }
     let response = raw.response;
+    let asks = limits.iter().position(|limit| limit.global.is_some());
+    let global =
+        raw.global.map(|global| compile_global(global, asks.is_some(), &root.field("global"), errors));
+    if let (None, Some(n)) = (&global, asks) {
+        errors.add(
+            &root.field("limits").index(n).field("global"),
+            "expected `global` beside `limits`, with the service",
+        );
+    }
     Some(Config {
         singles: limits.iter().filter(|limit| limit.single.is_some()).count(),
         limits,
@@ -289,7 +362,44 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<
         on_conflict: raw.on_conflict,
         longest_lease: lease?.saturating_mul(1_000_000),
         path_case: case,
+        global,
     })
+}
+
+fn compile_global(raw: RawGlobal, asks: bool, path: &Path, errors: &mut ErrorList) -> Global {
+    if !asks {
+        errors.add(path, "no limit has a `global`; expected one in `limits`");
+    }
+    for (field, text) in [("domain", &raw.domain), ("cluster", &raw.cluster)] {
+        if text.is_empty() {
+            errors.add(&path.field(field), "expected a name, found nothing");
+        }
+    }
+    let timeout = raw.timeout.map_or(Duration::from_millis(DEFAULT_TIMEOUT_MS), |timeout| timeout.0);
+    if !(1..=LONGEST_TIMEOUT_MS).contains(&timeout.as_millis()) {
+        errors.add(&path.field("timeout"), "expected `1ms` to `5s`");
+    }
+    Global { domain: raw.domain, via: grpc_service(&raw.cluster), timeout, on_failure: raw.on_failure }
+}
+
+fn compile_global_limit(
+    raw: RawLimitGlobal,
+    sources: usize,
+    rates: &[Rate],
+    path: &Path,
+    errors: &mut ErrorList,
+) -> GlobalLimit {
+    if raw.entries.len() != sources || raw.entries.iter().any(String::is_empty) {
+        let path = path.field("entries");
+        errors.add(&path, format_args!("expected {sources} names, one for each source of `key`"));
+    }
+    if raw.send_rate && rates.iter().any(|rate| unit(rate.per()).is_none()) {
+        errors.add(
+            &path.field("sendRate"),
+            "the service counts by `1s`, `1m`, `1h` and `1d`; expected these in each rate",
+        );
+    }
+    GlobalLimit { entries: raw.entries, send_rate: raw.send_rate }
 }
 
 /// Gives each limit a table of its own, the same in each worker and, while no other limit's name wants it, in each
@@ -324,7 +434,7 @@ fn compile_limit(
         errors.add(&path.field("name"), format_args!("{expected}, found `{}`", raw.name));
     }
     let condition = Condition::compile(raw.r#match, case, &path.field("match"), errors);
-    let keyed = !raw.key.is_empty();
+    let (keyed, sources) = (!raw.key.is_empty(), raw.key.len());
     let mut key = Vec::new();
     for (n, source) in raw.key.into_iter().enumerate() {
         key.extend(source.parse(&path.field("key").index(n), errors, env));
@@ -374,6 +484,15 @@ fn compile_limit(
     // A limit without a key still has one for each plan.
     let single = (!keyed && plans.is_none()).then_some(tables.singles);
     tables.singles = tables.singles.saturating_add(usize::from(single.is_some()));
+    let global = raw.global.map(|global| {
+        let path = path.field("global");
+        if !raw.count_statuses.is_empty() {
+            errors.add(&path, "the service gives no charge back; expected a limit without `countStatuses`");
+        }
+        let of_plans = plans.iter().flatten().flat_map(|plans| plans.rates.iter().map(|(_, rate)| *rate));
+        let rates: Vec<Rate> = rate.into_iter().chain(of_plans).collect();
+        compile_global_limit(global, sources, &rates, &path, errors)
+    });
     let head_use = key.iter().chain(plans.iter().flatten().map(|plans| &plans.from));
     let head_use = head_use.map(Source::head_use).fold(HeadUse::default(), HeadUse::and);
     Some(Limit {
@@ -399,6 +518,7 @@ fn compile_limit(
         table: Table::new(number, if keyed { max_keys } else { 1 }),
         on_full: raw.on_full,
         single,
+        global,
     })
 }
 
@@ -522,6 +642,43 @@ mod tests {
             let error = parse(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_of_a_service() {
+        let global = |limit: &str, service: &str| {
+            let limit = format!(r#"{{"name":"a","rate":{{"requests":1,"per":"1m"}},{limit}}}"#);
+            parse(&format!(r#"{{"limits":[{limit}],"global":{{"domain":"d","cluster":"c"{service}}}}}"#))
+        };
+        let config = global(r#""global":{}"#, "").unwrap();
+        let service = config.global.as_ref().unwrap();
+        assert_eq!((service.timeout, service.on_failure), (Duration::from_millis(20), OnFailure::Deny));
+        for (limit, service, expected) in [
+            (
+                r#""global":{},"countStatuses":[401]"#,
+                "",
+                "limits[0].global: the service gives no charge back",
+            ),
+            (r#""global":{"entries":["x"]}"#, "", "limits[0].global.entries: expected 0 names"),
+            (
+                r#""global":{},"mode":"report""#,
+                r#","timeout":"6s""#,
+                "global.timeout: expected `1ms` to `5s`",
+            ),
+            (r#""global":{}"#, r#","timeout":"0ms""#, "global.timeout: expected `1ms` to `5s`"),
+            (r#""global":{}"#, r#","onFailure":"dney""#, "did you mean `deny`?"),
+        ] {
+            let error = global(limit, service).unwrap_err();
+            assert!(error.contains(expected), "{limit} {service}: {error}");
+        }
+        let rate = |per: &str| {
+            let plans = format!(
+                r#""plans":{{"from":{{"claim":"plan"}},"rates":{{"pro":{{"requests":1,"per":"{per}"}}}}}}"#
+            );
+            global(&format!(r#""global":{{"sendRate":true}},{plans}"#), "")
+        };
+        assert!(rate("1h").is_ok());
+        assert!(rate("2h").unwrap_err().contains("limits[0].global.sendRate: the service counts by"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The decision about a request: which limits count it, by which keys, and what becomes of it.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
+use std::cmp::Reverse;
 
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::head::Head;
@@ -9,11 +10,15 @@ use plugin_kit::path::Readings;
 use plugin_kit::reply::Reply;
 use serde_json::Value;
 
-use crate::config::{Condition, Config, Limit, Mode, OnConflict, OnMissingKey, Plans};
+use crate::config::{
+    Condition, Config, GlobalLimit, Limit, Mode, OnConflict, OnFailure, OnMissingKey, Plans,
+};
 use crate::gcra::Rate;
+use crate::global::{Breaker, OverLimits};
 use crate::key::KeyHasher;
 use crate::limiter::{Demand, Limiter, Receipt, Standing, Tally, Verdict};
-use crate::reply::{DenyReason, HeaderStyle, HeadersOn, denial, standing_headers};
+use crate::protocol::{Descriptor, Failure, Header, Response, Status, request};
+use crate::reply::{self, DenyReason, HeaderStyle, HeadersOn, Shown, standing_headers};
 use crate::slots::{SharedStore, hash_key};
 
 /// Which limits are to be checked.
@@ -31,23 +36,43 @@ pub enum Stage {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It goes on.
-    Admitted {
-        /// Headers for its response.
-        headers: Vec<(String, String)>,
-        /// Charges that depend on the response, for [`Limits::settle`].
-        pending: Vec<Pending>,
-        /// It was not counted, since other workers were always faster and the configuration lets it through.
-        uncounted: bool,
-    },
+    Admitted(Admission),
     /// It is answered here.
-    Denied {
-        /// The answer.
-        reply: Reply,
-        /// The index of the limit that denies; `None`: the host failed before one was found.
-        limit: Option<usize>,
-        /// Why.
-        reason: DenyReason,
-    },
+    Denied(Denial),
+    /// It waits for the rate limit service.
+    Ask(Box<Question>),
+}
+
+/// A request that goes on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Headers for its response.
+    pub headers: Vec<Header>,
+    /// Headers for the request, from the rate limit service.
+    pub request_headers: Vec<Header>,
+    /// Charges that depend on the response, for [`Limits::settle`].
+    pub pending: Vec<Pending>,
+    /// It was not counted, and the configuration lets it through.
+    pub uncounted: bool,
+}
+
+/// A request that is answered here; [`Limits::reply`] makes the answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The index of the limit that denies; `None`: the host failed before one was found.
+    pub limit: Option<usize>,
+    /// Why.
+    pub reason: DenyReason,
+    headers: Vec<Header>,
+    body: Vec<u8>,
+}
+
+/// What the rate limit service is asked, and of which request, for [`Limits::hear`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Question {
+    /// A serialised `RateLimitRequest`.
+    pub message: Vec<u8>,
+    counted: Vec<Counted>,
 }
 
 /// A charge that is given back unless the response has one of the limit's statuses.
@@ -67,6 +92,27 @@ pub struct Decision {
     pub reported: Vec<usize>,
     /// What happened on the way.
     pub tally: Tally,
+    /// What happened between the rate limit service and this worker.
+    pub service: ServiceTally,
+}
+
+/// What happened between the rate limit service and this worker, for counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServiceTally {
+    /// It found the request within all limits.
+    pub ok: u32,
+    /// It found the request over a limit.
+    pub over_limit: u32,
+    /// It was not asked, since a key is known to be over its limit.
+    pub remembered: u32,
+    /// It did not answer, or nothing that counts.
+    pub failed: u32,
+    /// It was not asked, since it has failed too often.
+    pub skipped: u32,
+    /// It is left alone from now on.
+    pub opened: bool,
+    /// It has answered again.
+    pub closed: bool,
 }
 
 /// The limits of one configuration, as one worker applies them.
@@ -77,16 +123,32 @@ pub struct Limits {
     hashers: Vec<(KeyHasher, Vec<KeyHasher>)>,
     limiter: RefCell<Limiter>,
     created: usize,
+    service: Option<RefCell<Service>>,
+}
+
+/// What a worker knows of the rate limit service.
+#[derive(Debug, Default)]
+struct Service {
+    breaker: Breaker,
+    over_limits: OverLimits,
+    tally: ServiceTally,
 }
 
 /// A limit that counts the request, and as what.
+#[derive(Debug, PartialEq, Eq)]
 struct Counted {
     index: usize,
     enforced: bool,
     demand: Demand,
+    /// What the rate limit service is asked of it.
+    descriptor: Option<Descriptor>,
 }
 
 impl Counted {
+    fn is_asked(&self) -> bool {
+        self.descriptor.is_some()
+    }
+
     fn pending(&self, standing: &Standing) -> Option<Pending> {
         Some(Pending { limit: self.index, demand: self.demand, receipt: standing.receipt? })
     }
@@ -115,7 +177,8 @@ impl Limits {
         }
         let alone = config.limits.len() == 1 && config.limits.iter().all(|l| l.count_statuses.is_empty());
         let limiter = Limiter::new(config.singles, config.longest_lease, alone);
-        Ok(Self { config, hashers, limiter: RefCell::new(limiter), created })
+        let service = config.global.is_some().then(RefCell::default);
+        Ok(Self { config, hashers, limiter: RefCell::new(limiter), created, service })
     }
 
     /// For how many limits the slots had to be created.
@@ -131,12 +194,14 @@ impl Limits {
     /// Decides about a request and counts it.
     pub fn decide(&self, store: &impl SharedStore, exchange: &Exchange<'_>, stage: Stage) -> Decision {
         let mut reported = Vec::new();
-        let outcome = match self.outcome(store, exchange, stage, &mut reported) {
-            Ok(outcome) => outcome,
-            Err((limit, reason)) => self.deny(exchange, limit, reason, Vec::new()),
-        };
+        let outcome = self.outcome(store, exchange, stage, &mut reported).unwrap_or_else(Outcome::Denied);
+        self.decision(outcome, reported)
+    }
+
+    fn decision(&self, outcome: Outcome, reported: Vec<usize>) -> Decision {
         let tally = self.limiter.try_borrow_mut().map(|mut limiter| limiter.take_tally());
-        Decision { outcome, reported, tally: tally.unwrap_or_default() }
+        let service = self.service().map(|mut service| std::mem::take(&mut service.tally));
+        Decision { outcome, reported, tally: tally.unwrap_or_default(), service: service.unwrap_or_default() }
     }
 
     fn outcome(
@@ -145,55 +210,231 @@ impl Limits {
         exchange: &Exchange<'_>,
         stage: Stage,
         reported: &mut Vec<usize>,
-    ) -> Result<Outcome, (Option<usize>, DenyReason)> {
-        let unavailable = |_: HostError| (None, DenyReason::Unavailable);
-        let counted = self.counted(exchange, stage, reported)?;
+    ) -> Result<Outcome, Denial> {
+        let mut counted = self.counted(exchange, stage, reported)?;
         if counted.is_empty() {
-            return Ok(Outcome::Admitted { headers: Vec::new(), pending: Vec::new(), uncounted: false });
+            return Ok(Outcome::Admitted(Admission::default()));
         }
-        let now = exchange.monotonic_time().map_err(unavailable)?;
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let mut limiter = self.limiter.try_borrow_mut().map_err(|_| (None, DenyReason::Unavailable))?;
+        let now = now(exchange).map_err(unavailable)?;
+        if counted.iter().any(Counted::is_asked) {
+            self.remembered(&mut counted, now, reported)?;
+        }
+        if counted.iter().any(Counted::is_asked) {
+            return self.ask(store, counted, now, reported);
+        }
+        self.charge(store, &counted, now, reported).map(|(admission, _)| Outcome::Admitted(admission))
+    }
 
+    /// Charges the limits, all that are enforced or none. With what is left, where clients are told.
+    fn charge(
+        &self,
+        store: &impl SharedStore,
+        counted: &[Counted],
+        now: u64,
+        reported: &mut Vec<usize>,
+    ) -> Result<(Admission, Option<u64>), Denial> {
+        let mut limiter = self.limiter.try_borrow_mut().map_err(|_| denied(None, DenyReason::Unavailable))?;
         let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
         let demands: Vec<Demand> = enforced.iter().map(|counted| counted.demand).collect();
         let standings = limiter.charge(store, &demands, now).map_err(unavailable)?;
-        let mut uncounted = false;
+        let mut admission = Admission::default();
         let worst = enforced.iter().zip(&standings).max_by_key(|(_, standing)| severity(standing));
         if let Some((counted, standing)) = worst {
-            let reason = match standing.verdict {
-                Verdict::Admitted => None,
-                Verdict::Denied(wait) => Some(DenyReason::Limited(wait)),
+            match standing.verdict {
+                Verdict::Admitted => {}
                 Verdict::Conflict if self.config.on_conflict == OnConflict::Allow => {
-                    uncounted = true;
-                    None
+                    admission.uncounted = true;
                 }
-                Verdict::Conflict => Some(DenyReason::Conflict),
-            };
-            if let Some(reason) = reason {
-                let headers = self.headers(counted, standing);
-                return Ok(self.deny(exchange, Some(counted.index), reason, headers));
+                _ => return Err(self.denial(counted, standing)),
             }
         }
-        let mut pending: Vec<Pending> = enforced
-            .iter()
-            .zip(&standings)
-            .filter_map(|(counted, standing)| counted.pending(standing))
-            .collect();
+        let pending = enforced.iter().zip(&standings);
+        admission.pending.extend(pending.filter_map(|(counted, standing)| counted.pending(standing)));
         for counted in counted.iter().filter(|counted| !counted.enforced) {
             let standings = limiter.charge(store, &[counted.demand], now).map_err(unavailable)?;
-            pending.extend(standings.first().and_then(|standing| counted.pending(standing)));
+            admission.pending.extend(standings.first().and_then(|standing| counted.pending(standing)));
             if standings.iter().any(|standing| matches!(standing.verdict, Verdict::Denied(_))) {
                 reported.push(counted.index);
             }
         }
-        let headers = match worst {
-            Some((counted, standing)) if self.config.reply.headers_on == HeadersOn::Always => {
-                self.headers(counted, standing)
-            }
-            _ => Vec::new(),
+        let shown = worst.filter(|_| self.config.reply.headers_on == HeadersOn::Always);
+        if let Some((counted, standing)) = shown {
+            admission.headers = self.headers(counted.index, || Shown::of(&counted.demand.rate, standing));
+        }
+        Ok((admission, shown.map(|(_, standing)| standing.remaining)))
+    }
+
+    fn denial(&self, counted: &Counted, standing: &Standing) -> Denial {
+        let reason = match standing.verdict {
+            Verdict::Denied(wait) => DenyReason::Limited(wait),
+            Verdict::Conflict | Verdict::Admitted => DenyReason::Conflict,
         };
-        Ok(Outcome::Admitted { headers, pending, uncounted })
+        let headers = self.headers(counted.index, || Shown::of(&counted.demand.rate, standing));
+        Denial { headers, ..denied(Some(counted.index), reason) }
+    }
+
+    fn service(&self) -> Option<RefMut<'_, Service>> {
+        self.service.as_ref()?.try_borrow_mut().ok()
+    }
+
+    /// Looks for keys that are known to be over their limit: the service is not asked for them again.
+    fn remembered(&self, counted: &mut [Counted], now: u64, reported: &mut Vec<usize>) -> Result<(), Denial> {
+        let Some(mut service) = self.service() else { return Ok(()) };
+        let mut longest: Option<(usize, u64)> = None;
+        for counted in counted.iter_mut().filter(|counted| counted.is_asked()) {
+            let Some(wait) = service.over_limits.wait(counted.demand.hash, now) else { continue };
+            if !counted.enforced {
+                reported.push(counted.index);
+                counted.descriptor = None;
+            } else if longest.is_none_or(|(_, longest)| wait > longest) {
+                longest = Some((counted.index, wait));
+            }
+        }
+        let Some((index, wait)) = longest else { return Ok(()) };
+        service.tally.remembered = service.tally.remembered.saturating_add(1);
+        Err(denied(Some(index), DenyReason::Limited(Some(wait))))
+    }
+
+    /// Asks the service, unless it is left alone or a limit of this proxy denies.
+    fn ask(
+        &self,
+        store: &impl SharedStore,
+        counted: Vec<Counted>,
+        now: u64,
+        reported: &mut Vec<usize>,
+    ) -> Result<Outcome, Denial> {
+        if let Some(mut service) = self.service().filter(|service| !service.breaker.lets(now)) {
+            service.tally.skipped = service.tally.skipped.saturating_add(1);
+            drop(service);
+            return self.without_answer(store, counted, now, reported);
+        }
+        if let Ok(mut limiter) = self.limiter.try_borrow_mut() {
+            let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
+            let demands: Vec<Demand> = enforced.iter().map(|counted| counted.demand).collect();
+            let standings = limiter.peek(store, &demands, now).map_err(unavailable)?.unwrap_or_default();
+            let worst = enforced.iter().zip(&standings).max_by_key(|(_, standing)| severity(standing));
+            if let Some((counted, standing)) = worst {
+                return Err(self.denial(counted, standing));
+            }
+        }
+        if let Some(mut service) = self.service() {
+            service.breaker.asked(now);
+        }
+        let descriptors: Vec<(&Descriptor, u32)> = counted
+            .iter()
+            .filter_map(|counted| Some((counted.descriptor.as_ref()?, counted.demand.cost)))
+            .collect();
+        let domain = self.config.global.as_ref().map_or("", |global| global.domain.as_str());
+        let message = request(domain, &descriptors);
+        Ok(Outcome::Ask(Box::new(Question { message, counted })))
+    }
+
+    /// Takes the service's answer to a question: what becomes of the request, which still waits or has left.
+    pub fn hear(
+        &self,
+        store: &impl SharedStore,
+        question: Question,
+        answer: Result<Response, Failure>,
+        now: u64,
+    ) -> Decision {
+        let mut reported = Vec::new();
+        let outcome = if let Ok(response) = answer {
+            self.answered(store, &question.counted, response, now, &mut reported)
+        } else {
+            if let Some(mut service) = self.service() {
+                service.tally.failed = service.tally.failed.saturating_add(1);
+                service.tally.opened |= service.breaker.failed(now);
+            }
+            self.without_answer(store, question.counted, now, &mut reported)
+        };
+        self.decision(outcome.unwrap_or_else(Outcome::Denied), reported)
+    }
+
+    fn answered(
+        &self,
+        store: &impl SharedStore,
+        counted: &[Counted],
+        response: Response,
+        now: u64,
+        reported: &mut Vec<usize>,
+    ) -> Result<Outcome, Denial> {
+        let asked: Vec<&Counted> = counted.iter().filter(|counted| counted.is_asked()).collect();
+        // Without one status for each descriptor what is said of the whole is said of each.
+        let whole = Status { over_limit: response.over_limit, ..Status::default() };
+        let of_each = response.statuses.len() == asked.len();
+        let status = |n: usize| response.statuses.get(n).filter(|_| of_each).copied().unwrap_or(whole);
+        let statuses = || asked.iter().enumerate().map(|(n, asked)| (*asked, status(n)));
+        // A service that only reports says OK of the whole.
+        let over = || statuses().filter(|(_, status)| response.over_limit && status.over_limit);
+        if let Some(mut service) = self.service() {
+            service.tally.closed |= service.breaker.answered();
+            let tally = &mut service.tally;
+            let count = if response.over_limit { &mut tally.over_limit } else { &mut tally.ok };
+            *count = count.saturating_add(1);
+            // Where something is left a cheaper request may have it.
+            for (asked, status) in over().filter(|(_, status)| status.remaining == 0 && status.reset > 0) {
+                service.over_limits.note(asked.demand.hash, now.saturating_add(status.reset));
+            }
+        }
+        reported.extend(over().filter(|(asked, _)| !asked.enforced).map(|(asked, _)| asked.index));
+        let longest = over().filter(|(asked, _)| asked.enforced).min_by_key(|(_, s)| Reverse(s.reset));
+        if let Some((asked, status)) = longest {
+            let wait = (status.reset > 0).then_some(status.reset);
+            let mut headers = response.response_headers;
+            if let Some(shown) = Shown::by_service(&status) {
+                headers.extend(self.headers(asked.index, || shown));
+            }
+            let body = response.body;
+            return Err(Denial { headers, body, ..denied(Some(asked.index), DenyReason::Limited(wait)) });
+        }
+        let (mut admission, remaining) = self.charge(store, counted, now, reported)?;
+        if self.config.reply.headers_on == HeadersOn::Always {
+            let shown = statuses().filter(|(asked, _)| asked.enforced);
+            let shown = shown.filter_map(|(asked, status)| Some((asked.index, Shown::by_service(&status)?)));
+            if let Some((index, tightest)) = shown.min_by_key(|(_, shown)| shown.remaining)
+                && remaining.is_none_or(|remaining| tightest.remaining < remaining)
+            {
+                admission.headers = self.headers(index, || tightest);
+            }
+        }
+        admission.headers.extend(response.response_headers);
+        admission.request_headers = response.request_headers;
+        Ok(Outcome::Admitted(admission))
+    }
+
+    /// What becomes of a request that the service did not judge.
+    fn without_answer(
+        &self,
+        store: &impl SharedStore,
+        mut counted: Vec<Counted>,
+        now: u64,
+        reported: &mut Vec<usize>,
+    ) -> Result<Outcome, Denial> {
+        let enforced = counted.iter().find(|counted| counted.enforced && counted.is_asked());
+        let enforced = enforced.map(|counted| counted.index);
+        let mut uncounted = false;
+        match self.config.global.as_ref().map(|global| global.on_failure) {
+            Some(OnFailure::Allow) => {
+                uncounted = enforced.is_some();
+                counted.retain(|counted| !counted.is_asked());
+            }
+            Some(OnFailure::Deny) | None if enforced.is_some() => {
+                return Err(denied(enforced, DenyReason::ServiceUnavailable));
+            }
+            _ => {}
+        }
+        let (mut admission, _) = self.charge(store, &counted, now, reported)?;
+        admission.uncounted |= uncounted;
+        Ok(Outcome::Admitted(admission))
+    }
+
+    /// The answer to a request that is denied.
+    pub fn reply(&self, exchange: &Exchange<'_>, denial: Denial) -> Reply {
+        let Denial { limit, reason, headers, body } = denial;
+        let name = limit.and_then(|index| self.config.limits.get(index)).map(|limit| limit.name.as_str());
+        let request_id = exchange.header_joined("x-request-id").ok().flatten();
+        let request_id = request_id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
+        reply::denial(&self.config.reply, reason, name, request_id, headers, &body)
     }
 
     /// Gives back the charges of a request that was answered with this status, where their limits count others only.
@@ -204,8 +445,7 @@ impl Limits {
         pending: Vec<Pending>,
         status: Option<u16>,
     ) -> Tally {
-        let Ok(now) = exchange.monotonic_time() else { return Tally::default() };
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let Ok(now) = now(exchange) else { return Tally::default() };
         let Ok(mut limiter) = self.limiter.try_borrow_mut() else { return Tally::default() };
         for Pending { limit, demand, receipt } in pending {
             let counts = self.config.limits.get(limit).zip(status);
@@ -222,8 +462,7 @@ impl Limits {
         exchange: &Exchange<'_>,
         stage: Stage,
         reported: &mut Vec<usize>,
-    ) -> Result<Vec<Counted>, (Option<usize>, DenyReason)> {
-        let unavailable = |_: HostError| (None, DenyReason::Unavailable);
+    ) -> Result<Vec<Counted>, Denial> {
         let mut seen = Seen { limits: self, exchange, looked: None };
         let mut counted = Vec::with_capacity(self.config.limits.len());
         for exemption in &self.config.exempt {
@@ -241,44 +480,38 @@ impl Limits {
                 continue;
             }
             match demand(limit, hashers, exchange).map_err(unavailable)? {
-                Some(demand) => {
+                Some((demand, descriptor)) => {
                     let enforced = limit.mode == Mode::Enforce && is_in_share(limit, &demand);
-                    counted.push(Counted { index, enforced, demand });
+                    counted.push(Counted { index, enforced, demand, descriptor });
                 }
                 None if limit.on_missing_key == OnMissingKey::Skip => {}
                 None if limit.mode == Mode::Report => reported.push(index),
-                None => return Err((Some(index), DenyReason::KeyMissing)),
+                None => return Err(denied(Some(index), DenyReason::KeyMissing)),
             }
         }
         Ok(counted)
     }
 
-    fn headers(&self, counted: &Counted, standing: &Standing) -> Vec<(String, String)> {
+    fn headers(&self, limit: usize, shown: impl FnOnce() -> Shown) -> Vec<Header> {
         let style = self.config.reply.headers;
-        match self.config.limits.get(counted.index) {
-            Some(limit) if style != HeaderStyle::None => {
-                standing_headers(style, &limit.name, &counted.demand.rate, standing)
-            }
+        match self.config.limits.get(limit) {
+            Some(limit) if style != HeaderStyle::None => standing_headers(style, &limit.name, &shown()),
             _ => Vec::new(),
         }
     }
+}
 
-    fn deny(
-        &self,
-        exchange: &Exchange<'_>,
-        limit: Option<usize>,
-        reason: DenyReason,
-        headers: Vec<(String, String)>,
-    ) -> Outcome {
-        let name = limit.and_then(|index| self.config.limits.get(index)).map(|limit| limit.name.as_str());
-        let request_id = exchange.header_joined("x-request-id").ok().flatten();
-        let request_id = request_id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
-        Outcome::Denied {
-            reply: denial(&self.config.reply, reason, name, request_id, headers),
-            limit,
-            reason,
-        }
-    }
+fn denied(limit: Option<usize>, reason: DenyReason) -> Denial {
+    Denial { limit, reason, headers: Vec::new(), body: Vec::new() }
+}
+
+fn unavailable(_: HostError) -> Denial {
+    denied(None, DenyReason::Unavailable)
+}
+
+/// Nanoseconds on the proxy's monotonic clock.
+fn now(exchange: &Exchange<'_>) -> Result<u64, HostError> {
+    Ok(u64::try_from(exchange.monotonic_time()?.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Orders standings: a denial before room, the longer wait first, the less room first.
@@ -295,12 +528,12 @@ fn is_in_share(limit: &Limit, demand: &Demand) -> bool {
     limit.enforce_percent >= 100 || (demand.hash.tag >> 1) % 100 < u64::from(limit.enforce_percent)
 }
 
-/// The limit's part in the request; `None` where a part of the key is missing.
+/// The limit's part in the request, and what the rate limit service is asked; `None` where a part of the key is missing.
 fn demand(
     limit: &Limit,
     (hasher, plan_hashers): &(KeyHasher, Vec<KeyHasher>),
     exchange: &Exchange<'_>,
-) -> Result<Option<Demand>, HostError> {
+) -> Result<Option<(Demand, Option<Descriptor>)>, HostError> {
     limit.head_use.prepare(exchange)?;
     let (mut rate, mut hasher, mut single) = (limit.rate, hasher, limit.single);
     if let Some(Plans { from, rates }) = &limit.plans {
@@ -312,12 +545,25 @@ fn demand(
         }
     }
     let mut hasher = hasher.clone();
-    for source in &limit.key {
+    let mut descriptor = limit.global.as_ref().map(|_| Descriptor::default());
+    for (n, source) in limit.key.iter().enumerate() {
         let part = source.value(exchange)?;
         if part.is_none() && limit.on_missing_key != OnMissingKey::ShareOne {
             return Ok(None);
         }
         hasher.part(part.as_deref());
+        if let Some(GlobalLimit { entries, .. }) = &limit.global {
+            let entry = entries.get(n).map_or("", String::as_str);
+            descriptor = descriptor.map(|d| d.entry(entry, part.as_deref().unwrap_or_default()));
+        }
+    }
+    if let Some(GlobalLimit { send_rate, .. }) = &limit.global {
+        if limit.key.is_empty() {
+            descriptor = descriptor.map(|d| d.entry("generic_key", limit.name.as_bytes()));
+        }
+        if *send_rate {
+            descriptor = descriptor.map(|d| d.limit(&rate));
+        }
     }
     let cost = match &limit.cost_from {
         Some(source) => {
@@ -329,7 +575,8 @@ fn demand(
     };
     let hash = hasher.finish();
     let refundable = !limit.count_statuses.is_empty();
-    Ok(Some(Demand { table: limit.table, hash, rate, cost, on_full: limit.on_full, single, refundable }))
+    let demand = Demand { table: limit.table, hash, rate, cost, on_full: limit.on_full, single, refundable };
+    Ok(Some((demand, descriptor)))
 }
 
 /// What a condition on a path says where the path has several readings, or none.
@@ -418,11 +665,12 @@ mod tests {
         limits.decide(store, &Exchange::new(1, facts), Stage::All)
     }
 
-    /// `A` for admitted, otherwise the status and the code.
-    fn verdict(decision: &Decision) -> String {
+    /// `A` for admitted, `?` for asked, otherwise the code.
+    fn verdict(decision: &Decision) -> &'static str {
         match &decision.outcome {
-            Outcome::Admitted { .. } => "A".to_owned(),
-            Outcome::Denied { reply, reason, .. } => format!("{} {}", reply.status, reason.code()),
+            Outcome::Admitted(_) => "A",
+            Outcome::Denied(denial) => denial.reason.code(),
+            Outcome::Ask(_) => "?",
         }
     }
 
@@ -434,14 +682,14 @@ mod tests {
         let limits = limits(&store, ONE);
         let request = facts("GET", "/");
         let no_clock = TableFacts { failure: Some(FAILURE), ..request.clone() };
-        assert_eq!(verdict(&decide(&limits, &store, &no_clock)), "503 rate_limit_unavailable");
+        assert_eq!(verdict(&decide(&limits, &store, &no_clock)), "rate_limit_unavailable");
         store.failure.set(Some(FAILURE));
-        assert_eq!(verdict(&decide(&limits, &store, &request)), "503 rate_limit_unavailable");
+        assert_eq!(verdict(&decide(&limits, &store, &request)), "rate_limit_unavailable");
         store.failure.set(None);
         assert_eq!(verdict(&decide(&limits, &store, &request)), "A");
         let keyed = format!(r#"{{"limits":[{},"key":[{{"header":"a"}}]}}]}}"#, &ONE[11..ONE.len() - 3]);
         let keyed = super::tests::limits(&store, &keyed);
-        assert_eq!(verdict(&decide(&keyed, &store, &no_clock)), "503 rate_limit_unavailable");
+        assert_eq!(verdict(&decide(&keyed, &store, &no_clock)), "rate_limit_unavailable");
     }
 
     #[test]
@@ -457,10 +705,10 @@ mod tests {
         let store = MemoryStore::default();
         store.conflicts.set(u32::MAX);
         let deny = limits(&store, ONE);
-        assert_eq!(verdict(&decide(&deny, &store, &facts("GET", "/"))), "429 rate_limit_conflict");
+        assert_eq!(verdict(&decide(&deny, &store, &facts("GET", "/"))), "rate_limit_conflict");
         let allow = format!(r#"{}, "onConflict": "allow" }}"#, &ONE[..ONE.len() - 1]);
         let decision = decide(&limits(&store, &allow), &store, &facts("GET", "/"));
-        assert!(matches!(decision.outcome, Outcome::Admitted { uncounted: true, .. }));
+        assert!(matches!(decision.outcome, Outcome::Admitted(Admission { uncounted: true, .. })));
         assert_eq!(decision.tally.conflicts, 32);
     }
 
@@ -473,7 +721,7 @@ mod tests {
         let request = facts("GET", "/");
         assert_eq!(verdict(&decide(&of(b"a"), &store, &request)), "A");
         assert_eq!(verdict(&decide(&of(b"b"), &store, &request)), "A");
-        assert_eq!(verdict(&decide(&of(b"a"), &store, &request)), "429 rate_limit_exceeded");
+        assert_eq!(verdict(&decide(&of(b"a"), &store, &request)), "rate_limit_exceeded");
     }
 
     #[test]
@@ -483,17 +731,17 @@ mod tests {
         let store = MemoryStore::default();
         let limits = limits(&store, json);
         for (method, path, expected) in [
-            ("GET", "/a", "429"),
+            ("GET", "/a", "rate_limit_exceeded"),
             ("GET", "/b", "A"),
             ("POST", "/a", "A"),
-            ("GET", "/b/../a/x", "429"),
-            ("GET", "/%zz", "429"),
+            ("GET", "/b/../a/x", "rate_limit_exceeded"),
+            ("GET", "/%zz", "rate_limit_exceeded"),
             ("POST", "/%zz", "A"),
             ("GET", "/a/free", "A"),
-            ("GET", "/a/x/../free", "429"),
+            ("GET", "/a/x/../free", "rate_limit_exceeded"),
         ] {
             let verdict = verdict(&decide(&limits, &store, &facts(method, path)));
-            assert!(verdict.starts_with(expected), "{method} {path}: {verdict}");
+            assert_eq!(verdict, expected, "{method} {path}");
         }
     }
 
@@ -504,9 +752,9 @@ mod tests {
         let limits = limits(&store, json);
         for (claim, expected) in [
             (None, "A"),
-            (Some(r#"["user","admin"]"#), "429 rate_limit_exceeded"),
+            (Some(r#"["user","admin"]"#), "rate_limit_exceeded"),
             (Some(r#"["user"]"#), "A"),
-            (Some("admin"), "429 rate_limit_exceeded"),
+            (Some("admin"), "rate_limit_exceeded"),
             (Some("[admin"), "A"),
         ] {
             let mut facts = facts("GET", "/");
@@ -536,5 +784,210 @@ mod tests {
         assert_eq!((count(&none), count(&all)), (0, 1_000));
         assert!((200..400).contains(&count(&few)), "{}", count(&few));
         assert!(none.iter().chain(&few).chain(&all).all(|(denied, reported)| *denied == (*reported == 0)));
+    }
+
+    /// A limit of 5 a day that is asked globally, and one of 5 a day that is not.
+    fn asking(store: &MemoryStore, on_failure: &str, more: &str) -> Limits {
+        let json = format!(
+            r#"{{"limits":[
+                {{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":5,"per":"1d"}},"global":{{"entries":["user"]}}{more}}},
+                {{"name":"total","rate":{{"requests":5,"per":"1d"}}}}],
+            "global":{{"domain":"d","cluster":"c","onFailure":"{on_failure}"}},"response":{{"headersOn":"always"}}}}"#
+        );
+        limits(store, &json)
+    }
+
+    fn question(decision: Decision) -> Question {
+        match decision.outcome {
+            Outcome::Ask(question) => *question,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ask(limits: &Limits, store: &MemoryStore, user: &str) -> Question {
+        question(decide(limits, store, &facts("GET", "/").header("x", user)))
+    }
+
+    const NOW: u64 = 1_000_000_000_000;
+    const OK: Response = Response {
+        over_limit: false,
+        statuses: Vec::new(),
+        response_headers: Vec::new(),
+        request_headers: Vec::new(),
+        body: Vec::new(),
+    };
+
+    fn over(remaining: u64, reset: u64) -> Response {
+        let status = Status { over_limit: true, requests: 5, window: 86_400, remaining, reset };
+        Response { over_limit: true, statuses: vec![status], ..OK }
+    }
+
+    /// How many requests of fresh users the limit that is not asked globally still admits.
+    fn left(limits: &Limits, store: &MemoryStore) -> usize {
+        let admits = |n: usize| {
+            let user = facts("GET", "/").header("x", &format!("fresh-{n}"));
+            match decide(limits, store, &user).outcome {
+                Outcome::Ask(question) => {
+                    let decision = limits.hear(store, *question, Ok(OK), NOW);
+                    matches!(decision.outcome, Outcome::Admitted(_))
+                }
+                _ => false,
+            }
+        };
+        (0..6).filter(|n| admits(*n)).count()
+    }
+
+    #[test]
+    fn the_service_decides_and_what_it_denies_costs_no_limit_anything() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(OK), NOW);
+        assert!(matches!(decision.outcome, Outcome::Admitted(Admission { uncounted: false, .. })));
+        assert_eq!(decision.service, ServiceTally { ok: 1, ..ServiceTally::default() });
+        for n in 0..20 {
+            let decision =
+                limits.hear(&store, ask(&limits, &store, &format!("b{n}")), Ok(over(0, 5_000)), NOW);
+            assert_eq!(verdict(&decision), "rate_limit_exceeded");
+            assert_eq!(decision.service.over_limit, 1);
+        }
+        assert_eq!(left(&limits, &store), 4);
+    }
+
+    #[test]
+    fn a_key_that_is_over_its_limit_is_not_asked_for_until_its_window_ends() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        let reset = 7_000_000_000;
+        limits.hear(&store, ask(&limits, &store, "a"), Ok(over(0, reset)), NOW);
+        let reads = store.reads.get();
+        let decision = decide(&limits, &store, &facts("GET", "/").header("x", "a"));
+        let Outcome::Denied(denial) = &decision.outcome else { panic!("{decision:?}") };
+        assert_eq!((denial.limit, denial.reason), (Some(0), DenyReason::Limited(Some(reset))));
+        assert_eq!((decision.service.remembered, store.reads.get() - reads), (1, 0));
+        ask(&limits, &store, "b");
+        let mut later = facts("GET", "/").header("x", "a");
+        later.monotonic_time += Duration::from_nanos(reset);
+        question(decide(&limits, &store, &later));
+        // Something is left for a cheaper request: nothing is remembered.
+        limits.hear(&store, ask(&limits, &store, "c"), Ok(over(2, reset)), NOW);
+        ask(&limits, &store, "c");
+    }
+
+    #[test]
+    fn a_service_that_fails_is_what_the_configuration_says() {
+        let failure = || Err(Failure::Grpc(14));
+        for (on_failure, expected, uncounted, user_left, total_left) in [
+            ("deny", "rate_limit_service_unavailable", false, 5, 5),
+            ("allow", "A", true, 5, 4),
+            ("local", "A", false, 4, 4),
+        ] {
+            let store = MemoryStore::default();
+            let limits = asking(&store, on_failure, "");
+            let decision = limits.hear(&store, ask(&limits, &store, "a"), failure(), NOW);
+            assert_eq!(verdict(&decision), expected);
+            let is_uncounted =
+                matches!(decision.outcome, Outcome::Admitted(Admission { uncounted: true, .. }));
+            assert_eq!((is_uncounted, decision.service.failed), (uncounted, 1), "{on_failure}");
+            let demand = ask(&limits, &store, "a").counted[0].demand;
+            let mut limiter = limits.limiter.borrow_mut();
+            let remaining =
+                limiter.charge(&store, &[Demand { cost: 99, ..demand }], NOW).unwrap()[0].remaining;
+            drop(limiter);
+            assert_eq!((remaining, left(&limits, &store)), (user_left, total_left), "{on_failure}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_keeps_failing_is_left_alone_and_the_configuration_decides_without_it() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        let opened = (0..5).map(|_| {
+            limits.hear(&store, ask(&limits, &store, "a"), Err(Failure::Malformed), NOW).service.opened
+        });
+        assert_eq!(opened.collect::<Vec<_>>(), [false, false, false, false, true]);
+        let request = facts("GET", "/").header("x", "a");
+        let decision = decide(&limits, &store, &request);
+        assert_eq!(verdict(&decision), "rate_limit_service_unavailable");
+        assert_eq!(decision.service.skipped, 1);
+        let mut later = request;
+        later.monotonic_time += Duration::from_secs(1);
+        let probe = question(decide(&limits, &store, &later));
+        assert_eq!(verdict(&decide(&limits, &store, &later)), "rate_limit_service_unavailable");
+        let decision = limits.hear(&store, probe, Ok(OK), NOW + 1_000_000_000);
+        assert!(decision.service.closed && verdict(&decision) == "A");
+        question(decide(&limits, &store, &later));
+    }
+
+    #[test]
+    fn a_limit_that_only_reports_is_asked_and_denies_nothing() {
+        for more in [r#","mode":"report""#, r#","enforcePercent":0"#] {
+            let store = MemoryStore::default();
+            let limits = asking(&store, "deny", more);
+            let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(over(0, 5_000)), NOW);
+            assert_eq!((verdict(&decision), &*decision.reported), ("A", &[0][..]));
+            // From memory too, and a failure of the service is no reason to deny.
+            let decision = decide(&limits, &store, &facts("GET", "/").header("x", "a"));
+            assert_eq!((verdict(&decision), &*decision.reported), ("A", &[0][..]));
+            let decision = limits.hear(&store, ask(&limits, &store, "b"), Err(Failure::Code(0)), NOW);
+            assert_eq!((verdict(&decision), decision.reported.len()), ("A", 0));
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_the_whole_counts_where_nothing_is_said_of_each() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        let decision =
+            limits.hear(&store, ask(&limits, &store, "a"), Ok(Response { over_limit: true, ..OK }), NOW);
+        let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
+        assert_eq!((denial.limit, denial.reason), (Some(0), DenyReason::Limited(None)));
+        // A service that only reports says OK of the whole.
+        let shadow = Response { over_limit: false, ..over(0, 5_000) };
+        assert_eq!(verdict(&limits.hear(&store, ask(&limits, &store, "a"), Ok(shadow), NOW)), "A");
+        ask(&limits, &store, "a");
+    }
+
+    #[test]
+    fn the_limits_of_this_proxy_come_first() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        for _ in 0..5 {
+            limits.hear(&store, ask(&limits, &store, "a"), Ok(OK), NOW);
+        }
+        let decision = decide(&limits, &store, &facts("GET", "/").header("x", "b"));
+        let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
+        assert_eq!(denial.limit, Some(1));
+    }
+
+    #[test]
+    fn requests_that_wait_together_are_charged_when_the_service_has_said_yes() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        let questions: Vec<_> = (0..8).map(|n| ask(&limits, &store, &format!("u{n}"))).collect();
+        let admitted = questions
+            .into_iter()
+            .map(|question| verdict(&limits.hear(&store, question, Ok(OK), NOW)))
+            .collect::<Vec<_>>();
+        let expected = [["A"; 5].as_slice(), ["rate_limit_exceeded"; 3].as_slice()].concat();
+        assert_eq!(admitted, expected);
+    }
+
+    #[test]
+    fn the_tightest_of_all_limits_is_shown() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        let shown = |remaining| {
+            let status =
+                Status { over_limit: false, requests: 100, window: 60, remaining, reset: 30_000_000_000 };
+            let response = Response { statuses: vec![status], ..OK };
+            match limits.hear(&store, ask(&limits, &store, "a"), Ok(response), NOW).outcome {
+                Outcome::Admitted(admission) => {
+                    admission.headers.into_iter().map(|(_, value)| value).collect::<Vec<_>>().join(" ")
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(shown(2), r#""user";q=100;w=60 "user";r=2;t=30"#);
+        assert!(shown(50).contains("q=5;w=86400"));
     }
 }

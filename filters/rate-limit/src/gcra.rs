@@ -56,6 +56,16 @@ impl Rate {
         Ok(rate)
     }
 
+    /// How many requests may be made in each [`Rate::per`].
+    pub fn requests(&self) -> u32 {
+        self.requests
+    }
+
+    /// The window.
+    pub fn per(&self) -> Duration {
+        self.per
+    }
+
     /// Time that one request uses up, in nanoseconds.
     pub fn interval(&self) -> u64 {
         self.interval

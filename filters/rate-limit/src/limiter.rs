@@ -165,13 +165,10 @@ impl Limiter {
         demands: &[Demand],
         now: u64,
     ) -> Result<Vec<Standing>, HostError> {
-        let mut looks = Vec::with_capacity(demands.len());
-        for demand in demands {
-            looks.push(self.look(store, demand, now)?);
-        }
-        if looks.iter().any(|look| matches!(look, Look::Denied(_))) {
-            return Ok(demands.iter().zip(looks).map(|(d, look)| self.seen(d, look, now)).collect());
-        }
+        let looks = match self.look_at_all(store, demands, now)? {
+            Ok(looks) => looks,
+            Err(standings) => return Ok(standings),
+        };
         let mut charges: Vec<Charge> = Vec::with_capacity(demands.len());
         let mut standings = Vec::with_capacity(demands.len());
         for (demand, look) in demands.iter().zip(looks) {
@@ -197,13 +194,43 @@ impl Limiter {
         Ok(standings)
     }
 
+    /// How the demands stand if one of them would be denied now; `None` where there is room for all. Charges nothing.
+    pub fn peek(
+        &mut self,
+        store: &impl SharedStore,
+        demands: &[Demand],
+        now: u64,
+    ) -> Result<Option<Vec<Standing>>, HostError> {
+        Ok(self.look_at_all(store, demands, now)?.err())
+    }
+
+    /// Looks at all limits; the standings are there where one denies.
+    fn look_at_all(
+        &mut self,
+        store: &impl SharedStore,
+        demands: &[Demand],
+        now: u64,
+    ) -> Result<Result<Vec<Look>, Vec<Standing>>, HostError> {
+        let mut looks = Vec::with_capacity(demands.len());
+        for demand in demands {
+            looks.push(self.look(store, demand, now)?);
+        }
+        Ok(if looks.iter().any(|look| matches!(look, Look::Denied(_))) {
+            Err(demands.iter().zip(looks).map(|(d, look)| self.seen(d, look, now)).collect())
+        } else {
+            Ok(looks)
+        })
+    }
+
     /// Looks at one limit, without a host call where this worker knows the answer.
     fn look(&mut self, store: &impl SharedStore, demand: &Demand, now: u64) -> Result<Look, HostError> {
         if let Some(lease) = self.known(demand) {
             if lease.holds(demand.rate.time_of(demand.cost), now) && !demand.refundable {
                 return Ok(Look::Leased);
             }
-            if let Err(retry) = demand.rate.charge(lease.denied_tat, now, demand.cost) {
+            if lease.denied_tat > now
+                && let Err(retry) = demand.rate.charge(lease.denied_tat, now, demand.cost)
+            {
                 return Ok(Look::Denied(denied(demand, lease.denied_tat, now, retry)));
             }
         }

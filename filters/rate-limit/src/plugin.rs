@@ -1,16 +1,18 @@
 //! The shell: reads the configuration, asks [`Limits`], counts, and answers.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
 use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::exchange::{Exchange, HostError};
-use plugin_kit::host::{self, Counter, Headers};
+use plugin_kit::host::{self, Counter, GrpcMethod, Headers};
 use plugin_kit::plugin::{Filter, Flow};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::filter::{Limits, Outcome, Pending, Stage};
+use crate::filter::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, ServiceTally, Stage};
 use crate::limiter::Tally;
+use crate::protocol::{Failure, LONGEST_ANSWER, METHOD, Response, SERVICE};
 use crate::reply::DenyReason;
 use crate::slots::SharedStore;
 
@@ -32,6 +34,29 @@ pub struct RateLimit {
     limits: Limits,
     counters: Counters,
     by_limit: Vec<LimitCounters>,
+    /// Where some limits are asked of the rate limit service.
+    service: Option<Service>,
+}
+
+/// The rate limit service as this worker asks it.
+struct Service {
+    /// The context that asks: its calls outlive a stream, so that what they say is not lost when a client leaves.
+    root: u32,
+    /// Under way: the token of the call, the stream that waits, and what was asked. The circuit breaker of the
+    /// service's cluster bounds how many there are.
+    calls: RefCell<Vec<(u32, u32, Question)>>,
+    /// The decision for a stream that is about to run again.
+    heard: RefCell<Option<(u32, Decision)>>,
+    counters: ServiceCounters,
+}
+
+struct ServiceCounters {
+    ok: Counter,
+    over_limit: Counter,
+    remembered: Counter,
+    failed: Counter,
+    skipped: Counter,
+    opened: Counter,
 }
 
 struct Counters {
@@ -55,6 +80,8 @@ struct LimitCounters {
 pub struct Stream {
     headers: Vec<(String, String)>,
     pending: Vec<Pending>,
+    /// The rate limit service was asked and has not answered yet.
+    asking: bool,
 }
 
 impl RateLimit {
@@ -72,48 +99,143 @@ impl RateLimit {
         }
     }
 
+    fn count_service(&self, tally: ServiceTally) {
+        let Some(Service { counters, .. }) = &self.service else { return };
+        for (counter, count) in [
+            (counters.ok, tally.ok),
+            (counters.over_limit, tally.over_limit),
+            (counters.remembered, tally.remembered),
+            (counters.failed, tally.failed),
+            (counters.skipped, tally.skipped),
+            (counters.opened, u32::from(tally.opened)),
+        ] {
+            if count > 0 {
+                counter.add(count);
+            }
+        }
+        if tally.opened {
+            log::warn!(
+                "{}: the rate limit service is asked once in a while only, until it answers",
+                Self::NAME
+            );
+        }
+        if tally.closed {
+            log::info!("{}: the rate limit service answers again", Self::NAME);
+        }
+    }
+
     /// Checks the limits of one stage.
     pub fn check(&self, stream: &mut Stream, exchange: &Exchange<'_>, stage: Stage) -> Flow {
-        let decision = self.limits.decide(&HostStore, exchange, stage);
-        let counters = &self.counters;
+        let decision = if stream.asking {
+            // It is woken by the answer alone.
+            let Some(decision) = self.take_heard(exchange.id()) else { return Flow::Pause };
+            stream.asking = false;
+            decision
+        } else {
+            self.limits.decide(&HostStore, exchange, stage)
+        };
         self.count(decision.tally);
+        self.count_service(decision.service);
         for index in &decision.reported {
             if let Some(counters) = self.by_limit.get(*index) {
                 counters.reported.increment();
             }
         }
         match decision.outcome {
-            Outcome::Admitted { headers, pending, uncounted } => {
-                stream.headers.extend(headers);
-                stream.pending.extend(pending);
-                if uncounted {
-                    counters.uncounted.increment();
+            Outcome::Admitted(admission) => self.admit(stream, exchange, stage, admission),
+            Outcome::Denied(denial) => self.deny(exchange, denial),
+            Outcome::Ask(question) => {
+                stream.asking = true;
+                if self.ask(*question, exchange.id()) {
+                    Flow::Pause
+                } else {
+                    self.check(stream, exchange, stage)
                 }
-                if stage != Stage::BeforeAuth {
-                    counters.allowed.increment();
-                }
-                Flow::Continue
-            }
-            Outcome::Denied { reply, limit, reason } => {
-                let limit = limit.and_then(|index| {
-                    Some((self.by_limit.get(index)?, self.limits.config().limits.get(index)?))
-                });
-                counters.denied.increment();
-                if let Some((counters, limit)) = limit {
-                    counters.denied.increment();
-                    note(exchange, &limit.name);
-                }
-                if matches!(reason, DenyReason::Conflict | DenyReason::Unavailable) {
-                    counters.failed.increment();
-                    log::error!(
-                        "{}: a request was denied since it could not be counted: {}",
-                        Self::NAME,
-                        reason.code()
-                    );
-                }
-                Flow::Deny(reply)
             }
         }
+    }
+
+    fn admit(
+        &self,
+        stream: &mut Stream,
+        exchange: &Exchange<'_>,
+        stage: Stage,
+        admission: Admission,
+    ) -> Flow {
+        let Admission { headers, request_headers, pending, uncounted } = admission;
+        stream.headers.extend(headers);
+        stream.pending.extend(pending);
+        for (name, value) in request_headers {
+            if let Err(error) = Headers::Request.set(&name, value.as_bytes()) {
+                log::warn!("{}: {name} is not on the request: {error}", Self::NAME);
+            }
+            exchange.note_header(&name, Some(value.as_bytes()));
+        }
+        if uncounted {
+            self.counters.uncounted.increment();
+        }
+        if stage != Stage::BeforeAuth {
+            self.counters.allowed.increment();
+        }
+        Flow::Continue
+    }
+
+    fn deny(&self, exchange: &Exchange<'_>, denial: Denial) -> Flow {
+        let limit = denial
+            .limit
+            .and_then(|index| Some((self.by_limit.get(index)?, self.limits.config().limits.get(index)?)));
+        self.counters.denied.increment();
+        if let Some((counters, limit)) = limit {
+            counters.denied.increment();
+            note(exchange, &limit.name);
+        }
+        let reason = denial.reason;
+        if matches!(reason, DenyReason::Conflict | DenyReason::Unavailable | DenyReason::ServiceUnavailable) {
+            self.counters.failed.increment();
+        }
+        if matches!(reason, DenyReason::Conflict | DenyReason::Unavailable) {
+            log::error!(
+                "{}: a request was denied since it could not be counted: {}",
+                Self::NAME,
+                reason.code()
+            );
+        }
+        Flow::Deny(self.limits.reply(exchange, denial))
+    }
+
+    /// Asks the rate limit service; `false` where the call was not sent, and the decision is there already.
+    fn ask(&self, question: Question, stream: u32) -> bool {
+        let (Some(service), Some(global)) = (&self.service, &self.limits.config().global) else {
+            return false;
+        };
+        let method = GrpcMethod { via: &global.via, service: SERVICE, method: METHOD };
+        match host::grpc_call(service.root, stream, method, &question.message, global.timeout) {
+            Ok(token) => {
+                service.calls.borrow_mut().push((token, stream, question));
+                true
+            }
+            Err(error) => {
+                self.hear(service, stream, question, Err(Failure::NotSent(error.status)));
+                false
+            }
+        }
+    }
+
+    fn hear(&self, service: &Service, stream: u32, question: Question, answer: Result<Response, Failure>) {
+        if let Err(failure) = &answer {
+            log::debug!("{}: the rate limit service failed: {failure}", Self::NAME);
+        }
+        let now = host::monotonic_time().map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        let mut decision = self.limits.hear(&HostStore, question, answer, now);
+        // Counted though the client may have left.
+        self.count(std::mem::take(&mut decision.tally));
+        self.count_service(std::mem::take(&mut decision.service));
+        service.heard.replace(Some((stream, decision)));
+    }
+
+    fn take_heard(&self, stream: u32) -> Option<Decision> {
+        let mut heard = self.service.as_ref()?.heard.borrow_mut();
+        heard.take_if(|(for_stream, _)| *for_stream == stream).map(|(_, decision)| decision)
     }
 }
 
@@ -130,7 +252,7 @@ impl Filter for RateLimit {
     const NAME: &'static str = "rate-limit";
     type Stream = Stream;
 
-    fn configure(configuration: &Value, _root: u32) -> Result<Self, ConfigErrors> {
+    fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
         let config = Config::read(configuration, &|name| std::env::var(name).ok())?;
         let failed = |error: HostError| ConfigError { path: "$".to_owned(), message: error.to_string() };
         // Two plugins with limits of the same name do not share them.
@@ -143,7 +265,24 @@ impl Filter for RateLimit {
             let define = |what| Counter::define(&format!("rate_limit_limit_{}_{what}", limit.name));
             LimitCounters { denied: define("denied"), reported: define("reported") }
         });
+        let service = limits.config().global.as_ref().map(|_| {
+            let define = |what| Counter::define(&format!("rate_limit_service_{what}"));
+            Service {
+                root,
+                calls: RefCell::default(),
+                heard: RefCell::default(),
+                counters: ServiceCounters {
+                    ok: define("ok"),
+                    over_limit: define("over_limit"),
+                    remembered: define("remembered"),
+                    failed: define("failed"),
+                    skipped: define("skipped"),
+                    opened: define("opened"),
+                },
+            }
+        });
         Ok(Self {
+            service,
             by_limit: by_limit.collect(),
             limits,
             counters: Counters {
@@ -165,6 +304,23 @@ impl Filter for RateLimit {
 
     fn keeps(&self, stream: &Stream) -> bool {
         !stream.pending.is_empty() || !stream.headers.is_empty()
+    }
+
+    fn on_grpc(&self, token: u32, reply: Result<usize, u32>) -> Vec<u32> {
+        let Some(service) = &self.service else { return Vec::new() };
+        let position = service.calls.borrow().iter().position(|(call, ..)| *call == token);
+        let Some(position) = position else { return Vec::new() };
+        let (_, stream, question) = service.calls.borrow_mut().swap_remove(position);
+        let answer = match reply {
+            Ok(size) if size <= LONGEST_ANSWER => match host::grpc_message(size) {
+                Ok(message) => Response::parse(&message),
+                Err(_) => Err(Failure::Malformed),
+            },
+            Ok(_) => Err(Failure::Malformed),
+            Err(status) => Err(Failure::Grpc(status)),
+        };
+        self.hear(service, stream, question, answer);
+        vec![stream]
     }
 
     fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {

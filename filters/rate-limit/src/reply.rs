@@ -5,6 +5,7 @@ use plugin_kit::reply::{Problem, Reply};
 
 use crate::gcra::Rate;
 use crate::limiter::Standing;
+use crate::protocol::Status;
 
 config_choice! {
     /// Which headers tell a client how it stands. `retry-after` is always there on a denial.
@@ -72,6 +73,8 @@ pub enum DenyReason {
     Conflict,
     /// The host failed.
     Unavailable,
+    /// The rate limit service did not answer.
+    ServiceUnavailable,
 }
 
 impl DenyReason {
@@ -82,6 +85,7 @@ impl DenyReason {
             Self::KeyMissing => "rate_limit_key_missing",
             Self::Conflict => "rate_limit_conflict",
             Self::Unavailable => "rate_limit_unavailable",
+            Self::ServiceUnavailable => "rate_limit_service_unavailable",
         }
     }
 
@@ -89,7 +93,7 @@ impl DenyReason {
     fn retry_in(self) -> Option<u64> {
         match self {
             Self::Limited(wait) => wait,
-            Self::Conflict | Self::Unavailable => Some(0),
+            Self::Conflict | Self::Unavailable | Self::ServiceUnavailable => Some(0),
             Self::KeyMissing => None,
         }
     }
@@ -100,21 +104,26 @@ const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
 const GRPC_UNAVAILABLE: u8 = 14;
 const SECOND: u64 = 1_000_000_000;
 
-/// The reply to a denied request.
+/// The reply to a denied request. `headers` and a `body` that is not empty replace those of the reply.
 pub fn denial(
     options: &ReplyOptions,
     reason: DenyReason,
     limit: Option<&str>,
     request_id: Option<&str>,
     mut headers: Vec<(String, String)>,
+    own_body: &[u8],
 ) -> Reply {
     let (status, grpc_status) = match reason {
         DenyReason::Limited(_) | DenyReason::Conflict | DenyReason::KeyMissing => {
             (options.status, GRPC_RESOURCE_EXHAUSTED)
         }
-        DenyReason::Unavailable => (503, GRPC_UNAVAILABLE),
+        DenyReason::Unavailable | DenyReason::ServiceUnavailable => (503, GRPC_UNAVAILABLE),
     };
-    let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
+    let mut add = |name: &str, value: String| {
+        if !headers.iter().any(|(known, _)| known == name) {
+            headers.push((name.to_owned(), value));
+        }
+    };
     if let Some(wait) = reason.retry_in() {
         add("retry-after", seconds(wait).max(1).to_string());
     }
@@ -125,11 +134,14 @@ pub fn denial(
         DenyReason::Limited(_) => ("Too many requests", QUOTA_EXCEEDED),
         DenyReason::KeyMissing => ("The request lacks what it is counted by", "about:blank"),
         DenyReason::Conflict => ("Too many requests at the same time", "about:blank"),
-        DenyReason::Unavailable => ("The request could not be counted", "about:blank"),
+        DenyReason::Unavailable | DenyReason::ServiceUnavailable => {
+            ("The request could not be counted", "about:blank")
+        }
     };
     let violated_policies = if kind == QUOTA_EXCEEDED { limits } else { &[] };
     let code = reason.code();
     let body = match options.body {
+        _ if !own_body.is_empty() => own_body.to_vec(),
         ReplyBody::ProblemJson => {
             add("content-type", Problem::CONTENT_TYPE.to_owned());
             let problem = Problem { kind, title, status, detail: None, code, request_id, violated_policies };
@@ -144,27 +156,51 @@ pub fn denial(
     Reply { status, grpc_status: Some(grpc_status), headers, body, details: code.to_owned() }
 }
 
-/// The headers that tell how a limit stands.
-///
-/// `q` and `w` are the burst and the time in which it refills: after a pause of `w`, `q` requests are admitted at once.
-/// `t` is the time until the next request would be where none is left, else until the whole burst is; rounded up.
-pub fn standing_headers(
-    style: HeaderStyle,
-    name: &str,
-    rate: &Rate,
-    standing: &Standing,
-) -> Vec<(String, String)> {
-    let window = seconds(rate.tolerance()).max(1);
-    let (burst, remaining) = (rate.burst(), standing.remaining);
-    let reset = seconds(if remaining == 0 { standing.next_in } else { standing.whole_in });
+/// How a limit stands, as clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Requests that are admitted at once after a pause of `window`.
+    pub quota: u64,
+    /// In seconds.
+    pub window: u64,
+    /// Requests that are left.
+    pub remaining: u64,
+    /// Nanoseconds until there are more.
+    pub reset: u64,
+}
+
+impl Shown {
+    /// A limit of this proxy. The quota is the burst, and the window the time in which it refills. The reset is the time
+    /// until the next request would be admitted where none is left, else until the whole burst would be.
+    pub fn of(rate: &Rate, standing: &Standing) -> Self {
+        let remaining = standing.remaining;
+        Self {
+            quota: u64::from(rate.burst()),
+            window: seconds(rate.tolerance()).max(1),
+            remaining,
+            reset: if remaining == 0 { standing.next_in } else { standing.whole_in },
+        }
+    }
+
+    /// A limit of the rate limit service; `None` where it did not say.
+    pub fn by_service(status: &Status) -> Option<Self> {
+        let Status { requests, window, remaining, reset, .. } = *status;
+        (window > 0).then_some(Self { quota: requests, window, remaining, reset })
+    }
+}
+
+/// The headers that tell how a limit stands; times are rounded up.
+pub fn standing_headers(style: HeaderStyle, name: &str, shown: &Shown) -> Vec<(String, String)> {
+    let Shown { quota, window, remaining, reset } = *shown;
+    let reset = seconds(reset);
     let mut headers = Vec::with_capacity(5);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
     if matches!(style, HeaderStyle::Ietf | HeaderStyle::Both) {
-        add("ratelimit-policy", format!("\"{name}\";q={burst};w={window}"));
+        add("ratelimit-policy", format!("\"{name}\";q={quota};w={window}"));
         add("ratelimit", format!("\"{name}\";r={remaining};t={reset}"));
     }
     if matches!(style, HeaderStyle::Legacy | HeaderStyle::Both) {
-        add("x-ratelimit-limit", burst.to_string());
+        add("x-ratelimit-limit", quota.to_string());
         add("x-ratelimit-remaining", remaining.to_string());
         add("x-ratelimit-reset", reset.to_string());
     }

@@ -23,7 +23,7 @@ fn request(user: &str, seconds: u64) -> TableFacts {
 
 fn is_admitted(limits: &Limits, store: &MemoryStore, facts: &TableFacts) -> bool {
     let decision = limits.decide(store, &Exchange::new(1, facts), Stage::All);
-    matches!(decision.outcome, Outcome::Admitted { .. })
+    matches!(decision.outcome, Outcome::Admitted(_))
 }
 
 #[test]
@@ -45,7 +45,8 @@ fn a_denial_says_when_to_come_back() {
     assert!(is_admitted(&limits, &store, &request("a", 1_000)));
     let facts = request("a", 1_030);
     let decision = limits.decide(&store, &Exchange::new(1, &facts), Stage::All);
-    let Outcome::Denied { reply, .. } = decision.outcome else { panic!("admitted") };
+    let Outcome::Denied(denial) = decision.outcome else { panic!("admitted") };
+    let reply = limits.reply(&Exchange::new(1, &facts), denial);
     let header = |name: &str| reply.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     assert_eq!(reply.status, 429);
     assert_eq!(header("retry-after"), Some("60"));

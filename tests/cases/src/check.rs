@@ -1,10 +1,11 @@
 //! Runs one case on one host and says what differs.
 
 use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup};
-use crate::schema::{Case, Chain, Expect, Issuer, RequestStep, Step};
+use crate::schema::{Case, Chain, Expect, Issuer, LimitService, LimitStatus, RequestStep, Step};
 use crate::tokens::{KEYS, Tokens, public_keys};
 use crate::values::{Matcher, expand, expand_json, json_mismatch};
-use envoy::{Answer, Request, values};
+use envoy::rate_limit::{DescriptorStatus, HeaderValue, OK, ProtoDuration, RateLimit, RateLimitResponse};
+use envoy::{Answer, RateLimitAnswer, Request, values};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -102,6 +103,7 @@ fn prepare(case: &Case) -> Result<Prepared, String> {
             Some(answer) => issuer(answer)?,
             None => Answer::json(&public_keys(&KEYS)?),
         },
+        limit_service: case.limit_service.as_ref().map(limit_service).unwrap_or_default(),
         filter_state: case.filter_state().into_iter().collect(),
         span_tags: case.span_tags().into_iter().collect(),
         reconfigures: case.reconfigures(),
@@ -138,6 +140,35 @@ fn issuer(issuer: &Issuer) -> Result<Answer, String> {
     Ok(answer)
 }
 
+fn limit_service(told: &LimitService) -> RateLimitAnswer {
+    let headers = |lines: &[(String, String)]| lines.iter().map(|(n, v)| HeaderValue::new(n, v)).collect();
+    let status = |status: &LimitStatus| DescriptorStatus {
+        code: status.code,
+        current_limit: (status.unit > 0).then(|| RateLimit {
+            requests_per_unit: status.requests,
+            unit: status.unit,
+            name: String::new(),
+        }),
+        limit_remaining: status.remaining,
+        duration_until_reset: status.reset.map(|reset| ProtoDuration {
+            seconds: i64::try_from(reset.as_secs()).unwrap_or(i64::MAX),
+            nanos: i32::try_from(reset.subsec_nanos()).unwrap_or_default(),
+        }),
+    };
+    RateLimitAnswer {
+        response: RateLimitResponse {
+            overall_code: told.code.unwrap_or(OK),
+            statuses: told.statuses.iter().map(status).collect(),
+            response_headers_to_add: headers(&told.response_headers.0),
+            request_headers_to_add: headers(&told.request_headers.0),
+            raw_body: told.body.clone().into_bytes(),
+        },
+        raw: told.raw.clone().map(String::into_bytes),
+        grpc_status: told.grpc_status,
+        delay: told.delay.unwrap_or_default(),
+    }
+}
+
 fn refusal(expected: &[String], log: &str) -> Result<(), String> {
     match expected.iter().find(|text| !log.contains(*text)) {
         Some(text) => Err(format!("refused, but the log does not say {text:?}")),
@@ -154,6 +185,7 @@ fn describe(step: &Step) -> String {
         Step::Advance(time) => format!("advance {time:?}"),
         Step::Configure { .. } => "configure".to_owned(),
         Step::Issuer(_) => "issuer".to_owned(),
+        Step::LimitService(_) => "limitService".to_owned(),
         Step::Upstream(_) => "upstream".to_owned(),
     }
 }
@@ -171,6 +203,10 @@ impl Context<'_, '_> {
             Step::Advance(time) => self.proxy.advance(*time).map_err(broken),
             Step::Issuer(answer) => {
                 self.proxy.set_issuer(issuer(answer)?);
+                Ok(())
+            }
+            Step::LimitService(answer) => {
+                self.proxy.set_limit_service(limit_service(answer));
                 Ok(())
             }
             Step::Upstream(answer) => {

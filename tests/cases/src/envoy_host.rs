@@ -4,11 +4,12 @@
 use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
 use crate::tokens::public_keys;
 use envoy::{
-    Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, JwksServer, Listener, Request,
-    SpanCollector, Tracing, Upstream, Wasm,
+    Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, JwksServer, Listener, RateLimitAnswer,
+    RateLimitService, Request, SpanCollector, Tracing, Upstream, Wasm,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub const ISSUER_CLUSTERS: [&str; 4] = [
     "outbound|8080||issuer.test",
     "outbound|8080||auth-service.adaptive-learning.svc.cluster.local",
 ];
+
+/// The names of the cluster by which plugins may call the rate limit service.
+pub const LIMIT_CLUSTERS: [&str; 2] = ["ratelimit", "outbound|8081||ratelimit.test"];
 
 /// Real Envoy with a number of workers.
 #[derive(Debug)]
@@ -34,6 +38,7 @@ struct Slot {
     envoy: Envoy,
     upstream: Upstream,
     issuer: JwksServer,
+    limit_service: RateLimitService,
     spans: SpanCollector,
     used: u32,
     /// Listeners that nobody calls. V8 keeps a module's machine code as long as some VM lives that runs it, and to
@@ -53,17 +58,21 @@ impl Slot {
         let broken = |error: std::io::Error| HostError::Broken(error.to_string());
         let upstream = Upstream::start().map_err(broken)?;
         let issuer = JwksServer::start(&json!({ "keys": [] })).map_err(broken)?;
+        let limit_service = RateLimitService::start().map_err(broken)?;
         let spans = SpanCollector::start().map_err(broken)?;
         let mut clusters = vec![
             Cluster::new("upstream", upstream.address()),
             Cluster::new("collector", spans.address()),
             // Port 1 of loopback: nobody listens there.
-            Cluster::new("unreachable", ([127, 0, 0, 1], 1).into()),
+            Cluster::new("unreachable", SocketAddr::from(([127, 0, 0, 1], 1))),
         ];
         clusters.extend(ISSUER_CLUSTERS.map(|name| Cluster::new(name, issuer.address())));
+        clusters.extend(
+            LIMIT_CLUSTERS.map(|name| Cluster { http2: true, ..Cluster::new(name, limit_service.address()) }),
+        );
         let bootstrap = Bootstrap { clusters, ..Bootstrap::default() };
         let envoy = Envoy::start(&bootstrap, &[], workers)?;
-        Ok(Self { envoy, upstream, issuer, spans, used: 0, kept: Vec::new() })
+        Ok(Self { envoy, upstream, issuer, limit_service, spans, used: 0, kept: Vec::new() })
     }
 
     /// Sees to it that a filter's module stays compiled.
@@ -119,6 +128,7 @@ impl Host for EnvoyHost {
         slot.upstream.answer(Answer::default());
         slot.upstream.take_received();
         slot.issuer.answer(setup.issuer.clone());
+        slot.limit_service.answer(setup.limit_service.clone());
         let name = format!("case-{}", slot.used);
         let proxy = EnvoyProxy { place, name, setup: setup.clone(), log: slot.envoy.log_length(), slot };
         proxy.listen()
@@ -239,6 +249,10 @@ impl Proxy for EnvoyProxy<'_> {
 
     fn set_issuer(&mut self, answer: Answer) {
         self.slot.issuer.answer(answer);
+    }
+
+    fn set_limit_service(&mut self, answer: RateLimitAnswer) {
+        self.slot.limit_service.answer(answer);
     }
 
     fn set_upstream(&mut self, answer: Answer) {

@@ -1,7 +1,7 @@
 //! What a host must do so that cases can run on it.
 
 use crate::repository;
-use envoy::{Answer, Received, Request, Response};
+use envoy::{Answer, RateLimitAnswer, Received, Request, Response};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Setup {
     pub env: BTreeMap<String, String>,
     /// What the key server answers at first.
     pub issuer: Answer,
+    /// What the rate limit service answers at first.
+    pub limit_service: RateLimitAnswer,
     /// Filter state keys (without `wasm.`) that [`Exchange::filter_state`] must hold.
     pub filter_state: Vec<String>,
     /// Tags that [`Exchange::span`] must hold, each from filter state `wasm.tag.<name>`.
@@ -83,6 +85,9 @@ pub trait Proxy {
 
     /// Changes what the key server answers.
     fn set_issuer(&mut self, answer: Answer);
+
+    /// Changes what the rate limit service answers.
+    fn set_limit_service(&mut self, answer: RateLimitAnswer);
 
     /// Changes what the service behind the filters answers.
     fn set_upstream(&mut self, answer: Answer);

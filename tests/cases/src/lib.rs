@@ -12,7 +12,7 @@ mod tokens;
 mod values;
 
 pub use check::{Failure, run};
-pub use envoy_host::{EnvoyHost, ISSUER_CLUSTERS};
+pub use envoy_host::{EnvoyHost, ISSUER_CLUSTERS, LIMIT_CLUSTERS};
 pub use harness::{main, trial};
 pub use host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
 pub use schema::{Case, LoadError, load, load_all};

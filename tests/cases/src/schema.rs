@@ -46,6 +46,7 @@ struct Shared {
     #[serde(default)]
     tokens: BTreeMap<String, Token>,
     issuer: Option<Issuer>,
+    limit_service: Option<LimitService>,
 }
 
 /// Another chain that must give the same results.
@@ -105,6 +106,47 @@ pub(crate) struct Issuer {
     pub(crate) delay: Option<Duration>,
 }
 
+/// What the rate limit service answers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LimitService {
+    /// 1 (OK) unless said.
+    pub(crate) code: Option<i32>,
+    #[serde(default)]
+    pub(crate) statuses: Vec<LimitStatus>,
+    #[serde(default)]
+    pub(crate) response_headers: HeaderLines,
+    #[serde(default)]
+    pub(crate) request_headers: HeaderLines,
+    #[serde(default)]
+    pub(crate) body: String,
+    /// Bytes in the place of a message.
+    pub(crate) raw: Option<String>,
+    /// A gRPC status in its place.
+    #[serde(default)]
+    pub(crate) grpc_status: u32,
+    /// How long it waits before it answers.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub(crate) delay: Option<Duration>,
+}
+
+/// What it says of one descriptor.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LimitStatus {
+    /// 1 (OK), 2 (over the limit).
+    pub(crate) code: i32,
+    #[serde(default)]
+    pub(crate) requests: u32,
+    /// 1 to 4: second, minute, hour, day.
+    #[serde(default)]
+    pub(crate) unit: i32,
+    #[serde(default)]
+    pub(crate) remaining: u32,
+    #[serde(default, deserialize_with = "some_duration")]
+    pub(crate) reset: Option<Duration>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawStep {
@@ -118,6 +160,7 @@ struct RawStep {
     configure: Option<Chain>,
     refused: Option<Vec<String>>,
     issuer: Option<Issuer>,
+    limit_service: Option<LimitService>,
     upstream: Option<UpstreamAnswer>,
 }
 
@@ -247,6 +290,7 @@ pub struct Case {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) tokens: BTreeMap<String, Token>,
     pub(crate) issuer: Option<Issuer>,
+    pub(crate) limit_service: Option<LimitService>,
     pub(crate) only: Option<HostName>,
     pub(crate) refused: Vec<String>,
     pub(crate) steps: Vec<Step>,
@@ -259,6 +303,7 @@ pub(crate) enum Step {
     Advance(Duration),
     Configure { filters: Chain, refused: Option<Vec<String>> },
     Issuer(Issuer),
+    LimitService(LimitService),
     Upstream(UpstreamAnswer),
 }
 
@@ -355,6 +400,7 @@ impl RawCase {
             env,
             tokens,
             issuer: self.own.issuer.or_else(|| defaults.issuer.clone()),
+            limit_service: self.own.limit_service.or_else(|| defaults.limit_service.clone()),
             only,
             refused: self.refused,
             steps,
@@ -432,10 +478,14 @@ impl RawStep {
             self.advance.is_some(),
             self.configure.is_some(),
             self.issuer.is_some(),
+            self.limit_service.is_some(),
             self.upstream.is_some(),
         ];
         if kinds.iter().filter(|kind| **kind).count() != 1 {
-            return Err("expected exactly one of request, advance, configure, issuer, upstream".to_owned());
+            return Err(
+                "expected exactly one of request, advance, configure, issuer, limitService, upstream"
+                    .to_owned(),
+            );
         }
         let belongs = self.expect.is_some() || self.statuses.is_some() || self.repeat.is_some();
         if belongs && self.request.is_none() {
@@ -467,6 +517,9 @@ impl RawStep {
                 statuses,
                 expect,
             })));
+        }
+        if let Some(answer) = self.limit_service {
+            return Ok(Step::LimitService(answer));
         }
         Ok(match (self.advance, self.configure, self.issuer, self.upstream) {
             (Some(time), ..) => Step::Advance(time),

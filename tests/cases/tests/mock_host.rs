@@ -1,7 +1,7 @@
 //! Every case in the mock host, with one worker and with four.
 
-use cases::{Exchange, Filter, Host, HostError, ISSUER_CLUSTERS, Proxy, Setup, module};
-use envoy::{Answer, Headers, Protocol, Received, Request, Response};
+use cases::{Exchange, Filter, Host, HostError, ISSUER_CLUSTERS, LIMIT_CLUSTERS, Proxy, Setup, module};
+use envoy::{Answer, Headers, Protocol, RateLimitAnswer, Received, Request, Response};
 use mock_host::{HeaderMap, Log, Outcome, Plugin, Rejected, Value};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -32,6 +32,7 @@ impl Host for MockHost {
 
     fn start(&self, setup: &Setup) -> Result<Box<dyn Proxy + '_>, HostError> {
         let issuer = Rc::new(RefCell::new(setup.issuer.clone()));
+        let limit_service = Rc::new(RefCell::new(setup.limit_service.clone()));
         let upstream = Rc::new(RefCell::new(Answer::default()));
         let answer = Rc::clone(&upstream);
         let mut builder = mock_host::Proxy::builder()
@@ -43,6 +44,10 @@ impl Host for MockHost {
         for name in ISSUER_CLUSTERS {
             let issuer = Rc::clone(&issuer);
             builder = builder.cluster(name, move |_| respond(&issuer.borrow()));
+        }
+        for name in LIMIT_CLUSTERS {
+            let limit_service = Rc::clone(&limit_service);
+            builder = builder.cluster(name, move |call| judge(&limit_service.borrow(), call));
         }
         for filter in &setup.filters {
             let mut plugin =
@@ -58,6 +63,7 @@ impl Host for MockHost {
             proxy,
             setup: setup.clone(),
             issuer,
+            limit_service,
             upstream,
             workers: self.workers,
             next: 0,
@@ -73,6 +79,7 @@ struct MockProxy {
     proxy: mock_host::Proxy,
     setup: Setup,
     issuer: Rc<RefCell<Answer>>,
+    limit_service: Rc<RefCell<RateLimitAnswer>>,
     upstream: Rc<RefCell<Answer>>,
     workers: usize,
     next: usize,
@@ -139,6 +146,10 @@ impl Proxy for MockProxy {
         *self.issuer.borrow_mut() = answer;
     }
 
+    fn set_limit_service(&mut self, answer: RateLimitAnswer) {
+        *self.limit_service.borrow_mut() = answer;
+    }
+
     fn set_upstream(&mut self, answer: Answer) {
         *self.upstream.borrow_mut() = answer;
     }
@@ -180,6 +191,12 @@ fn node(node: &envoy::Node) -> Value {
 fn respond(answer: &Answer) -> mock_host::Response {
     let response = mock_host::Response::new(answer.status).body(&*answer.body);
     answer.headers.iter().fold(response, |response, (name, value)| response.header(name, value))
+}
+
+fn judge(answer: &RateLimitAnswer, call: &mock_host::CalloutRequest) -> mock_host::Answer {
+    let late = call.timeout.is_some_and(|timeout| answer.delay > timeout);
+    let status = if late { 14 } else { answer.grpc_status };
+    mock_host::Answer::Grpc { status, message: String::new(), body: answer.message(&call.body) }
 }
 
 /// Without pseudo headers, as on the wire of HTTP/1.1.

@@ -53,21 +53,45 @@ impl Default for Node {
     }
 }
 
+/// Where a server listens.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// A TCP port.
+    Socket(SocketAddr),
+    /// A Unix domain socket.
+    Pipe(PathBuf),
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self::Socket(address)
+    }
+}
+
+impl Endpoint {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Socket(address) => socket(*address),
+            Self::Pipe(path) => json!({ "pipe": { "path": path } }),
+        }
+    }
+}
+
 /// An upstream cluster with one endpoint.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// The name by which routes and plugins call it.
     pub name: String,
     /// Its only endpoint.
-    pub address: SocketAddr,
+    pub endpoint: Endpoint,
     /// Speak HTTP/2 to it with prior knowledge (gRPC).
     pub http2: bool,
 }
 
 impl Cluster {
     /// A cluster that speaks HTTP/1.1.
-    pub fn new(name: &str, address: SocketAddr) -> Self {
-        Self { name: name.to_owned(), address, http2: false }
+    pub fn new(name: &str, endpoint: impl Into<Endpoint>) -> Self {
+        Self { name: name.to_owned(), endpoint: endpoint.into(), http2: false }
     }
 
     fn to_json(&self) -> Value {
@@ -77,7 +101,7 @@ impl Cluster {
             "type": "STATIC",
             "connect_timeout": "1s",
             "load_assignment": { "cluster_name": self.name, "endpoints": [{ "lb_endpoints": [
-                { "endpoint": { "address": socket(self.address) } },
+                { "endpoint": { "address": self.endpoint.to_json() } },
             ]}]},
             "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

@@ -3,24 +3,31 @@
 //! - [`Envoy`] is a running process. Every port is chosen by the kernel on 127.0.0.1, and the process and
 //!   its files go away with the value, with a panic and with the death of this process.
 //! - [`Bootstrap`] and [`Listener`] say how it is configured, in the shape of an Istio sidecar.
-//! - [`Upstream`], [`JwksServer`] and [`SpanCollector`] are the servers around it; [`Request::send`] is a
+//! - [`Upstream`], [`JwksServer`], [`RateLimitService`] and [`SpanCollector`] are the servers around it; [`Request::send`] is a
 //!   client that can send what well-behaved clients can't.
+//!
+//! [`Daemon`] is any other program that a test starts.
 //!
 //! The binary is `$ENVOY_BIN`, or `.tools/envoy/$ENVOY_VERSION/envoy` in the repository
 //! (the version in `tools/versions` unless said).
 
 mod client;
 mod config;
+mod daemon;
 mod process;
+pub mod rate_limit;
 mod server;
 mod spans;
 mod wait;
 
 pub use client::{ClientError, Protocol, Request, Response};
 pub use config::{
-    AccessLog, Bootstrap, Cluster, Delivery, FailurePolicy, HttpFilter, Listener, Node, Tracing, Wasm,
+    AccessLog, Bootstrap, Cluster, Delivery, Endpoint, FailurePolicy, HttpFilter, Listener, Node, Tracing,
+    Wasm,
 };
+pub use daemon::Daemon;
 pub use process::{Envoy, Error, binary};
+pub use rate_limit::{RateLimitAnswer, RateLimitService};
 pub use server::{Answer, JwksServer, Received, Server, Upstream};
 pub use spans::{Span, SpanCollector};
 pub use wait::{TimedOut, wait_for};

@@ -32,7 +32,7 @@ pub struct Received {
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// The headers.
+    /// The headers; `grpc-status` of a reply to gRPC goes into its trailers.
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
@@ -125,13 +125,16 @@ async fn serve(
     };
     tokio::time::sleep(answer.delay).await;
     let mut response = hyper::Response::builder().status(answer.status);
-    for (name, value) in &answer.headers {
-        response = response.header(name, value);
-    }
     let mut trailers = hyper::HeaderMap::new();
     if grpc {
         response = response.header("content-type", "application/grpc");
         trailers.insert("grpc-status", hyper::header::HeaderValue::from_static("0"));
+    }
+    for (name, value) in &answer.headers {
+        match hyper::header::HeaderValue::from_str(value) {
+            Ok(value) if grpc && name == "grpc-status" => drop(trailers.insert("grpc-status", value)),
+            _ => response = response.header(name, value),
+        }
     }
     let body = Full::new(Bytes::from(answer.body)).with_trailers(ready(grpc.then_some(Ok(trailers))));
     Ok(response.body(body).unwrap_or_else(|_| {

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mock_host::{Builder, Exchange, Fault, Outcome, Plugin, Proxy, Request, Response, Status, Worker};
+use mock_host::{
+    Answer, Builder, Exchange, Fault, Outcome, Plugin, Proxy, Request, Response, Status, Worker,
+};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -80,6 +82,14 @@ fn rate_limit_stays_sane() {
 }
 
 #[test]
+fn rate_limit_with_a_service_stays_sane() {
+    let mut configuration = rate_limit();
+    configuration["limits"][0]["global"] = json!({});
+    configuration["global"] = json!({ "domain": "d", "cluster": "ratelimit" });
+    sweep(&Issuer::new(), &Subject { filter: "rate-limit", configuration, guards: false });
+}
+
+#[test]
 fn jwt_auth_with_given_keys_stays_sane() {
     let issuer = Issuer::new();
     let configuration = jwt_auth("jwks", &issuer.keys);
@@ -111,7 +121,9 @@ impl Subject {
             let keys = keys.to_string();
             builder = builder.cluster(cluster, move |_| Response::new(200).body(keys.clone()));
         }
-        builder
+        // `overall_code: OK`.
+        let ok = Answer::Grpc { status: 0, message: String::new(), body: vec![8, 1] };
+        builder.cluster("ratelimit", move |_| ok.clone())
     }
 }
 
