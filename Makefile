@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-tools lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-services test-tools lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
@@ -50,6 +50,10 @@ test-mock: filters ## The built modules in the mock host
 
 test-envoy: filters tools-envoy ## The built modules in a real Envoy
 	$(STAGE) "envoy $(ENVOY_VERSION) tests" tools/run-tests envoy $(ONLY)
+
+test-services: filters tools-envoy ## Limits over several Envoys, with a real rate limit service and Redis, which it installs (Go, root once)
+	$(STAGE) "rate limit service and Redis" tests/services/install
+	$(STAGE) "services tests" tools/run-tests services $(ONLY)
 
 bench: filters tools-envoy ## What each filter costs beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 in three minutes
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }
