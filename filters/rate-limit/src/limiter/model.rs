@@ -59,13 +59,29 @@ impl SharedStore for Replay<'_> {
     }
 }
 
+/// A request.
+#[derive(Clone)]
+struct Job {
+    demands: Vec<Demand>,
+    /// Its response is one that its limit does not count: when it is there, the charge is given back.
+    refund: bool,
+}
+
+impl From<Vec<Demand>> for Job {
+    fn from(demands: Vec<Demand>) -> Self {
+        Self { demands, refund: false }
+    }
+}
+
 #[derive(Clone)]
 struct Worker {
     limiter: Limiter,
-    /// Requests still to come, last first: which demands.
-    requests: Vec<Vec<Demand>>,
+    /// Requests still to come, last first.
+    requests: Vec<Job>,
     /// When the running request came, and what it has been answered.
     running: Option<(u64, Vec<Answer>)>,
+    /// What the running request gives back, and the time at which it came.
+    refunding: Option<(Demand, Receipt, u64)>,
 }
 
 #[derive(Clone)]
@@ -74,7 +90,7 @@ struct State {
     workers: Vec<Worker>,
     clock: u64,
     ticks: u32,
-    /// Time and table of each admission.
+    /// Time and table of each admission that stays counted.
     admitted: Vec<(u64, Table)>,
     denied: usize,
 }
@@ -121,15 +137,22 @@ impl Model {
     /// Runs one worker up to and with its next operation; `false` where it has nothing left to do.
     fn step(&self, state: &mut State, index: usize) -> bool {
         let worker = &mut state.workers[index];
-        let Some(demands) = worker.requests.last().cloned() else { return false };
+        let Some(Job { demands, refund }) = worker.requests.last().cloned() else { return false };
         let Some((now, mut known)) = worker.running.take() else {
             worker.running = Some((state.clock, Vec::new()));
             return true;
         };
+        let refunding = worker.refunding;
         let attempt = |known: &[Answer]| {
             let replay = Replay { known, next: Cell::new(0), wanted: RefCell::new(None) };
             let mut limiter = worker.limiter.clone();
-            let result = limiter.charge(&replay, &demands, now);
+            let result = match &refunding {
+                Some((demand, receipt, _)) => {
+                    limiter.refund(&replay, demand, *receipt, now);
+                    Ok(Vec::new())
+                }
+                None => limiter.charge(&replay, &demands, now),
+            };
             (replay.wanted.into_inner(), limiter, result)
         };
         let (wanted, mut limiter, mut result) = attempt(&known);
@@ -143,8 +166,18 @@ impl Model {
             (limiter, result) = (later, outcome);
         }
         worker.limiter = limiter;
-        worker.requests.pop();
+        if let Some((demand, _, came)) = worker.refunding.take() {
+            worker.requests.pop();
+            let position = state.admitted.iter().position(|admission| *admission == (came, demand.table));
+            state.admitted.swap_remove(position.unwrap());
+            return true;
+        }
         let standings = result.unwrap();
+        if let (true, Some(receipt)) = (refund, standings[0].receipt) {
+            worker.refunding = Some((demands[0], receipt, now));
+        } else {
+            worker.requests.pop();
+        }
         let all = standings.len() == demands.len();
         if all && standings.iter().all(|standing| standing.verdict == Verdict::Admitted) {
             state.admitted.extend(demands.iter().map(|demand| (now, demand.table)));
@@ -178,6 +211,8 @@ fn fingerprint(state: &State) -> u64 {
         worker.limiter.leases.hash(&mut hasher);
         worker.requests.len().hash(&mut hasher);
         worker.running.hash(&mut hasher);
+        let refunding = worker.refunding.map(|(_, receipt, came)| (receipt.start, receipt.end, came));
+        refunding.hash(&mut hasher);
     }
     let mut admitted: Vec<String> = state.admitted.iter().map(|admission| format!("{admission:?}")).collect();
     admitted.sort();
@@ -201,8 +236,8 @@ fn demand(number: u8, requests: u32, burst: u32) -> Demand {
 }
 
 /// Runs all interleavings of workers with these requests each; the answer is how many ends there are.
-fn explore(
-    workers: &[Vec<Vec<Demand>>],
+fn explore<J: Into<Job> + Clone>(
+    workers: &[Vec<J>],
     longest_lease: u64,
     (tick, ticks): (u64, u32),
     lose_updates: bool,
@@ -211,15 +246,18 @@ fn explore(
     let store = crate::testing::MemoryStore::default();
     let mut limiter = Limiter::new(3, longest_lease, false);
     limiter.leases.truncate(3);
-    for demand in workers.iter().flatten().flatten() {
+    let workers: Vec<Vec<Job>> =
+        workers.iter().map(|jobs| jobs.iter().cloned().map(Into::into).collect()).collect();
+    for demand in workers.iter().flatten().flat_map(|job| &job.demands) {
         demand.table.create(&store).unwrap();
     }
     let data =
         store.names().into_iter().map(|name| (name.clone(), store.get(&name).unwrap().unwrap())).collect();
-    let workers = workers.iter().map(|requests| Worker {
+    let workers = workers.into_iter().map(|requests| Worker {
         limiter: limiter.clone(),
-        requests: requests.iter().rev().cloned().collect(),
+        requests: requests.into_iter().rev().collect(),
         running: None,
+        refunding: None,
     });
     let state =
         State { data, workers: workers.collect(), clock: START, ticks, admitted: Vec::new(), denied: 0 };
@@ -308,6 +346,54 @@ fn what_is_undone_can_be_used_again() {
         if count(state, &a) == 1 { Ok(()) } else { Err(format!("{} admitted", count(state, &a))) }
     })
     .unwrap();
+}
+
+/// A request whose charge stays, and one whose charge is given back.
+fn refundable(limit: Demand) -> [Job; 2] {
+    let demands = vec![Demand { refundable: true, ..limit }];
+    [Job { demands: demands.clone(), refund: false }, Job { demands, refund: true }]
+}
+
+#[test]
+fn what_stays_counted_keeps_the_formula_where_charges_are_given_back() {
+    let limit = demand(0, 1, 2);
+    let [stays, returns] = refundable(limit);
+    let workers =
+        [vec![returns.clone(), stays.clone()], vec![stays.clone(), returns.clone()], vec![stays.clone()]];
+    let ends = explore(&workers, SECOND, (0, 0), false, move |state| formula(state, &limit, 1));
+    assert!(ends.unwrap() > 1);
+    let workers = [vec![returns.clone(), stays.clone()], vec![stays, returns]];
+    explore(&workers, SECOND, (SECOND / 2, 3), false, move |state| formula(state, &limit, 1)).unwrap();
+}
+
+#[test]
+fn what_is_given_back_can_be_used_again() {
+    let limit = demand(0, 1, 1);
+    let [stays, returns] = refundable(limit);
+    // Whoever comes first, one request stays counted.
+    let workers = [vec![returns.clone(), stays.clone()], vec![stays.clone()]];
+    explore(&workers, SECOND, (0, 0), false, move |state| match count(state, &limit) {
+        1 => Ok(()),
+        other => Err(format!("{other} counted")),
+    })
+    .unwrap();
+    // And if none stays, none is counted.
+    let workers = [vec![returns.clone(); 2], vec![returns]];
+    explore(&workers, SECOND, (0, 0), false, move |state| match count(state, &limit) {
+        0 if left(state, &limit) == 1 => Ok(()),
+        other => Err(format!("{other} counted, {} left", left(state, &limit))),
+    })
+    .unwrap();
+}
+
+/// How many requests the limit still admits.
+fn left(state: &State, demand: &Demand) -> u64 {
+    let store = crate::testing::MemoryStore::default();
+    for (name, (value, _)) in &state.data {
+        store.set(name, value, 0).unwrap();
+    }
+    let found = demand.table.find(&store, demand.hash, state.clock, demand.on_full).unwrap();
+    demand.rate.remaining(found.tat, state.clock)
 }
 
 #[test]
