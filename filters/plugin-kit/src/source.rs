@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::config::{ErrorList, Path};
 use crate::exchange::{Exchange, HostError};
+use crate::path::{PathCase, PathPattern, Readings};
 
 crate::config_object! {
     /// A source as a user writes it: an object with the kind's name as its key.
@@ -27,6 +28,7 @@ crate::config_object! {
         principal: Option<NoOptions>,
         request_id: Option<NoOptions>,
         path: Option<NoOptions>,
+        path_template: Option<Vec<String>>,
         method: Option<NoOptions>,
         workload_label: Option<String>,
         env: Option<String>,
@@ -93,6 +95,9 @@ pub enum Source {
     RequestId,
     /// The request's path without its query.
     Path,
+    /// The first of these patterns that the request's path matches, as it is written. The case of letters does not count,
+    /// and of a path that can be read in several ways each reading does.
+    PathTemplate(Vec<(String, PathPattern)>),
     /// The request's method.
     Method,
     /// A label of the pod that this proxy serves. It is read once and remembered.
@@ -181,6 +186,10 @@ impl RawSource {
         add("principal", self.principal.map(|_| Source::Principal));
         add("requestId", self.request_id.map(|_| Source::RequestId));
         add("path", self.path.map(|_| Source::Path));
+        if let Some(templates) = self.path_template {
+            let path = path.field("pathTemplate");
+            add("pathTemplate", Some(Source::PathTemplate(parse_templates(templates, &path, errors)?)));
+        }
         add("method", self.method.map(|_| Source::Method));
         add(
             "workloadLabel",
@@ -215,7 +224,23 @@ impl RawSource {
 }
 
 const KINDS: &str = "`claim`, `header`, `queryParam`, `cookie`, `baggage`, `sourceAddress`, `principal`, `requestId`, `path`, \
-                     `method`, `workloadLabel`, `env`, `filterState`, `property`, `literal`";
+                     `pathTemplate`, `method`, `workloadLabel`, `env`, `filterState`, `property`, `literal`";
+
+fn parse_templates(
+    templates: Vec<String>,
+    path: &Path,
+    errors: &mut ErrorList,
+) -> Option<Vec<(String, PathPattern)>> {
+    if templates.is_empty() {
+        errors.add(path, "expected at least one pattern of paths");
+    }
+    let mut parsed = Vec::new();
+    for (n, text) in templates.into_iter().enumerate() {
+        let pattern = errors.check(&path.index(n), PathPattern::parse(&text, PathCase::Insensitive))?;
+        parsed.push((text, pattern));
+    }
+    (!parsed.is_empty()).then_some(parsed)
+}
 
 impl RawSourceAddress {
     fn parse(self, path: &Path, errors: &mut ErrorList) -> Option<SourceAddress> {
@@ -310,6 +335,10 @@ impl Source {
                 path.truncate(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
                 path
             }),
+            Self::PathTemplate(templates) => {
+                let target = exchange.header_joined(":path")?.unwrap_or_default();
+                return Ok(template(templates, &target).map(|text| Cow::Borrowed(text.as_bytes())));
+            }
             Self::Method => exchange.header_joined(":method")?,
             Self::WorkloadLabel(label) => return label.value(exchange),
             Self::Fixed(text) => return Ok(text.as_ref().map(|text| Cow::Borrowed(text.as_bytes()))),
@@ -328,7 +357,7 @@ impl Source {
     pub fn head_use(&self) -> HeadUse {
         match self {
             Self::Header { name, .. } => HeadUse::One(name.clone()),
-            Self::QueryParam { .. } | Self::Path => HeadUse::One(":path".to_owned()),
+            Self::QueryParam { .. } | Self::Path | Self::PathTemplate(_) => HeadUse::One(":path".to_owned()),
             Self::Method => HeadUse::One(":method".to_owned()),
             Self::RequestId => HeadUse::One("x-request-id".to_owned()),
             Self::Cookie { .. } => HeadUse::Whole,
@@ -354,6 +383,17 @@ impl Source {
     pub fn is_late(&self) -> bool {
         matches!(self, Self::Claim(_) | Self::FilterState(_) | Self::Property(_))
     }
+}
+
+/// The first template that one reading of a request target matches.
+fn template<'a>(templates: &'a [(String, PathPattern)], target: &[u8]) -> Option<&'a str> {
+    let readings = Readings::of(target, PathCase::Insensitive);
+    let matches = |pattern: &PathPattern| match &readings {
+        Readings::One(reading) => pattern.matches(reading),
+        Readings::Several(readings) => readings.iter().any(|reading| pattern.matches(reading)),
+        Readings::None => false,
+    };
+    templates.iter().find(|(_, pattern)| matches(pattern)).map(|(text, _)| text.as_str())
 }
 
 impl SourceAddress {
@@ -545,6 +585,9 @@ mod tests {
             (r#"{"baggage":"ten"}"#, None),
             (r#"{"principal":{}}"#, Some("spiffe://cluster.local/ns/a/sa/b")),
             (r#"{"requestId":{}}"#, Some("r-1")),
+            (r#"{"pathTemplate":["/learn/b","/learn/{*}","/*"]}"#, Some("/learn/{*}")),
+            (r#"{"pathTemplate":["/Learn/A"]}"#, Some("/Learn/A")),
+            (r#"{"pathTemplate":["/learn"]}"#, None),
             (r#"{"path":{}}"#, Some("/learn/%61")),
             (r#"{"method":{}}"#, Some("GET")),
             (r#"{"workloadLabel":"version"}"#, Some("v2")),
@@ -642,6 +685,8 @@ mod tests {
             (r#"{"clam":"sub"}"#, "did you mean `claim`?"),
             (r#"{"claim":""}"#, "from.claim: expected the name of a claim"),
             (r#"{"literal":""}"#, "from.literal: expected text"),
+            (r#"{"pathTemplate":[]}"#, "from.pathTemplate: expected at least one"),
+            (r#"{"pathTemplate":["/a","b"]}"#, "from.pathTemplate[1]: `b` must start with `/`"),
             (r#"{"property":[]}"#, "from.property: expected the path of an attribute"),
             (
                 r#"{"sourceAddress":{"ipv6Prefix":0}}"#,
@@ -659,6 +704,23 @@ mod tests {
         for (json, expected) in cases {
             let error = parsed(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_found_however_the_path_is_written() {
+        let source = r#"{"pathTemplate":["/users/{*}/orders","/search"]}"#;
+        for (path, expected) in [
+            ("/users/7/orders?page=2", Some("/users/{*}/orders")),
+            ("/USERS/7/%6frders/", Some("/users/{*}/orders")),
+            ("/users//7/orders", Some("/users/{*}/orders")),
+            ("/x/../search", Some("/search")),
+            ("/search;v=1", Some("/search")),
+            ("/users/7", None),
+            ("/%zz", None),
+        ] {
+            let found = value(source, &TableFacts::request("GET", path));
+            assert_eq!(found.as_deref(), expected, "{path}");
         }
     }
 
