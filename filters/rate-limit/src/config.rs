@@ -24,6 +24,7 @@ config_object! {
         exempt: Vec<RawExemption> = Vec::new(),
         response: RawResponse = RawResponse::default(),
         on_conflict: OnConflict = OnConflict::default(),
+        scope: Scope = Scope::default(),
         lease: Option<DurationText>,
         path_case: PathCase = PathCase::default(),
         global: Option<RawGlobal>,
@@ -150,6 +151,18 @@ config_choice! {
 }
 
 config_choice! {
+    /// Who counts together.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Scope {
+        /// All workers of the proxy.
+        #[default]
+        Proxy,
+        /// Each worker for itself.
+        Worker,
+    }
+}
+
+config_choice! {
     /// What becomes of a request that could not be counted because other workers were always faster.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum OnConflict {
@@ -208,6 +221,8 @@ pub struct Config {
     pub reply: ReplyOptions,
     /// What becomes of a request that could not be counted.
     pub on_conflict: OnConflict,
+    /// Who counts together.
+    pub scope: Scope,
     /// The longest stretch of a limit's time that one worker takes for itself, in nanoseconds.
     pub longest_lease: u64,
     /// Whether the case of paths counts.
@@ -360,6 +375,7 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<
             headers_on: response.headers_on,
         },
         on_conflict: raw.on_conflict,
+        scope: raw.scope,
         longest_lease: lease?.saturating_mul(1_000_000),
         path_case: case,
         global,
@@ -688,11 +704,11 @@ mod tests {
             let all: Vec<String> = (0..count).map(one).collect();
             parse(&format!(r#"{{"limits":[{}]}}"#, all.join(",")))
         };
-        let config = limits(64).unwrap();
+        let config = limits(128).unwrap();
         let mut tables: Vec<String> = config.limits.iter().map(|l| format!("{:?}", l.table)).collect();
         tables.sort();
         tables.dedup();
-        assert_eq!(tables.len(), 64);
-        assert!(limits(65).unwrap_err().contains("limits[64]: expected at most 64 limits"));
+        assert_eq!(tables.len(), 128);
+        assert!(limits(129).unwrap_err().contains("limits[128]: expected at most 128 limits"));
     }
 }

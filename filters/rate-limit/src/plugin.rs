@@ -9,29 +9,40 @@ use plugin_kit::host::{self, Counter, GrpcMethod, Headers};
 use plugin_kit::plugin::{Filter, Flow};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, Scope};
 use crate::filter::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, ServiceTally, Stage};
 use crate::limiter::Tally;
 use crate::protocol::{Failure, LONGEST_ANSWER, METHOD, Response, SERVICE};
 use crate::reply::DenyReason;
-use crate::slots::SharedStore;
+use crate::slots::{SharedStore, WorkerStore};
 
-/// The shared data of the proxy.
-struct HostStore;
+/// Where the limits' state is.
+enum Store {
+    /// The shared data of the proxy.
+    Proxy,
+    Worker(WorkerStore),
+}
 
-impl SharedStore for HostStore {
+impl SharedStore for Store {
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError> {
-        Ok(host::shared_data(key)?.map(|value| (value.bytes, value.cas)))
+        match self {
+            Self::Proxy => Ok(host::shared_data(key)?.map(|value| (value.bytes, value.cas))),
+            Self::Worker(store) => store.get(key),
+        }
     }
 
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<bool, HostError> {
-        host::set_shared_data(key, value, cas)
+        match self {
+            Self::Proxy => host::set_shared_data(key, value, cas),
+            Self::Worker(store) => store.set(key, value, cas),
+        }
     }
 }
 
 /// The filter.
 pub struct RateLimit {
     limits: Limits,
+    store: Store,
     counters: Counters,
     by_limit: Vec<LimitCounters>,
     /// Where some limits are asked of the rate limit service.
@@ -132,7 +143,7 @@ impl RateLimit {
             stream.asking = false;
             decision
         } else {
-            self.limits.decide(&HostStore, exchange, stage)
+            self.limits.decide(&self.store, exchange, stage)
         };
         self.count(decision.tally);
         self.count_service(decision.service);
@@ -226,7 +237,7 @@ impl RateLimit {
             log::debug!("{}: the rate limit service failed: {failure}", Self::NAME);
         }
         let now = host::monotonic_time().map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
-        let mut decision = self.limits.hear(&HostStore, question, answer, now);
+        let mut decision = self.limits.hear(&self.store, question, answer, now);
         // Counted though the client may have left.
         self.count(std::mem::take(&mut decision.tally));
         self.count_service(std::mem::take(&mut decision.service));
@@ -255,10 +266,14 @@ impl Filter for RateLimit {
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
         let config = Config::read(configuration, &|name| std::env::var(name).ok())?;
         let failed = |error: HostError| ConfigError { path: "$".to_owned(), message: error.to_string() };
+        let store = match config.scope {
+            Scope::Proxy => Store::Proxy,
+            Scope::Worker => Store::Worker(WorkerStore::default()),
+        };
         // Two plugins with limits of the same name do not share them.
         let scope = host::property(&["plugin_name"]).ok().flatten().unwrap_or_default();
-        let limits = Limits::new(config, &HostStore, &scope, random).map_err(failed)?;
-        if limits.created() > 0 {
+        let limits = Limits::new(config, &store, &scope, random).map_err(failed)?;
+        if limits.created() > 0 && matches!(store, Store::Proxy) {
             log::info!("{}: slots created for {} limits", Self::NAME, limits.created());
         }
         let by_limit = limits.config().limits.iter().map(|limit| {
@@ -285,6 +300,7 @@ impl Filter for RateLimit {
             service,
             by_limit: by_limit.collect(),
             limits,
+            store,
             counters: Counters {
                 allowed: Counter::define("rate_limit_requests_allowed"),
                 denied: Counter::define("rate_limit_requests_denied"),
@@ -329,7 +345,7 @@ impl Filter for RateLimit {
             let status = Headers::Response.first(":status").ok().flatten();
             let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
             let pending = std::mem::take(&mut stream.pending);
-            self.count(self.limits.settle(&HostStore, exchange, pending, status));
+            self.count(self.limits.settle(&self.store, exchange, pending, status));
         }
         for (name, value) in stream.headers.drain(..) {
             if let Err(error) = Headers::Response.set(&name, value.as_bytes()) {

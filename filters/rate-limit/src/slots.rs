@@ -13,6 +13,9 @@
 //! **Trust.** Every plugin of the proxy can write shared data. A set that does not parse counts as empty, and a TAT that
 //! no charge of a limit could have written counts as the latest that one could have.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use plugin_kit::config_choice;
 use plugin_kit::exchange::HostError;
 
@@ -22,6 +25,21 @@ pub trait SharedStore {
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError>;
     /// Writes the value if its number is still `cas`; 0 writes in any case. `false`: somebody else has written.
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<bool, HostError>;
+}
+
+/// The values of one worker alone: for limits that are not exact over the workers of the proxy.
+#[derive(Debug, Default)]
+pub struct WorkerStore(RefCell<BTreeMap<String, Vec<u8>>>);
+
+impl SharedStore for WorkerStore {
+    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError> {
+        Ok(self.0.borrow().get(key).map(|value| (value.clone(), 1)))
+    }
+
+    fn set(&self, key: &str, value: &[u8], _cas: u32) -> Result<bool, HostError> {
+        self.0.borrow_mut().insert(key.to_owned(), value.to_vec());
+        Ok(true)
+    }
 }
 
 /// Entries in a set.
@@ -79,7 +97,7 @@ pub struct Table {
 
 impl Table {
     /// How many tables there can be: memory stays bounded however often limits are renamed.
-    pub const MAX: u8 = 64;
+    pub const MAX: u8 = 128;
 
     /// The table `number` with room for `keys`, rounded up to a power of two; at least [`WAYS`].
     pub fn new(number: u8, keys: u32) -> Self {

@@ -296,7 +296,7 @@ impl Workshop {
         });
         let by_rules =
             [1, 10, 100, 1000].map(|n| (n, known.with(format!("{n} rules"), jwt(&keys, &rules(n)))));
-        let by_limits = [1, 10, 64].map(|n| {
+        let by_limits = [1, 10, 100].map(|n| {
             let limits: Vec<Value> = (0..n).map(limited_path).collect();
             let config = json!({ "limits": limits });
             (n, known.with(format!("{n} limits"), vec![self.plugin("rate-limit", &config)]))
