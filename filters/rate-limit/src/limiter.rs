@@ -607,6 +607,33 @@ mod tests {
         assert!(!admits(&mut other, &store, &[Demand { table, cost: 1, ..debtor }], 1_000 * MS));
     }
 
+    /// Who knows how keys were hashed in one process can choose keys of one set there; in another they lie apart. So nobody
+    /// can push a victim out, or himself.
+    #[test]
+    fn keys_that_collide_in_one_process_lie_apart_in_the_next() {
+        use crate::key::KeyHasher;
+        let limit = demand(1, 2, Duration::from_hours(1), 2, 1);
+        let table = Table::new(1, 1 << 10);
+        let hash = |process: u8, key: u32| {
+            let mut hasher = KeyHasher::new(&[process; 16]).of_limit(b"", "limit", &limit.rate);
+            hasher.part(Some(&key.to_le_bytes()));
+            hasher.finish()
+        };
+        // The table has 128 sets.
+        let chosen: Vec<u32> = (0..).filter(|key| hash(1, *key).place % 128 == 0).take(40).collect();
+        let evicted = |process| {
+            let store = MemoryStore::default();
+            table.create(&store).unwrap();
+            let mut worker = Limiter::new(0, LEASE, false);
+            for key in &chosen {
+                let demand = Demand { table, hash: hash(process, *key), ..limit };
+                assert!(admits(&mut worker, &store, &[demand], 1_000 * MS));
+            }
+            worker.take_tally().evicted
+        };
+        assert_eq!((evicted(1), evicted(2)), (32, 0));
+    }
+
     #[test]
     fn a_full_set_can_be_shared() {
         let table = Table::new(1, 8);
