@@ -15,6 +15,7 @@ pub mod host;
 pub mod json;
 pub mod matcher;
 pub mod path;
+pub mod path_index;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
 pub mod reply;

@@ -221,6 +221,11 @@ impl RequestMatch {
         *self == Self::default()
     }
 
+    /// The first segments of all paths for which it can hold; `None` where the path can be any.
+    pub fn first_segments(&self) -> Option<Vec<&[u8]>> {
+        if self.paths.is_empty() { None } else { self.paths.iter().map(PathPattern::first_segment).collect() }
+    }
+
     /// Whether it looks at the path.
     pub fn reads_path(&self) -> bool {
         !self.paths.is_empty()

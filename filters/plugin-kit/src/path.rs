@@ -258,7 +258,26 @@ impl Segment {
     }
 }
 
+/// What stands between the first slash of a path and the second.
+pub fn first_segment(path: &[u8]) -> &[u8] {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
+    path.get(..end).unwrap_or(path)
+}
+
 impl PathPattern {
+    /// The first segment of every path that matches; `None` where it can be any.
+    pub fn first_segment(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kind::Under(path) if path.is_empty() => None,
+            Kind::Exact(path) | Kind::Under(path) => Some(first_segment(path)),
+            Kind::Template { start, .. } => match start.first() {
+                Some(Segment::Literal(literal)) => Some(literal),
+                Some(Segment::Any) | None => None,
+            },
+        }
+    }
+
     /// Reads a pattern. Percent-encoding has no place in it: paths are compared decoded.
     ///
     /// # Errors

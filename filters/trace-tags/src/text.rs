@@ -32,6 +32,11 @@ impl Characters {
 
 /// At most `max` characters of `value`, all allowed. Bytes that are not UTF-8 count as characters that are not allowed.
 pub fn sanitised(value: &[u8], characters: Characters, max: usize) -> String {
+    // Nearly every value is short and plain.
+    let plain = |byte: &u8| byte.is_ascii_graphic() && characters.allow(char::from(*byte));
+    if value.len() <= max && value.iter().all(plain) {
+        return String::from_utf8_lossy(value).into_owned();
+    }
     let mut text = String::new();
     let mut left = max;
     for chunk in value.utf8_chunks() {

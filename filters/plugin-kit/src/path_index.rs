@@ -1,0 +1,111 @@
+//! Which of many conditions can hold for a path, without asking each.
+
+use hashbrown::HashMap;
+
+use crate::matcher::RequestMatch;
+use crate::path::first_segment;
+
+/// Conditions by the first segment of their paths. A platform's rules are about `/users/…`, `/content/…` and so on, so
+/// that few of a thousand are left to ask.
+#[derive(Debug, Default)]
+pub struct PathIndex {
+    by_first_segment: HashMap<Vec<u8>, Vec<usize>>,
+    /// Those that may hold for any path.
+    anywhere: Vec<usize>,
+}
+
+impl PathIndex {
+    /// The index of these conditions, by their positions.
+    pub fn new<'a>(conditions: impl IntoIterator<Item = &'a RequestMatch>) -> Self {
+        let mut index = Self::default();
+        for (position, condition) in conditions.into_iter().enumerate() {
+            match condition.first_segments() {
+                Some(mut segments) => {
+                    segments.sort_unstable();
+                    segments.dedup();
+                    for segment in segments {
+                        index.by_first_segment.entry(segment.to_vec()).or_default().push(position);
+                    }
+                }
+                None => index.anywhere.push(position),
+            }
+        }
+        index
+    }
+
+    /// The positions of all conditions that can hold where the path is read as `reading`, in order.
+    pub fn candidates(&self, reading: &[u8]) -> impl Iterator<Item = usize> + '_ {
+        let here = if self.by_first_segment.is_empty() {
+            None
+        } else {
+            self.by_first_segment.get(first_segment(reading))
+        };
+        let mut here = here.map(Vec::as_slice).unwrap_or_default().iter().copied().peekable();
+        let mut anywhere = self.anywhere.iter().copied().peekable();
+        std::iter::from_fn(move || match (here.peek(), anywhere.peek()) {
+            (Some(a), Some(b)) if a < b => here.next(),
+            (Some(_), None) => here.next(),
+            _ => anywhere.next(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{ErrorList, Path};
+    use crate::head::Head;
+    use crate::matcher::{RawRequestMatch, Request};
+    use crate::path::{PathCase, Readings};
+
+    fn condition(paths: &[String]) -> RequestMatch {
+        let raw = RawRequestMatch { paths: paths.to_vec(), ..RawRequestMatch::default() };
+        RequestMatch::compile(&raw, PathCase::Insensitive, &Path::root(), &mut ErrorList::default()).unwrap()
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        let segment = prop_oneof![Just("a"), Just("B"), Just("{*}"), Just("{**}"), Just("ab")];
+        (prop::collection::vec(segment, 0..3), any::<bool>()).prop_filter_map(
+            "one {**}",
+            |(segments, below)| {
+                let several = segments.iter().filter(|segment| **segment == "{**}").count() > 1;
+                let path =
+                    format!("/{}{}", segments.join("/"), if below { "/*" } else { "" }).replace("//", "/");
+                let good = crate::path::PathPattern::parse(&path, PathCase::Insensitive).is_ok();
+                (!several && good).then_some(path)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_condition_that_holds_is_left_out(
+            rules in prop::collection::vec(prop::collection::vec(pattern(), 0..3), 0..8),
+            path in "(/(a|B|b|ab|c)){0,3}/?",
+        ) {
+            let conditions: Vec<RequestMatch> = rules.iter().map(|paths| condition(paths)).collect();
+            let index = PathIndex::new(&conditions);
+            let head = Head::from_pairs([(":path", path.as_str()), (":method", "GET")]);
+            let request = Request::of(&head);
+            if let Readings::One(reading) = Readings::of(request.target, PathCase::Insensitive) {
+                let all: Vec<usize> =
+                    (0..conditions.len()).filter(|n| conditions[*n].matches(&request, &reading)).collect();
+                let found: Vec<usize> =
+                    index.candidates(&reading).filter(|n| conditions[*n].matches(&request, &reading)).collect();
+                prop_assert_eq!(found, all);
+            }
+        }
+    }
+
+    #[test]
+    fn others_are_not_asked() {
+        let conditions: Vec<RequestMatch> =
+            (0..1000).map(|n| condition(&[format!("/service-{n}/*")])).collect();
+        let index = PathIndex::new(&conditions);
+        assert_eq!(index.candidates(b"/service-7/x").collect::<Vec<_>>(), [7]);
+        assert_eq!(index.candidates(b"/service-7").collect::<Vec<_>>(), [7]);
+        assert_eq!(index.candidates(b"/").count(), 0);
+    }
+}
