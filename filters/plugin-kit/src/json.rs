@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 /// How deep objects and lists may nest. Claims that people use nest three or four deep.
@@ -100,10 +101,11 @@ impl<'de> Visitor<'de> for Strict {
         let below = self.below()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let value = members.next_value_seed(below)?;
-            if object.insert(name, value).is_some() {
+            // Before its value is read, so that the error's position is that of the name.
+            let Entry::Vacant(place) = object.entry(name) else {
                 return Err(A::Error::custom("a name occurs twice"));
-            }
+            };
+            place.insert(members.next_value_seed(below)?);
         }
         Ok(Value::Object(object))
     }

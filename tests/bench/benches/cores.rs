@@ -46,7 +46,7 @@ fn token(sub: &str) -> String {
         "iss": "https://issuer.example/", "aud": "bench", "sub": sub, "iat": NOW, "nbf": NOW, "exp": NOW + 21_600,
         "scope": "openid profile content.read", "realm_access": { "roles": ["user", "author"] },
     }));
-    format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode(&[0x5a; 256]))
+    format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode([0x5a; 256]))
 }
 
 fn request(token: &str) -> TableFacts {

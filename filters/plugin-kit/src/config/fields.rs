@@ -5,6 +5,7 @@
 //! it does not know the path.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
@@ -74,7 +75,7 @@ impl Reader {
 
     fn enter_index(&mut self, index: usize) -> usize {
         let length = self.path.len();
-        self.path.push_str(&format!("[{index}]"));
+        let _ = write!(self.path, "[{index}]");
         length
     }
 
