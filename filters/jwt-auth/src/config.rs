@@ -6,6 +6,7 @@ use std::time::Duration;
 
 #[cfg(not(target_os = "wasi"))]
 use plugin_kit::config::Definitions;
+pub use plugin_kit::config::Mode;
 use plugin_kit::config::{
     ConfigErrors, DurationText, ErrorList, Path, Read, Reader, document, nearest, read,
 };
@@ -213,18 +214,6 @@ config_choice! {
         Reject,
         /// Each of them must be good.
         VerifyAll,
-    }
-}
-
-config_choice! {
-    /// Whether a refused request is refused.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-    pub enum Mode {
-        /// It is.
-        #[default]
-        Enforce,
-        /// It is counted and logged, and goes on without claims.
-        Report,
     }
 }
 

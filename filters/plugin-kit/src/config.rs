@@ -216,6 +216,18 @@ impl Read for DurationText {
     }
 }
 
+crate::config_choice! {
+    /// Whether what is refused is refused.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Mode {
+        /// It is.
+        #[default]
+        Enforce,
+        /// It is counted, and goes on: to see what a rule or a limit would do.
+        Report,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

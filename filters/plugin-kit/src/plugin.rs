@@ -164,12 +164,12 @@ impl<F: Filter> Dispatcher<F> {
 
     fn set_root(&self, root: u32, filter: Option<Rc<F>>) {
         let mut roots = self.roots.borrow_mut();
-        let old = match roots.iter_mut().find(|(known, _)| *known == root) {
-            Some((_, known)) => std::mem::replace(known, filter),
-            None => {
-                roots.push((root, filter));
-                None
-            }
+        let known = roots.iter_mut().find(|(known, _)| *known == root);
+        let old = if let Some((_, known)) = known {
+            std::mem::replace(known, filter)
+        } else {
+            roots.push((root, filter));
+            None
         };
         // Dropped when nothing is borrowed any more.
         drop(roots);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use plugin_kit::config::Mode;
 use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, document, read};
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
 use plugin_kit::path::PathCase;
@@ -135,18 +136,6 @@ config_choice! {
         Skip,
         /// It is denied.
         Deny,
-    }
-}
-
-config_choice! {
-    /// Whether a limit denies.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-    pub enum Mode {
-        /// It does.
-        #[default]
-        Enforce,
-        /// It counts what it would deny, and lets it through.
-        Report,
     }
 }
 
