@@ -32,6 +32,16 @@ pub enum Stage {
     All,
 }
 
+impl Stage {
+    fn asks(self, limit: &Limit) -> bool {
+        match self {
+            Self::BeforeAuth => limit.before_auth,
+            Self::AfterAuth => !limit.before_auth,
+            Self::All => true,
+        }
+    }
+}
+
 /// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -122,6 +132,8 @@ pub struct Limits {
     /// For each limit: for its rate and for each plan.
     hashers: Vec<(KeyHasher, Vec<KeyHasher>)>,
     limiter: RefCell<Limiter>,
+    /// Where one limit counts all requests alike: what each demands.
+    alike: Option<Demand>,
     created: usize,
     service: Option<RefCell<Service>>,
 }
@@ -178,7 +190,8 @@ impl Limits {
         let alone = config.limits.len() == 1 && config.limits.iter().all(|l| l.count_statuses.is_empty());
         let limiter = Limiter::new(config.singles, config.longest_lease, alone);
         let service = config.global.is_some().then(RefCell::default);
-        Ok(Self { config, hashers, limiter: RefCell::new(limiter), created, service })
+        let alike = alike(&config, &hashers);
+        Ok(Self { config, hashers, limiter: RefCell::new(limiter), alike, created, service })
     }
 
     /// For how many limits the slots had to be created.
@@ -211,11 +224,25 @@ impl Limits {
         stage: Stage,
         reported: &mut Vec<usize>,
     ) -> Result<Outcome, Denial> {
+        if let Some(demand) = &self.alike
+            && self.config.limits.iter().all(|limit| stage.asks(limit))
+            && self.spends(demand, now(exchange).map_err(unavailable)?)
+        {
+            return Ok(Outcome::Admitted(Admission::default()));
+        }
         let mut counted = self.counted(exchange, stage, reported)?;
         if counted.is_empty() {
             return Ok(Outcome::Admitted(Admission::default()));
         }
         let now = now(exchange).map_err(unavailable)?;
+        if let [one] = counted.as_slice()
+            && one.enforced
+            && !one.is_asked()
+            && self.config.reply.headers_on == HeadersOn::Denied
+            && self.spends(&one.demand, now)
+        {
+            return Ok(Outcome::Admitted(Admission::default()));
+        }
         if counted.iter().any(Counted::is_asked) {
             self.remembered(&mut counted, now, reported)?;
         }
@@ -223,6 +250,11 @@ impl Limits {
             return self.ask(store, counted, now, reported);
         }
         self.charge(store, &counted, now, reported).map(|(admission, _)| Outcome::Admitted(admission))
+    }
+
+    /// Takes one demand from a lease, the shortest way for a busy key.
+    fn spends(&self, demand: &Demand, now: u64) -> bool {
+        self.limiter.try_borrow_mut().is_ok_and(|mut limiter| limiter.spends(demand, now))
     }
 
     /// Charges the limits, all that are enforced or none. With what is left, where clients are told.
@@ -471,12 +503,7 @@ impl Limits {
             }
         }
         for (index, (limit, hashers)) in self.config.limits.iter().zip(&self.hashers).enumerate() {
-            let asked = match stage {
-                Stage::BeforeAuth => limit.before_auth,
-                Stage::AfterAuth => !limit.before_auth,
-                Stage::All => true,
-            };
-            if !asked || !seen.holds(&limit.condition, Doubt::Yes).map_err(unavailable)? {
+            if !stage.asks(limit) || !seen.holds(&limit.condition, Doubt::Yes).map_err(unavailable)? {
                 continue;
             }
             match demand(limit, hashers, exchange).map_err(unavailable)? {
@@ -512,6 +539,30 @@ fn unavailable(_: HostError) -> Denial {
 /// Nanoseconds on the proxy's monotonic clock.
 fn now(exchange: &Exchange<'_>) -> Result<u64, HostError> {
     Ok(u64::try_from(exchange.monotonic_time()?.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What each request demands where there is one limit, and nothing of a request changes it.
+fn alike(config: &Config, hashers: &[(KeyHasher, Vec<KeyHasher>)]) -> Option<Demand> {
+    let ([limit], [(hasher, _)]) = (config.limits.as_slice(), hashers) else { return None };
+    let plain = config.exempt.is_empty()
+        && limit.condition.is_always()
+        && limit.key.is_empty()
+        && limit.plans.is_none()
+        && limit.cost_from.is_none()
+        && limit.global.is_none()
+        && limit.count_statuses.is_empty()
+        && limit.mode == Mode::Enforce
+        && limit.enforce_percent >= 100
+        && config.reply.headers_on == HeadersOn::Denied;
+    plain.then(|| Demand {
+        table: limit.table,
+        hash: hasher.clone().finish(),
+        rate: limit.rate,
+        cost: limit.cost,
+        on_full: limit.on_full,
+        single: limit.single,
+        refundable: false,
+    })
 }
 
 /// Orders standings: a denial before room, the longer wait first, the less room first.

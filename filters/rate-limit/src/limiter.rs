@@ -222,6 +222,16 @@ impl Limiter {
         })
     }
 
+    /// Takes one demand from the lease that this worker holds, if it is enough.
+    pub fn spends(&mut self, demand: &Demand, now: u64) -> bool {
+        let (place, need) = (self.place(demand), demand.rate.time_of(demand.cost));
+        let lease =
+            self.leases.get_mut(place).filter(|lease| lease.hash == demand.hash && !demand.refundable);
+        let Some(lease) = lease.filter(|lease| lease.holds(need, now)) else { return false };
+        lease.next = lease.start(now).saturating_add(need);
+        true
+    }
+
     /// Looks at one limit, without a host call where this worker knows the answer.
     fn look(&mut self, store: &impl SharedStore, demand: &Demand, now: u64) -> Result<Look, HostError> {
         if let Some(lease) = self.known(demand) {
