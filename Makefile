@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-services test-tools lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-services test-tools fuzz mutants lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
@@ -62,6 +62,20 @@ bench: filters tools-envoy ## What each filter costs beside Envoy's native ones,
 
 bench-cores: ## The cores natively, without a proxy; ONLY=jwt runs some
 	@cargo bench --quiet --locked --profile harness --package bench --bench cores -- $(ONLY)
+# What decides, the most important first. Each change that no test notices is listed at the end.
+MUTANTS ?= filters/jwt-auth/src/claims.rs filters/jwt-auth/src/rules.rs filters/jwt-auth/src/token.rs filters/jwt-auth/src/signature.rs \
+           filters/jwt-auth/src/authenticator.rs filters/jwt-auth/src/place.rs filters/jwt-auth/src/jwk.rs \
+           filters/jwt-auth/src/revocation.rs filters/jwt-auth/src/condition.rs filters/plugin-kit/src/path.rs filters/plugin-kit/src/matcher.rs
+FUZZ    ?= token jwks path config
+SECONDS ?= 600
+
+fuzz: ## Fuzzes the parsers, 10 minutes each; FUZZ=token SECONDS=60 for less
+	$(STAGE) "cargo-fuzz" tools/install cargo-fuzz
+	@for target in $(FUZZ); do tools/stage "fuzz $$target" tools/fuzz "$$target" $(SECONDS) || exit 1; done
+
+mutants: ## Changes the code that decides, and sees whether a test fails; MUTANTS=FILE for one file
+	$(STAGE) "cargo-mutants" tools/install cargo-mutants
+	@cargo mutants --in-place --no-shuffle --exclude-re "impl Debug" $(MUTANTS:%=--file %) --package jwt-auth --package plugin-kit -- --lib --test decisions --test verdicts
 
 lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "rustfmt" cargo fmt --all --check
