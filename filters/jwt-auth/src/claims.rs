@@ -176,29 +176,6 @@ fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>,
     Ok(Some(Date { floor: seconds.floor() as u64, ceiling: seconds.ceil() as u64 }))
 }
 
-/// Tokens that are refused although they are good.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Revoked {
-    /// Of tokens.
-    pub jti: Vec<String>,
-    /// Of subjects: every token of theirs.
-    pub sub: Vec<String>,
-    /// Of keys: every token that they sign.
-    pub kid: Vec<String>,
-}
-
-impl Revoked {
-    /// Whether the token is among them.
-    pub fn contains(&self, token: &UntrustedToken<'_>) -> bool {
-        let is_one =
-            |list: &[String], text: Option<&str>| text.is_some_and(|text| list.iter().any(|one| one == text));
-        let claim = |name: &str| token.claims.get(name).and_then(Value::as_str);
-        is_one(&self.jti, claim("jti"))
-            || is_one(&self.sub, claim("sub"))
-            || is_one(&self.kid, token.kid.as_deref())
-    }
-}
-
 /// Where a claim is: its name, or the names on the way to it through nested objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimPath(Vec<String>);
@@ -298,5 +275,110 @@ impl Pattern {
         text.strip_prefix(self.before.as_str())
             .and_then(|rest| rest.strip_suffix(after.as_str()))
             .is_some_and(|any| !any.is_empty() && !any.contains('/'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn members(value: &Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_pattern_is_exact_but_for_its_one_star() {
+        let fits = |pattern: &str, text: &str| Pattern::parse(pattern).unwrap().matches(text);
+        assert!(fits("https://a/", "https://a/") && !fits("https://a/", "https://a"));
+        assert!(fits("https://*.example/", "https://x.example/"));
+        for text in
+            ["https://.example/", "https://a/b.example/", "https://x.example", "http://x.example/", ""]
+        {
+            assert!(!fits("https://*.example/", text), "{text}");
+        }
+        assert!(fits("*a", "xa") && fits("a*", "ax") && !fits("aa*aa", "aaa"));
+        for wrong in ["", "*", "a*b*", "**"] {
+            assert!(Pattern::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_path() {
+        let claims = members(&json!({ "a": { "b": { "c": 1 } }, "x.y": 2, "x\\": 3, "list": [{ "a": 1 }] }));
+        let find = |path: &str| ClaimPath::parse(path).unwrap().find(&claims).cloned();
+        assert_eq!(find("a.b.c"), Some(json!(1)));
+        assert_eq!(find("x\\.y"), Some(json!(2)));
+        assert_eq!(find("x\\\\"), Some(json!(3)));
+        for missing in ["a.b.d", "b", "a.b.c.d", "list.0", "list.a", "x.y"] {
+            assert_eq!(find(missing), None, "{missing}");
+        }
+        for wrong in ["", ".", "a.", ".a", "a..b", "a\\", "a\\b"] {
+            assert!(ClaimPath::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_values_of_a_claim_are_itself_its_elements_or_its_words() {
+        let words = |claim: &Value, space_delimited| -> Vec<String> {
+            values(Some(claim), space_delimited).into_iter().map(Cow::into_owned).collect()
+        };
+        assert_eq!(words(&json!("a b"), false), ["a b"]);
+        assert_eq!(words(&json!(" a  b"), true), ["a", "b"]);
+        assert_eq!(words(&json!(["a b", 7, true, false, null, {}, []]), true), ["a b", "7", "true", "false"]);
+        assert_eq!(words(&json!(7), true), ["7"]);
+        assert_eq!(words(&json!(null), true), Vec::<String>::new());
+        assert_eq!(values(None, true), Vec::<Cow<'_, str>>::new());
+        let claims = members(&json!({ "scope": "a b", "scp": ["c"] }));
+        assert_eq!(scopes(&claims).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_token_is_valid_from_its_first_second_until_before_its_last() {
+        let validity = Validity { from: 10, until: Some(20) };
+        for (now, expected) in
+            [(9, Err(ClaimError::NotYetValid)), (10, Ok(())), (19, Ok(())), (20, Err(ClaimError::Expired))]
+        {
+            assert_eq!(validity.check(now), expected, "{now}");
+        }
+        assert_eq!(Validity { from: 0, until: None }.check(u64::MAX), Ok(()));
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            audiences: Vec::new(),
+            subjects: Vec::new(),
+            authorized_parties: Vec::new(),
+            types: Vec::new(),
+            untyped: true,
+            required: Vec::new(),
+            require_expiration: false,
+            max_lifetime: None,
+            clock_skew: 0,
+        }
+    }
+
+    #[test]
+    fn fractions_of_seconds_never_make_a_token_valid_longer() {
+        let validity = |policy: &Policy, claims: Value| policy.validity(&members(&claims));
+        let all = json!({ "exp": 100.9, "nbf": 10.1, "iat": 5 });
+        assert_eq!(validity(&policy(), all.clone()), Ok(Validity { from: 11, until: Some(100) }));
+        assert_eq!(
+            validity(&policy(), json!({ "nbf": 1, "iat": 20.5 })),
+            Ok(Validity { from: 21, until: None })
+        );
+        let skewed = Policy { clock_skew: 60, ..policy() };
+        assert_eq!(validity(&skewed, all), Ok(Validity { from: 0, until: Some(160) }));
+        let short = Policy { max_lifetime: Some(10), ..policy() };
+        assert!(validity(&short, json!({ "iat": 5, "exp": 15.9 })).is_ok());
+        assert_eq!(validity(&short, json!({ "iat": 5, "exp": 16 })), Err(ClaimError::Lifetime));
+        assert_eq!(validity(&short, json!({ "exp": 16 })), Err(ClaimError::Lifetime));
+        let expiring = Policy { require_expiration: true, ..policy() };
+        assert_eq!(validity(&expiring, json!({})), Err(ClaimError::Missing));
+        for wrong in [json!(-1), json!("1"), json!(1.0e16), json!(null), json!(true)] {
+            assert_eq!(validity(&policy(), json!({ "exp": wrong })), Err(ClaimError::Type("exp")));
+        }
+        assert!(validity(&policy(), json!({ "exp": LARGEST_DATE })).is_ok());
     }
 }

@@ -4,24 +4,27 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use plugin_kit::cel::Expression;
 #[cfg(not(target_os = "wasi"))]
 use plugin_kit::config::Definitions;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{
     ConfigErrors, DurationText, ErrorList, Path, Read, Reader, document, nearest, read,
 };
+use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
 use plugin_kit::path::PathCase;
 use plugin_kit::{config_choice, config_object};
 use serde_json::Value;
 
 use crate::base64url;
-use crate::claims::{ClaimPath, Pattern, Policy, Revoked};
+use crate::claims::{ClaimPath, Pattern, Policy};
 use crate::jwk::{Key, KeySet, Material};
 use crate::jwks_cache::Settings;
 use crate::output::OwnHeaders;
 use crate::place::Place;
 use crate::provider::{KeySource, Provider, Remote};
+use crate::revocation::{OnFailure, RemoteList, Revoked};
 use crate::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
 use crate::signature::Algorithm;
 
@@ -38,6 +41,7 @@ config_object! {
         mode: Mode = Mode::default(),
         deny_response: RawDenyResponse = RawDenyResponse::default(),
         publish_claims: Option<Vec<String>>,
+        publish_all_claims: bool = false,
         token_cache: RawTokenCache = RawTokenCache::default(),
         max_waiting_requests: Option<usize>,
         slow_verifications_per_second: Option<u32>,
@@ -112,6 +116,12 @@ config_object! {
         jti: Vec<String> = Vec::new(),
         sub: Vec<String> = Vec::new(),
         kid: Vec<String> = Vec::new(),
+        uri: Option<String>,
+        cluster: Option<String>,
+        refresh: Option<DurationText>,
+        timeout: Option<DurationText>,
+        stale_if_error: Option<DurationText>,
+        on_failure: Option<OnFailure>,
     }
 }
 
@@ -141,6 +151,7 @@ config_object! {
         allow: Option<RawAllow>,
         verify: Option<Verify>,
         require: Option<RawRequirement>,
+        when: Option<String>,
     }
 }
 
@@ -178,6 +189,7 @@ config_object! {
     #[derive(Debug, Default)]
     struct RawTokenCache {
         max_entries: Option<usize>,
+        max_refused: Option<usize>,
     }
 }
 
@@ -289,9 +301,6 @@ impl Read for RawBody {
     }
 }
 
-/// Environment variables by name.
-pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
-
 /// A configuration that makes sense.
 #[derive(Debug)]
 pub struct Config {
@@ -305,6 +314,8 @@ pub struct Config {
     pub own_headers: OwnHeaders,
     /// Claims that become filter state, with its key.
     pub publish: Vec<(ClaimPath, Rc<str>)>,
+    /// Whether all claims together become the typed filter state that CEL reads, see [`plugin_kit::cel::CLAIMS`].
+    pub publish_all: bool,
     /// See [`AmbiguousPath`].
     pub ambiguous_path: AmbiguousPath,
     /// Whether paths that differ in case are one.
@@ -319,6 +330,8 @@ pub struct Config {
     pub deny_response: DenyResponse,
     /// How many verified tokens are remembered.
     pub cached_tokens: usize,
+    /// How many refused tokens are.
+    pub refused_tokens: usize,
     /// How many requests may wait for keys.
     pub most_waiting: usize,
     /// How many signatures this module may check in a second, where the host does not.
@@ -326,11 +339,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads pluginConfig. `env` gives the variables of vmConfig.env, where secrets are.
+    /// Reads pluginConfig. `env` gives the variables of vmConfig.env, where secrets are, and compiles CEL.
     ///
     /// # Errors
     /// Everything that is wrong, each with its JSON path.
-    pub fn parse(json: &[u8], env: &Env<'_>) -> Result<Self, ConfigErrors> {
+    pub fn parse(json: &[u8], env: &dyn Environment) -> Result<Self, ConfigErrors> {
         Self::read(&document(json)?, env)
     }
 
@@ -338,7 +351,7 @@ impl Config {
     ///
     /// # Errors
     /// Those of [`Config::parse`].
-    pub fn read(document: &Value, env: &Env<'_>) -> Result<Self, ConfigErrors> {
+    pub fn read(document: &Value, env: &dyn Environment) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(document)?;
         let mut errors = ErrorList::default();
         let config = raw.compile(env, &mut errors);
@@ -353,12 +366,20 @@ impl Config {
         algorithms.dedup();
         algorithms
     }
+
+    /// The JSON Schema of pluginConfig.
+    #[cfg(not(target_os = "wasi"))]
+    pub fn schema() -> serde_json::Value {
+        plugin_kit::config::schema::<RawConfig>("jwt-auth: pluginConfig")
+    }
 }
 
 const MOST_CACHED: usize = 100_000;
+/// Anyone can fill these places, each with 16 KiB.
+const MOST_REFUSED: usize = 1_000;
 
 impl RawConfig {
-    fn compile(self, env: &Env<'_>, errors: &mut ErrorList) -> Config {
+    fn compile(self, env: &dyn Environment, errors: &mut ErrorList) -> Config {
         let root = Path::root();
         if self.providers.is_empty() {
             errors.add(&root.field("providers"), "is empty; expected at least one provider");
@@ -377,7 +398,7 @@ impl RawConfig {
             providers.extend(raw.compile(name, env, &path, errors));
         }
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
-            rule.compile(n, &names, self.path_case, &root.field("rules").index(n), errors)
+            rule.compile(n, &names, self.path_case, env, &root.field("rules").index(n), errors)
         });
         let rules = rules.collect();
         let publish_path = root.field("publishClaims");
@@ -395,12 +416,20 @@ impl RawConfig {
                 format!("expected at most {MOST_CACHED}; 0 for no cache"),
             );
         }
+        let refused_tokens = self.token_cache.max_refused.unwrap_or(128);
+        if refused_tokens > MOST_REFUSED {
+            errors.add(
+                &root.field("tokenCache").field("maxRefused"),
+                format!("expected at most {MOST_REFUSED}; 0 for none"),
+            );
+        }
         Config {
             own_headers: OwnHeaders::new(providers.iter().flat_map(Provider::own_headers)),
             providers,
             rules,
             places,
             publish,
+            publish_all: self.publish_all_claims,
             ambiguous_path: self.ambiguous_path,
             path_case: self.path_case,
             cors_preflight: self.cors_preflight,
@@ -408,6 +437,7 @@ impl RawConfig {
             mode: self.mode,
             deny_response,
             cached_tokens,
+            refused_tokens,
             most_waiting: self.max_waiting_requests.unwrap_or(1000),
             slow_verifications: self.slow_verifications_per_second.unwrap_or(200),
         }
@@ -462,7 +492,13 @@ impl RawProvider {
         from.iter().enumerate().filter_map(|(n, place)| errors.check(&path.index(n), place.parse())).collect()
     }
 
-    fn compile(self, name: String, env: &Env<'_>, path: &Path, errors: &mut ErrorList) -> Option<Provider> {
+    fn compile(
+        self,
+        name: String,
+        env: &dyn Environment,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) -> Option<Provider> {
         let issuer = errors.check(&path.field("issuer"), Pattern::parse(&self.issuer));
         let algorithms = match &self.algorithms {
             None => Algorithm::DEFAULT.to_vec(),
@@ -497,7 +533,8 @@ impl RawProvider {
             issuer: issuer?,
             algorithms,
             policy,
-            revoked: Revoked { jti: self.revoked.jti, sub: self.revoked.sub, kid: self.revoked.kid },
+            revoked_elsewhere: self.revoked.elsewhere(&path.field("revoked"), errors),
+            revoked: Revoked::new(self.revoked.jti, self.revoked.sub, self.revoked.kid),
             keys: keys?,
             claim_headers,
             payload_header,
@@ -508,7 +545,7 @@ impl RawProvider {
     fn keys(
         &self,
         algorithms: &[Algorithm],
-        env: &Env<'_>,
+        env: &dyn Environment,
         path: &Path,
         errors: &mut ErrorList,
     ) -> Option<KeySource> {
@@ -628,9 +665,10 @@ fn output_header(name: &str) -> Result<Rc<str>, String> {
 
 impl RawSecret {
     /// The key, for those of these algorithms for which it is long enough (RFC 7518 section 3.2).
-    fn key(&self, algorithms: &[Algorithm], env: &Env<'_>) -> Result<Key, String> {
+    fn key(&self, algorithms: &[Algorithm], env: &dyn Environment) -> Result<Key, String> {
         let name = &self.env;
-        let text = env(name).ok_or_else(|| format!("`{name}` is not set; expected it in vmConfig.env"))?;
+        let text =
+            env.variable(name).ok_or_else(|| format!("`{name}` is not set; expected it in vmConfig.env"))?;
         let secret = match self.encoding {
             SecretEncoding::Text => text.into_bytes(),
             SecretEncoding::Base64url => {
@@ -672,15 +710,55 @@ impl RawPlace {
     }
 }
 
+impl RawRevoked {
+    fn elsewhere(&self, path: &Path, errors: &mut ErrorList) -> Option<RemoteList> {
+        let Some(uri) = &self.uri else {
+            for (name, given) in [
+                ("cluster", self.cluster.is_some()),
+                ("refresh", self.refresh.is_some()),
+                ("timeout", self.timeout.is_some()),
+                ("staleIfError", self.stale_if_error.is_some()),
+                ("onFailure", self.on_failure.is_some()),
+            ] {
+                if given {
+                    errors.add(&path.field(name), "goes with `uri`");
+                }
+            }
+            return None;
+        };
+        let mut duration =
+            |text, default, least, name| at_least(text, default, least, &path.field(name), errors);
+        let refresh = duration(self.refresh, 60, 1, "refresh");
+        let settings = Settings {
+            duration: refresh,
+            min_interval: refresh,
+            timeout: duration(self.timeout, 2, 1, "timeout"),
+            stale_if_error: duration(self.stale_if_error, 3600, 0, "staleIfError"),
+        };
+        let remote = Remote::parse(uri, self.cluster.as_deref(), settings);
+        let remote = errors.check(&path.field("uri"), remote)?;
+        Some(RemoteList { remote, on_failure: self.on_failure.unwrap_or_default() })
+    }
+}
+
+/// A duration, `default` seconds unless given; a note where it is shorter than `least` seconds.
+fn at_least(
+    text: Option<DurationText>,
+    default: u64,
+    least: u64,
+    path: &Path,
+    errors: &mut ErrorList,
+) -> Duration {
+    let duration = text.map_or(Duration::from_secs(default), |text| text.0);
+    if duration < Duration::from_secs(least) {
+        errors.add(path, format!("expected at least {least}s"));
+    }
+    duration
+}
+
 impl RawJwksCache {
     fn settings(&self, path: &Path, errors: &mut ErrorList) -> Settings {
-        let mut duration = |text: Option<DurationText>, default: u64, least: u64, path: Path| {
-            let duration = text.map_or(Duration::from_secs(default), |text| text.0);
-            if duration < Duration::from_secs(least) {
-                errors.add(&path, format!("expected at least {least}s"));
-            }
-            duration
-        };
+        let mut duration = |text, default, least, path: Path| at_least(text, default, least, &path, errors);
         Settings {
             duration: duration(self.duration, 600, 1, path.field("duration")),
             min_interval: duration(
@@ -701,10 +779,11 @@ impl RawRule {
         n: usize,
         providers: &[String],
         case: PathCase,
+        env: &dyn Environment,
         path: &Path,
         errors: &mut ErrorList,
     ) -> Option<Rule> {
-        let condition = RequestMatch::compile(&self.r#match, case, &path.field("match"), errors);
+        let condition = RequestMatch::compile(&self.r#match, case, env, &path.field("match"), errors);
         let access = match (self.allow, self.verify, &self.require) {
             (Some(RawAllow::Anyone), verify, None) => {
                 Some(Access::Anyone(verify.unwrap_or(Verify::IfPresent)))
@@ -731,7 +810,14 @@ impl RawRule {
                 format!("`{name}` is no name for a metric; expected letters, digits, `-` and `_`"),
             );
         }
-        Some(Rule { name, named, condition: condition?, access: access? })
+        let when = self.when.as_deref().and_then(|when| {
+            let path = path.field("when");
+            if self.allow == Some(RawAllow::Nobody) {
+                errors.add(&path, "goes with `allow: anyone` or `require`");
+            }
+            errors.check(&path, Expression::condition(when, env))
+        });
+        Some(Rule { name, named, condition: condition?, access: access?, when })
     }
 }
 

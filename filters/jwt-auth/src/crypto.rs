@@ -30,6 +30,8 @@ impl Verifier for Crypto {
     fn verify(&self, key: &Key, token: &UntrustedToken<'_>) -> Verdict {
         let valid = match self.host.verify(key, token) {
             Some(valid) => valid,
+            // The host was to check it and failed; nobody else can.
+            None if token.algorithm.is_for_the_host_alone() => return Verdict::Overloaded,
             // Quick enough to need no budget.
             None if token.algorithm.is_symmetric() => pure_rust::verify(key, token),
             None if (self.monotonic_time)().is_some_and(|now| self.budget.take(now)) => {

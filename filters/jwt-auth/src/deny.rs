@@ -27,10 +27,14 @@ pub enum DenyReason {
     BadClaims(ClaimError),
     /// The token, its subject or its key is on the list of revoked ones.
     Revoked,
+    /// The list of revoked tokens could not be had.
+    RevocationUnavailable,
     /// The token is good, but the rule wants other claims.
     ClaimsForbidden,
     /// The token is good, but lacks a scope.
     InsufficientScope,
+    /// The rule's condition does not hold, or has no value.
+    ConditionForbidden,
     /// The rule lets nobody in.
     Nobody,
     /// The path can be read in more than one way, or in none.
@@ -79,8 +83,10 @@ impl DenyReason {
         Self::BadClaims(ClaimError::Expired),
         Self::BadClaims(ClaimError::NotYetValid),
         Self::Revoked,
+        Self::RevocationUnavailable,
         Self::ClaimsForbidden,
         Self::InsufficientScope,
+        Self::ConditionForbidden,
         Self::Nobody,
         Self::AmbiguousPath,
         Self::KeysUnavailable,
@@ -127,10 +133,16 @@ impl DenyReason {
                 | ClaimError::TokenType
                 | ClaimError::Lifetime => invalid("claims_invalid", "The token's claims are not accepted"),
             },
+            Self::RevocationUnavailable => {
+                unavailable("revocation_unavailable", "The list of revoked tokens is not available")
+            }
             Self::Revoked => invalid("token_revoked", "The token has been revoked"),
             Self::ClaimsForbidden => forbidden("claims_forbidden", None, "The token does not permit this"),
             Self::InsufficientScope => {
                 forbidden("insufficient_scope", Some("insufficient_scope"), "The token lacks a scope")
+            }
+            Self::ConditionForbidden => {
+                forbidden("condition_forbidden", None, "The condition for this does not hold")
             }
             Self::Nobody => forbidden("forbidden", None, "Nobody may do this"),
             Self::AmbiguousPath => {

@@ -18,6 +18,12 @@ const P384: &[u8] = &[
     0x22,
 ];
 
+/// `AlgorithmIdentifier { id-ecPublicKey, secp521r1 }` (RFC 5480).
+const P521: &[u8] = &[
+    0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00,
+    0x23,
+];
+
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut encoded = vec![tag];
     let length = u32::try_from(content.len()).unwrap_or(u32::MAX).to_be_bytes();
@@ -61,6 +67,11 @@ pub fn p256_public_key(point: &[u8]) -> Vec<u8> {
 /// `SubjectPublicKeyInfo` of a P-384 key; `point` in the uncompressed form of SEC 1.
 pub fn p384_public_key(point: &[u8]) -> Vec<u8> {
     public_key_info(P384, point)
+}
+
+/// `SubjectPublicKeyInfo` of a P-521 key; `point` in the uncompressed form of SEC 1.
+pub fn p521_public_key(point: &[u8]) -> Vec<u8> {
+    public_key_info(P521, point)
 }
 
 /// `ECDSA-Sig-Value` (RFC 3279) of a signature in the form of JWS: r and s of `size` bytes each. `None` where it has

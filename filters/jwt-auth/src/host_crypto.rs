@@ -4,6 +4,7 @@ use plugin_kit::exchange::HostError;
 
 use crate::der;
 use crate::jwk::{Key, KeySet, Material};
+use crate::protobuf::put_bytes;
 use crate::signature::Algorithm;
 use crate::token::UntrustedToken;
 
@@ -46,13 +47,14 @@ impl HostCrypto {
         let signature = match &key.material {
             Material::P256(_) => der::ecdsa_signature(&token.signature, 32),
             Material::P384(_) => der::ecdsa_signature(&token.signature, 48),
+            Material::P521(_) => der::ecdsa_signature(&token.signature, 66),
             // RFC 8017 section 8.2.2: as long as the modulus.
             Material::Rsa(n) if token.signature.len() == n.len() => Some(token.signature.clone()),
             _ => None,
         };
         let Some(signature) = signature else { return Some(false) };
         let answer = (self.call)(&argument(hash, &key.spki, &signature, token.signing_input.as_bytes()));
-        answer.ok().map(|answer| result(&answer))
+        answer.ok().and_then(|answer| result(&answer))
     }
 
     fn passes(&self, algorithm: Algorithm) -> bool {
@@ -70,7 +72,7 @@ fn hash(algorithm: Algorithm, material: &Material) -> Option<&'static str> {
     match (algorithm, material) {
         (Algorithm::RS256, Material::Rsa(_)) | (Algorithm::ES256, Material::P256(_)) => Some("sha256"),
         (Algorithm::RS384, Material::Rsa(_)) | (Algorithm::ES384, Material::P384(_)) => Some("sha384"),
-        (Algorithm::RS512, Material::Rsa(_)) => Some("sha512"),
+        (Algorithm::RS512, Material::Rsa(_)) | (Algorithm::ES512, Material::P521(_)) => Some("sha512"),
         _ => None,
     }
 }
@@ -79,22 +81,21 @@ fn hash(algorithm: Algorithm, material: &Material) -> Option<&'static str> {
 fn argument(hash: &str, public_key: &[u8], signature: &[u8], text: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(text.len().saturating_add(1024));
     for (tag, bytes) in [(0x0a, hash.as_bytes()), (0x12, public_key), (0x1a, signature), (0x22, text)] {
-        message.push(tag);
-        let mut length = bytes.len();
-        while length >= 0x80 {
-            message.push(u8::try_from(length & 0x7f).unwrap_or_default() | 0x80);
-            length >>= 7;
-        }
-        message.push(u8::try_from(length).unwrap_or_default());
-        message.extend_from_slice(bytes);
+        put_bytes(&mut message, tag, bytes);
     }
     message
 }
 
-/// `VerifySignatureResult { bool result = 1; string error = 2 }`: whether `result` is true. Envoy writes fields in the
-/// order of their numbers and leaves a false one out.
-fn result(message: &[u8]) -> bool {
-    message.starts_with(&[0x08, 0x01])
+/// `VerifySignatureResult { bool result = 1; string error = 2 }`: a true `result`, or none and an error of less than 128
+/// bytes. Envoy writes fields in the order of their numbers and leaves a false one out. `None` where it is another message.
+fn result(message: &[u8]) -> Option<bool> {
+    match message {
+        [0x08, 0x01] => Some(true),
+        [0x12, length, error @ ..] if usize::from(*length) == error.len() && error.len() < 0x80 => {
+            Some(false)
+        }
+        _ => None,
+    }
 }
 
 /// A JWK set with one key, and a token that this key has signed. Made once by another library, see
@@ -114,6 +115,32 @@ pub fn known_answer(algorithm: Algorithm) -> Option<(&'static str, &'static str)
         Algorithm::RS512 => files!("RS512"),
         Algorithm::ES256 => files!("ES256"),
         Algorithm::ES384 => files!("ES384"),
+        Algorithm::ES512 => files!("ES512"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_answer_is_one() {
+        assert_eq!(result(&[8, 1]), Some(true));
+        assert_eq!(result(b"\x12\x03bad"), Some(false));
+        for other in [
+            &b""[..],
+            &[8],
+            &[8, 0],
+            &[8, 2],
+            &[8, 1, 8, 1],
+            b"\x12\x03ba",
+            b"\x12\x03bad!",
+            b"\x12",
+            &[0xff; 9],
+        ] {
+            assert_eq!(result(other), None, "{other:?}");
+        }
+        assert_eq!(result(&[&[0x12, 0x80][..], &[b'x'; 0x80]].concat()), None);
     }
 }

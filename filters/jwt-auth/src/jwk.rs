@@ -37,6 +37,8 @@ pub enum Material {
     P256(Vec<u8>),
     /// A point in the uncompressed form of SEC 1, on the curve.
     P384(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1. The host looks whether it is on the curve, each time.
+    P521(Vec<u8>),
     /// A point as RFC 8032 encodes it.
     Ed25519(Vec<u8>),
     /// A secret for message authentication codes.
@@ -50,6 +52,7 @@ impl std::fmt::Debug for Material {
             Self::Rsa(_) => "RSA",
             Self::P256(_) => "P-256",
             Self::P384(_) => "P-384",
+            Self::P521(_) => "P-521",
             Self::Ed25519(_) => "Ed25519",
             Self::Secret(_) => "secret",
         })
@@ -196,6 +199,7 @@ impl Key {
             "EC" => match text(member, "crv")? {
                 "P-256" => (Material::P256(point(member, 32)?), &[Algorithm::ES256][..]),
                 "P-384" => (Material::P384(point(member, 48)?), &[Algorithm::ES384][..]),
+                "P-521" => (Material::P521(point(member, 66)?), &[Algorithm::ES512][..]),
                 curve => return Err(KeyError::Curve(printable(curve))),
             },
             "OKP" => match text(member, "crv")? {
@@ -217,6 +221,7 @@ impl Key {
             Material::Rsa(n) => der::rsa_public_key(n, &RSA_EXPONENT),
             Material::P256(point) => der::p256_public_key(point),
             Material::P384(point) => der::p384_public_key(point),
+            Material::P521(point) => der::p521_public_key(point),
             Material::Ed25519(_) | Material::Secret(_) => Vec::new(),
         };
         Ok(Self { kid, algorithms, material, spki })

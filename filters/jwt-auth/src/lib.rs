@@ -16,6 +16,7 @@
 pub mod authenticator;
 pub mod base64url;
 pub mod claims;
+pub mod condition;
 pub mod config;
 pub mod crypto;
 pub mod deny;
@@ -27,8 +28,11 @@ pub mod output;
 pub mod place;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
+pub mod protobuf;
 pub mod provider;
 pub mod pure_rust;
+pub mod refused_tokens;
+pub mod revocation;
 pub mod rules;
 pub mod signature;
 pub mod token;

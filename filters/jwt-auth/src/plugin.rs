@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use plugin_kit::config::ConfigErrors;
+use plugin_kit::cel::CLAIMS;
+use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::exchange::{Exchange, HostError};
-use plugin_kit::host::{self, Counter, Gauge, Headers};
+use plugin_kit::host::{self, Counter, Gauge, Headers, HostEnvironment};
 use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow};
 use serde_json::Value;
 
-use crate::authenticator::{Authenticator, Decision, Denial, Granted, Pass, Why};
+use crate::authenticator::{Authenticator, Decision, Denial, Document, Granted, Pass, Waited, Why};
 use crate::config::{Config, Mode};
 use crate::crypto::Crypto;
 use crate::deny::{self, DenyReason};
@@ -18,6 +19,7 @@ use crate::host_crypto::{self, HostCrypto};
 use crate::jwk::KeySet;
 use crate::jwks_cache::{self, max_age};
 use crate::provider::{KeySource, Remote};
+use crate::revocation::Revoked;
 use crate::rules::Rule;
 use crate::signature::Algorithm;
 
@@ -33,15 +35,11 @@ pub struct JwtAuth {
     root: u32,
     metrics: Metrics,
     ticking: Cell<bool>,
-    /// Fetches under way: token of the call and position of the provider.
-    calls: RefCell<Vec<(u32, usize)>>,
-    /// Requests that wait: position of the provider and stream.
-    waiting: RefCell<Vec<(usize, u32)>>,
+    /// Fetches under way: token of the call and what it brings.
+    calls: RefCell<Vec<(u32, Document)>>,
+    /// Requests that wait: for what, and the stream.
+    waiting: RefCell<Vec<(Document, u32)>>,
 }
-
-/// What is kept for a request: how often it has waited for keys.
-#[derive(Default)]
-pub struct Waits(u8);
 
 struct Metrics {
     allowed: Counter,
@@ -55,9 +53,12 @@ struct Metrics {
     cache_hits: Counter,
     cache_misses: Counter,
     outputs_failed: Counter,
+    conditions_failed: Counter,
     waited: Counter,
     fetched: Counter,
     fetches_failed: Counter,
+    lists_fetched: Counter,
+    list_fetches_failed: Counter,
     keys: Gauge,
 }
 
@@ -82,9 +83,12 @@ impl Metrics {
             cache_hits: Counter::define("jwt_auth_cache_hits"),
             cache_misses: Counter::define("jwt_auth_cache_misses"),
             outputs_failed: Counter::define("jwt_auth_outputs_failed"),
+            conditions_failed: Counter::define("jwt_auth_conditions_failed"),
             waited: Counter::define("jwt_auth_requests_waited"),
             fetched: Counter::define("jwt_auth_jwks_fetch_success"),
             fetches_failed: Counter::define("jwt_auth_jwks_fetch_failed"),
+            lists_fetched: Counter::define("jwt_auth_revocation_fetch_success"),
+            list_fetches_failed: Counter::define("jwt_auth_revocation_fetch_failed"),
             keys: Gauge::define("jwt_auth_jwks_keys"),
         }
     }
@@ -98,17 +102,26 @@ impl Metrics {
 
 impl Filter for JwtAuth {
     const NAME: &'static str = "jwt-auth";
-    type Stream = Waits;
+    type Stream = Waited;
 
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
-        let config = Config::read(configuration, &|name| std::env::var(name).ok())?;
+        let config = Config::read(configuration, &HostEnvironment)?;
         let algorithms = config.algorithms();
         let call = Box::new(|argument: &[u8]| host::call_foreign_function(host_crypto::FUNCTION, argument));
         let host_crypto = HostCrypto::tested(call, &algorithms);
+        if let Some(unchecked) =
+            algorithms.iter().find(|a| a.is_for_the_host_alone() && !host_crypto.checks(**a))
+        {
+            let message =
+                format!("`{unchecked}` is checked by the proxy alone, and this one does not check it");
+            return Err(ConfigError { path: "providers".to_owned(), message }.into());
+        }
         for algorithm in algorithms {
             show_who_checks(algorithm, host_crypto.checks(algorithm));
         }
-        let remote = config.providers.iter().any(|provider| matches!(provider.keys, KeySource::Remote(_)));
+        let remote = config.providers.iter().any(|provider| {
+            matches!(provider.keys, KeySource::Remote(_)) || provider.revoked_elsewhere.is_some()
+        });
         if remote && let Err(error) = host::set_tick_period(AT_ONCE) {
             log::warn!("jwt-auth: keys are fetched only when requests need them: {error}");
         }
@@ -116,6 +129,12 @@ impl Filter for JwtAuth {
             if let KeySource::Inline(set) = &provider.keys {
                 warn_of_refused_keys(&provider.name, set);
             }
+        }
+        if config.publish_all
+            && let Err(error) = host::declare_variables()
+        {
+            let message = format!("the proxy has no typed filter state: {error}");
+            return Err(ConfigError { path: "publishAllClaims".to_owned(), message }.into());
         }
         let crypto = Crypto::new(host_crypto, config.slow_verifications, || host::monotonic_time().ok());
         let seed = host::unix_time().map_or(0, |now| u64::from(now.subsec_nanos()));
@@ -131,10 +150,15 @@ impl Filter for JwtAuth {
         Ok(filter)
     }
 
-    fn on_request(&self, stream: &mut Waits, exchange: &Exchange<'_>) -> Flow {
-        let decision = self.authenticator.decide(exchange, stream.0);
+    fn on_request(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Flow {
+        let decision = self.authenticator.decide(exchange, stream);
         let (hits, misses) = self.authenticator.take_cache_counts();
-        for (count, counter) in [(hits, self.metrics.cache_hits), (misses, self.metrics.cache_misses)] {
+        let failed = self.authenticator.take_conditions_failed();
+        for (count, counter) in [
+            (hits, self.metrics.cache_hits),
+            (misses, self.metrics.cache_misses),
+            (failed, self.metrics.conditions_failed),
+        ] {
             if count > 0 {
                 counter.add(count);
             }
@@ -142,9 +166,8 @@ impl Filter for JwtAuth {
         match decision {
             Decision::Allow(pass) => self.allow(&pass, exchange),
             Decision::Deny(denial) => self.deny(&denial, exchange),
-            Decision::Wait { provider, fetch } => match self.wait(provider, fetch, exchange.id()) {
+            Decision::Wait { document, fetch } => match self.wait(document, fetch, exchange.id()) {
                 Ok(()) => {
-                    stream.0 = stream.0.saturating_add(1);
                     self.metrics.waited.increment();
                     Flow::Pause
                 }
@@ -155,7 +178,7 @@ impl Filter for JwtAuth {
         }
     }
 
-    fn keeps(&self, _stream: &Waits) -> bool {
+    fn keeps(&self, _stream: &Waited) -> bool {
         false
     }
 
@@ -165,42 +188,27 @@ impl Filter for JwtAuth {
         }
         let Ok(now) = host::monotonic_time() else { return Vec::new() };
         let mut settled = Vec::new();
-        for provider in 0..self.authenticator.config().providers.len() {
-            let Some(cache) = self.authenticator.remote(provider) else { continue };
-            let due = cache.borrow_mut().tick(now);
-            if due {
-                self.fetch(provider, self.root);
+        for document in self.authenticator.documents() {
+            if self.authenticator.tick(document, now) {
+                self.fetch(document, self.root);
             }
-            if !cache.borrow().is_fetching() {
-                settled.push(provider);
+            if self.authenticator.fetching(document).is_some_and(|(_, fetching)| !fetching.is_fetching()) {
+                settled.push(document);
             }
         }
         self.show_keys();
-        settled.into_iter().flat_map(|provider| self.take_waiting(provider)).collect()
+        settled.into_iter().flat_map(|document| self.take_waiting(document)).collect()
     }
 
     fn on_call(&self, token: u32, response: &CallResponse) -> Vec<u32> {
         let position = self.calls.borrow().iter().position(|(call, _)| *call == token);
         let Some(position) = position else { return Vec::new() };
-        let (_, provider) = self.calls.borrow_mut().swap_remove(position);
-        let (Some(cache), Ok(now)) = (self.authenticator.remote(provider), host::monotonic_time()) else {
-            return Vec::new();
-        };
-        let name = self.name(provider);
-        match key_set(response) {
-            Ok((set, max_age)) => {
-                warn_of_refused_keys(name, &set);
-                cache.borrow_mut().succeeded(now, set, max_age);
-                self.metrics.fetched.increment();
-                self.show_keys();
-            }
-            Err(error) => {
-                cache.borrow_mut().failed(now);
-                self.metrics.fetches_failed.increment();
-                log::warn!("jwt-auth: provider {name}: the keys were not fetched: {error}");
-            }
+        let (_, document) = self.calls.borrow_mut().swap_remove(position);
+        let Ok(now) = host::monotonic_time() else { return Vec::new() };
+        if let Err(error) = self.receive(document, response, now) {
+            self.fetch_failed(document, now, &error);
         }
-        self.take_waiting(provider)
+        self.take_waiting(document)
     }
 }
 
@@ -233,6 +241,13 @@ impl JwtAuth {
             }
             exchange.note_header(name, value.as_deref());
         }
+        let first = pass.tokens.first().and_then(Granted::verified);
+        if let Some(token) = first.filter(|_| self.authenticator.config().publish_all) {
+            match token.typed() {
+                Some(claims) => host::set_filter_state(CLAIMS, claims)?,
+                None => self.metrics.outputs_failed.increment(),
+            }
+        }
         for token in tokens() {
             for (name, value) in &token.headers {
                 // Where there is nothing to replace, to add does the same at half the cost.
@@ -260,6 +275,10 @@ impl JwtAuth {
         }
         self.note(*reason, *rule, exchange, "would be refused");
         self.metrics.reported.increment();
+        if *reason == DenyReason::ConditionForbidden {
+            // The condition has seen the claims; what comes later is not to.
+            let _ = host::set_filter_state(CLAIMS, b"");
+        }
         if let Err(error) = strip(denial.strip.iter(), exchange) {
             log::warn!("jwt-auth: the request was not changed: {error}");
             return self.refuse(DenyReason::Internal, &[], None, exchange);
@@ -304,37 +323,68 @@ impl JwtAuth {
         exchange.note_published(DENY_CODE, code.as_bytes());
     }
 
-    /// Lets a stream wait for the keys of a provider.
-    fn wait(&self, provider: usize, fetch: bool, stream: u32) -> Result<(), DenyReason> {
+    /// Lets a stream wait for a document.
+    fn wait(&self, document: Document, fetch: bool, stream: u32) -> Result<(), DenyReason> {
         if self.waiting.borrow().len() >= self.authenticator.config().most_waiting {
             return Err(DenyReason::TooManyWaiting);
         }
-        if fetch && !self.fetch(provider, stream) {
-            return Err(DenyReason::KeysUnavailable);
+        if fetch && !self.fetch(document, stream) {
+            return Err(match document {
+                Document::Keys(_) => DenyReason::KeysUnavailable,
+                Document::Revoked(_) => DenyReason::RevocationUnavailable,
+            });
         }
-        self.waiting.borrow_mut().push((provider, stream));
+        self.waiting.borrow_mut().push((document, stream));
         Ok(())
     }
 
-    /// The streams that wait for this provider, which wait no longer.
-    fn take_waiting(&self, provider: usize) -> Vec<u32> {
+    /// The streams that wait for this document, which wait no longer.
+    fn take_waiting(&self, document: Document) -> Vec<u32> {
         let mut waiting = self.waiting.borrow_mut();
         let (woken, others) =
-            waiting.drain(..).partition::<Vec<_>, _>(|(waits_for, _)| *waits_for == provider);
+            waiting.drain(..).partition::<Vec<_>, _>(|(waits_for, _)| *waits_for == document);
         *waiting = others;
         woken.into_iter().map(|(_, stream)| stream).collect()
     }
 
-    /// Starts to fetch the keys of a provider, while the callback of `current` runs; whether that went well.
-    fn fetch(&self, provider: usize, current: u32) -> bool {
-        let Some(KeySource::Remote(remote)) =
-            self.authenticator.config().providers.get(provider).map(|p| &p.keys)
-        else {
-            return false;
+    /// Takes what a fetch brought.
+    fn receive(&self, document: Document, response: &CallResponse, now: Duration) -> Result<(), String> {
+        let (body, max_age) = body(response)?;
+        match document {
+            Document::Keys(provider) => {
+                let set = KeySet::parse(&body).map_err(|error| error.to_string())?;
+                warn_of_refused_keys(self.name(provider), &set);
+                if let Some(cache) = self.authenticator.remote(provider) {
+                    cache.borrow_mut().succeeded(now, set, max_age);
+                }
+                self.metrics.fetched.increment();
+                self.show_keys();
+            }
+            Document::Revoked(provider) => {
+                let list = Revoked::parse(&body).map_err(|error| error.to_string())?;
+                self.authenticator.revoke(provider, now, list, max_age);
+                self.metrics.lists_fetched.increment();
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch_failed(&self, document: Document, now: Duration, error: &str) {
+        if let Some((_, mut fetching)) = self.authenticator.fetching(document) {
+            fetching.failed(now);
+        }
+        let (failures, what) = match document {
+            Document::Keys(_) => (self.metrics.fetches_failed, "the keys were"),
+            Document::Revoked(_) => (self.metrics.list_fetches_failed, "the list of revoked tokens was"),
         };
-        let (Some(cache), Ok(now)) = (self.authenticator.remote(provider), host::monotonic_time()) else {
-            return false;
-        };
+        failures.increment();
+        log::warn!("jwt-auth: provider {}: {what} not fetched: {error}", self.name(document.provider()));
+    }
+
+    /// Starts to fetch a document, while the callback of `current` runs; whether that went well.
+    fn fetch(&self, document: Document, current: u32) -> bool {
+        let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
+        let (Some(remote), Ok(now)) = (remote, host::monotonic_time()) else { return false };
         let Remote { cluster, scheme, authority, path, settings } = remote;
         let headers = [
             (":method", "GET"),
@@ -345,17 +395,14 @@ impl JwtAuth {
         ];
         match host::http_call(self.root, current, cluster, &headers, b"", settings.timeout) {
             Ok(token) => {
-                self.calls.borrow_mut().push((token, provider));
-                cache.borrow_mut().started(now);
+                self.calls.borrow_mut().push((token, document));
+                if let Some((_, mut fetching)) = self.authenticator.fetching(document) {
+                    fetching.started(now);
+                }
                 true
             }
             Err(error) => {
-                cache.borrow_mut().failed(now);
-                self.metrics.fetches_failed.increment();
-                log::warn!(
-                    "jwt-auth: provider {}: no fetch through cluster {cluster}: {error}",
-                    self.name(provider)
-                );
+                self.fetch_failed(document, now, &format!("cluster {cluster}: {error}"));
                 false
             }
         }
@@ -387,8 +434,8 @@ fn strip<'a>(names: impl Iterator<Item = &'a String>, exchange: &Exchange<'_>) -
     Ok(())
 }
 
-/// The keys in the response to a fetch, and how long the issuer says they are good.
-fn key_set(response: &CallResponse) -> Result<(KeySet, Option<Duration>), String> {
+/// The body of the response to a fetch, and how long the server says it is good.
+fn body(response: &CallResponse) -> Result<(Vec<u8>, Option<Duration>), String> {
     let head = response.head.as_ref().ok_or("no response")?;
     match head.first(":status") {
         Some(b"200") => {}
@@ -398,8 +445,7 @@ fn key_set(response: &CallResponse) -> Result<(KeySet, Option<Duration>), String
         return Err(format!("{} bytes; expected at most {}", response.body_size, jwks_cache::LARGEST));
     }
     let body = host::call_response_body(response.body_size).map_err(|error| error.to_string())?;
-    let set = KeySet::parse(&body).map_err(|error| error.to_string())?;
-    Ok((set, head.first("cache-control").and_then(max_age)))
+    Ok((body, head.first("cache-control").and_then(max_age)))
 }
 
 fn warn_of_refused_keys(provider: &str, set: &KeySet) {

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use crate::claims::{ClaimPath, Pattern, Policy, Revoked};
+use crate::claims::{ClaimPath, Pattern, Policy};
 use crate::jwk::KeySet;
 use crate::jwks_cache;
+use crate::revocation::{RemoteList, Revoked};
 use crate::signature::Algorithm;
 
 /// An issuer, where its keys are, and what is demanded of its tokens.
@@ -22,6 +23,8 @@ pub struct Provider {
     pub policy: Policy,
     /// Tokens that are refused although they are good.
     pub revoked: Revoked,
+    /// More of them, at a URL.
+    pub revoked_elsewhere: Option<RemoteList>,
     /// Where its keys come from.
     pub keys: KeySource,
     /// Claims that go to headers.
@@ -71,7 +74,7 @@ impl Remote {
     pub fn parse(url: &str, cluster: Option<&str>, settings: jwks_cache::Settings) -> Result<Self, String> {
         let expected = || {
             format!(
-                "`{url}` is no URL of a JWK set; expected one such as `http://name.namespace.svc.cluster.local:8080/jwks.json`"
+                "`{url}` is no URL; expected one such as `http://name.namespace.svc.cluster.local:8080/jwks.json`"
             )
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(expected)?;

@@ -73,6 +73,7 @@ pub fn is_valid(material: &Material) -> bool {
         Material::Rsa(n) => RS256PublicKey::from_components(n, &RSA_EXPONENT).is_ok(),
         Material::P256(point) => ES256PublicKey::from_bytes(point).is_ok(),
         Material::P384(point) => ES384PublicKey::from_bytes(point).is_ok(),
+        Material::P521(point) => !point.is_empty(),
         Material::Ed25519(point) => Ed25519PublicKey::from_bytes(point).is_ok(),
         Material::Secret(secret) => !secret.is_empty(),
     }

@@ -1,6 +1,8 @@
 //! Which request needs what: the first rule that matches decides.
 
+use plugin_kit::cel::Expression;
 use plugin_kit::config_choice;
+use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::matcher::{Request, RequestMatch, ValueTest};
 
 use crate::claims::{self, ClaimPath};
@@ -18,6 +20,8 @@ pub struct Rule {
     pub condition: RequestMatch,
     /// Who may make them.
     pub access: Access,
+    /// What must hold beyond that: a CEL condition on the request and the claims of its token.
+    pub when: Option<Expression>,
 }
 
 /// Who may make a request.
@@ -86,6 +90,13 @@ pub struct Refusal<'a> {
     pub scopes: &'a [String],
 }
 
+impl Rule {
+    /// Whether it looks at the path, or may: a condition can.
+    pub fn reads_path(&self) -> bool {
+        self.condition.reads_path() || self.when.is_some()
+    }
+}
+
 impl Requirement {
     /// Any token that a provider confirms: what holds where no rule matches.
     pub const ANY_TOKEN: Self =
@@ -150,11 +161,17 @@ impl ClaimTest {
     }
 }
 
-/// The rule for `request` when its path is read as `reading`, and its position; none where a valid token is required.
-pub fn first_match<'a>(
-    rules: &'a [Rule],
+/// The position of the rule for `request` when its path is read as `reading`; none where a valid token is required.
+pub fn first_match(
+    rules: &[Rule],
+    exchange: &Exchange<'_>,
     request: &Request<'_>,
     reading: &[u8],
-) -> Option<(usize, &'a Rule)> {
-    rules.iter().enumerate().find(|(_, rule)| rule.condition.matches(request, reading))
+) -> Result<Option<usize>, HostError> {
+    for (n, rule) in rules.iter().enumerate() {
+        if rule.condition.matches(exchange, request, reading)? {
+            return Ok(Some(n));
+        }
+    }
+    Ok(None)
 }

@@ -24,11 +24,16 @@ macro_rules! algorithms {
     };
 }
 
-algorithms!(RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384, HS512);
+algorithms!(RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, HS256, HS384, HS512);
 
 impl Algorithm {
     /// The algorithms that a provider takes unless it names others: those that Envoy checks natively.
     pub const DEFAULT: &[Self] = &[Self::RS256, Self::RS384, Self::RS512, Self::ES256, Self::ES384];
+
+    /// Whether the host alone can check it: jwt-simple has no P-521.
+    pub fn is_for_the_host_alone(self) -> bool {
+        self == Self::ES512
+    }
 
     /// The algorithm of that name. Names are case-sensitive, and `none` is none of them.
     pub fn named(name: &str) -> Option<Self> {

@@ -66,6 +66,15 @@ impl TokenCache {
         }
     }
 
+    /// Forgets the tokens of which `keep` does not hold.
+    pub fn retain(&mut self, keep: impl Fn(&Verified) -> bool) {
+        for slot in self.sets.iter_mut().flatten() {
+            if slot.as_ref().is_some_and(|entry| !entry.verified.iter().all(&keep)) {
+                *slot = None;
+            }
+        }
+    }
+
     fn set(&mut self, hash: u64) -> Option<&mut [Option<Entry>; WAYS]> {
         let count = u64::try_from(self.sets.len()).ok()?;
         let set = usize::try_from(hash.checked_rem(count)?).ok()?;
@@ -74,7 +83,7 @@ impl TokenCache {
 }
 
 /// Eight bytes at a time: the comparison of the platform's library takes them one by one.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| u64::from_le_bytes(*a) == u64::from_le_bytes(*b))
@@ -82,7 +91,7 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Mixes the end of the token, which is its signature and as good as random.
-fn hash(token: &[u8], seed: u64) -> u64 {
+pub(crate) fn hash(token: &[u8], seed: u64) -> u64 {
     let end = token.get(token.len().saturating_sub(32)..).unwrap_or(token);
     end.chunks(8).fold(seed, |hash, chunk| {
         let mut word = [0; 8];
@@ -121,9 +130,11 @@ mod tests {
             provider: 0,
             validity: Validity { from: 0, until: Some(until) },
             claims: serde_json::Map::new(),
+            typed: std::cell::OnceCell::new(),
             headers: Vec::new(),
             published: Vec::new(),
             outputs_failed: 0,
+            kid: None,
             key: Rc::downgrade(key),
         }])
     }
@@ -164,6 +175,18 @@ mod tests {
         let left: Vec<bool> =
             [b"a", b"c", b"d", b"e", b"f"].iter().map(|token| cache.find(*token, 6).is_some()).collect();
         assert_eq!(left, [true, false, true, true, true]);
+    }
+
+    #[test]
+    fn tokens_can_be_forgotten_by_what_was_verified() {
+        let key = key();
+        let mut cache = TokenCache::new(8, 1);
+        for (token, until) in [(b"a", 10), (b"b", 20)] {
+            cache.insert(token, verified(&key, until), 0);
+        }
+        cache.retain(|verified| verified.validity.until == Some(20));
+        assert!(cache.find(b"a", 0).is_none());
+        assert!(cache.find(b"b", 0).is_some());
     }
 
     #[test]

@@ -5,10 +5,12 @@ mod common;
 use std::time::Duration;
 
 use common::{ISSUER, NOW, claims, jwks, mint, mint_raw, mint_with};
-use jwt_auth::authenticator::{Authenticator, Decision, Why};
+use jwt_auth::authenticator::{Authenticator, Decision, Document, Waited, Why};
 use jwt_auth::config::Config;
 use jwt_auth::jwk::{Key, KeySet};
+use jwt_auth::jwks_cache::Fetching;
 use jwt_auth::pure_rust;
+use jwt_auth::revocation::Revoked;
 use jwt_auth::signature::{Verdict, Verifier};
 use jwt_auth::token::UntrustedToken;
 use plugin_kit::exchange::{Exchange, HostError};
@@ -70,7 +72,7 @@ fn decide(authenticator: &Authenticator, facts: &TableFacts) -> String {
 }
 
 fn decide_after(authenticator: &Authenticator, facts: &TableFacts, waits: u8) -> String {
-    match authenticator.decide(&Exchange::new(1, facts), waits) {
+    match authenticator.decide(&Exchange::new(1, facts), &mut Waited::after(waits)) {
         Decision::Allow(pass) => match pass.why {
             Why::Anyone => "anyone".to_owned(),
             Why::Preflight => "preflight".to_owned(),
@@ -338,6 +340,8 @@ fn demands_on_claims() {
     assert_eq!(try_with("AT+JWT", json!({ "sub": "service-7" })), "service-7");
     assert_eq!(try_with("at+jwt", json!({ "azp": null, "client_id": "app" })), "alice");
     assert_eq!(try_with("JWT", json!({})), "claims_invalid");
+    let untyped = mint_with("rsa-1", &json!({ "alg": "RS256", "kid": "rsa-1" }), &good);
+    assert_eq!(decide(&authenticator, &request(&untyped)), "claims_invalid");
     for wrong in [
         json!({ "sub": "mallory" }),
         json!({ "sub": "service-/x" }),
@@ -446,4 +450,118 @@ fn an_oversize_token_is_not_even_decoded() {
         decide(&authenticator(&inline(&["rsa-1"])), &request(&mint("rsa-1", &claims))),
         "token_malformed"
     );
+}
+
+/// Counts how often a signature is checked.
+struct Counting(std::rc::Rc<std::cell::Cell<u32>>);
+
+impl Verifier for Counting {
+    fn verify(&self, key: &Key, token: &UntrustedToken<'_>) -> Verdict {
+        self.0.set(self.0.get() + 1);
+        PureRust.verify(key, token)
+    }
+}
+
+#[test]
+fn a_bad_signature_is_checked_once_as_long_as_the_keys_are_the_same() {
+    let count = std::rc::Rc::new(std::cell::Cell::new(0));
+    let authenticator = Authenticator::new(parse(&remote()).unwrap(), Box::new(Counting(count.clone())), 7);
+    let bring = |keys: &[&str], now: u64| {
+        let set = KeySet::parse(jwks(keys).to_string().as_bytes()).unwrap();
+        authenticator.remote(0).unwrap().borrow_mut().succeeded(Duration::from_secs(now), set, None);
+    };
+    let renamed = |key: &str| mint_with(key, &json!({ "alg": "RS256", "kid": "rsa-1" }), &claims());
+    let forged = renamed("rsa-2");
+    bring(&["rsa-1"], 100);
+    for _ in 0..3 {
+        assert_eq!(decide(&authenticator, &at(request(&forged), 101)), "signature_invalid");
+    }
+    assert_eq!(count.get(), 1);
+    bring(&["rsa-1"], 102);
+    assert_eq!(decide(&authenticator, &at(request(&forged), 103)), "signature_invalid");
+    assert_eq!(count.get(), 2);
+    // The token of another is not that token.
+    assert_eq!(decide(&authenticator, &at(request(&renamed("rsa-1")), 103)), "alice");
+}
+
+#[test]
+fn what_time_can_change_is_looked_at_again() {
+    let authenticator = authenticator(&inline(&["rsa-1"]));
+    let later = mint("rsa-1", &json!({ "iss": ISSUER, "sub": "alice", "nbf": NOW + 100, "exp": NOW + 300 }));
+    assert_eq!(decide(&authenticator, &request(&later)), "token_not_yet_valid");
+    assert_eq!(decide(&authenticator, &request(&later).at(NOW + 100)), "alice");
+}
+
+#[test]
+fn a_bad_signature_for_one_provider_says_nothing_where_there_are_two() {
+    let config = json!({ "providers": {
+        "a": { "issuer": ISSUER, "jwks": jwks(&["rsa-1"]) },
+        "b": { "issuer": ISSUER, "jwksUri": "http://issuer.test/" },
+    }});
+    let authenticator = authenticator(&config);
+    let facts = at(request(&mint_with("rsa-2", &json!({ "alg": "RS256", "kid": "rsa-1" }), &claims())), 100);
+    assert_eq!(decide(&authenticator, &facts), "fetch");
+    let mut set = jwks(&["rsa-2"]);
+    set["keys"][0]["kid"] = json!("rsa-1");
+    let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
+    authenticator.remote(1).unwrap().borrow_mut().succeeded(Duration::from_secs(100), set, None);
+    assert_eq!(decide(&authenticator, &facts), "alice");
+}
+
+fn with_list(on_failure: &str) -> Authenticator {
+    let mut config = inline(&["rsa-1"]);
+    config["providers"]["platform"]["revoked"] =
+        json!({ "uri": "http://issuer.test/revoked.json", "staleIfError": "1m", "onFailure": on_failure });
+    authenticator(&config)
+}
+
+#[test]
+fn a_list_of_revoked_tokens_is_fetched_once_and_waited_for() {
+    let authenticator = with_list("deny");
+    let list = Document::Revoked(0);
+    assert_eq!(authenticator.documents().collect::<Vec<_>>(), [list]);
+    let facts = |now| at(request(&mint("rsa-1", &claims())), now);
+    assert_eq!(decide(&authenticator, &facts(100)), "fetch");
+    authenticator.fetching(list).unwrap().1.started(Duration::from_secs(100));
+    assert_eq!(decide(&authenticator, &facts(100)), "wait");
+    assert_eq!(decide_after(&authenticator, &facts(100), 2), "revocation_unavailable");
+    authenticator.revoke(0, Duration::from_secs(101), Revoked::default(), None);
+    assert_eq!(decide(&authenticator, &facts(101)), "alice");
+    let list = Revoked::parse(br#"{"sub":["alice"]}"#).unwrap();
+    authenticator.revoke(0, Duration::from_secs(102), list, None);
+    assert_eq!(decide(&authenticator, &facts(102)), "token_revoked");
+}
+
+#[test]
+fn a_list_that_is_too_old_denies_or_not_as_it_is_configured() {
+    for (on_failure, expected) in [("deny", "revocation_unavailable"), ("allow", "alice")] {
+        let authenticator = with_list(on_failure);
+        let list = Document::Revoked(0);
+        let facts = |now| at(request(&mint("rsa-1", &claims())), now);
+        authenticator.revoke(0, Duration::from_secs(100), Revoked::default(), None);
+        assert_eq!(decide(&authenticator, &facts(101)), "alice");
+        // A minute until it is to be fetched again, and one more.
+        assert!(authenticator.tick(list, Duration::from_secs(160)));
+        authenticator.fetching(list).unwrap().1.failed(Duration::from_secs(219));
+        assert_eq!(decide(&authenticator, &facts(219)), "alice");
+        authenticator.tick(list, Duration::from_secs(220));
+        authenticator.fetching(list).unwrap().1.failed(Duration::from_secs(220));
+        assert_eq!(decide(&authenticator, &facts(220)), expected, "{on_failure}");
+    }
+}
+
+#[test]
+fn one_of_several_audiences_is_enough() {
+    let mut config = inline(&["rsa-1"]);
+    config["providers"]["platform"]["audiences"] = json!(["api", "web"]);
+    let authenticator = authenticator(&config);
+    let decide_for = |aud: Value| {
+        let claims = json!({ "iss": ISSUER, "sub": "alice", "aud": aud, "exp": NOW + 300 });
+        decide(&authenticator, &request(&mint("rsa-1", &claims)))
+    };
+    assert_eq!(decide_for(json!(["x", "web"])), "alice");
+    assert_eq!(decide_for(json!("api")), "alice");
+    assert_eq!(decide_for(json!(["x"])), "audience_mismatch");
+    assert_eq!(decide_for(json!([])), "audience_mismatch");
+    assert_eq!(decide_for(json!(["api", 7])), "claims_invalid");
 }

@@ -7,7 +7,7 @@ use jwt_auth::host_crypto::HostCrypto;
 use jwt_auth::jwk::KeySet;
 use jwt_auth::pure_rust;
 use jwt_auth::signature::Algorithm;
-use jwt_auth::token::UntrustedToken;
+use jwt_auth::token::{TokenError, UntrustedToken};
 use plugin_kit::exchange::HostError;
 use ring::signature as rings;
 use serde_json::json;
@@ -43,6 +43,7 @@ fn ring(argument: &[u8]) -> Vec<u8> {
         (b"sha256", 294) => (&rings::RSA_PKCS1_2048_8192_SHA256, 270),
         (b"sha384", 294) => (&rings::RSA_PKCS1_2048_8192_SHA384, 270),
         (b"sha512", 294) => (&rings::RSA_PKCS1_2048_8192_SHA512, 270),
+        (b"sha512", 158) => return aws_lc(argument),
         other => panic!("{other:?}"),
     };
     let key = &spki[spki.len() - algorithm.1..];
@@ -62,6 +63,37 @@ fn known(name: &str) -> (KeySet, String) {
     (KeySet::parse(file("jwks.json").as_bytes()).unwrap(), file("jwt").trim_end().to_owned())
 }
 
+/// As [`ring`], with a library that has P-521.
+fn aws_lc(argument: &[u8]) -> Vec<u8> {
+    use aws_lc_rs::signature::{ECDSA_P521_SHA512_ASN1, UnparsedPublicKey};
+    let fields = fields(argument);
+    let [hash, spki, signature, text] = fields.as_slice() else { panic!("four fields") };
+    assert_eq!((hash.as_slice(), spki.len()), (&b"sha512"[..], 158));
+    let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, &spki[spki.len() - 133..]);
+    if key.verify(text, signature).is_ok() { vec![8, 1] } else { b"\x12\x03bad".to_vec() }
+}
+
+/// jwt-simple has no P-521: the host alone says.
+#[test]
+fn es512_is_the_hosts() {
+    let host = HostCrypto::tested(Box::new(|argument| Ok(aws_lc(argument))), &[Algorithm::ES512]);
+    assert!(host.checks(Algorithm::ES512));
+    let (set, token) = known("ES512");
+    let verify = |token: &str| {
+        let token = UntrustedToken::parse(token.as_bytes()).unwrap();
+        assert!(!pure_rust::verify(&set.keys[0], &token));
+        host.verify(&set.keys[0], &token)
+    };
+    assert_eq!(verify(&token), Some(true));
+    let (text, signature) = token.rsplit_once('.').unwrap();
+    let raw = jwt_auth::base64url::decode(signature.as_bytes()).unwrap();
+    for variant in [&raw[1..], &raw[..131], &[0; 132], &[&raw[66..], &raw[..66]].concat()] {
+        assert_eq!(verify(&format!("{text}.{}", encode(variant))), Some(false));
+    }
+    let without = HostCrypto::tested(Box::new(|_| Ok(Vec::new())), &[Algorithm::ES512]);
+    assert!(!without.checks(Algorithm::ES512));
+}
+
 /// The verdict of jwt-simple, and the same of the host where it has one.
 fn verdict(host: &HostCrypto, set: &KeySet, token: &str) -> bool {
     let Ok(token) = UntrustedToken::parse(token.as_bytes()) else { return false };
@@ -75,7 +107,7 @@ fn verdict(host: &HostCrypto, set: &KeySet, token: &str) -> bool {
 #[test]
 fn known_answers_are_accepted_and_no_other_signature_is() {
     let host = host();
-    let names = Algorithm::ALL.iter().filter(|algorithm| !algorithm.is_symmetric());
+    let names = Algorithm::ALL.iter().filter(|a| !a.is_symmetric() && !a.is_for_the_host_alone());
     for algorithm in names {
         let (set, token) = known(algorithm.name());
         assert_eq!(host.checks(*algorithm), Algorithm::DEFAULT.contains(algorithm), "{algorithm}");
@@ -171,4 +203,121 @@ fn a_host_that_always_agrees_or_never_answers_is_not_trusted() {
         assert!(Algorithm::ALL.iter().all(|algorithm| !host.checks(*algorithm)));
         assert_eq!(host.verify(&set.keys[0], &token), None);
     }
+}
+
+/// The first line of RFC 7515's example payload and the rest of it.
+const JOE: &str =
+    "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+
+/// The set with one key, for RFC examples whose `alg` must be named.
+#[allow(clippy::needless_pass_by_value)]
+fn set_of(key: serde_json::Value) -> KeySet {
+    let set = KeySet::parse(json!({ "keys": [key] }).to_string().as_bytes()).unwrap();
+    assert_eq!(set.keys.len(), 1, "{:?}", set.refused);
+    set
+}
+
+/// RFC 7515 appendix A.1: HS256, whose secret comes from the environment, base64url.
+#[test]
+fn rfc_7515_a1() {
+    let token =
+        format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+    let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+    let config = json!({ "providers": { "joe": {
+        "issuer": "joe", "algorithms": ["HS256"], "secrets": [{ "env": "SECRET", "encoding": "base64url" }],
+    }}});
+    let env = |_: &str| Some(secret.to_owned());
+    let config = jwt_auth::config::Config::parse(config.to_string().as_bytes(), &env).unwrap();
+    let jwt_auth::provider::KeySource::Inline(set) = &config.providers[0].keys else { panic!("a secret") };
+    assert!(verdict(&host(), set, &token));
+    assert!(!verdict(&host(), set, &token.replace("dBjf", "dBjg")));
+}
+
+/// RFC 7515 appendix A.2: RS256.
+#[test]
+fn rfc_7515_a2() {
+    let set = set_of(json!({ "kty": "RSA", "e": "AQAB", "n": concat!(
+        "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZ",
+        "S-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2",
+        "R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcD",
+        "TW9gb54h4FRWyuXpoQ",
+    )}));
+    let signature = concat!(
+        "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CU",
+        "Ar7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_d",
+        "O--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0ig",
+        "cN_IoypGlUPQGe77Rw",
+    );
+    assert!(verdict(&host(), &set, &format!("eyJhbGciOiJSUzI1NiJ9.{JOE}.{signature}")));
+    // RS512 under the same signature.
+    assert!(!verdict(&host(), &set, &format!("eyJhbGciOiJSUzUxMiJ9.{JOE}.{signature}")));
+}
+
+/// RFC 7515 appendix A.3: ES256.
+#[test]
+fn rfc_7515_a3() {
+    let set = set_of(json!({ "kty": "EC", "crv": "P-256",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0" }));
+    let signature = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+    assert!(verdict(&host(), &set, &format!("eyJhbGciOiJFUzI1NiJ9.{JOE}.{signature}")));
+}
+
+/// RFC 7515 appendix A.5: `alg: none`.
+#[test]
+fn rfc_7515_a5() {
+    let token = format!("eyJhbGciOiJub25lIn0.{JOE}.");
+    assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::NotCompact));
+    let signed = format!("eyJhbGciOiJub25lIn0.{JOE}.AA");
+    assert_eq!(UntrustedToken::parse(signed.as_bytes()).err(), Some(TokenError::UnknownAlgorithm));
+}
+
+/// RFC 7515 appendix E: a critical header parameter that nobody understands.
+#[test]
+fn rfc_7515_e() {
+    let token = "eyJhbGciOiJub25lIiwNCiAiY3JpdCI6WyJodHRwOi8vZXhhbXBsZS5jb20vVU5ERUZJTkVEIl0sDQogImh0dHA6Ly9leGFtcGxlLmNvbS9VTkRFRklORUQiOnRydWUNCn0.RkFJTA.AA";
+    assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::Critical));
+}
+
+/// RFC 7520 sections 4.1, 4.2 and 4.4, and RFC 8037 appendix A.4: good signatures over texts that are no claims. No such token is
+/// taken, whoever checks; the host agrees with the RFC about the signature that it can check.
+#[test]
+fn rfc_7520_and_rfc_8037() {
+    const FRODO: &str = "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4";
+    const BILBO: &str = concat!(
+        "MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83xuglII7PNDi84wnB-BDk",
+        "oBwA78185hX-Es4JIwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJDt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9Uzp",
+        "ERV0ePPQdLuW3IS_de3xyIrDaLGdjluPxUAhb6L2aXic1U12podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogo",
+        "ree7vjbU5y18kDquDg",
+    );
+    let header = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9";
+    let (rs256, ed25519) = (
+        format!("{header}.{FRODO}.{BILBO}"),
+        "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+    );
+    let hs256 = format!(
+        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9.{FRODO}.s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0"
+    );
+    for token in [rs256.as_str(), ed25519, hs256.as_str()] {
+        assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::PayloadJson));
+    }
+    let bilbo = set_of(json!({
+        "kty": "RSA", "kid": "bilbo.baggins@hobbiton.example", "use": "sig", "e": "AQAB", "n": concat!(
+        "n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2w",
+        "qVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bT",
+        "wJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5",
+        "iaiQkqgc5gHdrNP5zw",
+    )}));
+    let (signing_input, signature) = rs256.rsplit_once('.').unwrap();
+    let token = UntrustedToken {
+        compact: &rs256,
+        signing_input,
+        algorithm: Algorithm::RS256,
+        kid: None,
+        typ: None,
+        claims: serde_json::Map::new(),
+        signature: jwt_auth::base64url::decode(signature.as_bytes()).unwrap(),
+    };
+    assert_eq!(host().verify(&bilbo.keys[0], &token), Some(true));
+    // RFC 8037 appendix A.2 makes a key.
+    set_of(json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }));
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use jwt_auth::authenticator::{Authenticator, Decision, Why};
+use jwt_auth::authenticator::{Authenticator, Decision, Waited, Why};
 use jwt_auth::config::Config;
 use jwt_auth::host_crypto::known_answer;
 use jwt_auth::jwk::{Key, KeySet};
-use jwt_auth::jwks_cache::{JwksCache, Missing, Settings};
+use jwt_auth::jwks_cache::{Fetching, JwksCache, Missing, Settings};
 use jwt_auth::pure_rust;
 use jwt_auth::signature::{Algorithm, Verdict, Verifier};
 use jwt_auth::token::UntrustedToken;
@@ -58,7 +58,7 @@ fn authenticator() -> Authenticator {
             ]
         }}"#
     );
-    Authenticator::new(Config::parse(config.as_bytes(), &|_| None).unwrap(), Box::new(PureRust), 7)
+    Authenticator::new(Config::parse(config.as_bytes(), &|_: &str| None).unwrap(), Box::new(PureRust), 7)
 }
 
 fn decide(path: &str, token: Option<&str>, now: u64) -> &'static str {
@@ -66,7 +66,7 @@ fn decide(path: &str, token: Option<&str>, now: u64) -> &'static str {
     if let Some(token) = token {
         facts = facts.header("authorization", &format!("Bearer {token}"));
     }
-    match authenticator().decide(&Exchange::new(1, &facts), 0) {
+    match authenticator().decide(&Exchange::new(1, &facts), &mut Waited::default()) {
         Decision::Allow(pass) if pass.why == Why::Token => "token",
         Decision::Allow(_) => "anyone",
         Decision::Deny(denial) => denial.reason.outside().code,

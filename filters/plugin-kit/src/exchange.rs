@@ -4,6 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cel::Variable;
 use crate::head::Head;
 
 /// A host call that did not do what it should. Filters fail closed on it.
@@ -17,6 +18,12 @@ pub struct HostError {
 }
 
 impl HostError {
+    /// There is no such thing, or no such foreign function.
+    pub const NOT_FOUND: u32 = 1;
+    /// The host does not take the argument.
+    pub const BAD_ARGUMENT: u32 = 2;
+    /// The host failed; for CEL: the expression has no value.
+    pub const INTERNAL_FAILURE: u32 = 10;
     /// Stands for an answer that was OK, with bytes that are not what the ABI says.
     pub const MALFORMED: u32 = u32::MAX;
 }
@@ -33,6 +40,9 @@ pub trait Facts {
     fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
     /// An attribute or a filter state of the exchange; `None` where there is none.
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
+    /// The value of a CEL expression of the host, after `variable` was set; `None` where it has none.
+    fn evaluate(&self, expression: u32, variable: Option<Variable<'_>>)
+    -> Result<Option<Vec<u8>>, HostError>;
     /// Time since the Unix epoch.
     fn unix_time(&self) -> Result<Duration, HostError>;
     /// Time on a clock that only runs forward and that all workers of the proxy share. Its zero means nothing.
@@ -140,6 +150,15 @@ impl<'a> Exchange<'a> {
     /// An attribute or a filter state of the exchange.
     pub fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
         self.facts.property(path)
+    }
+
+    /// The value of a CEL expression, see [`crate::cel::Expression::value`].
+    pub(crate) fn evaluate(
+        &self,
+        expression: u32,
+        variable: Option<Variable<'_>>,
+    ) -> Result<Option<Vec<u8>>, HostError> {
+        self.facts.evaluate(expression, variable)
     }
 
     /// Time since the Unix epoch: one reading for the whole callback.

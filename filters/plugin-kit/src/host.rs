@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
 
+use crate::cel;
+use crate::environment::Environment;
 use crate::exchange::{Facts, HostError};
 use crate::head::Head;
 use crate::reply::Reply;
 
 const OK: u32 = 0;
-const NOT_FOUND: u32 = 1;
+const NOT_FOUND: u32 = HostError::NOT_FOUND;
 const CAS_MISMATCH: u32 = 8;
 
 type Answer<T> = Result<T, HostError>;
@@ -191,6 +193,13 @@ impl Facts for HostFacts {
 
     fn property(&self, path: &[&str]) -> Answer<Option<Vec<u8>>> {
         property(path)
+    }
+
+    fn evaluate(&self, expression: u32, variable: Option<cel::Variable<'_>>) -> Answer<Option<Vec<u8>>> {
+        if let Some((name, value)) = variable {
+            set_filter_state(name, value)?;
+        }
+        evaluate(expression)
     }
 
     fn unix_time(&self) -> Answer<Duration> {
@@ -483,13 +492,13 @@ pub fn call_response_body(max: usize) -> Answer<Vec<u8>> {
     bytes(BufferType::HttpCallResponseBody, max).map(Option::unwrap_or_default)
 }
 
-/// The pluginConfig, in `on_configure`.
+/// The pluginConfig, all of it, in `on_configure`.
 pub(crate) fn plugin_configuration(size: usize) -> Answer<Vec<u8>> {
     if size == 0 {
-        Ok(Vec::new())
-    } else {
-        bytes(BufferType::PluginConfiguration, size).map(Option::unwrap_or_default)
+        return Ok(Vec::new());
     }
+    let whole = bytes(BufferType::PluginConfiguration, size)?.filter(|bytes| bytes.len() == size);
+    whole.ok_or(HostError { call: "get_buffer_bytes", status: HostError::MALFORMED })
 }
 
 fn bytes(source: BufferType, max: usize) -> Answer<Option<Vec<u8>>> {
@@ -513,6 +522,54 @@ pub fn call_foreign_function(name: &str, argument: &[u8]) -> Answer<Vec<u8>> {
         )
     })?;
     some("call_foreign_function", answer)
+}
+
+/// The environment of a plugin, in `on_configure`.
+pub struct HostEnvironment;
+
+impl Environment for HostEnvironment {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn compile(&self, expression: &str) -> Answer<u32> {
+        const CALL: &str = "expr_create";
+        declare_variables()?;
+        let token = call_foreign_function(CALL, expression.as_bytes())?;
+        let token = token.try_into().map_err(|_| HostError { call: CALL, status: HostError::MALFORMED })?;
+        Ok(u32::from_le_bytes(token))
+    }
+
+    fn evaluate(&self, expression: u32) -> Answer<Option<Vec<u8>>> {
+        evaluate(expression)
+    }
+}
+
+/// Evaluates in the context whose callback is running, whatever the effective context: in a callback of the root context
+/// the request has no attributes.
+fn evaluate(expression: u32) -> Answer<Option<Vec<u8>>> {
+    match call_foreign_function("expr_evaluate", &expression.to_le_bytes()) {
+        Ok(value) => Ok(Some(value)),
+        Err(HostError { status: HostError::INTERNAL_FAILURE, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells the host the types of [`cel::CLAIMS`] and [`cel::PATH`], in `on_configure`. Undeclared they would be bytes.
+pub fn declare_variables() -> Answer<()> {
+    /// `DeclarePropertyArguments { name = 1, type = 3, schema = 4 }`: a Protobuf (3) with its type, and a String (1).
+    const ARGUMENTS: [&[u8]; 2] = [
+        b"\x0a\x03jwt\x18\x03\x22\x2atype.googleapis.com/google.protobuf.Struct",
+        b"\x0a\x0fnormalized_path\x18\x01",
+    ];
+    for argument in ARGUMENTS {
+        match call_foreign_function("declare_property", argument) {
+            // A name that is declared again is refused, and an expression of another filter may have needed it too.
+            Ok(_) | Err(HostError { status: HostError::BAD_ARGUMENT, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Calls `on_tick` of the root context whose callback is running, every `period`; zero stops it.

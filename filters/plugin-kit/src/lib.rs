@@ -6,7 +6,9 @@
 
 #[cfg(any(target_os = "wasi", test))]
 mod allocator;
+pub mod cel;
 pub mod config;
+pub mod environment;
 pub mod exchange;
 pub mod head;
 #[cfg(target_os = "wasi")]

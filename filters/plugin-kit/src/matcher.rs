@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::cel::{self, Expression};
 use crate::config::{ErrorList, Path};
+use crate::environment::Environment;
+use crate::exchange::{Exchange, HostError};
 use crate::head::Head;
 use crate::path::{PathCase, PathPattern};
 
@@ -18,6 +21,8 @@ crate::config_object! {
         pub methods_except: Vec<String> = Vec::new(),
         /// Patterns of paths, see [`PathPattern`].
         pub paths: Vec<String> = Vec::new(),
+        /// Regular expressions (RE2) of paths, evaluated by the host; each is about the whole path.
+        pub path_regexes: Vec<String> = Vec::new(),
         /// Tests of header values by header name.
         pub headers: BTreeMap<String, RawValueTest> = BTreeMap::new(),
     }
@@ -118,6 +123,7 @@ pub struct RequestMatch {
     methods: Vec<Vec<u8>>,
     methods_except: Vec<Vec<u8>>,
     paths: Vec<PathPattern>,
+    path_regexes: Vec<Expression>,
     headers: Vec<(String, ValueTest)>,
 }
 
@@ -160,6 +166,7 @@ impl RequestMatch {
     pub fn compile(
         raw: &RawRequestMatch,
         case: PathCase,
+        environment: &dyn Environment,
         path: &Path,
         errors: &mut ErrorList,
     ) -> Option<Self> {
@@ -188,6 +195,12 @@ impl RequestMatch {
             errors.add(path, "has `methods` and `methodsExcept`; expected one of them");
         }
         let paths = list(&raw.paths, &path.field("paths"), errors, |text| PathPattern::parse(text, case));
+        let regex = |text: &str| {
+            // Paths are folded to lower case where case does not matter.
+            let flag = if case == PathCase::Insensitive { "(?i)" } else { "" };
+            Expression::path_matches(&format!("{flag}{text}"), environment)
+        };
+        let path_regexes = list(&raw.path_regexes, &path.field("pathRegexes"), errors, regex);
         let mut headers = Vec::new();
         for (name, test) in &raw.headers {
             let path = path.field("headers").field(name);
@@ -198,13 +211,39 @@ impl RequestMatch {
                 headers.push((name.clone(), test));
             }
         }
-        Some(Self { hosts, methods, methods_except, paths, headers })
+        Some(Self { hosts, methods, methods_except, paths, path_regexes, headers })
     }
 
     /// Whether the condition holds for `request` when its path is read as `reading` (see [`crate::path::Readings`]).
-    pub fn matches(&self, request: &Request<'_>, reading: &[u8]) -> bool {
-        (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(reading)))
-            && (self.methods.is_empty() || self.methods.iter().any(|method| method == request.method))
+    ///
+    /// # Errors
+    /// The host did not evaluate a regular expression.
+    pub fn matches(
+        &self,
+        exchange: &Exchange<'_>,
+        request: &Request<'_>,
+        reading: &[u8],
+    ) -> Result<bool, HostError> {
+        // The regular expressions last: each costs two host calls.
+        Ok(self.matches_but_for_path(request)
+            && ((self.paths.is_empty() && self.path_regexes.is_empty())
+                || self.paths.iter().any(|pattern| pattern.matches(reading))
+                || self.matches_regex(exchange, reading)?))
+    }
+
+    fn matches_regex(&self, exchange: &Exchange<'_>, reading: &[u8]) -> Result<bool, HostError> {
+        for regex in &self.path_regexes {
+            match regex.holds(exchange, Some((cel::PATH, reading)))? {
+                Some(false) => {}
+                Some(true) => return Ok(true),
+                None => return Err(HostError { call: "expr_evaluate", status: HostError::INTERNAL_FAILURE }),
+            }
+        }
+        Ok(false)
+    }
+
+    fn matches_but_for_path(&self, request: &Request<'_>) -> bool {
+        (self.methods.is_empty() || self.methods.iter().any(|method| method == request.method))
             && !self.methods_except.iter().any(|method| method == request.method)
             && (self.hosts.is_empty() || {
                 let host = request.host();
@@ -223,12 +262,15 @@ impl RequestMatch {
 
     /// The first segments of all paths for which it can hold; `None` where the path can be any.
     pub fn first_segments(&self) -> Option<Vec<&[u8]>> {
-        if self.paths.is_empty() { None } else { self.paths.iter().map(PathPattern::first_segment).collect() }
+        if self.paths.is_empty() || !self.path_regexes.is_empty() {
+            return None;
+        }
+        self.paths.iter().map(PathPattern::first_segment).collect()
     }
 
     /// Whether it looks at the path.
     pub fn reads_path(&self) -> bool {
-        !self.paths.is_empty()
+        !self.paths.is_empty() || !self.path_regexes.is_empty()
     }
 }
 
@@ -253,15 +295,21 @@ mod tests {
         let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap())
             .map_err(|e| e.to_string())?;
         let mut errors = ErrorList::default();
-        let compiled =
-            RequestMatch::compile(&raw, PathCase::Sensitive, &Path::root().field("match"), &mut errors);
+        let compiled = RequestMatch::compile(
+            &raw,
+            PathCase::Sensitive,
+            &|_: &str| None,
+            &Path::root().field("match"),
+            &mut errors,
+        );
         errors.finish(compiled).map_err(|errors| errors.to_string())
     }
 
     fn matches(json: &str, headers: &[(&str, &str)]) -> bool {
         let head = Head::from_pairs(headers.iter().copied());
         let request = Request::of(&head);
-        compile(json).unwrap().matches(&request, request.target)
+        let facts = crate::testing::TableFacts::default();
+        compile(json).unwrap().matches(&Exchange::new(1, &facts), &request, request.target).unwrap()
     }
 
     const REQUEST: [(&str, &str); 6] = [
@@ -320,6 +368,7 @@ mod tests {
     fn what_is_wrong_is_named_with_its_path() {
         for (json, path) in [
             (r#"{"paths":["/a","b"]}"#, "match.paths[1]: "),
+            (r#"{"pathRegexes":["/a"]}"#, "match.pathRegexes[0]: the proxy evaluates no CEL"),
             (r#"{"methods":["get"]}"#, "match.methods[0]: "),
             (r#"{"hosts":["a.example:80"]}"#, "match.hosts[0]: "),
             (r#"{"hosts":["*a.example"]}"#, "match.hosts[0]: "),

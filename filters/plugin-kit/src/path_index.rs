@@ -62,7 +62,14 @@ mod tests {
 
     fn condition(paths: &[String]) -> RequestMatch {
         let raw = RawRequestMatch { paths: paths.to_vec(), ..RawRequestMatch::default() };
-        RequestMatch::compile(&raw, PathCase::Insensitive, &Path::root(), &mut ErrorList::default()).unwrap()
+        RequestMatch::compile(
+            &raw,
+            PathCase::Insensitive,
+            &|_: &str| None,
+            &Path::root(),
+            &mut ErrorList::default(),
+        )
+        .unwrap()
     }
 
     fn pattern() -> impl Strategy<Value = String> {
@@ -90,13 +97,40 @@ mod tests {
             let head = Head::from_pairs([(":path", path.as_str()), (":method", "GET")]);
             let request = Request::of(&head);
             if let Readings::One(reading) = Readings::of(request.target, PathCase::Insensitive) {
-                let all: Vec<usize> =
-                    (0..conditions.len()).filter(|n| conditions[*n].matches(&request, &reading)).collect();
-                let found: Vec<usize> =
-                    index.candidates(&reading).filter(|n| conditions[*n].matches(&request, &reading)).collect();
+                let facts = crate::testing::TableFacts::default();
+                let exchange = crate::exchange::Exchange::new(1, &facts);
+                let holds = |n: &usize| conditions[*n].matches(&exchange, &request, &reading).unwrap();
+                let all: Vec<usize> = (0..conditions.len()).filter(holds).collect();
+                let found: Vec<usize> = index.candidates(&reading).filter(holds).collect();
                 prop_assert_eq!(found, all);
             }
         }
+    }
+
+    #[test]
+    fn a_regular_expression_may_match_anywhere() {
+        struct Cel;
+        impl crate::environment::Environment for Cel {
+            fn variable(&self, _: &str) -> Option<String> {
+                None
+            }
+            fn compile(&self, _: &str) -> Result<u32, crate::exchange::HostError> {
+                Ok(0)
+            }
+            fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, crate::exchange::HostError> {
+                Ok(Some(vec![0]))
+            }
+        }
+        let raw = RawRequestMatch {
+            paths: vec!["/a".to_owned()],
+            path_regexes: vec!["/b".to_owned()],
+            ..RawRequestMatch::default()
+        };
+        let case = PathCase::Sensitive;
+        let condition =
+            RequestMatch::compile(&raw, case, &Cel, &Path::root(), &mut ErrorList::default()).unwrap();
+        let index = PathIndex::new([&condition]);
+        assert_eq!(index.candidates(b"/b").collect::<Vec<_>>(), [0]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use proxy_wasm::types::Action;
 use serde_json::Value;
 
 use crate::config::{ConfigErrors, document, fingerprint};
-use crate::exchange::{Exchange, HostError, Published};
+use crate::exchange::{Exchange, Published};
 use crate::head::Head;
 use crate::host::{self, Gauge, HostFacts};
 use crate::reply::Reply;
@@ -268,21 +268,23 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     }
 
     fn configure(&self, root: u32, size: usize) -> bool {
-        let configured = host::plugin_configuration(size)
-            .map_err(|error: HostError| error.to_string())
-            .and_then(|json| match document(&json).and_then(|document| F::configure(&document, root)) {
-                Ok(filter) => Ok((filter, fingerprint(&json))),
-                Err(errors) => Err(errors.to_string()),
-            });
-        match configured {
-            Ok((filter, fingerprint)) => {
+        let json = match host::plugin_configuration(size) {
+            Ok(json) => json,
+            Err(error) => {
+                // To refuse what was not seen would leave the plugin out on this worker, and let everything through there.
+                log::error!("{}: no configuration came, every request is denied: {error}", F::NAME);
+                return true;
+            }
+        };
+        match document(&json).and_then(|document| F::configure(&document, root)) {
+            Ok(filter) => {
                 let name = format!("{}_config_hash", F::NAME.replace('-', "_"));
-                Gauge::define(&name).set(u64::from(fingerprint));
+                Gauge::define(&name).set(u64::from(fingerprint(&json)));
                 self.set_root(root, Some(Rc::new(filter)));
                 true
             }
-            Err(error) => {
-                log::error!("{}: configuration refused: {error}", F::NAME);
+            Err(errors) => {
+                log::error!("{}: configuration refused: {errors}", F::NAME);
                 false
             }
         }

@@ -5,13 +5,15 @@
 //! ```
 //!
 //! A claim is one that a filter has verified and published. A header, a cookie and a query parameter are what the peer
-//! sent, so filters that need more than that ask for `trust: true` ([`Source::is_unverified`]).
+//! sent, and a CEL expression can read them, so filters that need more than that ask for `trust: true` ([`Source::is_unverified`]).
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::cel::Expression;
 use crate::config::{ErrorList, Path};
+use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
 use crate::path::{PathCase, PathPattern, Readings};
 
@@ -34,6 +36,7 @@ crate::config_object! {
         env: Option<String>,
         filter_state: Option<String>,
         property: Option<Vec<String>>,
+        cel: Option<String>,
         literal: Option<String>,
         trust: Option<bool>,
     }
@@ -108,6 +111,13 @@ pub enum Source {
     FilterState(String),
     /// An attribute of Envoy, by its path. Text attributes only: numbers arrive as eight bytes.
     Property(Vec<String>),
+    /// The text that a CEL expression gives. One without a value for the request, or of another type, is no value.
+    Cel {
+        /// As the host has compiled it.
+        expression: Expression,
+        /// The user vouches for all that it reads.
+        trust: bool,
+    },
 }
 
 /// How the client's address is found.
@@ -158,13 +168,8 @@ impl HeadUse {
 }
 
 impl RawSource {
-    /// The source, or notes of what is wrong with it. `env` looks up the plugin's environment variables.
-    pub fn parse(
-        self,
-        path: &Path,
-        errors: &mut ErrorList,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Option<Source> {
+    /// The source, or notes of what is wrong with it. `env` looks up environment variables and compiles CEL.
+    pub fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
         let trust = self.trust;
         let trusted = trust.unwrap_or(false);
         let mut found = Vec::new();
@@ -196,9 +201,14 @@ impl RawSource {
             self.workload_label
                 .map(|name| Source::WorkloadLabel(WorkloadLabel { name, known: OnceCell::new() })),
         );
-        add("env", self.env.map(|name| Source::Fixed(env(&name).filter(|value| !value.is_empty()))));
+        add("env", self.env.map(|name| Source::Fixed(env.variable(&name).filter(|value| !value.is_empty()))));
         add("filterState", self.filter_state.map(Source::FilterState));
         add("property", self.property.map(Source::Property));
+        if let Some(text) = self.cel {
+            let expression = Expression::text(&text, env);
+            let expression = errors.check(&path.field("cel"), expression)?;
+            add("cel", Some(Source::Cel { expression, trust: trusted }));
+        }
         add("literal", self.literal.map(|text| Source::Fixed(Some(text))));
 
         let kinds = found.iter().map(|(kind, _)| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
@@ -212,10 +222,10 @@ impl RawSource {
             errors.add(&path.field(kind), message);
             return None;
         }
-        if trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie" | "baggage") {
+        if trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie" | "baggage" | "cel") {
             errors.add(
                 &path.field("trust"),
-                "only a `header`, `queryParam`, `cookie` or `baggage` can be trusted",
+                "only a `header`, `queryParam`, `cookie`, `baggage` or `cel` can be trusted",
             );
             return None;
         }
@@ -224,7 +234,7 @@ impl RawSource {
 }
 
 const KINDS: &str = "`claim`, `header`, `queryParam`, `cookie`, `baggage`, `sourceAddress`, `principal`, `requestId`, `path`, \
-                     `pathTemplate`, `method`, `workloadLabel`, `env`, `filterState`, `property`, `literal`";
+                     `pathTemplate`, `method`, `workloadLabel`, `env`, `filterState`, `property`, `cel`, `literal`";
 
 fn parse_templates(
     templates: Vec<String>,
@@ -349,6 +359,7 @@ impl Source {
             Self::Property(path) => {
                 exchange.property(&path.iter().map(String::as_str).collect::<Vec<_>>())?
             }
+            Self::Cel { expression, .. } => expression.value(exchange, None)?,
         };
         Ok(owned.filter(|value| !value.is_empty()).map(Cow::Owned))
     }
@@ -373,7 +384,8 @@ impl Source {
             Self::Header { trust, .. }
             | Self::QueryParam { trust, .. }
             | Self::Cookie { trust, .. }
-            | Self::Baggage { trust, .. } => !trust,
+            | Self::Baggage { trust, .. }
+            | Self::Cel { trust, .. } => !trust,
             _ => false,
         }
     }
@@ -653,6 +665,32 @@ mod tests {
     }
 
     #[test]
+    fn a_cel_expression_is_a_source_and_one_without_a_value_is_none() {
+        struct Cel;
+        impl Environment for Cel {
+            fn variable(&self, _: &str) -> Option<String> {
+                None
+            }
+            fn compile(&self, _: &str) -> Result<u32, HostError> {
+                Ok(3)
+            }
+        }
+        let parse = |json: &str| {
+            let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
+            raw.parse(&Path::root(), &mut ErrorList::default(), &Cel).unwrap()
+        };
+        let source = parse(r#"{"cel":"request.headers['x']"}"#);
+        assert!(source.is_unverified());
+        assert!(!parse(r#"{"cel":"source.address","trust":true}"#).is_unverified());
+        let mut facts = request();
+        assert_eq!(source.value(&Exchange::new(1, &facts)), Ok(None));
+        facts.expressions.insert(3, Some(b"v".to_vec()));
+        assert_eq!(source.value(&Exchange::new(1, &facts)).unwrap().as_deref(), Some(&b"v"[..]));
+        let error = parsed(r#"{"cel":"x"}"#).unwrap_err();
+        assert_eq!(error, "from.cel: the proxy evaluates no CEL");
+    }
+
+    #[test]
     fn a_label_is_read_once() {
         let source = parsed(r#"{"workloadLabel":"version"}"#).unwrap();
         let first = request().property("xds.node.metadata.LABELS.version", "v1");
@@ -679,7 +717,7 @@ mod tests {
             (r#"{"claim":"a","header":"b"}"#, "found `claim` and `header`"),
             (
                 r#"{"claim":"a","trust":true}"#,
-                "from.trust: only a `header`, `queryParam`, `cookie` or `baggage`",
+                "from.trust: only a `header`, `queryParam`, `cookie`, `baggage` or `cel`",
             ),
             (r#"{"header":"a b"}"#, "from.header: expected the name of a header, found `a b`"),
             (r#"{"clam":"sub"}"#, "did you mean `claim`?"),

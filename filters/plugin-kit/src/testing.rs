@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::cel::Variable;
 use crate::exchange::{Facts, HostError};
 use crate::head::Head;
 
@@ -13,6 +14,8 @@ pub struct TableFacts {
     pub headers: Vec<(String, String)>,
     /// Properties by their path, joined by a dot.
     pub properties: BTreeMap<String, Vec<u8>>,
+    /// Values of CEL expressions by their number; one that is not here has none.
+    pub expressions: BTreeMap<u32, Option<Vec<u8>>>,
     /// Time since the Unix epoch.
     pub unix_time: Duration,
     /// Time on the monotonic clock.
@@ -71,6 +74,11 @@ impl Facts for TableFacts {
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
         self.check()?;
         Ok(self.properties.get(&path.join(".")).cloned())
+    }
+
+    fn evaluate(&self, expression: u32, _: Option<Variable<'_>>) -> Result<Option<Vec<u8>>, HostError> {
+        self.check()?;
+        Ok(self.expressions.get(&expression).cloned().flatten())
     }
 
     fn unix_time(&self) -> Result<Duration, HostError> {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, document, read};
+use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
 use plugin_kit::path::PathCase;
 use plugin_kit::source::{HeadUse, RawSource, Source};
@@ -79,8 +81,10 @@ config_object! {
         methods: Vec<String> = Vec::new(),
         methods_except: Vec<String> = Vec::new(),
         paths: Vec<String> = Vec::new(),
+        path_regexes: Vec<String> = Vec::new(),
         headers: BTreeMap<String, RawValueTest> = BTreeMap::new(),
         claims: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+        when: Option<String>,
     }
 }
 
@@ -279,6 +283,8 @@ pub struct Condition {
     pub any_path: RequestMatch,
     /// On claims, by the key under which they are published.
     pub claims: Vec<(String, ValueTest)>,
+    /// A CEL condition.
+    pub when: Option<Expression>,
 }
 
 const DEFAULT_TIMEOUT_MS: u64 = 20;
@@ -289,11 +295,11 @@ const DEFAULT_KEYS: u32 = 16_384;
 const MOST_KEYS: u32 = 1 << 20;
 
 impl Config {
-    /// Reads a pluginConfig. `env` looks up the plugin's environment variables.
+    /// Reads a pluginConfig. `env` looks up environment variables and compiles CEL.
     ///
     /// # Errors
     /// Everything that is wrong, each with its JSON path.
-    pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+    pub fn parse(json: &[u8], env: &dyn Environment) -> Result<Self, ConfigErrors> {
         Self::read(&document(json)?, env)
     }
 
@@ -301,15 +307,21 @@ impl Config {
     ///
     /// # Errors
     /// Those of [`Config::parse`].
-    pub fn read(document: &Value, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+    pub fn read(document: &Value, env: &dyn Environment) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(document)?;
         let mut errors = ErrorList::default();
         let config = compile(raw, &mut errors, env);
         errors.finish(config)
     }
+
+    /// The JSON Schema of pluginConfig.
+    #[cfg(not(target_os = "wasi"))]
+    pub fn schema() -> serde_json::Value {
+        plugin_kit::config::schema::<RawConfig>("rate-limit: pluginConfig")
+    }
 }
 
-fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<String>) -> Option<Config> {
+fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Option<Config> {
     let root = Path::root();
     if raw.limits.is_empty() {
         errors.add(&root.field("limits"), "expected at least one limit");
@@ -327,7 +339,7 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<
     let mut exempt = Vec::new();
     for (n, exemption) in raw.exempt.into_iter().enumerate() {
         let path = root.field("exempt").index(n).field("match");
-        let condition = Condition::compile(exemption.r#match, case, &path, errors);
+        let condition = Condition::compile(exemption.r#match, case, env, &path, errors);
         if condition.as_ref().is_some_and(Condition::is_always) {
             errors.add(&path, "exempts every request; expected a condition");
         }
@@ -431,14 +443,14 @@ fn compile_limit(
     path: &Path,
     tables: &mut Tables,
     errors: &mut ErrorList,
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &dyn Environment,
 ) -> Option<Limit> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if raw.name.is_empty() || raw.name.len() > 63 || !raw.name.bytes().all(plain) {
         let expected = "expected 1 to 63 letters, digits, `-` and `_`";
         errors.add(&path.field("name"), format_args!("{expected}, found `{}`", raw.name));
     }
-    let condition = Condition::compile(raw.r#match, case, &path.field("match"), errors);
+    let condition = Condition::compile(raw.r#match, case, env, &path.field("match"), errors);
     let (keyed, sources) = (!raw.key.is_empty(), raw.key.len());
     let mut key = Vec::new();
     for (n, source) in raw.key.into_iter().enumerate() {
@@ -531,12 +543,7 @@ fn compile_rate(raw: &RawRate, path: &Path, errors: &mut ErrorList) -> Option<Ra
     errors.check(path, Rate::new(raw.requests, raw.per.0, raw.burst.unwrap_or(raw.requests)))
 }
 
-fn compile_plans(
-    raw: RawPlans,
-    path: &Path,
-    errors: &mut ErrorList,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Option<Plans> {
+fn compile_plans(raw: RawPlans, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Plans> {
     let from = raw.from.parse(&path.field("from"), errors, env);
     if from.as_ref().is_some_and(Source::is_unverified) {
         errors
@@ -551,28 +558,38 @@ fn compile_plans(
 }
 
 impl Condition {
-    fn compile(raw: RawLimitMatch, case: PathCase, path: &Path, errors: &mut ErrorList) -> Option<Self> {
+    fn compile(
+        raw: RawLimitMatch,
+        case: PathCase,
+        env: &dyn Environment,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) -> Option<Self> {
         let mut request = RawRequestMatch {
             hosts: raw.hosts,
             methods: raw.methods,
             methods_except: raw.methods_except,
             paths: raw.paths,
+            path_regexes: raw.path_regexes,
             headers: raw.headers,
         };
-        let compiled = RequestMatch::compile(&request, case, path, errors);
+        let compiled = RequestMatch::compile(&request, case, env, path, errors);
         request.paths.clear();
-        let any_path = RequestMatch::compile(&request, case, path, &mut ErrorList::default());
+        request.path_regexes.clear();
+        let any_path = RequestMatch::compile(&request, case, env, path, &mut ErrorList::default());
         let mut claims = Vec::new();
         for (name, test) in &raw.claims {
             let test = ValueTest::compile(test, &path.field("claims").field(name), errors);
             claims.extend(test.map(|test| (format!("jwt.{name}"), test)));
         }
-        Some(Self { request: compiled?, any_path: any_path?, claims })
+        let when =
+            raw.when.and_then(|when| errors.check(&path.field("when"), Expression::condition(&when, env)));
+        Some(Self { request: compiled?, any_path: any_path?, claims, when })
     }
 
     /// Whether it holds for every request.
     pub fn is_always(&self) -> bool {
-        self.request.is_always() && self.claims.is_empty()
+        self.request.is_always() && self.claims.is_empty() && self.when.is_none()
     }
 }
 
@@ -581,7 +598,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<Config, String> {
-        Config::parse(json.as_bytes(), &|_| None).map_err(|errors| errors.to_string())
+        Config::parse(json.as_bytes(), &|_: &str| None).map_err(|errors| errors.to_string())
     }
 
     fn limit(fields: &str) -> Result<Config, String> {

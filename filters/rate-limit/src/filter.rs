@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::head::Head;
-use plugin_kit::matcher::Request;
+use plugin_kit::matcher::{Request, RequestMatch};
 use plugin_kit::path::Readings;
 use plugin_kit::reply::Reply;
 use serde_json::Value;
@@ -655,7 +655,23 @@ impl Seen<'_> {
                 return Ok(false);
             }
         }
-        if condition.request.is_always() {
+        if !self.request_holds(&condition.request, &condition.any_path, doubt)? {
+            return Ok(false);
+        }
+        // Last: it costs most. Without a value, as where a header that it asks for is missing, it is in doubt.
+        match condition.when {
+            Some(when) => Ok(when.holds(self.exchange, None)?.unwrap_or(doubt == Doubt::Yes)),
+            None => Ok(true),
+        }
+    }
+
+    fn request_holds(
+        &mut self,
+        condition: &RequestMatch,
+        any_path: &RequestMatch,
+        doubt: Doubt,
+    ) -> Result<bool, HostError> {
+        if condition.is_always() {
             return Ok(true);
         }
         let head = match &self.looked {
@@ -664,18 +680,29 @@ impl Seen<'_> {
         };
         self.looked = Some(std::rc::Rc::clone(&head));
         let request = Request::of(&head);
-        if !condition.request.reads_path() {
-            return Ok(condition.request.matches(&request, b""));
-        }
-        Ok(match Readings::of(request.target, self.limits.config.path_case) {
-            Readings::One(reading) => condition.request.matches(&request, &reading),
-            Readings::Several(readings) => {
-                let mut matching =
-                    readings.iter().map(|reading| condition.request.matches(&request, reading));
-                if doubt == Doubt::Yes { matching.any(|holds| holds) } else { matching.all(|holds| holds) }
+        let matches = |condition: &RequestMatch, reading: &[u8]| {
+            match condition.matches(self.exchange, &request, reading) {
+                // A regular expression is evaluated in callbacks of the request alone, and this is another one.
+                Err(HostError { status: HostError::INTERNAL_FAILURE, .. }) => Ok(doubt == Doubt::Yes),
+                answer => answer,
             }
-            Readings::None => doubt == Doubt::Yes && condition.any_path.matches(&request, b""),
-        })
+        };
+        if !condition.reads_path() {
+            return matches(condition, b"");
+        }
+        match Readings::of(request.target, self.limits.config.path_case) {
+            Readings::One(reading) => matches(condition, &reading),
+            Readings::Several(readings) => {
+                for reading in &readings {
+                    let holds = matches(condition, reading)?;
+                    if holds == (doubt == Doubt::Yes) {
+                        return Ok(holds);
+                    }
+                }
+                Ok(doubt == Doubt::No)
+            }
+            Readings::None => Ok(doubt == Doubt::Yes && matches(any_path, b"")?),
+        }
     }
 }
 
@@ -704,7 +731,7 @@ mod tests {
     const FAILURE: HostError = HostError { call: "any", status: 10 };
 
     fn limits(store: &MemoryStore, json: &str) -> Limits {
-        let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+        let config = Config::parse(json.as_bytes(), &|_: &str| None).unwrap();
         Limits::new(config, store, b"", || [1; 16]).unwrap()
     }
 
@@ -747,7 +774,7 @@ mod tests {
     fn no_configuration_without_its_slots() {
         let store = MemoryStore::default();
         store.failure.set(Some(FAILURE));
-        let config = Config::parse(ONE.as_bytes(), &|_| None).unwrap();
+        let config = Config::parse(ONE.as_bytes(), &|_: &str| None).unwrap();
         assert!(Limits::new(config, &store, b"", || [1; 16]).is_err());
     }
 
@@ -767,7 +794,8 @@ mod tests {
     fn plugins_of_different_names_share_no_limit() {
         let store = MemoryStore::default();
         let of = |scope: &[u8]| {
-            Limits::new(Config::parse(ONE.as_bytes(), &|_| None).unwrap(), &store, scope, || [1; 16]).unwrap()
+            Limits::new(Config::parse(ONE.as_bytes(), &|_: &str| None).unwrap(), &store, scope, || [1; 16])
+                .unwrap()
         };
         let request = facts("GET", "/");
         assert_eq!(verdict(&decide(&of(b"a"), &store, &request)), "A");

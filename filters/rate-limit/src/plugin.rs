@@ -264,7 +264,7 @@ impl Filter for RateLimit {
     type Stream = Stream;
 
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
-        let config = Config::read(configuration, &|name| std::env::var(name).ok())?;
+        let config = Config::read(configuration, &host::HostEnvironment)?;
         let failed = |error: HostError| ConfigError { path: "$".to_owned(), message: error.to_string() };
         let store = match config.scope {
             Scope::Proxy => Store::Proxy,

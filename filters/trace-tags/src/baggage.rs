@@ -126,7 +126,7 @@ mod tests {
             let source: RawSource =
                 plugin_kit::config::read(&serde_json::json!({ "baggage": "user", "trust": true })).unwrap();
             let mut errors = plugin_kit::config::ErrorList::default();
-            let source = source.parse(&plugin_kit::config::Path::root(), &mut errors, &|_| None).unwrap();
+            let source = source.parse(&plugin_kit::config::Path::root(), &mut errors, &|_: &str| None).unwrap();
             let exchange = Exchange::new(1, &facts);
             let read = source.value(&exchange).unwrap().unwrap();
             prop_assert_eq!(read.as_ref(), value.as_bytes());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use plugin_kit::config::{ConfigErrors, ErrorList, Path, document, nearest, read};
 use plugin_kit::config_object;
+use plugin_kit::environment::Environment;
 use plugin_kit::source::{HeadUse, RawSource, Source};
 
 use serde_json::Value;
@@ -111,23 +112,15 @@ const DEFAULT_LENGTH: usize = 128;
 const MAX_LENGTH: usize = 1024;
 
 impl Config {
-    /// Reads a pluginConfig. `env` looks up the plugin's environment variables. `sent_at` is the moment at which the
+    /// Reads a pluginConfig. `env` looks up environment variables and compiles CEL. `sent_at` is the moment at which the
     /// request goes on: [`Moment::Request`] for a plugin of its own, which runs first; [`Moment::Claims`] for a part of
     /// a filter that verifies claims too.
-    pub fn parse(
-        json: &[u8],
-        env: &dyn Fn(&str) -> Option<String>,
-        sent_at: Moment,
-    ) -> Result<Self, ConfigErrors> {
+    pub fn parse(json: &[u8], env: &dyn Environment, sent_at: Moment) -> Result<Self, ConfigErrors> {
         Self::read(&document(json)?, env, sent_at)
     }
 
     /// The same from JSON that is read already.
-    pub fn read(
-        json: &Value,
-        env: &dyn Fn(&str) -> Option<String>,
-        sent_at: Moment,
-    ) -> Result<Self, ConfigErrors> {
+    pub fn read(json: &Value, env: &dyn Environment, sent_at: Moment) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(json)?;
         let raw_tags = match raw.tags {
             Some(tags) => tags,
@@ -158,6 +151,12 @@ impl Config {
         let brought = baggage.as_ref().map_or(HeadUse::Nothing, |_| HeadUse::One(baggage::HEADER.to_owned()));
         let head_use = tags.iter().map(Tag::head_use).fold(own.and(brought), HeadUse::and);
         errors.finish(Some(Self { tags, request_id, baggage, head_use }))
+    }
+
+    /// The JSON Schema of pluginConfig.
+    #[cfg(not(target_os = "wasi"))]
+    pub fn schema() -> serde_json::Value {
+        plugin_kit::config::schema::<RawConfig>("trace-tags: pluginConfig")
     }
 }
 
@@ -200,7 +199,7 @@ fn is_name(name: &str) -> bool {
 }
 
 impl RawTag {
-    fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Fn(&str) -> Option<String>) -> Option<Tag> {
+    fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Tag> {
         if !is_name(&self.name) {
             errors.add(&path.field("name"), format_args!("expected {NAME}, found `{}`", self.name));
             return None;
@@ -231,7 +230,7 @@ impl RawTag {
         sources: &[Source],
         path: &Path,
         errors: &mut ErrorList,
-        env: &dyn Fn(&str) -> Option<String>,
+        env: &dyn Environment,
     ) -> Option<Style> {
         if let Some(pseudonym) = &self.pseudonym {
             for (given, name) in [
@@ -322,12 +321,7 @@ const PERSONAL_CLAIMS: [&str; 13] = [
 ];
 
 impl RawPseudonym {
-    fn parse(
-        &self,
-        path: &Path,
-        errors: &mut ErrorList,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Option<Pseudonym> {
+    fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Pseudonym> {
         if let Some(id) = &self.key_id
             && (id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
         {
@@ -339,7 +333,7 @@ impl RawPseudonym {
         }
         let variable = &self.key_from.env;
         let at = path.field("keyFrom").field("env");
-        let Some(key) = env(variable) else {
+        let Some(key) = env.variable(variable) else {
             errors.add(
                 &at,
                 format_args!(
@@ -484,7 +478,7 @@ mod tests {
         };
         parse(&json("zone")).unwrap();
         assert!(error(&json("tenant")).starts_with("baggage.send[0]: `tenant` is not known yet"));
-        let composed = |json: &str| Config::parse(json.as_bytes(), &|_| None, Moment::Claims);
+        let composed = |json: &str| Config::parse(json.as_bytes(), &|_: &str| None, Moment::Claims);
         composed(&json("tenant")).unwrap();
         assert!(
             error(&json("zones"))

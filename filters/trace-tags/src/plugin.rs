@@ -60,7 +60,7 @@ impl TraceTags {
     }
 
     fn from_config(configuration: &Value, sent_at: Moment) -> Result<Self, ConfigErrors> {
-        let config = Config::read(configuration, &|name| std::env::var(name).ok(), sent_at)?;
+        let config = Config::read(configuration, &host::HostEnvironment, sent_at)?;
         let metrics = Metrics {
             tags_written: Counter::define("trace_tags_tags_written"),
             tags_missing: Counter::define("trace_tags_tags_missing"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::{Bencher, black_box};
-use jwt_auth::authenticator::Authenticator;
+use jwt_auth::authenticator::{Authenticator, Waited};
 use jwt_auth::config::Config as JwtConfig;
 use jwt_auth::jwk::{Key, KeySet};
 use jwt_auth::signature::{Verdict, Verifier};
@@ -79,13 +79,14 @@ fn jwt_config(rules: usize) -> Vec<u8> {
 }
 
 fn authenticator(rules: usize) -> Authenticator {
-    Authenticator::new(JwtConfig::parse(&jwt_config(rules), &|_| None).unwrap(), Box::new(Yes), 7)
+    Authenticator::new(JwtConfig::parse(&jwt_config(rules), &|_: &str| None).unwrap(), Box::new(Yes), 7)
 }
 
 #[divan::bench(args = [0, 1, 1000])]
 fn jwt_auth_seen_token(bencher: Bencher<'_, '_>, rules: usize) {
     let (authenticator, facts) = (authenticator(rules), request(&token("alice")));
-    bencher.bench_local(|| black_box(authenticator.decide(&Exchange::new(1, &facts), 0)));
+    bencher
+        .bench_local(|| black_box(authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default())));
 }
 
 #[divan::bench]
@@ -96,7 +97,9 @@ fn jwt_auth_new_token_without_its_signature(bencher: Bencher<'_, '_>) {
             users.set(users.get() + 1);
             request(&token(&format!("user-{}", users.get())))
         })
-        .bench_local_refs(|facts| black_box(authenticator.decide(&Exchange::new(1, facts), 0)));
+        .bench_local_refs(|facts| {
+            black_box(authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()))
+        });
 }
 
 #[divan::bench]
@@ -113,13 +116,13 @@ fn jwt_auth_key_set(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [1, 1000])]
 fn jwt_auth_configuration(bencher: Bencher<'_, '_>, rules: usize) {
     let config = jwt_config(rules);
-    bencher.bench_local(|| black_box(JwtConfig::parse(black_box(&config), &|_| None)));
+    bencher.bench_local(|| black_box(JwtConfig::parse(black_box(&config), &|_: &str| None)));
 }
 
 fn limits(key: &Value) -> (Limits, MemoryStore) {
     let config =
         json!({ "limits": [{ "name": "all", "key": key, "rate": { "requests": 1_000_000, "per": "1s" } }] });
-    let config = LimitConfig::parse(config.to_string().as_bytes(), &|_| None).unwrap();
+    let config = LimitConfig::parse(config.to_string().as_bytes(), &|_: &str| None).unwrap();
     let store = MemoryStore::default();
     (Limits::new(config, &store, b"bench", || [7; 16]).unwrap(), store)
 }

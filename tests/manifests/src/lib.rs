@@ -2,6 +2,8 @@
 
 use mesh_filters::config::Parts;
 use plugin_kit::config::ConfigErrors;
+use plugin_kit::environment::Environment;
+use plugin_kit::exchange::HostError;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use trace_tags::tag::Moment;
@@ -18,7 +20,7 @@ pub fn accepted(name: &str, config: &Value, variables: &Variables) -> Result<(),
 }
 
 fn parse(name: &str, config: &Value, variables: &Variables) -> Result<(), ConfigErrors> {
-    let env = |variable: &str| variables.get(variable).cloned();
+    let env = Proxy(variables);
     match name {
         "jwt-auth" => jwt_auth::config::Config::read(config, &env).map(drop),
         "rate-limit" => rate_limit::config::Config::read(config, &env).map(drop),
@@ -38,6 +40,23 @@ fn parse(name: &str, config: &Value, variables: &Variables) -> Result<(), Config
             message: format!("expected the name of a filter, found `{name}`"),
         }
         .into()),
+    }
+}
+
+/// The environment of a plugin in a proxy that takes every expression.
+struct Proxy<'a>(&'a Variables);
+
+impl Environment for Proxy<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+
+    fn compile(&self, _: &str) -> Result<u32, HostError> {
+        Ok(0)
+    }
+
+    fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(Some(vec![0]))
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) enum PublicKey<'a> {
 pub(crate) enum Curve {
     P256,
     P384,
+    P521,
 }
 
 /// Parses a `SubjectPublicKeyInfo` in DER (RFC 5280 §4.1), or `None` where `BoringSSL` would give no key.
@@ -24,6 +25,7 @@ pub(crate) fn parse_public_key(der: &[u8]) -> Option<PublicKey<'_>> {
     const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
     const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+    const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
     const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
     let mut info = element(&mut { der }, 0x30)?;
@@ -44,6 +46,7 @@ pub(crate) fn parse_public_key(der: &[u8]) -> Option<PublicKey<'_>> {
             let curve = match element(&mut algorithm, 0x06)? {
                 P256 => Curve::P256,
                 P384 => Curve::P384,
+                P521 => Curve::P521,
                 _ => return None,
             };
             Some(PublicKey::Ec { curve, point: key })
@@ -72,6 +75,16 @@ pub(crate) fn verify(hash: &str, key: &PublicKey<'_>, signature: &[u8], text: &[
                 other => unimplemented!("the mock host has no RSA with {other}"),
             };
             RsaPublicKeyComponents { n: modulus, e: exponent }.verify(parameters, text, signature).is_ok()
+        }
+        // `ring` has no P-521.
+        PublicKey::Ec { curve: Curve::P521, point } => {
+            use aws_lc_rs::signature::{ECDSA_P521_SHA512_ASN1, UnparsedPublicKey};
+            match hash.as_str() {
+                "sha512" => {
+                    UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, point).verify(text, signature).is_ok()
+                }
+                other => unimplemented!("the mock host has no P-521 with {other}"),
+            }
         }
         PublicKey::Ec { curve, point } => {
             let algorithm: &'static dyn VerificationAlgorithm = match (curve, hash.as_str()) {

@@ -22,6 +22,19 @@ struct Object {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Prototype {
     pub(crate) read_only: bool,
+    pub(crate) kind: Type,
+}
+
+/// `CelStateType`, as CEL sees a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Type {
+    #[default]
+    Bytes,
+    String,
+    /// A protobuf of type `google.protobuf.Struct`.
+    Struct,
+    /// Another protobuf, or `FlatBuffers`: not readable here.
+    Other,
 }
 
 impl FilterState {
@@ -51,6 +64,12 @@ impl FilterState {
             .get(&format!("wasm.{name}"))
             .filter(|object| object.cel)
             .map(|object| object.value.as_slice())
+    }
+
+    /// The same with its type.
+    pub(crate) fn typed(&self, name: &str) -> Option<(&[u8], Type)> {
+        let object = self.objects.get(&format!("wasm.{name}")).filter(|object| object.cel)?;
+        Some((&object.value, object.prototype.kind))
     }
 
     /// `Context::setEnvoyFilterState`: only keys that have an object factory in Envoy.

@@ -1,15 +1,24 @@
 //! Foreign functions that Envoy registers (`source/extensions/common/wasm/foreign.cc`), as far as filters here need them.
 
 use crate::abi::Status;
+use crate::cel;
 use crate::crypto;
-use crate::filter_state::Prototype;
+use crate::filter_state::{Prototype, Type};
 use crate::imports::Guest;
 use crate::protobuf::{self, Field};
 
-/// Whether the host has a function; an absent one is `NOT_FOUND`. CEL (`expr_create`, `expr_evaluate`, `expr_delete`),
-/// `compress`, `uncompress` and `sign` are absent here.
+/// Whether the host has a function; an absent one is `NOT_FOUND`. `compress`, `uncompress` and `sign` are absent here.
 pub(crate) fn exists(name: &str) -> bool {
-    matches!(name, "verify_signature" | "set_envoy_filter_state" | "clear_route_cache" | "declare_property")
+    matches!(
+        name,
+        "verify_signature"
+            | "set_envoy_filter_state"
+            | "clear_route_cache"
+            | "declare_property"
+            | "expr_create"
+            | "expr_evaluate"
+            | "expr_delete"
+    )
 }
 
 /// Calls a function; `None` is a function that gives no result.
@@ -22,6 +31,9 @@ pub(crate) fn call(guest: &mut Guest, name: &str, argument: &[u8]) -> Result<Opt
             Ok(None)
         }
         "declare_property" => declare_property(guest, argument).map(|()| None),
+        "expr_create" => cel::create(guest, argument).map(Some),
+        "expr_evaluate" => cel::evaluate(guest, argument).map(Some),
+        "expr_delete" => cel::delete(guest, argument).map(|()| None),
         _ => Err(Status::NOT_FOUND),
     }
 }
@@ -60,8 +72,15 @@ fn set_envoy_filter_state(guest: &mut Guest, argument: &[u8]) -> Result<(), Stat
 fn declare_property(guest: &mut Guest, argument: &[u8]) -> Result<(), Status> {
     let fields = protobuf::fields(argument).ok_or(Status::BAD_ARGUMENT)?;
     let name = String::from_utf8_lossy(protobuf::bytes(&fields, 1)).into_owned();
-    let prototype = Prototype { read_only: protobuf::number(&fields, 2) != 0 };
-    let root = guest.root_context().ok_or(Status::BAD_ARGUMENT)?;
+    let schema = protobuf::bytes(&fields, 4);
+    let kind = match protobuf::number(&fields, 3) {
+        0 => Type::Bytes,
+        1 => Type::String,
+        3 if schema == b"type.googleapis.com/google.protobuf.Struct" => Type::Struct,
+        _ => Type::Other,
+    };
+    let prototype = Prototype { read_only: protobuf::number(&fields, 2) != 0, kind };
+    let root = guest.current_root().ok_or(Status::BAD_ARGUMENT)?;
     if root.prototypes.contains_key(&name) {
         return Err(Status::BAD_ARGUMENT);
     }

@@ -919,7 +919,9 @@ impl Guest<'_> {
     }
 
     /// For foreign functions: the root of the current context.
-    pub(crate) fn root_context(&mut self) -> Option<&mut Context> {
-        self.root().map(|(_, root)| root)
+    pub(crate) fn current_root(&mut self) -> Option<&mut Context> {
+        let state = self.caller.data_mut();
+        let root = state.context(state.current)?.root;
+        state.context_mut(root)
     }
 }

@@ -45,6 +45,7 @@
 
 mod abi;
 mod callouts;
+mod cel;
 mod clock;
 mod crypto;
 mod exchange;

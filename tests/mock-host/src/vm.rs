@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wasmtime::{Config, Engine, Instance, InstancePre, Linker, Memory, Module, Store, TypedFunc, Val};
 
+use crate::cel::Expressions;
 use crate::exchange::Response;
 use crate::filter_state::Prototype;
 use crate::host::SharedHost;
@@ -131,6 +132,8 @@ pub(crate) struct Context {
     pub(crate) status: (u32, String),
     /// Of a root: what `declare_property` declared.
     pub(crate) prototypes: BTreeMap<String, Prototype>,
+    /// Of a root: what `expr_create` created.
+    pub(crate) expressions: Expressions,
 }
 
 /// What is done after the outermost call into the VM returned (`WasmBase::addAfterVmCallAction`).

@@ -103,6 +103,36 @@ fn jwt_auth_with_fetched_keys_stays_sane() {
 }
 
 #[test]
+fn jwt_auth_with_conditions_stays_sane() {
+    let issuer = Issuer::new();
+    let mut configuration = jwt_auth("jwks", &issuer.keys);
+    configuration["publishAllClaims"] = json!(true);
+    configuration["rules"] = json!([{
+        "match": { "pathRegexes": ["/.*"] }, "require": {}, "when": "jwt.sub == 'alice' && request.method == 'GET'",
+    }]);
+    sweep(&issuer, &Subject { filter: "jwt-auth", configuration, guards: true });
+}
+
+#[test]
+fn a_client_that_leaves_while_keys_are_fetched_takes_no_other_along() {
+    let issuer = Issuer::new();
+    let configuration = jwt_auth("jwksUri", &json!("http://jwks.test/keys"));
+    let subject = Subject { filter: "jwt-auth", configuration, guards: true };
+    let proxy =
+        subject.proxy(&issuer.keys).cluster("outbound|80||jwks.test", |_| Answer::Hold).build().unwrap();
+    let worker = proxy.worker(0);
+    let request = || Request::get("/").header("authorization", &issuer.token);
+    let (leaves, stays) = (worker.start(request()), worker.start(request()));
+    assert!(leaves.is_paused() && stays.is_paused());
+    assert_eq!(leaves.abort().outcome, Outcome::Reset);
+    let fetch = proxy.callouts().into_iter().find(|callout| callout.thread == 1).unwrap();
+    proxy.answer(fetch.id, Response::new(200).body(issuer.keys.to_string()));
+    assert_eq!(stays.exchange().status, 200);
+    assert_eq!(worker.start(request()).exchange().status, 200);
+    assert!(proxy.failures().is_empty());
+}
+
+#[test]
 fn the_three_together_stay_sane() {
     let issuer = Issuer::new();
     let configuration =
@@ -150,6 +180,8 @@ fn run(
         Err(_) => return Ok(()),
     };
     let (worker, token) = (proxy.worker(0), issuer.token.as_str());
+    // Without its configuration a filter denies everything, also when the proxy answers again.
+    let unconfigured = callback == "proxy_on_configure" && call == "proxy_get_buffer_bytes";
     for (authorization, good) in [(Some(token), true), (None, false)] {
         let mut request =
             Request::get("/things?a=b").header("x-user", "alice").header("x-user-id", "mallory");
@@ -169,7 +201,7 @@ fn run(
         if let Some(upstream) = &exchange.upstream
             && subject.guards
             // A plugin that a worker could not configure after the canary had accepted is left out, in Envoy too.
-            && callback != "proxy_on_configure"
+            && (callback != "proxy_on_configure" || unconfigured)
         {
             if !good {
                 return Err(format!("a request without a token got through: {exchange:?}"));
@@ -186,7 +218,8 @@ fn run(
     proxy.advance(Duration::from_mins(2));
     let request = Request::get("/things").header("authorization", token);
     let after = send(&proxy, &worker, request);
-    if after.status == 200 { Ok(()) } else { Err(format!("it does not recover: {after:?}")) }
+    let denied = unconfigured && after.status == 503 && after.upstream.is_none();
+    if after.status == 200 || denied { Ok(()) } else { Err(format!("it does not recover: {after:?}")) }
 }
 
 /// A host call in a callback, spoiled in every way.
