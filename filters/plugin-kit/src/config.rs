@@ -339,7 +339,7 @@ mod tests {
         for (json, start) in [
             (r#"{"inner":["#, "inner: EOF"),
             (r#"{"inner":[{"issuer":"}],\"","clockSkew":x}]}"#, "inner[0].clockSkew: expected value"),
-            (r#"{"inner":[{"clockSkew":"1s","clockSkew":"2s"}]}"#, "inner[0]: a name occurs twice"),
+            (r#"{"inner":[{"clockSkew":"1s","clockSkew":"2s"}]}"#, "inner[0].clockSkew: a name occurs twice"),
             ("{\n \"inner\": [\n  {\"clockSkew\": x}\n ]\n}", "inner[0].clockSkew: expected value"),
             ("{} {}", "$: trailing characters"),
         ] {
