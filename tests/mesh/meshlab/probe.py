@@ -1,8 +1,12 @@
 """The stand-ins of the services: Deployments of the probe, and the control port by which checks steer them."""
 
 import json
+import threading
 import urllib.request
+import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from . import kube
@@ -112,3 +116,18 @@ def pod(app: str, namespace: str = NAMESPACE) -> Pod:
 
 def statuses(results: list[Result]) -> Counter:
     return Counter(r.status for r in results)
+
+
+@contextmanager
+def load(caller: Pod, url: str, **order: object) -> Iterator[list[Result]]:
+    """Requests from a pod while the body of the `with` runs, for 200 s at most; their results are there after it."""
+    results: list[Result] = []
+    name = uuid.uuid4().hex
+    thread = threading.Thread(target=lambda: results.extend(caller.call(url, seconds=200, name=name, **order)))
+    thread.start()
+    try:
+        yield results
+    finally:
+        while thread.is_alive():
+            caller.stop(name)
+            thread.join(0.2)

@@ -2,12 +2,10 @@
 
 import json
 import subprocess
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from .. import istio, kube, lab, probe, registry
 from ..gateway import API, ask
@@ -20,24 +18,10 @@ from .filters import KEY
 from .supply import installed, patch, status
 
 
-@contextmanager
-def load(path: str = "/users/x", **order: object) -> Iterator[list[probe.Result]]:
-    """Requests through gateway and sidecar while the body of the `with` runs; the results are there after it."""
-    results: list[probe.Result] = []
-    caller, name = probe.pod("plain", "outside"), uuid.uuid4().hex
+def load(path: str = "/users/x", **order: object) -> AbstractContextManager[list[probe.Result]]:
+    """Requests through gateway and sidecar while the body of the `with` runs."""
     bearers = [KEY.token(sub=f"load-{n}") for n in range(60)]  # so that no user reaches its limit
-
-    def run() -> None:
-        results.extend(caller.call(f"https://{API}{path}", via=f"{GATEWAY_IP}:443", bearers=bearers, seconds=150, name=name, **order))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield results
-    finally:
-        while thread.is_alive():
-            caller.stop(name)
-            thread.join(0.2)
+    return probe.load(probe.pod("plain", "outside"), f"https://{API}{path}", via=f"{GATEWAY_IP}:443", bearers=bearers, **order)
 
 
 def all_answer(service: str, wanted: int) -> bool:
@@ -185,33 +169,3 @@ def rotation() -> str:
         expect(accepted(100), True, "tokens of the new key are accepted")
     expect(set(probe.statuses(old_tokens)), {200}, f"tokens of the old key {probe.statuses(old_tokens)}")
     return f"new key known after {took:.0f} s; then 100 requests by it and {len(old_tokens)} by the old one, all 200"
-
-
-@check("workload certificates rotate under load", "scheduler-service", "ml-service")
-def certificates() -> str:
-    pod = probe.pod("ml-service")  # whose certificates are valid for a minute: see probe.platform
-
-    def serial() -> str:
-        said = kube.output("kubectl", "exec", "-n", NAMESPACE, pod.name, "-c", "istio-proxy", "--", "pilot-agent", "request", "GET", "certs")
-        return json.loads(said)["certificates"][0]["cert_chain"][0]["serial_number"]
-
-    caller = probe.pod("scheduler-service")
-    address = kube.get("service", "-n", NAMESPACE, "ml-service")["spec"]["clusterIP"]  # name lookups are not what is tested
-    order = {"url": "http://ml-service:8080/internal/x", "via": f"{address}:8080", "rate": 20, "concurrency": 4, "seconds": 100, "name": uuid.uuid4().hex}
-    results: list[probe.Result] = []
-    threads = [threading.Thread(target=lambda o: results.extend(caller.call(**o)), args=[order | {"fresh": fresh, "name": name}])
-               for fresh, name in ((False, order["name"] + "k"), (True, order["name"] + "f"))]
-    first, begun = serial(), time.monotonic()
-    for thread in threads:
-        thread.start()
-    try:
-        wait_until("a new certificate", lambda: serial() != first, 70)
-        took = time.monotonic() - begun
-        time.sleep(2)
-    finally:
-        while any(thread.is_alive() for thread in threads):
-            caller.stop(order["name"] + "k")
-            caller.stop(order["name"] + "f")
-            time.sleep(0.2)
-    expect({(r.status, r.error) for r in results}, {(200, "")}, "answers")
-    return f"a new one after {took:.0f} s; {len(results)} requests, all 200"

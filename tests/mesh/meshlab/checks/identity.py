@@ -1,9 +1,12 @@
 """Who may talk to whom: mutual TLS and the authorization matrix, every caller against every service."""
 
+import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
-from .. import probe
-from ..places import SERVICES
+from .. import kube, probe
+from ..places import NAMESPACE, SERVICES
+from ..processes import wait_until
 from ..report import check, expect
 from .edge import PATHS
 
@@ -71,3 +74,25 @@ def network() -> str:
     expect([(r.status, "timeout" in r.error) for r in blocked], [(0, True)] * 3, f"from outside the mesh: {[r.error for r in blocked]}")
     expect(inside.ask("http://user-service:8080/internal/x").status, 200, "between services")
     return "services by the mesh alone"
+
+
+@check("workload certificates rotate under load", "ml-service")
+def certificates() -> str:
+    pod = probe.pod("ml-service")  # whose certificates are valid for a minute: see probe.platform
+
+    def serial() -> str:
+        said = kube.output("kubectl", "exec", "-n", NAMESPACE, pod.name, "-c", "istio-proxy", "--", "pilot-agent", "request", "GET", "certs")
+        return json.loads(said)["certificates"][0]["cert_chain"][0]["serial_number"]
+
+    caller = probe.pod("scheduler-service")
+    address = kube.get("service", "-n", NAMESPACE, "ml-service")["spec"]["clusterIP"]  # name lookups are not what is tested
+    order = {"via": f"{address}:8080", "rate": 20, "concurrency": 4}
+    url = "http://ml-service:8080/internal/x"
+    first, begun = serial(), time.monotonic()
+    with probe.load(caller, url, **order) as kept, probe.load(caller, url, fresh=True, **order) as fresh:
+        wait_until("a new certificate", lambda: serial() != first, 70)
+        took = time.monotonic() - begun
+        time.sleep(2)
+    results = kept + fresh
+    expect({(r.status, r.error) for r in results}, {(200, "")}, "answers")
+    return f"a new one after {took:.0f} s; {len(results)} requests, all 200"

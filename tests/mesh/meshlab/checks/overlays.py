@@ -123,12 +123,12 @@ def faults() -> str:
     return f"{failed} failed, {within(sum(r.seconds >= 1 for r in seen), 400, 0.33, 'delayed')} delayed"
 
 
-@check("several zones: requests stay in their zone, and leave it when its pods fail", changes=["event-service", "content-service"])
+@check("several zones: requests stay in their zone, and leave it when its pods fail", changes=["event-service", "notification-service"])
 def zones() -> str:
     def pod(name: str, app: str, zone: str) -> dict:
         return probe.deployment(name, app=app, version=zone, labels={"istio-locality": f"region1.{zone}", "zone": zone})
 
-    extra = [pod("event-a", "event-service", "zone-a"), pod("event-b", "event-service", "zone-b"), pod("caller-a", "content-service", "zone-a")]
+    extra = [pod("event-a", "event-service", "zone-a"), pod("event-b", "event-service", "zone-b"), pod("caller-a", "notification-service", "zone-a")]
     def address(app: str, zone: str) -> probe.Pod:
         found = kube.get("pods", "-n", NAMESPACE, "-l", f"app={app},zone={zone}")["items"][0]
         return probe.Pod(found["status"]["podIP"], found["metadata"]["name"])
@@ -136,7 +136,7 @@ def zones() -> str:
     url = "http://event-service:8080/internal/x"
     with scaled("event", 0, back=1), applied("multi-zone", *extra, only="event-service"):
         at = {zone: address("event-service", zone) for zone in ("zone-a", "zone-b")}
-        caller = address("content-service", "zone-a")
+        caller = address("notification-service", "zone-a")
 
         def share() -> Counter:
             return Counter(r.json["pod"] for r in caller.call(url, method="POST", count=40, bodies=True) if r.status == 200)
