@@ -74,7 +74,7 @@ find_istioctl() {
 for tool in kubectl curl sha256sum; do command -v "$tool" >/dev/null || fail "$tool is not on PATH"; done
 find_istioctl
 kubectl version >/dev/null 2>&1 || fail "kubectl reaches no cluster"
-kubectl auth can-i create clusterroles --quiet || fail "this account may not create cluster roles: use an administrator's"
+kubectl auth can-i create clusterroles --all-namespaces --quiet || fail "this account may not create cluster roles: use an administrator's"
 
 revisions() { kubectl get deployment -n "$namespace" -l app=istiod -o jsonpath='{range .items[*]}{.metadata.labels.istio\.io/rev}{"\n"}{end}' 2>/dev/null; }
 default_revision() { kubectl get mutatingwebhookconfiguration istio-revision-tag-default -o jsonpath='{.metadata.labels.istio\.io/rev}' 2>/dev/null || true; }
