@@ -180,17 +180,16 @@ def logged(app: str, matches) -> list[dict]:
 def spans() -> str:
     path = f"/users/span-{time.time()}"
     ask(path, token=KEY.token(sub="alice"))
+    entry = find_log("user-service", lambda one: one.get("path") == path)
     found: list[dict] = []
 
     def look() -> bool:
-        for trace in traces(service=f"user-service.{NAMESPACE}", limit="50"):
-            for span in trace["spans"]:
-                tags = {t["key"]: t["value"] for t in span["tags"]}
-                if path in str(tags.get("http.url")) and "enduser.pseudo.id" in tags:
-                    found.append(tags)
+        spans = [span for trace in traces(entry["trace_id"]) for span in trace["spans"]]
+        tags = [{tag["key"]: tag["value"] for tag in span["tags"]} for span in spans]
+        found[:] = [one for one in tags if "enduser.pseudo.id" in one]
         return bool(found)
 
-    wait_until("the span in Jaeger", look, 40)
+    wait_until("the span in Jaeger", look, 60)
     tags = found[0]
     expect((len(tags["enduser.pseudo.id"]), tags["service.version"], "alice" in json.dumps(found)), (22, "v1", False), tags)
     return f"enduser.pseudo.id={tags['enduser.pseudo.id']} service.version=v1 request.id={tags.get('request.id', '-')[:8]}…"
