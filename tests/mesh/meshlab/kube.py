@@ -48,4 +48,4 @@ def apply(resources: str | Sequence[dict], *options: str) -> None:
 def delete(resources: str | Sequence[dict]) -> None:
     if not isinstance(resources, str):
         resources = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(resources)})
-    output("kubectl", "delete", "--ignore-not-found", "-f", "-", given=resources)
+    output("kubectl", "delete", "--ignore-not-found", "--wait=false", "-f", "-", given=resources)

@@ -20,6 +20,7 @@ class Check:
     name: str
     about: list[str]  # apps that it asks; their proxies are shown when it fails
     changes: frozenset[str]  # apps that it changes, breaks or loads
+    callers: list[str]  # apps that only ask; shown too when it fails
     alone: bool
     run: Callable[[], str | None]
     module: str
@@ -31,16 +32,16 @@ class Check:
 _checks: list[Check] = []
 
 
-def check(name: str, *about: str, changes: Iterable[str] = (), alone: bool = False):
+def check(name: str, *about: str, changes: Iterable[str] = (), callers: Iterable[str] = (), alone: bool = False):
     """Registers a check. It raises when the mesh behaves otherwise, and may return what it saw, for the report's line.
 
     Checks that do not disturb each other run side by side. `about` names the apps that it asks, `changes` those that it changes
-    or loads, `alone` a check that concerns all.
+    or loads, `callers` those whose pods only send requests, `alone` marks a check that concerns all.
     """
 
     def register(function: Callable[[], str | None]):
         module = function.__module__.rpartition(".")[2]
-        _checks.append(Check(name, list(about), frozenset(changes), alone, function, module))
+        _checks.append(Check(name, list(about), frozenset(changes), list(callers), alone, function, module))
         return function
 
     return register
@@ -92,7 +93,7 @@ def report(one: Check) -> tuple[bool, str]:
 
 def proxies(one: Check) -> Iterator[str]:
     """The view of the first proxies concerned: last log lines and telling counters; their configuration goes to files."""
-    for app in [*one.about, *one.changes][:3]:
+    for app in [*one.callers, *one.changes, *one.about][:3]:
         namespace = "istio-ingress" if app == "gateway" else NAMESPACE
         for pod in kube.get("pods", "-n", namespace, "-l", f"app={app}")["items"][:2]:
             name = pod["metadata"]["name"]

@@ -85,7 +85,7 @@ def versions(results: list[probe.Result]) -> Counter:
     return Counter(r.json["version"] if r.status == 200 else r.status for r in results)
 
 
-@check("canary: a new version gets one request in ten", "scheduler-service", changes=["user-service", "gateway"])
+@check("canary: a new version gets one request in ten", changes=["user-service", "gateway"], callers=["scheduler-service"])
 def canary() -> str:
     v2 = probe.deployment("user-service-v2", app="user-service", version="v2")
     caller = probe.pod("scheduler-service")
@@ -97,7 +97,7 @@ def canary() -> str:
     return within(reads["v2"], 1000, 0.1, "reads") + " reads, " + within(writes["v2"], 500, 0.1, "writes") + " writes"
 
 
-@check("A/B: the header decides the version", "scheduler-service", changes=["user-service", "gateway"])
+@check("A/B: the header decides the version", changes=["user-service", "gateway"], callers=["scheduler-service"])
 def ab_test() -> str:
     v2 = probe.deployment("user-service-v2", app="user-service", version="v2")
     caller = probe.pod("scheduler-service")
@@ -112,7 +112,7 @@ def ab_test() -> str:
     return "100 of 100 each"
 
 
-@check("faults are injected as often as the overlay says", "scheduler-service", changes=["notification-service", "gateway"])
+@check("faults are injected as often as the overlay says", changes=["notification-service", "gateway"], callers=["scheduler-service"])
 def faults() -> str:
     caller = probe.pod("scheduler-service")
     url = "http://notification-service:8080/internal/x"
@@ -147,7 +147,7 @@ def zones() -> str:
     return "40 of 40 in zone a, then 40 of 40 in zone b"
 
 
-@check("tuning, CPU bound: ml-service takes 10 at a time and 5 that wait", "scheduler-service", changes=["ml-service"])
+@check("tuning, CPU bound: ml-service takes 10 at a time and 5 that wait", changes=["ml-service"], callers=["scheduler-service"])
 def cpu_bound() -> str:
     caller = probe.pods("scheduler-service")[0]
     burst = {"method": "POST", "count": 40, "concurrency": 40, "headers": {"x-probe-delay": "1s"}}
@@ -161,7 +161,7 @@ def cpu_bound() -> str:
     return f"{seen[200]} of 40; with base/ all of them"
 
 
-@check("tuning, high throughput: event-service takes more at a time, from pods picked at random", "user-service", changes=["event-service"])
+@check("tuning, high throughput: event-service takes more at a time, from pods picked at random", changes=["event-service"], callers=["user-service"])
 def high_throughput() -> str:
     caller = probe.pods("user-service")[0]
     burst = {"method": "POST", "count": 1100, "concurrency": 1100, "headers": {"x-probe-delay": "3s"}}
@@ -179,7 +179,7 @@ def ejected(caller: probe.Pod, service: str) -> int:
     return sum(stats(caller.name, f"outbound.8080..{service}-service.*outlier_detection.ejections_active$").values())
 
 
-@check("tuning, stable: user-service stays in the choice through more errors", "ml-service", changes=["user-service"])
+@check("tuning, stable: user-service stays in the choice through more errors", changes=["user-service"], callers=["ml-service"])
 def stable() -> str:
     caller, target = probe.pod("ml-service"), probe.pods("user-service")[0]
     url = "http://user-service:8080/internal/x"
@@ -199,7 +199,7 @@ def stable() -> str:
     return "none after 8 errors, one after 10"
 
 
-@check("tuning, critical: scheduler-service's failing pods are found sooner and taken back sooner", "user-service", changes=["scheduler-service"])
+@check("tuning, critical: scheduler-service's failing pods are found sooner and taken back sooner", changes=["scheduler-service"], callers=["user-service"])
 def critical() -> str:
     caller, target = probe.pods("user-service")[0], probe.pods("scheduler-service")[0]
     url = "http://scheduler-service:8080/internal/x"
@@ -238,7 +238,7 @@ def experimental() -> str:
     return "1 of 2 after 2 errors each, for 120 s"
 
 
-@check("tuning, I/O bound: content-service's pods may take longer to accept a connection", "ml-service", changes=["content-service"])
+@check("tuning, I/O bound: content-service's pods may take longer to accept a connection", changes=["content-service"], callers=["ml-service"])
 def io_bound() -> str:
     caller = probe.pod("ml-service")
     url = "http://content-service:8080/internal/x"

@@ -64,7 +64,7 @@ def balancing() -> str:
     return f"{sorted(even.values())}; the slow pod got {least[slow.name]} of 300"
 
 
-@check("a full connection pool overflows at once", "scheduler-service", changes=["ml-service"])
+@check("a full connection pool overflows at once", changes=["ml-service"], callers=["scheduler-service"])
 def overflow() -> str:
     # ml-service: 50 connections and 50 that wait, from one proxy. While a connection is opened its request waits too, so of
     # 130 at a time 50 to 100 are served; all others are refused, not queued.
@@ -83,8 +83,8 @@ def overflow() -> str:
     return f"{served} served, {len(refused)} refused within {quick * 1000:.0f} ms"
 
 
-@check("the circuit breaker ejects a pod after 5 errors in a row and readmits it, at most half of the pods", "scheduler-service",
-       changes=["content-service"])
+@check("the circuit breaker ejects a pod after 5 errors in a row and readmits it, at most half of the pods",
+       changes=["content-service"], callers=["scheduler-service"])
 def breaker() -> str:
     scheduler = probe.pods("scheduler-service")[0]
     targets = probe.pods("content-service")
