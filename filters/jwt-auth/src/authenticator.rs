@@ -10,6 +10,7 @@ use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::head::Head;
 use plugin_kit::matcher::Request;
 use plugin_kit::path::Readings;
+use plugin_kit::path_index::PathIndex;
 use serde_json::{Map, Value};
 
 use crate::claims::ClaimError;
@@ -165,6 +166,7 @@ impl Foreseen {
 /// The filter.
 pub struct Authenticator {
     config: Config,
+    rules: PathIndex,
     verifier: Box<dyn Verifier>,
     tokens: RefCell<TokenCache>,
     refused: RefCell<RefusedTokens>,
@@ -211,6 +213,7 @@ impl Authenticator {
         });
         Self {
             remote: remote.collect(),
+            rules: PathIndex::new(config.rules.iter().map(|rule| &rule.condition)),
             lists: lists.collect(),
             refused: RefCell::new(RefusedTokens::new(config.refused_tokens, seed)),
             tokens: RefCell::new(TokenCache::new(config.cached_tokens, seed)),
@@ -445,7 +448,7 @@ impl Authenticator {
         exchange: &Exchange<'_>,
         request: &Request<'_>,
     ) -> Result<Option<Vec<Option<usize>>>, HostError> {
-        let rule = |reading: &[u8]| first_match(&self.config.rules, exchange, request, reading);
+        let rule = |reading: &[u8]| first_match(&self.config.rules, &self.rules, exchange, request, reading);
         if !self.config.rules.iter().any(Rule::reads_path) {
             return Ok(Some(vec![rule(b"")?]));
         }

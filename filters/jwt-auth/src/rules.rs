@@ -4,6 +4,7 @@ use plugin_kit::cel::Expression;
 use plugin_kit::config_choice;
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::matcher::{Request, RequestMatch, ValueTest};
+use plugin_kit::path_index::PathIndex;
 
 use crate::claims::{self, ClaimPath};
 use crate::deny::DenyReason;
@@ -162,13 +163,16 @@ impl ClaimTest {
 }
 
 /// The position of the rule for `request` when its path is read as `reading`; none where a valid token is required.
+/// `index` is that of the rules' conditions.
 pub fn first_match(
     rules: &[Rule],
+    index: &PathIndex,
     exchange: &Exchange<'_>,
     request: &Request<'_>,
     reading: &[u8],
 ) -> Result<Option<usize>, HostError> {
-    for (n, rule) in rules.iter().enumerate() {
+    for n in index.candidates(reading) {
+        let Some(rule) = rules.get(n) else { continue };
         if rule.condition.matches(exchange, request, reading)? {
             return Ok(Some(n));
         }
