@@ -179,3 +179,123 @@ pub fn first_match(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::OnceCell;
+    use std::rc::Weak;
+
+    use plugin_kit::config::{ErrorList, Path};
+    use plugin_kit::matcher::RawValueTest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::claims::Validity;
+
+    fn verified(provider: usize, claims: &Value) -> Verified {
+        Verified {
+            provider,
+            validity: Validity::default(),
+            claims: claims.as_object().unwrap().clone(),
+            typed: OnceCell::new(),
+            headers: Vec::new(),
+            published: Vec::new(),
+            outputs_failed: 0,
+            kid: None,
+            key: Weak::new(),
+        }
+    }
+
+    fn of(provider: usize) -> TokenRequirement {
+        TokenRequirement { providers: vec![provider], ..TokenRequirement::default() }
+    }
+
+    fn role(role: &str) -> ClaimTest {
+        let raw = RawValueTest { any_of: vec![role.to_owned()], ..RawValueTest::default() };
+        let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+        ClaimTest { path: ClaimPath::parse("roles").unwrap(), space_delimited: true, test }
+    }
+
+    /// The positions of the tokens that meet it, or why they do not.
+    fn check(requirement: &Requirement, tokens: &[Verified]) -> Result<Vec<usize>, DenyReason> {
+        let mut used = Vec::new();
+        let tokens: Vec<&Verified> = tokens.iter().collect();
+        requirement.check(&tokens, &mut used).map(|()| used).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_token_is_of_one_of_the_providers() {
+        let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
+        assert_eq!(check(&Requirement::ANY_TOKEN, &tokens), Ok(vec![0]));
+        assert_eq!(check(&Requirement::Token(of(1)), &tokens), Ok(vec![1]));
+        assert_eq!(check(&Requirement::Token(of(2)), &tokens), Err(DenyReason::UnknownIssuer));
+        assert_eq!(check(&Requirement::ANY_TOKEN, &[]), Err(DenyReason::UnknownIssuer));
+    }
+
+    #[test]
+    fn claims_come_before_scopes_and_both_are_needed() {
+        let requirement = || {
+            Requirement::Token(TokenRequirement {
+                claims: vec![role("admin")],
+                scopes: vec!["read".to_owned(), "write".to_owned()],
+                ..TokenRequirement::default()
+            })
+        };
+        for (claims, expected) in [
+            (json!({ "roles": "x admin", "scope": "write read" }), Ok(vec![0])),
+            (json!({ "roles": ["admin"], "scope": "read", "scp": ["write"] }), Ok(vec![0])),
+            (json!({ "roles": "administrator", "scope": "read write" }), Err(DenyReason::ClaimsForbidden)),
+            (json!({ "scope": "read write" }), Err(DenyReason::ClaimsForbidden)),
+            (json!({ "roles": "admin", "scope": "read" }), Err(DenyReason::InsufficientScope)),
+            (json!({ "roles": "admin" }), Err(DenyReason::InsufficientScope)),
+        ] {
+            assert_eq!(check(&requirement(), &[verified(0, &claims)]), expected, "{claims}");
+        }
+        let refusal = requirement();
+        let refusal = refusal.check(&[], &mut Vec::new()).unwrap_err();
+        assert_eq!(refusal.scopes, ["read", "write"]);
+    }
+
+    #[test]
+    fn one_of_several_demands_is_enough_and_the_refusal_says_most() {
+        let admin = || Requirement::Token(TokenRequirement { claims: vec![role("admin")], ..of(0) });
+        let any = |demands: Vec<Requirement>| Requirement::AnyOf(demands);
+        let (user, boss) = (verified(0, &json!({})), verified(0, &json!({ "roles": ["admin"] })));
+        assert_eq!(check(&any(vec![Requirement::Token(of(1)), admin()]), &[boss]), Ok(vec![0]));
+        // What a good token lacks, wherever it stands in the list.
+        let user = [user];
+        for demands in [vec![Requirement::Token(of(1)), admin()], vec![admin(), Requirement::Token(of(1))]] {
+            assert_eq!(check(&any(demands), &user), Err(DenyReason::ClaimsForbidden));
+        }
+        let scoped = Requirement::Token(TokenRequirement { scopes: vec!["s".to_owned()], ..of(0) });
+        assert_eq!(check(&any(vec![admin(), scoped]), &user), Err(DenyReason::InsufficientScope));
+        assert_eq!(check(&any(vec![Requirement::Token(of(1))]), &user), Err(DenyReason::UnknownIssuer));
+        assert_eq!(check(&any(Vec::new()), &user), Err(DenyReason::Nobody));
+    }
+
+    #[test]
+    fn all_of_several_demands_use_each_token_once() {
+        let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
+        let all = |providers: &[usize]| {
+            Requirement::AllOf(providers.iter().map(|provider| Requirement::Token(of(*provider))).collect())
+        };
+        assert_eq!(check(&all(&[1, 0, 1]), &tokens), Ok(vec![1, 0]));
+        assert_eq!(check(&all(&[0, 2]), &tokens), Err(DenyReason::UnknownIssuer));
+    }
+
+    #[test]
+    fn a_rule_looks_at_the_path_where_its_condition_does() {
+        let rule = |paths: &[&str]| {
+            let raw = plugin_kit::matcher::RawRequestMatch {
+                paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+                ..Default::default()
+            };
+            let (case, env) = (plugin_kit::path::PathCase::Sensitive, |_: &str| None);
+            let condition =
+                RequestMatch::compile(&raw, case, &env, &Path::root(), &mut ErrorList::default()).unwrap();
+            Rule { name: String::new(), named: false, condition, access: Access::Nobody, when: None }
+        };
+        assert!(rule(&["/a"]).reads_path());
+        assert!(!rule(&[]).reads_path());
+    }
+}

@@ -170,6 +170,8 @@ mod tests {
             assert_eq!(error(text), Some(TokenError::NotCompact), "{text}");
         }
         assert_eq!(error(&"a".repeat(LONGEST + 1)), Some(TokenError::TooLong));
+        assert_eq!(error(&"a".repeat(LONGEST)), Some(TokenError::NotCompact));
+        assert_eq!(LONGEST, 16_384);
         for text in
             [format!("{good}="), format!(" {good}"), good.replace("AA", "AB"), good.replace("AA", "A+")]
         {
@@ -201,6 +203,8 @@ mod tests {
         }
         let long = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(LONGEST_KID + 1));
         assert_eq!(error(&token(&long, "{}")), Some(TokenError::HeaderType));
+        let longest = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(LONGEST_KID));
+        assert_eq!(error(&token(&longest, "{}")), None);
         for parameter in [r#""crit":["exp"]"#, r#""crit":[]"#, r#""b64":true"#, r#""b64":false"#] {
             let header = format!(r#"{{"alg":"RS256",{parameter}}}"#);
             assert_eq!(error(&token(&header, "{}")), Some(TokenError::Critical), "{header}");

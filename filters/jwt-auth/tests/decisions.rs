@@ -13,6 +13,7 @@ use jwt_auth::pure_rust;
 use jwt_auth::revocation::Revoked;
 use jwt_auth::signature::{Verdict, Verifier};
 use jwt_auth::token::UntrustedToken;
+use plugin_kit::environment::Environment;
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::testing::TableFacts;
 use serde_json::{Value, json};
@@ -564,4 +565,155 @@ fn one_of_several_audiences_is_enough() {
     assert_eq!(decide_for(json!(["x"])), "audience_mismatch");
     assert_eq!(decide_for(json!([])), "audience_mismatch");
     assert_eq!(decide_for(json!(["api", 7])), "claims_invalid");
+}
+
+/// An environment whose host takes every expression; all have the number 1.
+struct Cel;
+
+impl Environment for Cel {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn compile(&self, _: &str) -> Result<u32, HostError> {
+        Ok(1)
+    }
+}
+
+/// `sub` is alice, if there is any claim; without claims true, and of mallory no value.
+fn is_alice(_: u32, claims: &[u8]) -> Option<Vec<u8>> {
+    let has = |name: &[u8]| claims.windows(name.len()).any(|window| window == name);
+    if has(b"mallory") { None } else { Some(vec![u8::from(claims.is_empty() || has(b"alice"))]) }
+}
+
+fn with_condition(keys: &Value, rule: &Value) -> Authenticator {
+    let config = json!({ "providers": keys["providers"], "rules": [rule] });
+    let config = Config::parse(config.to_string().as_bytes(), &Cel).unwrap();
+    Authenticator::new(config, Box::new(PureRust), 7)
+}
+
+fn evaluated(mut facts: TableFacts) -> TableFacts {
+    facts.evaluate = Some(is_alice);
+    facts
+}
+
+fn token_of(subject: &str) -> String {
+    mint("rsa-1", &json!({ "iss": ISSUER, "sub": subject, "exp": NOW + 300 }))
+}
+
+#[test]
+fn only_a_condition_that_holds_lets_in() {
+    let authenticator = with_condition(&inline(&["rsa-1"]), &json!({ "require": {}, "when": "…" }));
+    let decide_token = |token: &str| decide(&authenticator, &evaluated(request(token)));
+    assert_eq!(decide_token(&token_of("alice")), "alice");
+    assert_eq!(decide_token(&token_of("bob")), "condition_forbidden");
+    assert_eq!(authenticator.take_conditions_failed(), 0);
+    assert_eq!(decide_token(&token_of("mallory")), "condition_forbidden");
+    assert_eq!(authenticator.take_conditions_failed(), 1);
+    assert_eq!(authenticator.take_conditions_failed(), 0);
+    let huge = mint(
+        "rsa-1",
+        &json!({ "iss": ISSUER, "sub": "alice", "exp": NOW + 300, "n": 9_007_199_254_740_993_u64 }),
+    );
+    assert_eq!(decide_token(&huge), "condition_forbidden");
+    assert_eq!(authenticator.take_conditions_failed(), 1);
+}
+
+#[test]
+fn without_a_token_a_condition_sees_no_claims() {
+    let rule = json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" });
+    let authenticator = with_condition(&inline(&["rsa-1"]), &rule);
+    let facts = evaluated(TableFacts::request("GET", "/api").at(NOW));
+    assert_eq!(decide(&authenticator, &facts), "anyone");
+    assert_eq!(decide(&authenticator, &evaluated(request(&token_of("bob")))), "condition_forbidden");
+    assert_eq!(decide(&authenticator, &evaluated(request("bad"))), "anyone");
+    // It may read the path.
+    let odd = evaluated(TableFacts::request("GET", "/a/../b").at(NOW));
+    assert_eq!(decide(&authenticator, &odd), "path_ambiguous");
+}
+
+/// Decides twice: before keys are there, and after, when the host evaluates nothing any more.
+fn decide_around_a_wait(rule: &Value, first: &str, then: &str) -> (String, u32) {
+    let authenticator = with_condition(&remote(), rule);
+    let mut waited = Waited::default();
+    let facts = at(evaluated(request(first)), 100);
+    let decision = authenticator.decide(&Exchange::new(1, &facts), &mut waited);
+    assert!(matches!(decision, Decision::Wait { document: Document::Keys(0), fetch: true }));
+    let set = KeySet::parse(jwks(&["rsa-1"]).to_string().as_bytes()).unwrap();
+    authenticator.remote(0).unwrap().borrow_mut().succeeded(Duration::from_secs(100), set, None);
+    let facts = at(request(then), 100);
+    let decided = match authenticator.decide(&Exchange::new(1, &facts), &mut waited) {
+        Decision::Allow(pass) if pass.why == Why::Token => "token",
+        Decision::Allow(_) => "anyone",
+        Decision::Deny(denial) => denial.reason.outside().code,
+        Decision::Wait { .. } => "wait",
+    };
+    (decided.to_owned(), authenticator.take_conditions_failed())
+}
+
+#[test]
+fn a_condition_is_asked_before_a_request_waits() {
+    let rule = json!({ "require": {}, "when": "…" });
+    let of = |subject: &str| decide_around_a_wait(&rule, &token_of(subject), &token_of(subject));
+    assert_eq!(of("alice"), ("token".to_owned(), 0));
+    assert_eq!(of("bob"), ("condition_forbidden".to_owned(), 0));
+    assert_eq!(of("mallory"), ("condition_forbidden".to_owned(), 1));
+    // What was said of one token is not said of another.
+    let other = decide_around_a_wait(&rule, &token_of("alice"), &token_of("bob"));
+    assert_eq!(other, ("condition_forbidden".to_owned(), 1));
+    let rule = json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" });
+    let forged = mint_with("rsa-2", &json!({ "alg": "RS256", "kid": "rsa-1" }), &claims());
+    assert_eq!(decide_around_a_wait(&rule, &forged, &forged), ("anyone".to_owned(), 0));
+}
+
+#[test]
+fn documents_of_each_provider_are_fetched() {
+    let config = json!({ "providers": {
+        "a": { "issuer": "a", "jwks": jwks(&["rsa-1"]) },
+        "b": { "issuer": "b", "jwksUri": "http://b.test/keys", "revoked": { "uri": "http://b.test/revoked" } },
+    }});
+    let authenticator = authenticator(&config);
+    let documents: Vec<Document> = authenticator.documents().collect();
+    assert_eq!(documents, [Document::Keys(1), Document::Revoked(1)]);
+    assert_eq!(documents.iter().map(|document| document.provider()).collect::<Vec<_>>(), [1, 1]);
+    let path = |document| authenticator.fetching(document).map(|(remote, _)| remote.path.clone());
+    assert_eq!(path(Document::Keys(1)).as_deref(), Some("/keys"));
+    assert_eq!(path(Document::Revoked(1)).as_deref(), Some("/revoked"));
+    for none in [Document::Keys(0), Document::Revoked(0), Document::Keys(2)] {
+        assert_eq!(path(none), None);
+    }
+}
+
+#[test]
+fn a_new_list_forgets_revoked_tokens_of_its_provider_alone() {
+    let config = json!({ "providers": {
+        "a": { "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "revoked": { "uri": "http://a.test/" } },
+        "b": { "issuer": "b", "jwks": jwks(&["rsa-1"]) },
+    }});
+    let authenticator = authenticator(&config);
+    let of = |iss: &str, sub: &str| mint("rsa-1", &json!({ "iss": iss, "sub": sub, "exp": NOW + 300 }));
+    let (alice, bob, others) = (of(ISSUER, "alice"), of(ISSUER, "bob"), of("b", "alice"));
+    let now = Duration::from_secs(100);
+    authenticator.revoke(0, now, Revoked::default(), None);
+    let decide_all = || [&alice, &bob, &others].map(|token| decide(&authenticator, &at(request(token), 100)));
+    assert_eq!(decide_all(), ["alice", "bob", "alice"]);
+    authenticator.take_cache_counts();
+    authenticator.tick(Document::Revoked(0), now);
+    assert_eq!(decide_all(), ["alice", "bob", "alice"]);
+    assert_eq!(authenticator.take_cache_counts(), (3, 0));
+    authenticator.revoke(0, now, Revoked::parse(br#"{"sub":["alice"]}"#).unwrap(), None);
+    assert_eq!(decide_all(), ["token_revoked", "bob", "alice"]);
+    assert_eq!(authenticator.take_cache_counts(), (2, 1));
+}
+
+#[test]
+fn without_a_list_cached_tokens_stay_where_they_may() {
+    let authenticator = with_list("allow");
+    let facts = at(request(&mint("rsa-1", &claims())), 100);
+    authenticator.revoke(0, Duration::from_secs(100), Revoked::default(), None);
+    assert_eq!(decide(&authenticator, &facts), "alice");
+    authenticator.take_cache_counts();
+    authenticator.tick(Document::Revoked(0), Duration::from_secs(1000));
+    assert_eq!(decide(&authenticator, &facts), "alice");
+    assert_eq!(authenticator.take_cache_counts(), (1, 0));
 }

@@ -16,6 +16,8 @@ pub struct TableFacts {
     pub properties: BTreeMap<String, Vec<u8>>,
     /// Values of CEL expressions by their number; one that is not here has none.
     pub expressions: BTreeMap<u32, Option<Vec<u8>>>,
+    /// In their place: the value of an expression by its number and what the variable was set to.
+    pub evaluate: Option<fn(u32, &[u8]) -> Option<Vec<u8>>>,
     /// Time since the Unix epoch.
     pub unix_time: Duration,
     /// Time on the monotonic clock.
@@ -76,8 +78,15 @@ impl Facts for TableFacts {
         Ok(self.properties.get(&path.join(".")).cloned())
     }
 
-    fn evaluate(&self, expression: u32, _: Option<Variable<'_>>) -> Result<Option<Vec<u8>>, HostError> {
+    fn evaluate(
+        &self,
+        expression: u32,
+        variable: Option<Variable<'_>>,
+    ) -> Result<Option<Vec<u8>>, HostError> {
         self.check()?;
+        if let Some(evaluate) = self.evaluate {
+            return Ok(evaluate(expression, variable.map_or(&[], |(_, value)| value)));
+        }
         Ok(self.expressions.get(&expression).cloned().flatten())
     }
 
