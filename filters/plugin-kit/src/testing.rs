@@ -7,6 +7,9 @@ use crate::cel::Variable;
 use crate::exchange::{Facts, HostError};
 use crate::head::Head;
 
+/// The value of a CEL expression by its number and what the variable was set to.
+pub type Evaluate = fn(u32, &[u8]) -> Option<Vec<u8>>;
+
 /// Facts of one exchange, as a test states them.
 #[derive(Debug, Clone, Default)]
 pub struct TableFacts {
@@ -17,7 +20,7 @@ pub struct TableFacts {
     /// Values of CEL expressions by their number; one that is not here has none.
     pub expressions: BTreeMap<u32, Option<Vec<u8>>>,
     /// In their place: the value of an expression by its number and what the variable was set to.
-    pub evaluate: Option<fn(u32, &[u8]) -> Option<Vec<u8>>>,
+    pub evaluate: Option<Evaluate>,
     /// Time since the Unix epoch.
     pub unix_time: Duration,
     /// Time on the monotonic clock.
