@@ -717,3 +717,95 @@ fn without_a_list_cached_tokens_stay_where_they_may() {
     assert_eq!(decide(&authenticator, &facts), "alice");
     assert_eq!(authenticator.take_cache_counts(), (1, 0));
 }
+
+/// What a request that goes on loses: the client's copies of headers, and what carried a token; and who it is then.
+fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, usize) {
+    match authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()) {
+        Decision::Allow(pass) => {
+            let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
+            (pass.strip.to_vec(), spent, pass.tokens.len())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn with_rules(rules: &Value) -> Value {
+    let mut config = inline(&["rsa-1"]);
+    config["providers"]["platform"]["outputClaimToHeaders"] =
+        json!([{ "claim": "sub", "header": "x-user-id" }]);
+    config["rules"] = rules.clone();
+    config
+}
+
+#[test]
+fn a_clients_copies_of_headers_go_whatever_lets_the_request_in() {
+    let rules = json!([{ "match": { "methods": ["PUT"] }, "allow": "anyone" }]);
+    let authenticator = authenticator(&with_rules(&rules));
+    let copies = |facts: TableFacts| facts.header("x_user_id", "mallory").header("x-other", "1").at(NOW);
+    let preflight = TableFacts::request("OPTIONS", "/")
+        .header("origin", "https://app.test")
+        .header("access-control-request-method", "PUT");
+    for facts in
+        [copies(request(&token_of("alice"))), copies(TableFacts::request("PUT", "/")), copies(preflight)]
+    {
+        assert_eq!(passed(&authenticator, &facts).0, ["x_user_id"]);
+    }
+    assert_eq!(passed(&authenticator, &request(&token_of("alice"))).0, Vec::<String>::new());
+}
+
+#[test]
+fn where_no_token_is_looked_at_it_stays_and_says_nothing() {
+    let rules = json!([
+        { "match": { "paths": ["/never"] }, "allow": "anyone", "verify": "never" },
+        { "match": { "paths": ["/maybe"] }, "allow": "anyone" },
+        { "match": { "paths": ["/must"] }, "require": {} },
+    ]);
+    let authenticator = authenticator(&with_rules(&rules));
+    let to = |path: &str| {
+        let bearer = format!("Bearer {}", token_of("alice"));
+        passed(&authenticator, &TableFacts::request("GET", path).header("authorization", &bearer).at(NOW))
+    };
+    assert_eq!(to("/never"), (vec![], vec![], 0));
+    for path in ["/maybe", "/must"] {
+        assert_eq!(to(path), (vec![], vec!["authorization".to_owned()], 1));
+    }
+}
+
+#[test]
+fn every_reading_of_a_path_must_let_in_or_none_does() {
+    let rules = json!([
+        { "match": { "paths": ["/public/*"] }, "allow": "anyone" },
+        { "match": { "paths": ["/closed/*"] }, "allow": "nobody" },
+    ]);
+    let to = |config: &Value, path: &str| {
+        decide(&authenticator(config), &TableFacts::request("GET", path).at(NOW))
+    };
+    let strict = with_rules(&rules);
+    let mut lenient = strict.clone();
+    lenient["ambiguousPath"] = json!("everyReading");
+    for (path, by_strict, by_lenient) in [
+        ("/public/a", "anyone", "anyone"),
+        ("/public//a", "path_ambiguous", "anyone"),
+        ("/public/../closed", "path_ambiguous", "forbidden"),
+        ("/closed/../public", "path_ambiguous", "forbidden"),
+        ("/public/%00", "path_ambiguous", "path_ambiguous"),
+    ] {
+        assert_eq!(to(&strict, path), by_strict, "{path}");
+        assert_eq!(to(&lenient, path), by_lenient, "{path}");
+    }
+}
+
+#[test]
+fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
+    let rules = json!([
+        { "match": { "paths": ["/never/*"] }, "allow": "anyone", "verify": "never" },
+        { "match": { "paths": ["/maybe/*"] }, "allow": "anyone" },
+    ]);
+    let mut config = with_rules(&rules);
+    config["ambiguousPath"] = json!("everyReading");
+    let bearer = format!("Bearer {}", token_of("alice"));
+    for path in ["/never/../maybe", "/maybe/../never"] {
+        let facts = TableFacts::request("GET", path).header("authorization", &bearer).at(NOW);
+        assert_eq!(passed(&authenticator(&config), &facts), (vec![], vec![], 0), "{path}");
+    }
+}
