@@ -248,6 +248,7 @@ mod tests {
             (json!({ "scope": "read write" }), Err(DenyReason::ClaimsForbidden)),
             (json!({ "roles": "admin", "scope": "read" }), Err(DenyReason::InsufficientScope)),
             (json!({ "roles": "admin" }), Err(DenyReason::InsufficientScope)),
+            (json!({ "roles": "admin", "scope": "reads writes" }), Err(DenyReason::InsufficientScope)),
         ] {
             assert_eq!(check(&requirement(), &[verified(0, &claims)]), expected, "{claims}");
         }
