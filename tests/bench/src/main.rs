@@ -165,7 +165,11 @@ async fn growth(envoy: &Path, workshop: &Workshop) -> Result<Vec<Curve>> {
         .flat_map(|line| &line.1)
         .map(|point| &point.1)
         .collect();
-    let costs = callgrind::count(envoy, &points).await?;
+    let mut bare: Vec<Variant> = points.iter().map(|point| point.without_filters()).collect();
+    bare.sort_by(|a, b| a.name.cmp(&b.name));
+    bare.dedup_by(|a, b| a.name == b.name);
+    let all: Vec<&Variant> = bare.iter().chain(points).collect();
+    let costs = callgrind::count(envoy, &all).await?;
     for growth in growth {
         let cost = |variant: &Variant| {
             costs.iter().find(|cost| cost.variant == variant.name).map_or(f64::NAN, |cost| cost.added / 1e3)

@@ -34,6 +34,11 @@ impl Variant {
         Self { base: name.clone(), name, filters: Vec::new(), traffic, upstream }
     }
 
+    /// What this one is to be compared with.
+    pub(crate) fn without_filters(&self) -> Self {
+        Self { name: self.base.clone(), filters: Vec::new(), ..self.clone() }
+    }
+
     /// This one with filters.
     fn with(&self, name: String, filters: Vec<Value>) -> Self {
         Self { name, filters, ..self.clone() }
