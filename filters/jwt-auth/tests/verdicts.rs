@@ -278,7 +278,7 @@ fn rfc_7515_e() {
     assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::Critical));
 }
 
-/// RFC 7520 sections 4.1, 4.2 and 4.4, and RFC 8037 appendix A.4: good signatures over texts that are no claims. No such token is
+/// RFC 7520 sections 4.1 and 4.4, and RFC 8037 appendix A.4: good signatures over texts that are no claims. No such token is
 /// taken, whoever checks; the host agrees with the RFC about the signature that it can check.
 #[test]
 fn rfc_7520_and_rfc_8037() {
