@@ -2,18 +2,15 @@
 
 use plugin_kit::cel::{CLAIMS, Expression};
 use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::protobuf::Message;
 use serde_json::{Map, Value};
-
-use crate::protobuf::put_bytes;
 
 /// The largest integer that a double, the only number of a Struct, holds exactly along with all smaller ones.
 const LARGEST_INTEGER: u64 = 1 << 53;
 
 /// The claims as a serialised Struct; `None` where an integer beyond 2^53 would become another number.
 pub fn typed(claims: &Map<String, Value>) -> Option<Vec<u8>> {
-    let mut message = Vec::new();
-    put_struct(&mut message, claims)?;
-    Some(message)
+    structure(claims).map(Message::into_bytes)
 }
 
 /// Whether the condition holds for a request with these claims. `None` where it has no value: a claim that it asks for is
@@ -35,56 +32,36 @@ pub fn holds(
 /// Without a token: a Struct with no field.
 pub const NO_CLAIMS: &[u8] = b"";
 
-// Field numbers of `google/protobuf/struct.proto`, in the tags of the wire format.
-const FIELDS: u8 = 0x0a;
-const KEY: u8 = 0x0a;
-const VALUE: u8 = 0x12;
-const NULL: u8 = 0x08;
-const NUMBER: u8 = 0x11;
-const STRING: u8 = 0x1a;
-const BOOL: u8 = 0x20;
-const STRUCT: u8 = 0x2a;
-const LIST: u8 = 0x32;
-const VALUES: u8 = 0x0a;
-
-fn put_struct(message: &mut Vec<u8>, members: &Map<String, Value>) -> Option<()> {
-    for (name, value) in members {
-        let mut entry = Vec::new();
-        put_bytes(&mut entry, KEY, name.as_bytes());
-        put_bytes(&mut entry, VALUE, &self::value(value)?);
-        put_bytes(message, FIELDS, &entry);
-    }
-    Some(())
+/// A `Struct`: a map from names (1) to values (2), whose entries are its field 1.
+fn structure(members: &Map<String, Value>) -> Option<Message> {
+    members.iter().try_fold(Message::default(), |message, (name, member)| {
+        let entry = Message::default().bytes(1, name.as_bytes()).message(2, &value(member)?);
+        Some(message.message(1, &entry))
+    })
 }
 
-fn value(value: &Value) -> Option<Vec<u8>> {
-    let mut message = Vec::new();
-    match value {
-        Value::Null => message.extend([NULL, 0]),
-        Value::Bool(truth) => message.extend([BOOL, u8::from(*truth)]),
+/// A `Value`, with the field numbers of `google/protobuf/struct.proto`. All are of one `oneof`.
+fn value(value: &Value) -> Option<Message> {
+    let message = Message::default();
+    Some(match value {
+        Value::Null => message.present_number(1, 0),
         Value::Number(number) => {
             let integer = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
             if integer.is_some_and(|integer| integer > LARGEST_INTEGER) {
                 return None;
             }
-            message.push(NUMBER);
-            message.extend(number.as_f64()?.to_le_bytes());
+            message.double(2, number.as_f64()?)
         }
-        Value::String(text) => put_bytes(&mut message, STRING, text.as_bytes()),
-        Value::Array(list) => {
-            let mut values = Vec::new();
-            for element in list {
-                put_bytes(&mut values, VALUES, &self::value(element)?);
-            }
-            put_bytes(&mut message, LIST, &values);
-        }
-        Value::Object(members) => {
-            let mut fields = Vec::new();
-            put_struct(&mut fields, members)?;
-            put_bytes(&mut message, STRUCT, &fields);
-        }
-    }
-    Some(message)
+        Value::String(text) => message.bytes(3, text.as_bytes()),
+        Value::Bool(truth) => message.present_number(4, u64::from(*truth)),
+        Value::Object(members) => message.message(5, &structure(members)?),
+        Value::Array(list) => message.message(6, &values(list)?),
+    })
+}
+
+/// A `ListValue`.
+fn values(list: &[Value]) -> Option<Message> {
+    list.iter().try_fold(Message::default(), |message, element| Some(message.message(1, &value(element)?)))
 }
 
 #[cfg(test)]

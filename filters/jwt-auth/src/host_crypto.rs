@@ -1,10 +1,10 @@
 //! Signatures checked by the host: Envoy's foreign function `verify_signature`, which is its `BoringSSL`.
 
 use plugin_kit::exchange::HostError;
+use plugin_kit::protobuf::Message;
 
 use crate::der;
 use crate::jwk::{Key, KeySet, Material};
-use crate::protobuf::put_bytes;
 use crate::signature::Algorithm;
 use crate::token::UntrustedToken;
 
@@ -79,11 +79,12 @@ fn hash(algorithm: Algorithm, material: &Material) -> Option<&'static str> {
 
 /// `VerifySignatureArguments { hash_function = 1, public_key = 2, signature = 3, text = 4 }` as protobuf.
 fn argument(hash: &str, public_key: &[u8], signature: &[u8], text: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(text.len().saturating_add(1024));
-    for (tag, bytes) in [(0x0a, hash.as_bytes()), (0x12, public_key), (0x1a, signature), (0x22, text)] {
-        put_bytes(&mut message, tag, bytes);
-    }
-    message
+    Message::with_capacity(text.len().saturating_add(1024))
+        .bytes(1, hash.as_bytes())
+        .bytes(2, public_key)
+        .bytes(3, signature)
+        .bytes(4, text)
+        .into_bytes()
 }
 
 /// `VerifySignatureResult { bool result = 1; string error = 2 }`: a true `result`, or none and an error of less than 128

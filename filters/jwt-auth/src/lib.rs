@@ -28,7 +28,6 @@ pub mod output;
 pub mod place;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
-pub mod protobuf;
 pub mod provider;
 pub mod pure_rust;
 pub mod refused_tokens;

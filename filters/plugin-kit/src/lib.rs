@@ -20,6 +20,7 @@ pub mod path;
 pub mod path_index;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
+pub mod protobuf;
 pub mod reply;
 pub mod source;
 pub mod testing;

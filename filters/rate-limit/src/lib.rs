@@ -2,7 +2,7 @@
 //!
 //! [`gcra`] is the algorithm, [`slots`] keeps the state of all keys in shared data, [`limiter`] charges several limits
 //! at once and lets a worker work ahead, [`filter`] decides about a request. Limits over several proxies are asked of a
-//! service: [`protocol`] and [`protobuf`] are its messages, [`global`] is what a worker remembers of it. `plugin` ties
+//! service: [`protocol`] has its messages, [`global`] is what a worker remembers of it. `plugin` ties
 //! them to the proxy.
 
 pub mod config;
@@ -13,7 +13,6 @@ pub mod key;
 pub mod limiter;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
-pub mod protobuf;
 pub mod protocol;
 pub mod reply;
 pub mod slots;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use plugin_kit::matcher::header_name;
+use plugin_kit::protobuf::{Fields, Malformed, Message, Value};
+
 use crate::gcra::Rate;
-use crate::protobuf::{Fields, Malformed, Message, Value};
 
 /// The service, with its package.
 pub const SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -207,14 +209,14 @@ fn parse_header(message: &[u8]) -> Result<Option<Header>, Malformed> {
             _ => {}
         }
     }
-    let name = name.to_ascii_lowercase();
-    let of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    // What frames or directs a message is not the service's to say.
-    let ours =
-        [&b"host"[..], b"content-length", b"transfer-encoding", b"connection"].contains(&name.as_slice());
-    let fits =
-        !name.is_empty() && name.iter().all(of_token) && !ours && !value.iter().any(u8::is_ascii_control);
-    Ok(String::from_utf8(name).ok().zip(String::from_utf8(value.to_vec()).ok()).filter(|_| fits))
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let header = text(&name.to_ascii_lowercase()).zip(text(value));
+    Ok(header.filter(|(name, value)| {
+        header_name(name).is_ok()
+            // What frames or directs a message is not the service's to say.
+            && !["host", "content-length", "transfer-encoding", "connection"].contains(&name.as_str())
+            && !value.bytes().any(|byte| byte.is_ascii_control())
+    }))
 }
 
 /// Against an encoding of another make.

@@ -32,7 +32,7 @@ struct Services {
 
 impl Services {
     fn start() -> Self {
-        let redis = Daemon::start(|folder| {
+        let redis = Daemon::start("redis", |folder| {
             let mut redis = Command::new("redis-server");
             redis.current_dir(folder).args([
                 "--port",
@@ -43,16 +43,16 @@ impl Services {
                 "no",
             ]);
             redis.args(["--save", "", "--appendonly", "no"]);
-            redis
+            Ok(redis)
         });
         let redis = redis.expect("redis-server; `make test-services` installs it");
         let socket = redis.folder().join("redis.sock");
         wait_for("Redis", || std::os::unix::net::UnixStream::connect(&socket).ok()).unwrap();
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/services/bin/ratelimit");
-        let service = Daemon::start(|folder| {
+        let service = Daemon::start("ratelimit", |folder| {
             let configuration = folder.join("runtime/config");
-            fs::create_dir_all(&configuration).unwrap();
-            fs::write(configuration.join("shop.yaml"), DESCRIPTORS).unwrap();
+            fs::create_dir_all(&configuration)?;
+            fs::write(configuration.join("shop.yaml"), DESCRIPTORS)?;
             let mut service = Command::new(program);
             service.env_clear().envs([
                 ("REDIS_SOCKET_TYPE", "unix"),
@@ -68,7 +68,7 @@ impl Services {
                 ("DISABLE_STATS", "true"),
                 ("LIMIT_RESPONSE_HEADERS_ENABLED", "true"),
             ]);
-            service
+            Ok(service)
         });
         let service = service.expect("the rate limit service; `make test-services` builds it");
         let services = Self { redis, service };

@@ -17,9 +17,10 @@ const WATCHDOG: &str =
     r#"trap "" INT TERM HUP; cat >/dev/null; kill -9 "$(cat "$1/pid")" 2>/dev/null; rm -rf "$1""#;
 
 impl Daemon {
-    /// Starts the command that `command` makes of the folder; what it prints goes to the file `output` there.
-    pub fn start(command: impl FnOnce(&Path) -> Command) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("daemon-").tempdir()?.keep();
+    /// Starts the command that `command` makes of the folder, whose name begins with `name`; what it prints goes to the file
+    /// `output` there.
+    pub fn start(name: &str, command: impl FnOnce(&Path) -> io::Result<Command>) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir()?.keep();
         let watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "sh"])
             .arg(&folder)
@@ -33,7 +34,7 @@ impl Daemon {
         // From here on the end of its input cleans up.
         let watchdog = watchdog?;
         let output = File::create(folder.join("output"))?;
-        let mut command = command(&folder);
+        let mut command = command(&folder)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let process = spawn(&mut command, &folder)?;
         Ok(Self { command, process, watchdog, folder })
@@ -50,6 +51,11 @@ impl Daemon {
         self.kill();
         self.process = spawn(&mut self.command, &self.folder)?;
         Ok(())
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// Its folder.
@@ -76,8 +82,9 @@ fn spawn(command: &mut Command, folder: &Path) -> io::Result<Child> {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("--- output of process {} ---\n{}\n---", self.id(), self.output());
+        let output = self.output();
+        if std::thread::panicking() && !output.is_empty() {
+            eprintln!("--- output of process {} ---\n{output}\n---", self.id());
         }
         self.kill();
         drop(self.watchdog.stdin.take());

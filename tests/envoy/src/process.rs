@@ -1,11 +1,11 @@
 use crate::config::{Delivery, HttpFilter, Paths, Wasm, listeners};
-use crate::{Bootstrap, ClientError, Listener, Request, TimedOut, wait_for};
+use crate::{Bootstrap, ClientError, Daemon, Listener, Request, TimedOut, wait_for};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::{env, fs, io};
 
 /// Holds the version that is used unless `ENVOY_VERSION` says otherwise.
@@ -62,10 +62,8 @@ pub fn binary() -> Result<PathBuf, Error> {
 /// its log is printed first.
 #[derive(Debug)]
 pub struct Envoy {
-    process: Child,
-    watchdog: Child,
+    daemon: Daemon,
     admin: SocketAddr,
-    folder: PathBuf,
     version: u64,
 }
 
@@ -73,18 +71,10 @@ impl Envoy {
     /// Starts Envoy with that many workers and waits until it serves the listeners.
     pub fn start(bootstrap: &Bootstrap, initial: &[Listener], workers: usize) -> Result<Self, Error> {
         let binary = binary()?;
-        let folder = tempfile::Builder::new().prefix("envoy-").tempdir()?.keep();
-        let mut envoy = match launch(&binary, &folder, bootstrap, initial, workers) {
-            Ok((process, watchdog)) => {
-                Self { process, watchdog, admin: SocketAddr::from(([127, 0, 0, 1], 0)), folder, version: 1 }
-            }
-            Err(error) => {
-                let _ = fs::remove_dir_all(&folder);
-                return Err(error.into());
-            }
-        };
+        let daemon = Daemon::start("envoy", |folder| command(&binary, folder, bootstrap, initial, workers))?;
+        let mut envoy = Self { daemon, admin: SocketAddr::from(([127, 0, 0, 1], 0)), version: 1 };
         envoy.admin = envoy.wait("Envoy's admin port", |envoy| {
-            fs::read_to_string(envoy.folder.join("admin")).ok()?.trim().parse().ok()
+            fs::read_to_string(envoy.folder().join("admin")).ok()?.trim().parse().ok()
         })?;
         envoy.wait("Envoy's readiness", |envoy| {
             let ready = envoy.admin("GET", "/ready").is_ok_and(|state| state.trim() == "LIVE");
@@ -102,12 +92,12 @@ impl Envoy {
         let refused = refusals(&before);
         self.version += 1;
         for wasm in discovered(listeners) {
-            write_json(&self.folder, &wasm.discovery_file(), &wasm.discovery(self.version))?;
+            write_json(self.folder(), &wasm.discovery_file(), &wasm.discovery(self.version))?;
         }
         write_json(
-            &self.folder,
+            self.folder(),
             LISTENERS,
-            &crate::config::listeners(self.version, listeners, &paths(&self.folder)),
+            &crate::config::listeners(self.version, listeners, &paths(self.folder())),
         )?;
         let updates = attempts(&before) + 1;
         self.wait("the new listeners", |envoy| envoy.settled(updates).then_some(()))?;
@@ -127,7 +117,7 @@ impl Envoy {
         };
         let (reloaded, refused) = outcomes(&self.stats()?);
         self.version += 1;
-        write_json(&self.folder, &wasm.discovery_file(), &wasm.discovery(self.version))?;
+        write_json(self.folder(), &wasm.discovery_file(), &wasm.discovery(self.version))?;
         let was_refused = self.wait("the plugin's new configuration", |envoy| {
             let (now_reloaded, now_refused) = outcomes(&envoy.stats().ok()?);
             (now_reloaded > reloaded || now_refused > refused).then_some(now_refused > refused)
@@ -168,12 +158,12 @@ impl Envoy {
 
     /// Bytes of access log so far: a mark for [`Envoy::access_log_since`].
     pub fn access_log_length(&self) -> u64 {
-        length(&paths(&self.folder).access_log)
+        length(&paths(self.folder()).access_log)
     }
 
     /// The access log from a mark on.
     pub fn access_log_since(&self, mark: u64) -> Vec<Value> {
-        let text = read_from(&paths(&self.folder).access_log, mark);
+        let text = read_from(&paths(self.folder()).access_log, mark);
         // The last line may still be under way.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
@@ -198,12 +188,12 @@ impl Envoy {
 
     /// Bytes of log so far: a mark for [`Envoy::log_since`].
     pub fn log_length(&self) -> u64 {
-        length(&self.folder.join(LOG))
+        length(&self.folder().join(LOG))
     }
 
     /// The log from a mark on.
     pub fn log_since(&self, mark: u64) -> String {
-        read_from(&self.folder.join(LOG), mark)
+        read_from(&self.folder().join(LOG), mark)
     }
 
     /// The end of the log, for a failure's report.
@@ -213,7 +203,11 @@ impl Envoy {
 
     /// The process.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.daemon.id()
+    }
+
+    fn folder(&self) -> &Path {
+        self.daemon.folder()
     }
 
     fn find_address(&self, listener: &str) -> Result<Option<SocketAddr>, Error> {
@@ -263,7 +257,7 @@ impl Envoy {
     fn wait<T>(&mut self, what: &str, mut poll: impl FnMut(&Self) -> Option<T>) -> Result<T, Error> {
         let mut ended = false;
         let waited = wait_for(what, || {
-            ended = self.process.try_wait().is_ok_and(|status| status.is_some());
+            ended = self.daemon.has_ended();
             if ended { Some(None) } else { poll(self).map(Some) }
         });
         match waited {
@@ -282,11 +276,6 @@ impl Drop for Envoy {
         if std::thread::panicking() {
             eprintln!("--- end of Envoy's log ---\n{}\n---", self.log_tail());
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        // Its input ends here, so it removes the folder.
-        drop(self.watchdog.stdin.take());
-        let _ = self.watchdog.wait();
     }
 }
 
@@ -294,23 +283,21 @@ const BOOTSTRAP: &str = "envoy.json";
 const LISTENERS: &str = "listeners.json";
 const LOG: &str = "envoy.log";
 
-/// Ends Envoy and removes its folder when this process is gone, however it went: then the input ends.
-const WATCHDOG: &str = r#"trap "" INT TERM HUP; cat >/dev/null; kill -9 "$1" 2>/dev/null; rm -rf "$2""#;
-
-fn launch(
+/// Writes the first configuration, and says how to start Envoy with it.
+fn command(
     binary: &Path,
     folder: &Path,
     bootstrap: &Bootstrap,
     initial: &[Listener],
     workers: usize,
-) -> io::Result<(Child, Child)> {
+) -> io::Result<Command> {
     write_json(folder, BOOTSTRAP, &bootstrap.to_json(&folder.join(LISTENERS)))?;
     for wasm in discovered(initial) {
         write_json(folder, &wasm.discovery_file(), &wasm.discovery(1))?;
     }
     write_json(folder, LISTENERS, &listeners(1, initial, &paths(folder)))?;
-    let output = fs::File::create(folder.join("output"))?;
-    let mut process = Command::new(binary)
+    let mut command = Command::new(binary);
+    command
         .arg("-c")
         .arg(folder.join(BOOTSTRAP))
         .arg("--admin-address-path")
@@ -319,23 +306,8 @@ fn launch(
         .arg(folder.join(LOG))
         .args(["--concurrency", &workers.to_string()])
         .args(["--log-level", "info", "--component-log-level", "wasm:debug"])
-        .args(["--file-flush-interval-msec", "5", "--drain-time-s", "1", "--disable-hot-restart"])
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .spawn()?;
-    let watchdog = Command::new("sh")
-        .args(["-c", WATCHDOG, "sh", &process.id().to_string()])
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    if watchdog.is_err() {
-        let _ = process.kill();
-        let _ = process.wait();
-    }
-    Ok((process, watchdog?))
+        .args(["--file-flush-interval-msec", "5", "--drain-time-s", "1", "--disable-hot-restart"]);
+    Ok(command)
 }
 
 fn paths(folder: &Path) -> Paths {

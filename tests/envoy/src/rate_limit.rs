@@ -1,10 +1,9 @@
 //! Envoy's rate limit protocol, version 3, and a service that speaks it and answers as told.
 
-use crate::server::{Answer, Received, Server, lock};
+use crate::server::{Answer, Received, Stateful};
 use prost::Message;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// `envoy.service.ratelimit.v3.RateLimitRequest`.
@@ -207,10 +206,7 @@ impl RateLimitRequest {
 
 /// A rate limit service that counts nothing and answers as told.
 #[derive(Debug)]
-pub struct RateLimitService {
-    state: Arc<Mutex<State>>,
-    server: Server,
-}
+pub struct RateLimitService(Stateful<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -221,29 +217,26 @@ struct State {
 impl RateLimitService {
     /// Starts it; it finds every request within its limits.
     pub fn start() -> io::Result<Self> {
-        let state = Arc::<Mutex<State>>::default();
-        let shared = Arc::clone(&state);
-        let server = Server::start(move |request| {
-            let mut state = lock(&shared);
+        Stateful::start(State::default(), |state, request| {
             state.asked += 1;
             http(&state.answer, &request)
-        })?;
-        Ok(Self { state, server })
+        })
+        .map(Self)
     }
 
     /// Where it listens, for HTTP/2.
     pub fn address(&self) -> SocketAddr {
-        self.server.address()
+        self.0.address()
     }
 
     /// Changes what it answers from now on.
     pub fn answer(&self, answer: RateLimitAnswer) {
-        lock(&self.state).answer = answer;
+        self.0.state().answer = answer;
     }
 
     /// How often it was asked.
     pub fn asked(&self) -> u64 {
-        lock(&self.state).asked
+        self.0.state().asked
     }
 }
 

@@ -151,16 +151,43 @@ fn ready(trailers: Trailers) -> std::future::Ready<Trailers> {
     std::future::ready(trailers)
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A server with a state that its answers depend on and a test reads and changes.
+#[derive(Debug)]
+pub(crate) struct Stateful<S> {
+    state: Arc<Mutex<S>>,
+    server: Server,
+}
+
+impl<S: Send + 'static> Stateful<S> {
+    /// Starts it. A request is handled while no other is.
+    pub(crate) fn start(
+        state: S,
+        handler: impl Fn(&mut S, Received) -> Answer + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request| handler(&mut lock(&shared), request))?;
+        Ok(Self { state, server })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Its state. No request is handled while the test holds it.
+    pub(crate) fn state(&self) -> MutexGuard<'_, S> {
+        lock(&self.state)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The service behind the sidecar: records what reaches it and answers as told.
 #[derive(Debug)]
-pub struct Upstream {
-    state: Arc<Mutex<UpstreamState>>,
-    server: Server,
-}
+pub struct Upstream(Stateful<UpstreamState>);
 
 #[derive(Debug, Default)]
 struct UpstreamState {
@@ -171,38 +198,32 @@ struct UpstreamState {
 impl Upstream {
     /// Starts it; it answers 200 with no body.
     pub fn start() -> io::Result<Self> {
-        let state = Arc::<Mutex<UpstreamState>>::default();
-        let shared = Arc::clone(&state);
-        let server = Server::start(move |request| {
-            let mut state = lock(&shared);
+        Stateful::start(UpstreamState::default(), |state, request| {
             state.received.push(request);
             state.answer.clone()
-        })?;
-        Ok(Self { state, server })
+        })
+        .map(Self)
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.server.address()
+        self.0.address()
     }
 
     /// Changes what it answers from now on.
     pub fn answer(&self, answer: Answer) {
-        lock(&self.state).answer = answer;
+        self.0.state().answer = answer;
     }
 
     /// Takes what reached it since the last call.
     pub fn take_received(&self) -> Vec<Received> {
-        std::mem::take(&mut lock(&self.state).received)
+        std::mem::take(&mut self.0.state().received)
     }
 }
 
 /// An issuer's key server: serves one JWK set on every path.
 #[derive(Debug)]
-pub struct JwksServer {
-    state: Arc<Mutex<JwksState>>,
-    server: Server,
-}
+pub struct JwksServer(Stateful<JwksState>);
 
 #[derive(Debug, Default)]
 struct JwksState {
@@ -213,28 +234,25 @@ struct JwksState {
 impl JwksServer {
     /// Starts it with a JWK set.
     pub fn start(keys: &Value) -> io::Result<Self> {
-        let state = Arc::new(Mutex::new(JwksState { answer: Answer::json(keys), fetches: 0 }));
-        let shared = Arc::clone(&state);
-        let server = Server::start(move |_| {
-            let mut state = lock(&shared);
+        Stateful::start(JwksState { answer: Answer::json(keys), fetches: 0 }, |state, _| {
             state.fetches += 1;
             state.answer.clone()
-        })?;
-        Ok(Self { state, server })
+        })
+        .map(Self)
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.server.address()
+        self.0.address()
     }
 
     /// Serves another answer from now on: other keys ([`Answer::json`]), a failure, a delay.
     pub fn answer(&self, answer: Answer) {
-        lock(&self.state).answer = answer;
+        self.0.state().answer = answer;
     }
 
     /// How often it was asked.
     pub fn fetches(&self) -> u64 {
-        lock(&self.state).fetches
+        self.0.state().fetches
     }
 }

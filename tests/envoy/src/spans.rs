@@ -1,5 +1,5 @@
-use crate::server::lock;
-use crate::{Answer, Server, TimedOut, wait_for};
+use crate::server::Stateful;
+use crate::{Answer, TimedOut, wait_for};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use prost::Message;
@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 
 /// A span as the collector got it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,36 +31,32 @@ pub struct Span {
 
 /// An OTLP/HTTP collector that keeps every span.
 #[derive(Debug)]
-pub struct SpanCollector {
-    spans: Arc<Mutex<Vec<Span>>>,
-    server: Server,
-}
+pub struct SpanCollector(Stateful<Vec<Span>>);
 
 impl SpanCollector {
     /// Starts it.
     pub fn start() -> io::Result<Self> {
-        let spans = Arc::<Mutex<Vec<Span>>>::default();
-        let shared = Arc::clone(&spans);
-        let server =
-            Server::start(move |request| match ExportTraceServiceRequest::decode(request.body.as_slice()) {
+        Stateful::start(Vec::new(), |spans, request| {
+            match ExportTraceServiceRequest::decode(request.body.as_slice()) {
                 Ok(export) => {
-                    lock(&shared).extend(decode(export));
+                    spans.extend(decode(export));
                     let headers = vec![("content-type".to_owned(), "application/x-protobuf".to_owned())];
                     Answer { headers, ..Answer::default() }
                 }
                 Err(_) => Answer { status: 400, ..Answer::default() },
-            })?;
-        Ok(Self { spans, server })
+            }
+        })
+        .map(Self)
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.server.address()
+        self.0.address()
     }
 
     /// All spans so far.
     pub fn spans(&self) -> Vec<Span> {
-        lock(&self.spans).clone()
+        self.0.state().clone()
     }
 
     /// Waits until a trace has that many spans and gives them in order of start.

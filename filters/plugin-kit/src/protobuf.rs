@@ -1,22 +1,39 @@
-//! The wire format of protocol buffers, as far as the rate limit protocol needs it: a library for all of it would be
-//! larger than the rest of the filter.
+//! The wire format of protocol buffers, as far as the host's foreign functions and the services that filters ask need it: a
+//! library for all of it would be larger than a filter.
 
-/// A message under way. What has its default value is not written, as proto3 wants it.
+/// A message under way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// Adds a number: `uint32`, `uint64` or an enum.
+    /// An empty message with room for so many bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
+    }
+
+    /// Adds a number: `uint32`, `uint64`, `bool` or an enum. 0 is not written, as proto3 wants it.
     #[must_use]
-    pub fn number(mut self, field: u32, value: u64) -> Self {
-        if value != 0 {
-            self.varint(u64::from(field) << 3);
-            self.varint(value);
-        }
+    pub fn number(self, field: u32, value: u64) -> Self {
+        if value == 0 { self } else { self.present_number(field, value) }
+    }
+
+    /// Adds a number, also 0: one of a `oneof`, where being there says something.
+    #[must_use]
+    pub fn present_number(mut self, field: u32, value: u64) -> Self {
+        self.varint(u64::from(field) << 3);
+        self.varint(value);
         self
     }
 
-    /// Adds a text.
+    /// Adds a `double`, also 0.
+    #[must_use]
+    pub fn double(mut self, field: u32, value: f64) -> Self {
+        self.varint((u64::from(field) << 3) | 1);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    /// Adds a text. An empty one is not written, as proto3 wants it.
     #[must_use]
     pub fn text(self, field: u32, value: &str) -> Self {
         if value.is_empty() { self } else { self.bytes(field, value.as_bytes()) }
@@ -33,7 +50,9 @@ impl Message {
         self.0
     }
 
-    fn bytes(mut self, field: u32, value: &[u8]) -> Self {
+    /// Adds bytes, also none.
+    #[must_use]
+    pub fn bytes(mut self, field: u32, value: &[u8]) -> Self {
         self.varint((u64::from(field) << 3) | 2);
         self.varint(value.len() as u64);
         self.0.extend_from_slice(value);
