@@ -159,9 +159,7 @@ impl Filter for JwtAuth {
             (misses, self.metrics.cache_misses),
             (failed, self.metrics.conditions_failed),
         ] {
-            if count > 0 {
-                counter.add(count);
-            }
+            counter.add(count);
         }
         match decision {
             Decision::Allow(pass) => self.allow(&pass, exchange),
@@ -260,9 +258,7 @@ impl JwtAuth {
                 host::set_filter_state(key, value)?;
                 exchange.note_published(key, value);
             }
-            if token.outputs_failed > 0 {
-                self.metrics.outputs_failed.add(token.outputs_failed);
-            }
+            self.metrics.outputs_failed.add(token.outputs_failed);
         }
         Ok(())
     }

@@ -351,9 +351,9 @@ impl Counter {
         self.add(1);
     }
 
-    /// Adds `n`.
+    /// Adds `n`; nothing costs no host call.
     pub fn add(self, n: u32) {
-        if let Some(id) = self.0 {
+        if let Some(id) = self.0.filter(|_| n > 0) {
             // SAFETY: no pointers. A lost count is not worth a failed request.
             let _ = unsafe { abi::proxy_increment_metric(id, i64::from(n)) };
         }
@@ -394,6 +394,23 @@ fn serialised(headers: &[(&str, &str)]) -> Vec<u8> {
     Head::from_pairs(headers.iter().copied()).into_raw()
 }
 
+/// Starts a call as the context `caller` and returns its token; afterwards `current` is the effective context again. `start`
+/// is given the timeout in milliseconds and the place of the token.
+fn call_as(
+    caller: u32,
+    current: u32,
+    call: &'static str,
+    timeout: Duration,
+    start: impl FnOnce(u32, *mut u32) -> u32,
+) -> Answer<u32> {
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0_u32;
+    set_effective_context(caller)?;
+    let status = start(timeout, &raw mut token);
+    set_effective_context(current)?;
+    done(call, status).map(|()| token)
+}
+
 /// Starts an HTTP call as the context `caller` and returns its token; afterwards `current` is the effective context
 /// again. A call of a stream's context ends with the stream, one of the root context does not.
 ///
@@ -408,11 +425,8 @@ pub fn http_call(
     timeout: Duration,
 ) -> Answer<u32> {
     let (headers, trailers) = (serialised(headers), serialised(&[]));
-    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-    let mut token = 0_u32;
-    set_effective_context(caller)?;
     // SAFETY: all buffers and the pointer are live for the call.
-    let status = unsafe {
+    call_as(caller, current, "http_call", timeout, |timeout, token| unsafe {
         abi::proxy_http_call(
             cluster.as_ptr(),
             cluster.len(),
@@ -423,11 +437,9 @@ pub fn http_call(
             trailers.as_ptr(),
             trailers.len(),
             timeout,
-            &raw mut token,
+            token,
         )
-    };
-    set_effective_context(current)?;
-    done("http_call", status).map(|()| token)
+    })
 }
 
 /// A method of a gRPC service.
@@ -453,11 +465,8 @@ pub fn grpc_call(
     timeout: Duration,
 ) -> Answer<u32> {
     let metadata = serialised(&[]);
-    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-    let mut token = 0_u32;
-    set_effective_context(caller)?;
     // SAFETY: all buffers and the pointer are live for the call.
-    let status = unsafe {
+    call_as(caller, current, "grpc_call", timeout, |timeout, token| unsafe {
         abi::proxy_grpc_call(
             to.via.as_ptr(),
             to.via.len(),
@@ -470,11 +479,9 @@ pub fn grpc_call(
             message.as_ptr(),
             message.len(),
             timeout,
-            &raw mut token,
+            token,
         )
-    };
-    set_effective_context(current)?;
-    done("grpc_call", status).map(|()| token)
+    })
 }
 
 /// At most `max` bytes of the message that a gRPC call was answered with, in its callback.

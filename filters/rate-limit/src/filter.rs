@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::config::{
     Condition, Config, GlobalLimit, Limit, Mode, OnConflict, OnFailure, OnMissingKey, Plans,
 };
-use crate::gcra::Rate;
+use crate::gcra::{Rate, nanoseconds};
 use crate::global::{Breaker, OverLimits};
 use crate::key::KeyHasher;
 use crate::limiter::{Demand, Limiter, Receipt, Standing, Tally, Verdict};
@@ -224,22 +224,21 @@ impl Limits {
         stage: Stage,
         reported: &mut Vec<usize>,
     ) -> Result<Outcome, Denial> {
-        if let Some(demand) = &self.alike
-            && self.config.limits.iter().all(|limit| stage.asks(limit))
-            && self.spends(demand, now(exchange).map_err(unavailable)?)
-        {
-            return Ok(Outcome::Admitted(Admission::default()));
-        }
-        let mut counted = self.counted(exchange, stage, reported)?;
+        let mut counted =
+            match self.alike.filter(|_| self.config.limits.iter().all(|limit| stage.asks(limit))) {
+                Some(demand) => vec![Counted { index: 0, enforced: true, demand, descriptor: None }],
+                None => self.counted(exchange, stage, reported)?,
+            };
         if counted.is_empty() {
             return Ok(Outcome::Admitted(Admission::default()));
         }
         let now = now(exchange).map_err(unavailable)?;
+        // The shortest way, for a busy key: from a lease.
         if let [one] = counted.as_slice()
             && one.enforced
             && !one.is_asked()
             && self.config.reply.headers_on == HeadersOn::Denied
-            && self.spends(&one.demand, now)
+            && self.limiter.try_borrow_mut().is_ok_and(|mut limiter| limiter.spends(&one.demand, now))
         {
             return Ok(Outcome::Admitted(Admission::default()));
         }
@@ -250,11 +249,6 @@ impl Limits {
             return self.ask(store, counted, now, reported);
         }
         self.charge(store, &counted, now, reported).map(|(admission, _)| Outcome::Admitted(admission))
-    }
-
-    /// Takes one demand from a lease, the shortest way for a busy key.
-    fn spends(&self, demand: &Demand, now: u64) -> bool {
-        self.limiter.try_borrow_mut().is_ok_and(|mut limiter| limiter.spends(demand, now))
     }
 
     /// Charges the limits, all that are enforced or none. With what is left, where clients are told.
@@ -538,7 +532,7 @@ fn unavailable(_: HostError) -> Denial {
 
 /// Nanoseconds on the proxy's monotonic clock.
 fn now(exchange: &Exchange<'_>) -> Result<u64, HostError> {
-    Ok(u64::try_from(exchange.monotonic_time()?.as_nanos()).unwrap_or(u64::MAX))
+    exchange.monotonic_time().map(nanoseconds)
 }
 
 /// What each request demands where there is one limit, and nothing of a request changes it.
@@ -552,15 +546,14 @@ fn alike(config: &Config, hashers: &[(KeyHasher, Vec<KeyHasher>)]) -> Option<Dem
         && limit.global.is_none()
         && limit.count_statuses.is_empty()
         && limit.mode == Mode::Enforce
-        && limit.enforce_percent >= 100
-        && config.reply.headers_on == HeadersOn::Denied;
+        && limit.enforce_percent >= 100;
     plain.then(|| Demand {
-        table: limit.table,
         hash: hasher.clone().finish(),
         rate: limit.rate,
         cost: limit.cost,
-        on_full: limit.on_full,
         single: limit.single,
+        table: limit.table,
+        on_full: limit.on_full,
         refundable: false,
     })
 }

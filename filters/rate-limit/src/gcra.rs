@@ -29,13 +29,18 @@ pub enum Retry {
 /// No window is longer, so that no sum of times overflows.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
+/// A time or a length of time in nanoseconds, as all of this crate counts; what is too long for that is the longest.
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Rate {
     /// `requests` in each `per`, and `burst` of them at once.
     ///
     /// # Errors
     /// Says what is wrong with the numbers.
     pub fn new(requests: u32, per: Duration, burst: u32) -> Result<Self, String> {
-        let nanos = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanoseconds(per);
         if per.is_zero() || per > LONGEST {
             return Err("expected a window from `1ms` to `366d`".to_owned());
         }

@@ -224,12 +224,19 @@ impl Limiter {
 
     /// Takes one demand from the lease that this worker holds, if it is enough.
     pub fn spends(&mut self, demand: &Demand, now: u64) -> bool {
+        !demand.refundable && self.take(demand, now).is_some()
+    }
+
+    /// Takes one demand from the lease that this worker holds, if it is enough, and returns where the lease began before.
+    fn take(&mut self, demand: &Demand, now: u64) -> Option<u64> {
         let (place, need) = (self.place(demand), demand.rate.time_of(demand.cost));
-        let lease =
-            self.leases.get_mut(place).filter(|lease| lease.hash == demand.hash && !demand.refundable);
-        let Some(lease) = lease.filter(|lease| lease.holds(need, now)) else { return false };
+        let lease = self.leases.get_mut(place).filter(|lease| lease.hash == demand.hash)?;
+        if !lease.holds(need, now) {
+            return None;
+        }
+        let before = lease.next;
         lease.next = lease.start(now).saturating_add(need);
-        true
+        Some(before)
     }
 
     /// Looks at one limit, without a host call where this worker knows the answer.
@@ -271,17 +278,8 @@ impl Limiter {
 
     /// Takes from the lease that this worker holds.
     fn spend(&mut self, demand: &Demand, now: u64) -> (Standing, Option<Charge>) {
-        let place = self.place(demand);
-        let need = demand.rate.time_of(demand.cost);
-        let mut charge = None;
         // An earlier demand of this request may have taken the place; then the limit counts as denied.
-        if let Some(lease) = self.leases.get_mut(place)
-            && lease.hash == demand.hash
-            && lease.holds(need, now)
-        {
-            charge = Some(Charge::Leased(lease.next));
-            lease.next = lease.start(now).saturating_add(need);
-        }
+        let charge = self.take(demand, now).map(Charge::Leased);
         let verdict = if charge.is_some() { Verdict::Admitted } else { Verdict::Conflict };
         (self.held(demand, now, verdict), charge)
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::config::{Config, Scope};
 use crate::filter::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, ServiceTally, Stage};
+use crate::gcra::nanoseconds;
 use crate::limiter::Tally;
 use crate::protocol::{Failure, LONGEST_ANSWER, METHOD, Response, SERVICE};
 use crate::reply::DenyReason;
@@ -104,9 +105,7 @@ impl RateLimit {
             (counters.refunded, tally.refunded),
             (counters.evicted, tally.evicted),
         ] {
-            if count > 0 {
-                counter.add(count);
-            }
+            counter.add(count);
         }
     }
 
@@ -120,9 +119,7 @@ impl RateLimit {
             (counters.skipped, tally.skipped),
             (counters.opened, u32::from(tally.opened)),
         ] {
-            if count > 0 {
-                counter.add(count);
-            }
+            counter.add(count);
         }
         if tally.opened {
             log::warn!(
@@ -236,7 +233,7 @@ impl RateLimit {
         if let Err(failure) = &answer {
             log::debug!("{}: the rate limit service failed: {failure}", Self::NAME);
         }
-        let now = host::monotonic_time().map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        let now = host::monotonic_time().map_or(0, nanoseconds);
         let mut decision = self.limits.hear(&self.store, question, answer, now);
         // Counted though the client may have left.
         self.count(std::mem::take(&mut decision.tally));

@@ -98,12 +98,8 @@ impl TraceTags {
         if let Some(id) = effects.response_header {
             done(Headers::Response.set(HEADER, id.as_str().as_bytes()));
         }
-        if written > 0 {
-            self.metrics.tags_written.add(written);
-        }
-        if effects.missing > 0 {
-            self.metrics.tags_missing.add(effects.missing);
-        }
+        self.metrics.tags_written.add(written);
+        self.metrics.tags_missing.add(effects.missing);
         match effects.origin {
             Some(Origin::Generated) => self.metrics.request_ids_generated.increment(),
             Some(Origin::Replaced) => self.metrics.request_ids_replaced.increment(),
