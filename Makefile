@@ -39,7 +39,7 @@ test-manifests: ## Renders every kustomization; the filters read every configura
 	$(STAGE) "manifests" tools/run-tests manifests $(ONLY)
 
 test-wasm: ## The cores in wasm32, under Node
-	$(STAGE) "wasm test runner" tools/install wasm-bindgen-test
+	$(STAGE) "wasm test runner" tools/install rust-targets wasm-bindgen-test
 	$(STAGE) "wasm tests" cargo test --locked --target wasm32-unknown-unknown $(CORES:%=--package %) --test 'wasm*'
 
 test-tools: filters ## The post-link step, and what each module exports and imports
@@ -80,6 +80,7 @@ mutants: ## Changes the code that decides, and sees whether a test fails; MUTANT
 lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "rustfmt" cargo fmt --all --check
 	$(STAGE) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(STAGE) "wasm32 targets" tools/install rust-targets
 	$(STAGE) "clippy wasm" cargo clippy --locked --target wasm32-wasip1 $(CORES:%=--package %) --features module -- -D warnings
 	$(STAGE) "cargo-deny" tools/install cargo-deny
 	$(STAGE) "dependencies" cargo deny --log-level error check licenses bans sources
