@@ -161,6 +161,24 @@ pub fn fingerprint(json: &[u8]) -> u32 {
     json.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
+/// The gauge that holds the [`fingerprint`] of what the plugin `plugin` (Envoy's `plugin_name`) runs, one for each plugin:
+/// `<filter>_config_hash_<namespace>.<name>`. Istio writes a path before that and a mark after it; they are left out.
+/// At most 100 bytes of the plugin's name, with `_` for what is unusual in a metric.
+pub fn config_hash_metric(filter: &str, plugin: &[u8]) -> String {
+    let plugin = plugin.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let plugin = plugin.split(|byte| *byte == b'~').next().unwrap_or_default();
+    let mut name = format!("{}_config_hash", filter.replace('-', "_"));
+    if !plugin.is_empty() {
+        name.push('_');
+    }
+    name.extend(plugin.iter().take(100).map(|byte| match byte {
+        b'.' | b'-' => char::from(*byte),
+        byte if byte.is_ascii_alphanumeric() => char::from(*byte),
+        _ => '_',
+    }));
+    name
+}
+
 /// The name nearest to `found`, if one is near enough to be what was meant.
 pub fn nearest<'a>(found: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
@@ -357,6 +375,17 @@ mod tests {
     #[test]
     fn an_empty_document_is_an_empty_object() {
         assert!(parse(" ").unwrap().inner.is_empty());
+    }
+
+    #[test]
+    fn each_plugin_has_a_gauge_of_its_own() {
+        let name = |plugin: &str| config_hash_metric("jwt-auth", plugin.as_bytes());
+        assert_eq!(name(""), "jwt_auth_config_hash");
+        assert_eq!(name("inbound"), "jwt_auth_config_hash_inbound");
+        let istio = "extensions.istio.io/trafficextension/apps.jwt-auth-user~istio-translated-wasmplugin";
+        assert_eq!(name(istio), "jwt_auth_config_hash_apps.jwt-auth-user");
+        assert_eq!(name("a b;\u{e9}"), "jwt_auth_config_hash_a_b___");
+        assert_eq!(name(&"x".repeat(1000)).len(), "jwt_auth_config_hash_".len() + 100);
     }
 
     /// The values of the algorithm's own test suite.

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use proxy_wasm::types::Action;
 use serde_json::Value;
 
-use crate::config::{ConfigErrors, document, fingerprint};
+use crate::config::{ConfigErrors, config_hash_metric, document, fingerprint};
 use crate::exchange::{Exchange, Published};
 use crate::head::Head;
 use crate::host::{self, Gauge, HostFacts};
@@ -278,8 +278,8 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         };
         match document(&json).and_then(|document| F::configure(&document, root)) {
             Ok(filter) => {
-                let name = format!("{}_config_hash", F::NAME.replace('-', "_"));
-                Gauge::define(&name).set(u64::from(fingerprint(&json)));
+                let plugin = host::property(&["plugin_name"]).ok().flatten().unwrap_or_default();
+                Gauge::define(&config_hash_metric(F::NAME, &plugin)).set(u64::from(fingerprint(&json)));
                 self.set_root(root, Some(Rc::new(filter)));
                 true
             }

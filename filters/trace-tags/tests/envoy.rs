@@ -165,7 +165,7 @@ fn a_request_that_a_later_filter_denies_has_every_tag() {
 #[test]
 fn the_configuration_in_force_is_told_by_a_metric() {
     let mut sidecar = Sidecar::start(None);
-    let hash = |sidecar: &Sidecar| sidecar.envoy.stats().unwrap()["wasmcustom.trace_tags_config_hash"];
+    let hash = |sidecar: &Sidecar| sidecar.envoy.stats().unwrap()["wasmcustom.trace_tags_config_hash_alone"];
     let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/filters/trace-tags.wasm");
     let mut plugin = Wasm::new("alone", module, r#"{"tags":[]}"#);
     plugin.delivery = Delivery::Discovery;

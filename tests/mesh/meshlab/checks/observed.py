@@ -36,7 +36,7 @@ def labels() -> str:
     for expression in ('jwt_auth_deny{code="token_missing", service="user-service"}',
                        'jwt_auth_rule{rule="admin", outcome="denied", service="user-service"}',
                        'rate_limit_limit{limit="per_user", outcome="denied", service="ml-service"}',
-                       'filter_config_hash{filter="jwt_auth", service="user-service"}',
+                       'filter_config_hash{filter="jwt_auth", plugin="adaptive_learning_jwt_auth_user", service="user-service"}',
                        'envoy_plugin_config_reload{plugin=~".*jwt_auth_user.*", service="user-service"}',
                        'envoy_cluster_outlier_detection_ejections_active{upstream="content-service"}'):
         expect(prometheus.value(expression) is not None, True, expression)
