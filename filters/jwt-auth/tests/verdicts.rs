@@ -278,46 +278,66 @@ fn rfc_7515_e() {
     assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::Critical));
 }
 
-/// RFC 7520 sections 4.1 and 4.4, and RFC 8037 appendix A.4: good signatures over texts that are no claims. No such token is
-/// taken, whoever checks; the host agrees with the RFC about the signature that it can check.
+/// RFC 7520 sections 4.1 to 4.4, and RFC 8037 appendix A.4: good signatures over texts that are no claims. No such token is
+/// taken, whoever checks; the host agrees with the RFC about the signatures that it can check.
 #[test]
 fn rfc_7520_and_rfc_8037() {
     const FRODO: &str = "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4";
-    const BILBO: &str = concat!(
+    const RS256: &str = concat!(
         "MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83xuglII7PNDi84wnB-BDk",
         "oBwA78185hX-Es4JIwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJDt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9Uzp",
         "ERV0ePPQdLuW3IS_de3xyIrDaLGdjluPxUAhb6L2aXic1U12podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogo",
         "ree7vjbU5y18kDquDg",
     );
-    let header = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9";
-    let (rs256, ed25519) = (
-        format!("{header}.{FRODO}.{BILBO}"),
-        "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+    const PS384: &str = concat!(
+        "cu22eBqkYDKgIlTpzDXGvaFfz6WGoz7fUDcfT0kkOy42miAh2qyBzk1xEsnk2IpN6-tPid6VrklHkqsGqDqHCdP6O8TTB5dDDItllVo6_1OL",
+        "PpcbUrhiUSMxbbXUvdvWXzg-UD8biiReQFlfz28zGWVsdiNAUf8ZnyPEgVFn442ZdNqiVJRmBqrYRXe8P_ijQ7p8Vdz0TTrxUeT3lm8d9shn",
+        "r2lfJT8ImUjvAA2Xez2Mlp8cBE5awDzT0qI0n6uiP1aCN_2_jLAeQTlqRHtfa64QQSUmFAAjVKPbByi7xho0uTOcbH510a6GYmJUAfmWjwZ6",
+        "oD4ifKo8DYM-X72Eaw",
     );
-    let hs256 = format!(
-        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9.{FRODO}.s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0"
+    const ES512: &str = concat!(
+        "AE_R_YZCChjn4791jSQCrdPZCNYqHXCTZH0-JZGYNlaAjP2kqaluUIIUnC9qvbu9Plon7KRTzoNEuT4Va2cmL1eJAQy3mtPBu_u_sDDyYjnA",
+        "MDxXPn7XrT0lw-kvAD890jl8e2puQens_IEKBpHABlsbEPX6sFY8OcGDqoRuBomu9xQ2",
     );
-    for token in [rs256.as_str(), ed25519, hs256.as_str()] {
-        assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::PayloadJson));
+    let bilbo = |header: &str, signature: &str| format!("{header}.{FRODO}.{signature}");
+    let rs256 = bilbo("eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9", RS256);
+    let ps384 = bilbo("eyJhbGciOiJQUzM4NCIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9", PS384);
+    let es512 = bilbo("eyJhbGciOiJFUzUxMiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9", ES512);
+    let hs256 = bilbo(
+        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9",
+        "s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0",
+    );
+    let ed25519 = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+    for token in [&rs256, &ps384, &es512, &hs256, ed25519] {
+        assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::PayloadJson), "{token}");
     }
-    let bilbo = set_of(json!({
+    let rsa = set_of(json!({
         "kty": "RSA", "kid": "bilbo.baggins@hobbiton.example", "use": "sig", "e": "AQAB", "n": concat!(
-        "n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2w",
-        "qVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bT",
-        "wJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5",
-        "iaiQkqgc5gHdrNP5zw",
+            "n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2w",
+            "qVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bT",
+            "wJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5",
+            "iaiQkqgc5gHdrNP5zw",
     )}));
-    let (signing_input, signature) = rs256.rsplit_once('.').unwrap();
-    let token = UntrustedToken {
-        compact: &rs256,
-        signing_input,
-        algorithm: Algorithm::RS256,
-        kid: None,
-        typ: None,
-        claims: serde_json::Map::new(),
-        signature: jwt_auth::base64url::decode(signature.as_bytes()).unwrap(),
-    };
-    assert_eq!(host().verify(&bilbo.keys[0], &token), Some(true));
+    let p521 = set_of(json!({
+        "kty": "EC", "kid": "bilbo.baggins@hobbiton.example", "use": "sig", "crv": "P-521",
+        "x": "AHKZLLOsCOzz5cY97ewNUajB957y-C-U88c3v13nmGZx6sYl_oJXu9A5RkTKqjqvjyekWF-7ytDyRXYgCF5cj0Kt",
+        "y": "AdymlHvOiLxXkEhayXQnNCvDX4h9htZaCJN34kfmC6pV5OhQHiraVySsUdaQkAgDPrwQrJmbnX9cwlGfP-HqHZR1",
+    }));
+    for (set, compact, algorithm) in [(&rsa, &rs256, Algorithm::RS256), (&p521, &es512, Algorithm::ES512)] {
+        let (signing_input, signature) = compact.rsplit_once('.').unwrap();
+        let mut token = UntrustedToken {
+            compact,
+            signing_input,
+            algorithm,
+            kid: None,
+            typ: None,
+            claims: serde_json::Map::new(),
+            signature: jwt_auth::base64url::decode(signature.as_bytes()).unwrap(),
+        };
+        assert_eq!(host().verify(&set.keys[0], &token), Some(true), "{algorithm}");
+        token.signature[9] ^= 1;
+        assert_eq!(host().verify(&set.keys[0], &token), Some(false), "{algorithm}");
+    }
     // RFC 8037 appendix A.2 makes a key.
     set_of(json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }));
 }
