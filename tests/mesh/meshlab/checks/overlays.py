@@ -120,7 +120,7 @@ def faults() -> str:
         wait_until("a fault", lambda: 503 in probe.statuses(caller.call(url, count=20, concurrency=20)), 30)
         seen = caller.call(url, count=400, concurrency=40)
     failed = within(probe.statuses(seen)[503], 400, 0.2, "failed")
-    return f"{failed} failed, {within(sum(r.seconds >= 1 for r in seen), 400, 0.33, 'delayed')} delayed"
+    return f"{failed} failed, {within(sum(r.seconds >= 0.9 for r in seen), 400, 0.33, 'delayed')} delayed"
 
 
 @check("several zones: requests stay in their zone, and leave it when its pods fail", changes=["event-service", "notification-service"])
@@ -271,7 +271,8 @@ def io_bound() -> str:
     finally:
         for rule in drop:
             run("iptables", "-w", "-D", *rule)
-    expect((15 <= longer < 20, 5 <= shorter < 10), (True, True), f"given up after {longer:.1f} s and {shorter:.1f} s")
+    # A timer of Envoy counts from the last turn of its loop: it ends some milliseconds early.
+    expect((14.9 <= longer < 20, 4.9 <= shorter < 10), (True, True), f"given up after {longer:.1f} s and {shorter:.1f} s")
     wait_until("content-service", lambda: caller.ask(url, method="POST").status == 200, 60)
     return f"given up after {longer:.1f} s, with base/ {shorter:.1f} s"
 
