@@ -256,7 +256,7 @@ def io_bound() -> str:
     def refusal(what: str) -> float:
         # A change of the cluster closes its connections, so each of these opens one, into the void.
         seen = caller.ask(url, method="POST", timeout=60)
-        expect((seen.status, "connection timeout" in seen.body), (503, True), f"{what}: {seen.body}")
+        expect((seen.status, "connection timeout" in seen.body), (503, True), f"{what}: {seen.error or seen.body}")
         return seen.seconds
 
     drop = [("FORWARD", "-d", pod.address, "-p", "tcp", "--dport", "8080", "--syn", "-j", "DROP") for pod in probe.pods("content-service")]
