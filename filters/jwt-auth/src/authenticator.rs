@@ -26,7 +26,7 @@ use crate::refused_tokens::RefusedTokens;
 use crate::revocation::{OnFailure, Revoked};
 use crate::rules::{Access, Requirement, Rule, Verify, first_match};
 use crate::signature::{Verdict, Verifier};
-use crate::token::{TokenError, UntrustedToken};
+use crate::token::UntrustedToken;
 use crate::token_cache::TokenCache;
 use crate::verified::{Named, Verified};
 
@@ -339,8 +339,8 @@ impl Authenticator {
                 (value, Cow::Owned(self.foreign_copies(&head)))
             }
         };
-        // No token has a comma; where there is one, the header may have been there twice.
-        let token = behind_prefix(value, prefix).filter(|token| !token.contains(&b','))?;
+        // A header that was there twice is joined by a comma, which no known token has.
+        let token = behind_prefix(value, prefix)?;
         let now = exchange.unix_time().ok()?.as_secs();
         let all = self.tokens.borrow_mut().find(token, now)?;
         let position = all.iter().position(|verified| users.contains(&verified.provider))?;
@@ -538,9 +538,7 @@ impl Authenticator {
             Ok(untrusted) => untrusted,
             Err(error) => {
                 let reason = DenyReason::Malformed(error);
-                if error != TokenError::TooLong {
-                    self.refused.borrow_mut().insert(token, reason, None);
-                }
+                self.refused.borrow_mut().insert(token, reason, None);
                 return Err(reason.into());
             }
         };

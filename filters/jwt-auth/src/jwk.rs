@@ -291,6 +291,8 @@ fn algorithms(
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -358,10 +360,9 @@ mod tests {
     #[test]
     fn weak_rsa_keys_are_refused() {
         let n = |bytes: usize, first: u8| {
-            use base64::Engine;
             let mut n = vec![0xff; bytes];
             n[0] = first;
-            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(n)
+            URL_SAFE_NO_PAD.encode(n)
         };
         assert_eq!(with("rsa-1", json!({ "n": n(128, 0xff) })), Err(KeyError::RsaSize(1024)));
         assert_eq!(with("rsa-1", json!({ "n": n(256, 0x7f) })), Err(KeyError::RsaSize(2047)));
@@ -380,6 +381,12 @@ mod tests {
         assert_eq!(with("ec-1", json!({ "x": "AA" })), Err(KeyError::Invalid));
         assert_eq!(with("ec-1", json!({ "crv": "P-384" })), Err(KeyError::Invalid));
         assert_eq!(with("ec-1", json!({ "crv": "secp256k1" })), Err(KeyError::Curve("secp256k1".to_owned())));
+        // Nobody here looks whether a point is on P-521, but its halves have their length.
+        for (x, y) in [(66, 66), (65, 66), (66, 65), (65, 67)] {
+            let half = |bytes: usize| URL_SAFE_NO_PAD.encode(vec![1; bytes]);
+            let key = with("ec-1", json!({ "crv": "P-521", "alg": null, "x": half(x), "y": half(y) }));
+            assert_eq!(key.map(drop), if (x, y) == (66, 66) { Ok(()) } else { Err(KeyError::Invalid) });
+        }
         let zeros = "A".repeat(43);
         assert_eq!(with("ed-1", json!({ "x": zeros })), Err(KeyError::Invalid));
         assert_eq!(with("ed-1", json!({ "x": "AA" })), Err(KeyError::Invalid));

@@ -4,6 +4,7 @@ use std::rc::{Rc, Weak};
 
 use crate::deny::DenyReason;
 use crate::jwk::KeySet;
+use crate::token::LONGEST;
 use crate::token_cache::{equal, hash};
 
 /// A fixed number of refused tokens. The key is the whole token; what a token hashes to only says where to look.
@@ -36,8 +37,12 @@ impl RefusedTokens {
         equal(&entry.token, token).then_some(entry.reason)
     }
 
-    /// Remembers that `token` is refused for good or, with `keys`, as long as these are the keys.
+    /// Remembers that `token` is refused for good or, with `keys`, as long as these are the keys. One that is too long to be
+    /// read is not kept either.
     pub fn insert(&mut self, token: &[u8], reason: DenyReason, keys: Option<&Rc<KeySet>>) {
+        if token.len() > LONGEST {
+            return;
+        }
         if let Some(slot) = self.slot(token) {
             *slot = Some(Entry { token: token.into(), reason, keys: keys.map(Rc::downgrade) });
         }
@@ -77,6 +82,16 @@ mod tests {
         assert_eq!(refused.find(b"a.b.c"), Some(DenyReason::BadSignature));
         drop(keys);
         assert_eq!(refused.find(b"a.b.c"), None);
+    }
+
+    #[test]
+    fn a_token_that_is_too_long_takes_no_memory() {
+        let mut refused = RefusedTokens::new(1, 1);
+        let (longest, longer) = ("a".repeat(LONGEST), "a".repeat(LONGEST + 1));
+        refused.insert(longest.as_bytes(), MALFORMED, None);
+        refused.insert(longer.as_bytes(), DenyReason::Malformed(TokenError::TooLong), None);
+        assert_eq!(refused.find(longer.as_bytes()), None);
+        assert_eq!(refused.find(longest.as_bytes()), Some(MALFORMED));
     }
 
     #[test]

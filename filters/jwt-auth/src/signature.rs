@@ -79,3 +79,15 @@ pub trait Verifier {
     /// algorithm is one of the key's.
     fn verify(&self, key: &Key, token: &UntrustedToken<'_>) -> Verdict;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jwt_simple_has_all_but_one() {
+        let not_here: Vec<Algorithm> =
+            Algorithm::ALL.iter().copied().filter(|algorithm| algorithm.is_for_the_host_alone()).collect();
+        assert_eq!(not_here, [Algorithm::ES512]);
+    }
+}

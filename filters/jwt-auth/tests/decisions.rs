@@ -212,6 +212,30 @@ fn a_preflight_passes_only_without_a_token_of_its_own() {
 }
 
 #[test]
+fn tokens_in_two_places_are_refused_or_must_both_be_good() {
+    let mut config = inline(&["rsa-1"]);
+    config["providers"]["platform"]["from"] = json!([{ "header": "authorization" }, { "cookie": "session" }]);
+    let with = |bearer: &str, cookie: &str| {
+        request(bearer).header("cookie", &format!("theme=dark; session={cookie}; lang=en"))
+    };
+    let (alice, bob) = (token_of("alice"), token_of("bob"));
+    assert_eq!(decide(&authenticator(&config), &with(&alice, &bob)), "several_tokens");
+    config["severalTokens"] = json!("verifyAll");
+    let both = authenticator(&config);
+    assert_eq!(decide(&both, &with(&alice, &bob)), "alice");
+    assert_eq!(decide(&both, &with(&alice, "x")), "token_malformed");
+    assert_eq!(decide(&both, &with("x", &bob)), "token_malformed");
+}
+
+#[test]
+fn a_key_that_the_configuration_does_not_have_is_named_as_the_reason() {
+    assert_eq!(
+        decide(&authenticator(&inline(&["ec-1"])), &request(&mint("rsa-1", &claims()))),
+        "key_unknown"
+    );
+}
+
+#[test]
 fn keys_are_fetched_once_and_waited_for() {
     let authenticator = authenticator(&remote());
     let token = mint("rsa-1", &claims());
@@ -548,6 +572,9 @@ fn a_list_that_is_too_old_denies_or_not_as_it_is_configured() {
         authenticator.tick(list, Duration::from_secs(220));
         authenticator.fetching(list).unwrap().1.failed(Duration::from_secs(220));
         assert_eq!(decide(&authenticator, &facts(220)), expected, "{on_failure}");
+        // For a token that was not seen before, likewise.
+        let bobs = if expected == "alice" { "bob" } else { expected };
+        assert_eq!(decide(&authenticator, &at(request(&token_of("bob")), 220)), bobs, "{on_failure}");
     }
 }
 
@@ -807,5 +834,58 @@ fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
     for path in ["/never/../maybe", "/maybe/../never"] {
         let facts = TableFacts::request("GET", path).header("authorization", &bearer).at(NOW);
         assert_eq!(passed(&authenticator(&config), &facts), (vec![], vec![], 0), "{path}");
+    }
+}
+
+#[test]
+fn a_token_goes_on_to_the_service_where_its_provider_says_so() {
+    for (forward, spent) in [(false, vec!["authorization".to_owned()]), (true, vec![])] {
+        let mut config = inline(&["rsa-1"]);
+        config["providers"]["platform"]["forwardOriginalToken"] = json!(forward);
+        let authenticator = authenticator(&config);
+        // First as a new token, then as a known one.
+        for _ in 0..2 {
+            assert_eq!(passed(&authenticator, &request(&token_of("alice"))).1, spent);
+        }
+    }
+}
+
+#[test]
+fn claims_and_payload_become_headers() {
+    let mut config = inline(&["rsa-1"]);
+    config["providers"]["platform"]["outputClaimToHeaders"] = json!([
+        { "claim": "sub", "header": "x-user-id" },
+        { "claim": "email", "header": "x-email" },
+    ]);
+    config["providers"]["platform"]["outputPayloadToHeader"] = json!("x-payload");
+    let authenticator = authenticator(&config);
+    let token = token_of("alice");
+    let facts = request(&token);
+    let Decision::Allow(pass) = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default())
+    else {
+        panic!("not allowed");
+    };
+    let verified = pass.tokens[0].verified().unwrap();
+    let headers: Vec<(&str, &str)> =
+        verified.headers.iter().map(|(name, value)| (&**name, std::str::from_utf8(value).unwrap())).collect();
+    assert_eq!(headers, [("x-user-id", "alice"), ("x-payload", token.split('.').nth(1).unwrap())]);
+    assert_eq!(verified.outputs_failed, 0, "a claim that is missing is no failure");
+}
+
+#[test]
+fn where_anyone_may_pass_the_provider_that_looks_at_the_place_counts() {
+    let provider = |header: &str| json!({ "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "from": [{ "header": header, "prefix": "" }] });
+    let config = json!({
+        "providers": { "a": provider("x-a"), "b": provider("x-b") },
+        "rules": [{ "allow": "anyone" }],
+    });
+    let authenticator = authenticator(&config);
+    for (header, position) in [("x-a", 0), ("x-b", 1)] {
+        let facts = TableFacts::request("GET", "/api").header(header, &token_of("alice")).at(NOW);
+        let Decision::Allow(pass) = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default())
+        else {
+            panic!("not allowed");
+        };
+        assert_eq!(pass.tokens[0].verified().unwrap().provider, position, "{header}");
     }
 }
