@@ -351,6 +351,8 @@ mod tests {
         assert!(!matches(r#"{"hosts":["*.example"]}"#, &[(":authority", "badexample")]));
         assert!(matches(r#"{"hosts":["[::1]"]}"#, &[(":authority", "[::1]:80")]));
         assert!(matches(r#"{"hosts":["[::1]"]}"#, &[(":authority", "[::1]")]));
+        // Without a name before it a colon starts no port.
+        assert!(!matches(r#"{"hosts":["*.test"]}"#, &[(":authority", ":80")]));
     }
 
     #[test]
@@ -380,5 +382,47 @@ mod tests {
             let error = compile(json).unwrap_err();
             assert!(error.starts_with(path), "{json}: {error}");
         }
+    }
+
+    /// Notes what it compiles.
+    #[derive(Default)]
+    struct Cel(std::cell::RefCell<Vec<String>>);
+
+    impl Environment for Cel {
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn compile(&self, expression: &str) -> Result<u32, HostError> {
+            self.0.borrow_mut().push(expression.to_owned());
+            Ok(7)
+        }
+
+        fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
+            Ok(Some(vec![0]))
+        }
+    }
+
+    #[test]
+    fn a_regular_expression_is_the_hosts_to_evaluate() {
+        let raw = RawRequestMatch { path_regexes: vec!["/v[0-9]".to_owned()], ..RawRequestMatch::default() };
+        let compile = |case| {
+            let (host, mut errors) = (Cel::default(), ErrorList::default());
+            let condition = RequestMatch::compile(&raw, case, &host, &Path::root(), &mut errors).unwrap();
+            (condition, host.0.into_inner().concat())
+        };
+        let (condition, text) = compile(PathCase::Sensitive);
+        assert!(text.contains("/v[0-9]") && !text.contains("(?i)"), "{text}");
+        assert!(compile(PathCase::Insensitive).1.contains("(?i)/v[0-9]"));
+
+        let mut facts = crate::testing::TableFacts::request("GET", "/");
+        facts.evaluate =
+            Some(|_, path| if path == b"/broken" { None } else { Some(vec![u8::from(path == b"/v1")]) });
+        let exchange = Exchange::new(1, &facts);
+        let head = exchange.head().unwrap();
+        let holds = |path: &[u8]| condition.matches(&exchange, &Request::of(&head), path);
+        assert_eq!(holds(b"/v1"), Ok(true));
+        assert_eq!(holds(b"/v2"), Ok(false));
+        assert_eq!(holds(b"/broken").unwrap_err().status, HostError::INTERNAL_FAILURE);
     }
 }

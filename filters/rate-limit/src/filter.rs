@@ -1,12 +1,13 @@
 //! The decision about a request: which limits count it, by which keys, and what becomes of it.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::cmp::Reverse;
+use std::rc::Rc;
 
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::head::Head;
 use plugin_kit::matcher::{Request, RequestMatch};
-use plugin_kit::path::Readings;
+use plugin_kit::path::{PathCase, Readings};
 use plugin_kit::reply::Reply;
 use serde_json::Value;
 
@@ -489,7 +490,14 @@ impl Limits {
         stage: Stage,
         reported: &mut Vec<usize>,
     ) -> Result<Vec<Counted>, Denial> {
-        let mut seen = Seen { limits: self, exchange, looked: None };
+        let head = OnceCell::new();
+        let seen = Seen {
+            exchange,
+            path_case: self.config.path_case,
+            head: &head,
+            request: OnceCell::new(),
+            readings: OnceCell::new(),
+        };
         let mut counted = Vec::with_capacity(self.config.limits.len());
         for exemption in &self.config.exempt {
             if seen.holds(exemption, Doubt::No).map_err(unavailable)? {
@@ -632,15 +640,28 @@ enum Doubt {
     No,
 }
 
-/// The request as conditions see it, read when the first of them looks.
+/// The request as conditions see it, read when the first of them looks and once for all.
 struct Seen<'a> {
-    limits: &'a Limits,
     exchange: &'a Exchange<'a>,
-    looked: Option<std::rc::Rc<Head>>,
+    path_case: PathCase,
+    head: &'a OnceCell<Rc<Head>>,
+    request: OnceCell<Request<'a>>,
+    readings: OnceCell<Readings<'a>>,
 }
 
-impl Seen<'_> {
-    fn holds(&mut self, condition: &Condition, doubt: Doubt) -> Result<bool, HostError> {
+impl<'a> Seen<'a> {
+    fn request(&self) -> Result<&Request<'a>, HostError> {
+        let head = match self.head.get() {
+            Some(head) => head,
+            None => {
+                let head = self.exchange.head()?;
+                self.head.get_or_init(|| head)
+            }
+        };
+        Ok(self.request.get_or_init(|| Request::of(head)))
+    }
+
+    fn holds(&self, condition: &Condition, doubt: Doubt) -> Result<bool, HostError> {
         for (key, test) in &condition.claims {
             let value = self.exchange.published(key)?;
             let values = claim_values(value.as_deref().unwrap_or_default());
@@ -659,7 +680,7 @@ impl Seen<'_> {
     }
 
     fn request_holds(
-        &mut self,
+        &self,
         condition: &RequestMatch,
         any_path: &RequestMatch,
         doubt: Doubt,
@@ -667,14 +688,9 @@ impl Seen<'_> {
         if condition.is_always() {
             return Ok(true);
         }
-        let head = match &self.looked {
-            Some(head) => std::rc::Rc::clone(head),
-            None => self.exchange.head()?,
-        };
-        self.looked = Some(std::rc::Rc::clone(&head));
-        let request = Request::of(&head);
+        let request = self.request()?;
         let matches = |condition: &RequestMatch, reading: &[u8]| {
-            match condition.matches(self.exchange, &request, reading) {
+            match condition.matches(self.exchange, request, reading) {
                 // A regular expression is evaluated in callbacks of the request alone, and this is another one.
                 Err(HostError { status: HostError::INTERNAL_FAILURE, .. }) => Ok(doubt == Doubt::Yes),
                 answer => answer,
@@ -683,10 +699,10 @@ impl Seen<'_> {
         if !condition.reads_path() {
             return matches(condition, b"");
         }
-        match Readings::of(request.target, self.limits.config.path_case) {
-            Readings::One(reading) => matches(condition, &reading),
+        match self.readings.get_or_init(|| Readings::of(request.target, self.path_case)) {
+            Readings::One(reading) => matches(condition, reading),
             Readings::Several(readings) => {
-                for reading in &readings {
+                for reading in readings {
                     let holds = matches(condition, reading)?;
                     if holds == (doubt == Doubt::Yes) {
                         return Ok(holds);
