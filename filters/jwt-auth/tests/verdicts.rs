@@ -2,11 +2,15 @@
 
 mod common;
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use common::{NOW, claims, jwks, mint, mint_with};
+use jwt_auth::crypto::{Budget, Crypto};
 use jwt_auth::host_crypto::HostCrypto;
 use jwt_auth::jwk::KeySet;
 use jwt_auth::pure_rust;
-use jwt_auth::signature::Algorithm;
+use jwt_auth::signature::{Algorithm, Verdict, Verifier};
 use jwt_auth::token::{TokenError, UntrustedToken};
 use plugin_kit::exchange::HostError;
 use ring::signature as rings;
@@ -223,14 +227,56 @@ fn rfc_7515_a1() {
     let token =
         format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
     let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+    let set = secret_set(secret);
+    assert!(verdict(&host(), &set, &token));
+    assert!(!verdict(&host(), &set, &token.replace("dBjf", "dBjg")));
+}
+
+/// The keys of a provider with this secret, which is base64url.
+fn secret_set(secret: &str) -> Rc<KeySet> {
     let config = json!({ "providers": { "joe": {
         "issuer": "joe", "algorithms": ["HS256"], "secrets": [{ "env": "SECRET", "encoding": "base64url" }],
     }}});
     let env = |_: &str| Some(secret.to_owned());
-    let config = jwt_auth::config::Config::parse(config.to_string().as_bytes(), &env).unwrap();
-    let jwt_auth::provider::KeySource::Inline(set) = &config.providers[0].keys else { panic!("a secret") };
-    assert!(verdict(&host(), set, &token));
-    assert!(!verdict(&host(), set, &token.replace("dBjf", "dBjg")));
+    let mut config = jwt_auth::config::Config::parse(config.to_string().as_bytes(), &env).unwrap();
+    match config.providers.remove(0).keys {
+        jwt_auth::provider::KeySource::Inline(set) => set,
+        jwt_auth::provider::KeySource::Remote(_) => panic!("a secret"),
+    }
+}
+
+#[test]
+fn slow_checks_have_a_budget_a_second() {
+    let budget = Budget::new(2);
+    let taken = [5000, 5500, 5999, 6000, 6001, 6999, 7000].map(|now| budget.take(Duration::from_millis(now)));
+    assert_eq!(taken, [true, true, false, true, true, false, true]);
+    assert!(!Budget::new(0).take(Duration::ZERO));
+}
+
+/// Where the host checks nothing: what this module can check has a budget, but for secrets, which take no time; what it cannot
+/// check is not decided.
+#[test]
+fn without_the_host_slow_checks_are_few() {
+    let deaf = || HostCrypto::tested(Box::new(|_| Ok(Vec::new())), Algorithm::ALL);
+    let verdicts = |set: &KeySet, token: &str, crypto: &Crypto| {
+        let token = UntrustedToken::parse(token.as_bytes()).unwrap();
+        [(); 2].map(|()| crypto.verify(&set.keys[0], &token))
+    };
+    let one_a_second = Crypto::new(deaf(), 1, || Some(Duration::from_secs(9)));
+    let (rs256, token) = known("RS256");
+    assert_eq!(verdicts(&rs256, &token, &one_a_second), [Verdict::Valid, Verdict::Overloaded]);
+    let without_a_clock = Crypto::new(deaf(), 1, || None);
+    assert_eq!(verdicts(&rs256, &token, &without_a_clock), [Verdict::Overloaded; 2]);
+    let plenty = Crypto::new(deaf(), 100, || Some(Duration::from_secs(9)));
+    let (es512, token) = known("ES512");
+    assert_eq!(verdicts(&es512, &token, &plenty), [Verdict::Overloaded; 2]);
+    let none = Crypto::new(deaf(), 0, || Some(Duration::from_secs(9)));
+    let token =
+        format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+    let secret =
+        secret_set("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow");
+    assert_eq!(verdicts(&secret, &token, &none), [Verdict::Valid; 2]);
+    assert_eq!(verdicts(&secret, &token.replace("dBjf", "dBjg"), &none), [Verdict::Invalid; 2]);
 }
 
 /// RFC 7515 appendix A.2: RS256.
