@@ -651,12 +651,11 @@ struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     fn request(&self) -> Result<&Request<'a>, HostError> {
-        let head = match self.head.get() {
-            Some(head) => head,
-            None => {
-                let head = self.exchange.head()?;
-                self.head.get_or_init(|| head)
-            }
+        let head = if let Some(head) = self.head.get() {
+            head
+        } else {
+            let head = self.exchange.head()?;
+            self.head.get_or_init(|| head)
         };
         Ok(self.request.get_or_init(|| Request::of(head)))
     }
