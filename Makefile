@@ -63,8 +63,9 @@ bench: filters tools-envoy ## What each filter costs beside Envoy's native ones,
 bench-cores: ## The cores natively, without a proxy; ONLY=jwt runs some
 	@cargo bench --quiet --locked --profile harness --package bench --bench cores -- $(ONLY)
 # What decides. A change that no test notices and that changes nothing is named in .cargo/mutants.toml, with the reason.
-MUTANTS ?= $(addprefix filters/jwt-auth/src/,claims.rs rules.rs token.rs signature.rs authenticator.rs place.rs jwk.rs revocation.rs condition.rs) \
-           $(addprefix filters/plugin-kit/src/,path.rs matcher.rs)
+MUTANTS ?= $(addprefix filters/jwt-auth/src/,claims.rs rules.rs token.rs signature.rs authenticator.rs place.rs jwk.rs revocation.rs condition.rs \
+             crypto.rs host_crypto.rs der.rs base64url.rs refused_tokens.rs token_cache.rs jwks_cache.rs provider.rs verified.rs) \
+           $(addprefix filters/plugin-kit/src/,path.rs matcher.rs json.rs)
 FUZZ    ?= token jwks path config
 SECONDS ?= 600
 

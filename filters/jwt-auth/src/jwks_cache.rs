@@ -244,6 +244,26 @@ mod tests {
     }
 
     #[test]
+    fn a_document_has_half_a_megabyte_at_most() {
+        assert_eq!(LARGEST, 524_288);
+    }
+
+    #[test]
+    fn a_fetch_that_never_ends_is_given_up() {
+        let mut fetched = fetched(600, None);
+        fetched.started(Duration::from_secs(1000));
+        assert!(fetched.is_fetching());
+        fetched.tick(Duration::from_secs(1002));
+        assert!(
+            fetched.is_fetching(),
+            "the server may take two seconds, and the proxy one to say that it did"
+        );
+        fetched.tick(Duration::from_secs(1003));
+        assert!(!fetched.is_fetching());
+        assert!(!fetched.tick(Duration::from_secs(1003)) && fetched.tick(Duration::from_secs(1004)));
+    }
+
+    #[test]
     fn waits_after_failures_double_up_to_half_a_minute() {
         let mut fetched = fetched(10, None);
         let mut now = Duration::from_secs(1000);

@@ -99,3 +99,50 @@ impl Remote {
         Ok(Self { cluster, scheme, authority: authority.to_owned(), path, settings })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn parse(url: &str) -> Result<Remote, String> {
+        let [duration, min_interval, timeout, stale_if_error] = [Duration::ZERO; 4];
+        Remote::parse(url, None, jwks_cache::Settings { duration, min_interval, timeout, stale_if_error })
+    }
+
+    #[test]
+    fn a_url_names_a_cluster() {
+        for (url, scheme, authority, path, cluster) in [
+            ("http://a-b.test", "http", "a-b.test", "/", "outbound|80||a-b.test"),
+            ("https://a.test/x?y=z", "https", "a.test", "/x?y=z", "outbound|443||a.test"),
+            ("http://a.test:8080?y", "http", "a.test:8080", "/?y", "outbound|8080||a.test"),
+        ] {
+            let remote = parse(url).unwrap();
+            assert_eq!(
+                (remote.scheme, &*remote.authority, &*remote.path, &*remote.cluster),
+                (scheme, authority, path, cluster)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in [
+            "a.test",
+            "ftp://a.test",
+            "http://",
+            "http:///x",
+            "http://:80/",
+            "http://user@a.test/",
+            "http://a_b.test/",
+            "http://a.test:x/",
+            "http://a.test:70000/",
+            "http://a.test/x#y",
+            "http://a.test/x y",
+            "http://a.test/\u{e9}",
+        ] {
+            assert!(parse(url).is_err(), "{url}");
+        }
+    }
+}

@@ -164,16 +164,17 @@ mod tests {
     fn a_full_set_loses_what_is_no_longer_good_and_then_what_was_not_used_for_longest() {
         let key = key();
         let mut cache = TokenCache::new(WAYS, 1);
-        for (token, until) in [(b"a", 100), (b"b", 5), (b"c", 100), (b"d", 100)] {
+        for (token, until) in [(b"a", 100), (b"b", 100), (b"c", 100), (b"d", 5)] {
             cache.insert(token, verified(&key, until), 0);
             cache.find(token, 0);
         }
         cache.find(b"a", 0);
+        cache.find(b"d", 0);
         cache.insert(b"e", verified(&key, 100), 6);
-        assert!(cache.find(b"b", 0).is_none());
+        assert!(cache.find(b"d", 0).is_none(), "it was used last, but it is over");
         cache.insert(b"f", verified(&key, 100), 6);
         let left: Vec<bool> =
-            [b"a", b"c", b"d", b"e", b"f"].iter().map(|token| cache.find(*token, 6).is_some()).collect();
+            [b"a", b"b", b"c", b"e", b"f"].iter().map(|token| cache.find(*token, 6).is_some()).collect();
         assert_eq!(left, [true, false, true, true, true]);
     }
 

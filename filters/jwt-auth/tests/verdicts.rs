@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -386,4 +387,25 @@ fn rfc_7520_and_rfc_8037() {
     }
     // RFC 8037 appendix A.2 makes a key.
     set_of(json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }));
+}
+
+/// RFC 8017 section 8.2.2: the host is not even asked about an RSA signature that is not as long as the modulus.
+#[test]
+fn an_rsa_signature_of_another_length_is_none() {
+    let (trusting, asked) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+    let call = {
+        let (trusting, asked) = (Rc::clone(&trusting), Rc::clone(&asked));
+        move |argument: &[u8]| {
+            asked.set(true);
+            Ok(if trusting.get() { vec![8, 1] } else { ring(argument) })
+        }
+    };
+    let host = HostCrypto::tested(Box::new(call), &[Algorithm::RS256]);
+    trusting.set(true);
+    let (set, token) = known("RS256");
+    let mut token = UntrustedToken::parse(token.as_bytes()).unwrap();
+    token.signature.insert(0, 0);
+    asked.set(false);
+    assert_eq!(host.verify(&set.keys[0], &token), Some(false));
+    assert!(!asked.get());
 }
