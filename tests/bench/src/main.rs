@@ -2,8 +2,9 @@
 //!
 //! `bench [--quick] [PART...]` measures (all parts unless some are named: `count`, `time`, `size`, `growth`, `scale`), keeps the
 //! results in `target/bench/results.json` and writes the page from all results there; with `--quick` it counts and times
-//! only, in fewer rounds, and the page stays in `target/bench`. `FILTERS_DIR` names another folder with modules. `ONLY=TEXT`
-//! counts only the variants whose names hold one of these texts (separated by `|`), prints them and writes nothing.
+//! only, in fewer rounds and without the gateway's traffic, and the page stays in `target/bench`. `FILTERS_DIR` names another
+//! folder with modules. `ONLY=TEXT` counts only the variants whose names hold one of these texts (separated by `|`), prints
+//! them and writes nothing.
 
 mod callgrind;
 mod charts;
@@ -76,7 +77,8 @@ async fn run() -> Result<()> {
     run.sizes = sizes(&workshop)?;
 
     let variants = workshop.variants(5000)?;
-    let variants: Vec<&Variant> = variants.iter().collect();
+    let variants: Vec<&Variant> =
+        variants.iter().filter(|variant| !(quick && variant.name.starts_with("gateway"))).collect();
     if let Some(only) = std::env::var_os("ONLY") {
         let only = only.to_string_lossy().into_owned();
         let wanted = |v: &&Variant| v.name == v.base || only.split('|').any(|text| v.name.contains(text));

@@ -29,7 +29,7 @@ const INTRODUCTION: &str = "\
 
 What each filter costs, side by side with Envoy's native filters doing comparable work: one claim to a header, the
 payload or the subject kept for later filters, the token removed. `make bench` writes this page and its pictures;
-`make bench QUICK=1` compares in under three minutes and writes to `target/bench`.
+`make bench QUICK=1` compares on sidecar traffic in under three minutes and writes to `target/bench`.
 
 **How it is measured.** All variants run in the same Envoy process, a listener for each, so that figures of one run can
 be compared. The judge is *instructions a request over bare Envoy*: valgrind's callgrind counts them, one request at a
