@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{ISSUER, NOW, claims, jwks, mint, mint_raw, mint_with};
-use jwt_auth::authenticator::{Authenticator, Decision, Document, Waited, Why};
+use jwt_auth::authenticator::{Authenticator, Decision, Document, Pass, Waited, Why};
 use jwt_auth::config::Config;
 use jwt_auth::jwk::{Key, KeySet};
 use jwt_auth::jwks_cache::Fetching;
@@ -13,9 +13,8 @@ use jwt_auth::pure_rust;
 use jwt_auth::revocation::Revoked;
 use jwt_auth::signature::{Verdict, Verifier};
 use jwt_auth::token::UntrustedToken;
-use plugin_kit::environment::Environment;
 use plugin_kit::exchange::{Exchange, HostError};
-use plugin_kit::testing::TableFacts;
+use plugin_kit::testing::{AnyCel, TableFacts};
 use serde_json::{Value, json};
 
 struct PureRust;
@@ -594,19 +593,6 @@ fn one_of_several_audiences_is_enough() {
     assert_eq!(decide_for(json!(["api", 7])), "claims_invalid");
 }
 
-/// An environment whose host takes every expression; all have the number 1.
-struct Cel;
-
-impl Environment for Cel {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn compile(&self, _: &str) -> Result<u32, HostError> {
-        Ok(1)
-    }
-}
-
 /// `sub` is alice, if there is any claim; without claims true, and of mallory no value.
 fn is_alice(_: u32, claims: &[u8]) -> Option<Vec<u8>> {
     let has = |name: &[u8]| claims.windows(name.len()).any(|window| window == name);
@@ -615,7 +601,7 @@ fn is_alice(_: u32, claims: &[u8]) -> Option<Vec<u8>> {
 
 fn with_condition(keys: &Value, rule: &Value) -> Authenticator {
     let config = json!({ "providers": keys["providers"], "rules": [rule] });
-    let config = Config::parse(config.to_string().as_bytes(), &Cel).unwrap();
+    let config = Config::parse(config.to_string().as_bytes(), &AnyCel::default()).unwrap();
     Authenticator::new(config, Box::new(PureRust), 7)
 }
 
@@ -745,15 +731,19 @@ fn without_a_list_cached_tokens_stay_where_they_may() {
     assert_eq!(authenticator.take_cache_counts(), (1, 0));
 }
 
-/// What a request that goes on loses: the client's copies of headers, and what carried a token; and who it is then.
-fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, usize) {
+/// What a request that goes on is given.
+fn pass<'a>(authenticator: &'a Authenticator, facts: &TableFacts) -> Pass<'a> {
     match authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()) {
-        Decision::Allow(pass) => {
-            let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
-            (pass.strip.to_vec(), spent, pass.tokens.len())
-        }
+        Decision::Allow(pass) => pass,
         other => panic!("{other:?}"),
     }
+}
+
+/// What a request that goes on loses: the client's copies of headers, and what carried a token; and who it is then.
+fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, usize) {
+    let pass = pass(authenticator, facts);
+    let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
+    (pass.strip.to_vec(), spent, pass.tokens.len())
 }
 
 fn with_rules(rules: &Value) -> Value {
@@ -860,11 +850,7 @@ fn claims_and_payload_become_headers() {
     config["providers"]["platform"]["outputPayloadToHeader"] = json!("x-payload");
     let authenticator = authenticator(&config);
     let token = token_of("alice");
-    let facts = request(&token);
-    let Decision::Allow(pass) = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default())
-    else {
-        panic!("not allowed");
-    };
+    let pass = pass(&authenticator, &request(&token));
     let verified = pass.tokens[0].verified().unwrap();
     let headers: Vec<(&str, &str)> =
         verified.headers.iter().map(|(name, value)| (&**name, std::str::from_utf8(value).unwrap())).collect();
@@ -882,10 +868,7 @@ fn where_anyone_may_pass_the_provider_that_looks_at_the_place_counts() {
     let authenticator = authenticator(&config);
     for (header, position) in [("x-a", 0), ("x-b", 1)] {
         let facts = TableFacts::request("GET", "/api").header(header, &token_of("alice")).at(NOW);
-        let Decision::Allow(pass) = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default())
-        else {
-            panic!("not allowed");
-        };
+        let pass = pass(&authenticator, &facts);
         assert_eq!(pass.tokens[0].verified().unwrap().provider, position, "{header}");
     }
 }

@@ -223,27 +223,24 @@ fn set_of(key: serde_json::Value) -> KeySet {
 }
 
 /// RFC 7515 appendix A.1: HS256, whose secret comes from the environment, base64url.
-#[test]
-fn rfc_7515_a1() {
-    let token =
-        format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+fn joes_secret() -> (Rc<KeySet>, String) {
     let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-    let set = secret_set(secret);
-    assert!(verdict(&host(), &set, &token));
-    assert!(!verdict(&host(), &set, &token.replace("dBjf", "dBjg")));
-}
-
-/// The keys of a provider with this secret, which is base64url.
-fn secret_set(secret: &str) -> Rc<KeySet> {
     let config = json!({ "providers": { "joe": {
         "issuer": "joe", "algorithms": ["HS256"], "secrets": [{ "env": "SECRET", "encoding": "base64url" }],
     }}});
     let env = |_: &str| Some(secret.to_owned());
-    let mut config = jwt_auth::config::Config::parse(config.to_string().as_bytes(), &env).unwrap();
-    match config.providers.remove(0).keys {
-        jwt_auth::provider::KeySource::Inline(set) => set,
-        jwt_auth::provider::KeySource::Remote(_) => panic!("a secret"),
-    }
+    let config = jwt_auth::config::Config::parse(config.to_string().as_bytes(), &env).unwrap();
+    let jwt_auth::provider::KeySource::Inline(set) = &config.providers[0].keys else { panic!("a secret") };
+    let token =
+        format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+    (Rc::clone(set), token)
+}
+
+#[test]
+fn rfc_7515_a1() {
+    let (set, token) = joes_secret();
+    assert!(verdict(&host(), &set, &token));
+    assert!(!verdict(&host(), &set, &token.replace("dBjf", "dBjg")));
 }
 
 #[test]
@@ -272,10 +269,7 @@ fn without_the_host_slow_checks_are_few() {
     let (es512, token) = known("ES512");
     assert_eq!(verdicts(&es512, &token, &plenty), [Verdict::Overloaded; 2]);
     let none = Crypto::new(deaf(), 0, || Some(Duration::from_secs(9)));
-    let token =
-        format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
-    let secret =
-        secret_set("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow");
+    let (secret, token) = joes_secret();
     assert_eq!(verdicts(&secret, &token, &none), [Verdict::Valid; 2]);
     assert_eq!(verdicts(&secret, &token.replace("dBjf", "dBjg"), &none), [Verdict::Invalid; 2]);
 }

@@ -239,6 +239,11 @@ pub fn property(path: &[&str]) -> Answer<Option<Vec<u8>>> {
     })
 }
 
+/// The name of the plugin that is being configured (Envoy's `PluginConfig.name`); empty where it has none.
+pub fn plugin_name() -> Vec<u8> {
+    property(&["plugin_name"]).ok().flatten().unwrap_or_default()
+}
+
 /// Writes the filter state `wasm.<key>` of the stream.
 pub fn set_filter_state(key: &str, value: &[u8]) -> Answer<()> {
     // SAFETY: `key` and `value` are live for the call.

@@ -290,6 +290,7 @@ pub fn header_name(name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{AnyCel, TableFacts};
 
     fn compile(json: &str) -> Result<RequestMatch, String> {
         let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap())
@@ -385,38 +386,19 @@ mod tests {
         }
     }
 
-    /// Notes what it compiles.
-    #[derive(Default)]
-    struct Cel(std::cell::RefCell<Vec<String>>);
-
-    impl Environment for Cel {
-        fn variable(&self, _: &str) -> Option<String> {
-            None
-        }
-
-        fn compile(&self, expression: &str) -> Result<u32, HostError> {
-            self.0.borrow_mut().push(expression.to_owned());
-            Ok(7)
-        }
-
-        fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
-            Ok(Some(vec![0]))
-        }
-    }
-
     #[test]
     fn a_regular_expression_is_the_hosts_to_evaluate() {
         let raw = RawRequestMatch { path_regexes: vec!["/v[0-9]".to_owned()], ..RawRequestMatch::default() };
         let compile = |case| {
-            let (host, mut errors) = (Cel::default(), ErrorList::default());
+            let (host, mut errors) = (AnyCel::default(), ErrorList::default());
             let condition = RequestMatch::compile(&raw, case, &host, &Path::root(), &mut errors).unwrap();
-            (condition, host.0.into_inner().concat())
+            (condition, host.compiled.into_inner().concat())
         };
         let (condition, text) = compile(PathCase::Sensitive);
         assert!(text.contains("/v[0-9]") && !text.contains("(?i)"), "{text}");
         assert!(compile(PathCase::Insensitive).1.contains("(?i)/v[0-9]"));
 
-        let mut facts = crate::testing::TableFacts::request("GET", "/");
+        let mut facts = TableFacts::request("GET", "/");
         facts.evaluate =
             Some(|_, path| if path == b"/broken" { None } else { Some(vec![u8::from(path == b"/v1")]) });
         let exchange = Exchange::new(1, &facts);

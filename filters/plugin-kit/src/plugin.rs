@@ -278,8 +278,8 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         };
         match document(&json).and_then(|document| F::configure(&document, root)) {
             Ok(filter) => {
-                let plugin = host::property(&["plugin_name"]).ok().flatten().unwrap_or_default();
-                Gauge::define(&config_hash_metric(F::NAME, &plugin)).set(u64::from(fingerprint(&json)));
+                let hash = Gauge::define(&config_hash_metric(F::NAME, &host::plugin_name()));
+                hash.set(u64::from(fingerprint(&json)));
                 self.set_root(root, Some(Rc::new(filter)));
                 true
             }

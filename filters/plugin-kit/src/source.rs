@@ -540,7 +540,7 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
-    use crate::testing::TableFacts;
+    use crate::testing::{AnyCel, TableFacts};
     use proptest::prelude::*;
 
     fn no_env(_: &str) -> Option<String> {
@@ -666,25 +666,16 @@ mod tests {
 
     #[test]
     fn a_cel_expression_is_a_source_and_one_without_a_value_is_none() {
-        struct Cel;
-        impl Environment for Cel {
-            fn variable(&self, _: &str) -> Option<String> {
-                None
-            }
-            fn compile(&self, _: &str) -> Result<u32, HostError> {
-                Ok(3)
-            }
-        }
         let parse = |json: &str| {
             let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
-            raw.parse(&Path::root(), &mut ErrorList::default(), &Cel).unwrap()
+            raw.parse(&Path::root(), &mut ErrorList::default(), &AnyCel::default()).unwrap()
         };
         let source = parse(r#"{"cel":"request.headers['x']"}"#);
         assert!(source.is_unverified());
         assert!(!parse(r#"{"cel":"source.address","trust":true}"#).is_unverified());
         let mut facts = request();
         assert_eq!(source.value(&Exchange::new(1, &facts)), Ok(None));
-        facts.expressions.insert(3, Some(b"v".to_vec()));
+        facts.expressions.insert(AnyCel::NUMBER, Some(b"v".to_vec()));
         assert_eq!(source.value(&Exchange::new(1, &facts)).unwrap().as_deref(), Some(&b"v"[..]));
         let error = parsed(r#"{"cel":"x"}"#).unwrap_err();
         assert_eq!(error, "from.cel: the proxy evaluates no CEL");

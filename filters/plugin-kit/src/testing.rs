@@ -1,9 +1,11 @@
 //! A table of facts in the place of a host, for tests of the cores.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cel::Variable;
+use crate::environment::Environment;
 use crate::exchange::{Facts, HostError};
 use crate::head::Head;
 
@@ -101,5 +103,32 @@ impl Facts for TableFacts {
     fn monotonic_time(&self) -> Result<Duration, HostError> {
         self.check()?;
         Ok(self.monotonic_time)
+    }
+}
+
+/// What a configuration finds around it where the host takes every CEL expression; each has the number [`AnyCel::NUMBER`].
+#[derive(Debug, Default)]
+pub struct AnyCel {
+    /// The expressions that it took.
+    pub compiled: RefCell<Vec<String>>,
+}
+
+impl AnyCel {
+    /// By which [`TableFacts`] evaluate any of the expressions.
+    pub const NUMBER: u32 = 1;
+}
+
+impl Environment for AnyCel {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn compile(&self, expression: &str) -> Result<u32, HostError> {
+        self.compiled.borrow_mut().push(expression.to_owned());
+        Ok(Self::NUMBER)
+    }
+
+    fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(Some(vec![0]))
     }
 }

@@ -268,8 +268,7 @@ impl Filter for RateLimit {
             Scope::Worker => Store::Worker(WorkerStore::default()),
         };
         // Two plugins with limits of the same name do not share them.
-        let scope = host::property(&["plugin_name"]).ok().flatten().unwrap_or_default();
-        let limits = Limits::new(config, &store, &scope, random).map_err(failed)?;
+        let limits = Limits::new(config, &store, &host::plugin_name(), random).map_err(failed)?;
         if limits.created() > 0 && matches!(store, Store::Proxy) {
             log::info!("{}: slots created for {} limits", Self::NAME, limits.created());
         }

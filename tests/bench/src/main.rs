@@ -2,7 +2,7 @@
 //!
 //! `bench [--quick] [PART...]` measures (all parts unless some are named: `count`, `time`, `size`, `growth`, `scale`), keeps the
 //! results in `target/bench/results.json` and writes the page from all results there; with `--quick` it counts and times
-//! only, in fewer rounds and without the gateway's traffic, and the page stays in `target/bench`. `FILTERS_DIR` names another
+//! only, in fewer rounds and without the gateway's traffic, and results and page stay in `target/bench`, apart. `FILTERS_DIR` names another
 //! folder with modules. `ONLY=TEXT` counts only the variants whose names hold one of these texts (separated by `|`), prints
 //! them and writes nothing.
 
@@ -68,7 +68,7 @@ async fn run() -> Result<()> {
     };
     let folder = root.join("target/bench");
     fs::create_dir_all(&folder)?;
-    let kept = folder.join("results.json");
+    let kept = folder.join(if quick { "quick.json" } else { "results.json" });
     let mut run: Run = match fs::read(&kept) {
         Ok(json) if !parts.is_empty() => serde_json::from_slice(&json)?,
         _ => Run::default(),
