@@ -202,6 +202,7 @@ struct Confirmed {
 
 impl Authenticator {
     /// The filter with this configuration. `seed` is any number that clients cannot know.
+    #[inline(never)]
     pub fn new(config: Config, verifier: Box<dyn Verifier>, seed: u64) -> Self {
         let remote = config.providers.iter().map(|provider| match &provider.keys {
             KeySource::Inline(_) => None,
@@ -351,6 +352,7 @@ impl Authenticator {
         Some(Ok(Decision::Allow(Pass { strip, spent, tokens, why: Why::Token, rule: None })))
     }
 
+    #[inline(never)]
     fn full(&self, exchange: &Exchange<'_>, waited: &mut Waited) -> Result<Decision<'_>, HostError> {
         let head = exchange.head()?;
         let strip = Cow::Owned(self.foreign_copies(&head));
@@ -492,6 +494,7 @@ impl Authenticator {
     }
 
     /// The tokens of a request, all of them confirmed.
+    #[inline(never)]
     fn confirmed(&self, head: &Head, exchange: &Exchange<'_>, waits: u8) -> Result<Vec<Confirmed>, Stop> {
         let mut found: Vec<(usize, Cow<'_, [u8]>)> = Vec::new();
         for (n, (place, _)) in self.config.places.iter().enumerate() {
@@ -524,6 +527,7 @@ impl Authenticator {
     }
 
     /// Every provider's confirmation of `token`; at least one.
+    #[inline(never)]
     fn verify(
         &self,
         token: &[u8],

@@ -351,6 +351,7 @@ impl Config {
     ///
     /// # Errors
     /// Those of [`Config::parse`].
+    #[inline(never)]
     pub fn read(document: &Value, env: &dyn Environment) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(document)?;
         let mut errors = ErrorList::default();
@@ -445,6 +446,7 @@ impl RawConfig {
 }
 
 impl RawDenyResponse {
+    #[inline(never)]
     fn compile(self, path: &Path, errors: &mut ErrorList) -> DenyResponse {
         let quotable = |text: &str| {
             !text.is_empty()
@@ -480,6 +482,7 @@ impl Provider {
 }
 
 impl RawProvider {
+    #[inline(never)]
     fn places(&self, path: &Path, errors: &mut ErrorList) -> Vec<Place> {
         let Some(from) = &self.from else { return vec![Place::bearer()] };
         let path = path.field("from");
@@ -492,6 +495,7 @@ impl RawProvider {
         from.iter().enumerate().filter_map(|(n, place)| errors.check(&path.index(n), place.parse())).collect()
     }
 
+    #[inline(never)]
     fn compile(
         self,
         name: String,
@@ -542,6 +546,7 @@ impl RawProvider {
         })
     }
 
+    #[inline(never)]
     fn keys(
         &self,
         algorithms: &[Algorithm],
@@ -589,6 +594,7 @@ impl RawProvider {
         }
     }
 
+    #[inline(never)]
     fn policy(&self, path: &Path, errors: &mut ErrorList) -> Policy {
         let subjects = self.subjects.iter().enumerate().filter_map(|(n, subject)| {
             errors.check(&path.field("subjects").index(n), Pattern::parse(subject))
@@ -774,6 +780,7 @@ impl RawJwksCache {
 }
 
 impl RawRule {
+    #[inline(never)]
     fn compile(
         self,
         n: usize,

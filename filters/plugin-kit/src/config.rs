@@ -91,12 +91,14 @@ impl Path {
 
     /// The field `name` below this path.
     #[must_use]
+    #[inline(never)]
     pub fn field(&self, name: &str) -> Self {
         if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
     }
 
     /// The element `index` of the list at this path.
     #[must_use]
+    #[inline(never)]
     pub fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
@@ -115,7 +117,12 @@ pub struct ErrorList(Vec<ConfigError>);
 impl ErrorList {
     /// Notes that the value at `path` is wrong.
     pub fn add(&mut self, path: &Path, message: impl fmt::Display) {
-        self.0.push(ConfigError { path: path.to_string(), message: message.to_string() });
+        self.push(path, message.to_string());
+    }
+
+    #[inline(never)]
+    fn push(&mut self, path: &Path, message: String) {
+        self.0.push(ConfigError { path: path.to_string(), message });
     }
 
     /// The value, or a note that it is wrong.

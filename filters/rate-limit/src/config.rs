@@ -321,6 +321,7 @@ impl Config {
     }
 }
 
+#[inline(never)]
 fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Option<Config> {
     let root = Path::root();
     if raw.limits.is_empty() {
@@ -383,6 +384,7 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Opt
     })
 }
 
+#[inline(never)]
 fn compile_global(raw: RawGlobal, asks: bool, path: &Path, errors: &mut ErrorList) -> Global {
     if !asks {
         errors.add(path, "no limit has a `global`; expected one in `limits`");
@@ -437,6 +439,7 @@ impl Tables {
     }
 }
 
+#[inline(never)]
 fn compile_limit(
     raw: RawLimit,
     case: PathCase,
@@ -543,6 +546,7 @@ fn compile_rate(raw: &RawRate, path: &Path, errors: &mut ErrorList) -> Option<Ra
     errors.check(path, Rate::new(raw.requests, raw.per.0, raw.burst.unwrap_or(raw.requests)))
 }
 
+#[inline(never)]
 fn compile_plans(raw: RawPlans, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Plans> {
     let from = raw.from.parse(&path.field("from"), errors, env);
     if from.as_ref().is_some_and(Source::is_unverified) {

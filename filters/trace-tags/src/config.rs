@@ -161,6 +161,7 @@ impl Config {
 }
 
 impl RawBaggage {
+    #[inline(never)]
     fn parse(self, path: &Path, errors: &mut ErrorList, tags: &[Tag], sent_at: Moment) -> Baggage {
         for (n, name) in self.keep.iter().enumerate() {
             if !is_name(name) {
@@ -199,6 +200,7 @@ fn is_name(name: &str) -> bool {
 }
 
 impl RawTag {
+    #[inline(never)]
     fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Tag> {
         if !is_name(&self.name) {
             errors.add(&path.field("name"), format_args!("expected {NAME}, found `{}`", self.name));

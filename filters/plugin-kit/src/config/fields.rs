@@ -55,15 +55,26 @@ impl Reader {
         result.map_err(|message| self.add(message)).ok()
     }
 
-    /// Reads what is below the field `name`.
-    fn below_field<T: Read>(&mut self, name: &str, value: &Value) -> Option<T> {
-        let length = self.enter(name);
-        let read = T::read(value, self);
+    /// Goes below the field `name` (in snake case), if it is there. Returns its value, and the path's length to go back to.
+    #[inline(never)]
+    fn enter_member<'v>(&mut self, members: &'v Map<String, Value>, name: &str) -> Option<(&'v Value, usize)> {
+        let (found, value) = members.iter().find(|(found, _)| is_camel_case_of(found, name))?;
+        Some((value, self.enter(found)))
+    }
+
+    /// Goes back to where the path was so long.
+    #[inline(never)]
+    fn leave(&mut self, length: usize) {
         self.path.truncate(length);
-        read
+    }
+
+    #[inline(never)]
+    fn missing(&mut self, name: &str) {
+        self.add(format!("missing field `{}`", camel_case(name)));
     }
 
     /// Appends a field to the path and returns the path's length without it.
+    #[inline(never)]
     fn enter(&mut self, name: &str) -> usize {
         let length = self.path.len();
         if length > 0 {
@@ -73,6 +84,7 @@ impl Reader {
         length
     }
 
+    #[inline(never)]
     fn enter_index(&mut self, index: usize) -> usize {
         let length = self.path.len();
         let _ = write!(self.path, "[{index}]");
@@ -203,12 +215,15 @@ pub fn field<T: Read>(
     default: Option<fn() -> T>,
     reader: &mut Reader,
 ) -> Option<T> {
-    if let Some((name, value)) = members.iter().find(|(found, _)| is_camel_case_of(found, name)) {
-        return reader.below_field(name, value);
+    // Small, as there is one for each type: what needs no type stands in functions of its own.
+    if let Some((value, length)) = reader.enter_member(members, name) {
+        let read = T::read(value, reader);
+        reader.leave(length);
+        return read;
     }
     let absent = default.map_or_else(T::absent, |default| Some(default()));
     if absent.is_none() {
-        reader.add(format!("missing field `{}`", camel_case(name)));
+        reader.missing(name);
     }
     absent
 }
@@ -328,6 +343,7 @@ macro_rules! config_object {
         }
 
         impl $crate::config::Read for $name {
+            #[inline(never)]
             fn read(value: &::serde_json::Value, reader: &mut $crate::config::Reader) -> Option<Self> {
                 const NAMES: &[&str] = &[$(stringify!($field)),*];
                 #[allow(unused_variables)]
@@ -338,7 +354,10 @@ macro_rules! config_object {
                     $(default = Some(|| $default);)?
                     let $field = $crate::config::field::<$type>(members, stringify!($field), default, reader);
                 )*
-                Some(Self { $($field: $field?,)* })
+                // One way out: a `?` for each field would bring the code that drops all others, once each.
+                #[allow(irrefutable_let_patterns)]
+                let ($(Some($field),)*) = ($($field,)*) else { return None };
+                Some(Self { $($field,)* })
             }
 
             #[cfg(not(target_os = "wasi"))]
@@ -502,7 +521,7 @@ impl<T: Read> Read for Vec<T> {
         for (n, element) in elements.iter().enumerate() {
             let length = reader.enter_index(n);
             list.extend(T::read(element, reader));
-            reader.path.truncate(length);
+            reader.leave(length);
         }
         Some(list)
     }
@@ -518,9 +537,11 @@ impl<T: Read> Read for BTreeMap<String, T> {
         let Value::Object(members) = value else { return reader.expected("an object", value) };
         let mut map = Self::new();
         for (name, value) in members {
-            if let Some(value) = reader.below_field(name, value) {
+            let length = reader.enter(name);
+            if let Some(value) = T::read(value, reader) {
                 map.insert(name.clone(), value);
             }
+            reader.leave(length);
         }
         Some(map)
     }
