@@ -2,8 +2,7 @@
 //
 // A proxy enters the module for every callback that the module exports, needed or not, so each filter exports only those that
 // its Cargo.toml declares under [package.metadata.proxy-wasm] callbacks. The kit's `kit_on_X` becomes `proxy_on_X`; the
-// callbacks of the SDK, linked along with its allocator and types, go, and so does the printing of backtraces: nothing in a
-// stripped module has a name to print. What is left is optimised and stripped.
+// callbacks of the SDK, linked along with its allocator and types, go. What is left is optimised and stripped.
 //
 // Reads target/wasm32-wasip1/release/CRATE.wasm, writes target/filters/CRATE.wasm.
 
@@ -38,9 +37,6 @@ const FEATURES = ["MutableGlobals", "NontrappingFPToInt", "BulkMemory", "BulkMem
 /** The optimiser. It takes a second to load, so only when there is something to link. */
 export const optimiser = async () => (await import(new URL("../.tools/npm/node_modules/binaryen/index.js", import.meta.url))).default;
 
-/** What prints a backtrace, by mangled name: std's printers, the names that they make readable, and an anyhow error's. */
-const BACKTRACE_PRINTERS = /DisplayBacktrace|9BacktraceNt.*Display3fmt|12backtrace_rs|14rustc_demangle|6anyhow3fmt/;
-
 /**
  * The largest function, in bytes, that is put into the one place that calls it. The proxy's compiler takes memory for a whole
  * function at a time and keeps it: modules with functions of 100 KB cost a proxy 28 MB more.
@@ -56,7 +52,6 @@ export async function link(input, callbacks) {
   try {
     module.setFeatures(FEATURES.reduce((all, name) => all | binaryen.Features[name], 0));
     exportOnly(binaryen, module, callbacks);
-    printNoBacktraces(binaryen, module);
     binaryen.setOptimizeLevel(3);
     binaryen.setShrinkLevel(0);
     binaryen.setOneCallerInlineMaxSize(LARGEST_INLINED);
@@ -91,17 +86,6 @@ function exportOnly(binaryen, module, callbacks) {
   }
   for (const callback of callbacks) {
     module.addFunctionExport(exported.get(`kit_on_${callback}`), `proxy_on_${callback}`);
-  }
-}
-
-/** Makes each printer of backtraces one that prints nothing, successfully (0 is Ok); what only they use is dropped then. */
-function printNoBacktraces(binaryen, module) {
-  const { none, i32 } = binaryen;
-  const functions = Array.from({ length: module.getNumFunctions() }, (_, i) => binaryen.getFunctionInfo(module.getFunctionByIndex(i)));
-  for (const { name, module: imported, params, results } of functions) {
-    if (imported || !BACKTRACE_PRINTERS.test(name) || ![none, i32].includes(results)) continue;
-    module.removeFunction(name);
-    module.addFunction(name, params, results, [], results === i32 ? module.i32.const(0) : module.nop());
   }
 }
 

@@ -57,7 +57,7 @@ pub trait Filter: Sized + 'static {
     fn on_request(&self, stream: &mut Self::Stream, exchange: &Exchange<'_>) -> Flow;
 
     /// Whether a stream that is not paused is to be seen again, by [`Filter::on_response`] or [`Filter::on_end`]. One
-    /// that is not costs nothing more.
+    /// that is not costs nothing more. Asked after a request has passed, and again after its response headers have.
     fn keeps(&self, _stream: &Self::Stream) -> bool {
         true
     }
@@ -93,6 +93,7 @@ pub fn start<F: Filter>() {
             roots: RefCell::default(),
             created: Cell::default(),
             streams: RefCell::default(),
+            crowded: Cell::new(FEW_STREAMS),
         }));
     });
 }
@@ -108,7 +109,6 @@ trait Callbacks {
     fn request_headers(&self, context: u32, header_count: usize) -> Action;
     fn response_headers(&self, context: u32);
     fn end(&self, context: u32);
-    fn delete(&self, context: u32);
     fn tick(&self, root: u32);
     fn http_call_response(&self, root: u32, token: u32, headers: usize, body_size: usize);
     fn grpc_reply(&self, root: u32, token: u32, reply: Result<usize, u32>);
@@ -132,9 +132,16 @@ struct Dispatcher<F: Filter> {
     /// The stream that was created last, and its root. Its request comes next: a proxy creates a stream's context when
     /// the request's headers are there.
     created: Cell<(u32, u32)>,
-    /// The streams that are to be seen again.
+    /// The streams that are to be seen again. The proxy would say when one is deleted, but to be told costs as much as a
+    /// host call, for every request. So those that end without having been seen again are looked for, see
+    /// [`Dispatcher::forget_gone`].
     streams: RefCell<HashMap<u32, Rc<Stream<F>>, BuildHasherDefault<ContextHasher>>>,
+    /// With so many of them, those that are gone are looked for.
+    crowded: Cell<usize>,
 }
+
+/// So many kept streams are no reason to look for those that are gone.
+const FEW_STREAMS: usize = 1024;
 
 /// Spreads the numbers of contexts, which count up.
 #[derive(Default)]
@@ -180,6 +187,31 @@ impl<F: Filter> Dispatcher<F> {
         self.streams.borrow().get(&context).cloned()
     }
 
+    fn forget(&self, context: u32) {
+        let forgotten = self.streams.borrow_mut().remove(&context);
+        // Dropped when nothing is borrowed any more.
+        drop(forgotten);
+    }
+
+    /// Forgets the streams and roots that the proxy does not know any more. Each time the streams are twice as many as were
+    /// left the last time: a host call for each new one, on the whole. `current` is the context whose callback this is.
+    fn forget_gone(&self, current: u32) {
+        let gone = |context: u32| context != current && host::set_effective_context(context).is_err();
+        let known: Vec<u32> = self.streams.borrow().keys().copied().collect();
+        for context in known.into_iter().filter(|context| gone(*context)) {
+            self.forget(context);
+        }
+        self.crowded.set(self.streams.borrow().len().saturating_mul(2).max(FEW_STREAMS));
+        let known: Vec<u32> = self.roots.borrow().iter().map(|(root, _)| *root).collect();
+        for context in known.into_iter().filter(|context| gone(*context)) {
+            let mut roots = self.roots.borrow_mut();
+            let root = roots.iter().position(|(root, _)| *root == context).map(|at| roots.swap_remove(at));
+            drop(roots);
+            drop(root);
+        }
+        let _ = host::set_effective_context(current);
+    }
+
     /// Runs a request through the filter, and keeps or forgets the stream. `kept` says whether it is kept already.
     fn run(&self, context: u32, stream: Rc<Stream<F>>, kept: bool) -> Action {
         let flow = stream.with(context, F::on_request);
@@ -192,11 +224,13 @@ impl<F: Filter> Dispatcher<F> {
             Err(_) => true,
         };
         // Before a reply is sent, which runs the response's callback.
-        if keep != kept {
-            let mut streams = self.streams.borrow_mut();
-            let forgotten = if keep { streams.insert(context, stream) } else { streams.remove(&context) };
-            drop(streams);
-            drop(forgotten);
+        if keep && !kept {
+            self.streams.borrow_mut().insert(context, stream);
+            if self.streams.borrow().len() > self.crowded.get() {
+                self.forget_gone(context);
+            }
+        } else if kept && !keep {
+            self.forget(context);
         }
         match flow {
             Some(Flow::Continue) => Action::Continue,
@@ -217,6 +251,7 @@ impl<F: Filter> Dispatcher<F> {
             }
             if let Err(error) = host::set_effective_context(context) {
                 log::debug!("{}: stream {context} is gone: {error}", F::NAME);
+                self.forget(context);
                 continue;
             }
             if let Action::Continue = self.run(context, stream, true)
@@ -281,6 +316,8 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
                 let hash = Gauge::define(&config_hash_metric(F::NAME, &host::plugin_name()));
                 hash.set(u64::from(fingerprint(&json)));
                 self.set_root(root, Some(Rc::new(filter)));
+                // It may have come in the place of another, which is not told of its end.
+                self.forget_gone(root);
                 true
             }
             Err(errors) => {
@@ -307,26 +344,17 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     }
 
     fn response_headers(&self, context: u32) {
-        if let Some(stream) = self.stream(context) {
-            stream.with(context, F::on_response);
+        let Some(stream) = self.stream(context) else { return };
+        stream.with(context, F::on_response);
+        if stream.inner.try_borrow().is_ok_and(|inner| !inner.paused && !stream.filter.keeps(&inner.state)) {
+            self.forget(context);
         }
     }
 
     fn end(&self, context: u32) {
         if let Some(stream) = self.stream(context) {
             stream.with(context, F::on_end);
-        }
-    }
-
-    fn delete(&self, context: u32) {
-        // Out of the table first and dropped after, so that nothing runs while the table is borrowed.
-        let stream =
-            if self.streams.borrow().is_empty() { None } else { self.streams.borrow_mut().remove(&context) };
-        if stream.is_none() {
-            let mut roots = self.roots.borrow_mut();
-            let root = roots.iter().position(|(root, _)| *root == context).map(|at| roots.swap_remove(at));
-            drop(roots);
-            drop(root);
+            self.forget(context);
         }
     }
 
@@ -388,17 +416,6 @@ mod exports {
     #[unsafe(export_name = "kit_on_log")]
     extern "C" fn log(context: u32) {
         with_module(|module| module.end(context));
-    }
-
-    #[unsafe(export_name = "kit_on_done")]
-    extern "C" fn done(context: u32) -> bool {
-        with_module(|module| module.end(context));
-        true
-    }
-
-    #[unsafe(export_name = "kit_on_delete")]
-    extern "C" fn delete(context: u32) {
-        with_module(|module| module.delete(context));
     }
 
     #[unsafe(export_name = "kit_on_tick")]

@@ -57,7 +57,11 @@ impl Reader {
 
     /// Goes below the field `name` (in snake case), if it is there. Returns its value, and the path's length to go back to.
     #[inline(never)]
-    fn enter_member<'v>(&mut self, members: &'v Map<String, Value>, name: &str) -> Option<(&'v Value, usize)> {
+    fn enter_member<'v>(
+        &mut self,
+        members: &'v Map<String, Value>,
+        name: &str,
+    ) -> Option<(&'v Value, usize)> {
         let (found, value) = members.iter().find(|(found, _)| is_camel_case_of(found, name))?;
         Some((value, self.enter(found)))
     }
