@@ -1,0 +1,66 @@
+//! Filters hear nothing of the end of a stream, nor of a plugin's. What they keep for them must go all the same.
+
+mod support;
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use mock_host::{Plugin, Proxy, Request};
+use support::{on_request, plugin};
+
+fn built(filter: &str, configuration: &str) -> Plugin {
+    let module =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/filters/{filter}.wasm"));
+    Plugin::new(filter, module).configuration(configuration)
+}
+
+#[test]
+fn requests_that_never_get_a_response_leave_nothing() {
+    // What is counted by status waits for the response, which the next filter holds off until the client leaves.
+    let limit = r#"{ "limits": [
+        { "name": "errors", "rate": { "requests": 1000000, "per": "1s" }, "countStatuses": [500] } ] }"#;
+    let proxy = Proxy::builder()
+        .plugin(built("rate-limit", limit))
+        .plugin(plugin("holds", &on_request("", 1)))
+        .build()
+        .unwrap_or_else(|rejected| panic!("{rejected}; `make filters` builds the modules"));
+    let leave = |requests: usize| {
+        for _ in 0..requests {
+            let stream = proxy.worker(0).start(Request::get("/"));
+            assert!(stream.is_paused());
+            stream.abort();
+        }
+        proxy.memory(0)
+    };
+    let after_the_first = leave(5_000);
+    assert_eq!(leave(20_000), after_the_first);
+}
+
+#[test]
+fn configurations_that_were_replaced_leave_nothing() {
+    let rules = |round: usize| {
+        let mut rules = String::new();
+        for n in 0..300 {
+            let _ = write!(rules, r#"{{ "match": {{ "paths": ["/{round}/{n}"] }}, "allow": "anyone" }},"#);
+        }
+        let last = r#"{ "allow": "nobody" }"#;
+        let provider = r#"{ "issuer": "https://issuer.test/", "audiences": ["api"], "jwks": { "keys": [
+            { "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" } ] },
+            "algorithms": ["EdDSA"] }"#;
+        format!(r#"{{ "providers": {{ "platform": {provider} }}, "rules": [{rules} {last}] }}"#)
+    };
+    let proxy = Proxy::builder()
+        .plugin(built("jwt-auth", &rules(0)))
+        .build()
+        .unwrap_or_else(|rejected| panic!("{rejected}; `make filters` builds the modules"));
+    let replace = |rounds: std::ops::Range<usize>| {
+        for round in rounds {
+            proxy.update("jwt-auth", rules(round)).unwrap();
+            let status = |path: &str| proxy.worker(0).request(Request::get(path)).status;
+            assert_eq!((status(&format!("/{round}/7")), status("/elsewhere")), (200, 403));
+        }
+        proxy.memory(0)
+    };
+    let after_the_first = replace(1..6);
+    assert_eq!(replace(6..40), after_the_first);
+}
