@@ -6,8 +6,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(token) = UntrustedToken::parse(bytes) {
-        assert_eq!(token.compact.as_bytes(), bytes);
-        let (signing_input, signature) = token.compact.rsplit_once('.').expect("three parts");
+        let text = std::str::from_utf8(bytes).expect("base64url and dots");
+        let (signing_input, signature) = text.rsplit_once('.').expect("three parts");
         assert_eq!(token.signing_input, signing_input);
         assert_eq!(signing_input.matches('.').count(), 1);
         assert!(!signature.contains('='));

@@ -609,7 +609,7 @@ impl RawProvider {
             Some(types) => types.iter().map(|typ| typ.to_ascii_lowercase()).collect(),
         };
         for (n, typ) in types.iter().enumerate() {
-            // jwt-simple takes no others, and both ways to check a signature come to one verdict.
+            // A token of another kind is for something else (RFC 8725 section 3.11), whatever its signature says.
             if typ != "jwt" && !typ.ends_with("+jwt") {
                 errors.add(
                     &path.field("typ").index(n),

@@ -9,7 +9,7 @@ use crate::pure_rust;
 use crate::signature::{Verdict, Verifier};
 use crate::token::UntrustedToken;
 
-/// The host's check for the algorithms that it passed its test for, jwt-simple's for the others.
+/// The host's check for the algorithms that it passed its test for, the module's own for the others.
 ///
 /// A check in this module takes most of a millisecond, during which the worker does nothing else. So there is a budget of
 /// them, and a flood of tokens with bad signatures does not starve the proxy.

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jwt_simple_has_all_but_one() {
+    fn the_module_checks_all_but_one() {
         let not_here: Vec<Algorithm> =
             Algorithm::ALL.iter().copied().filter(|algorithm| algorithm.is_for_the_host_alone()).collect();
         assert_eq!(not_here, [Algorithm::ES512]);

@@ -9,8 +9,6 @@ use crate::signature::Algorithm;
 /// A token that is well formed. Nothing in it is to be believed before its signature is verified.
 #[derive(Clone)]
 pub struct UntrustedToken<'a> {
-    /// The compact form.
-    pub compact: &'a str,
     /// What the signature covers: header and payload as they were sent.
     pub signing_input: &'a str,
     /// How it says it is signed.
@@ -82,7 +80,6 @@ impl<'a> UntrustedToken<'a> {
         let header = json::object(&decode(header)?).map_err(|_| TokenError::HeaderJson)?;
         let header = Header::read(&header)?;
         Ok(Self {
-            compact,
             signing_input,
             algorithm: header.algorithm,
             kid: header.kid,
@@ -113,8 +110,7 @@ impl Header {
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(TokenError::HeaderType),
         };
-        // These are not used. Types other than those of RFC 7515 are refused, since jwt-simple refuses them and both
-        // ways to check a signature must come to one verdict.
+        // These are not used. Types other than those of RFC 7515 are refused: who makes such a token means something else by it.
         for name in ["cty", "jku", "x5u", "x5t", "x5t#S256"] {
             text(name)?;
         }

@@ -153,8 +153,13 @@ async fn footprints(
     let mut footprints = timing::footprints(envoy, &alone, 5).await?;
     let mut users = workshop.many_users(MANY)?;
     "rate-limit, 1,000,000 users".clone_into(&mut users.name);
-    footprints.push(timing::memory_after(envoy, &users, MANY).await?);
-    footprints.push(timing::memory_after(envoy, &workshop.many_tokens(), MANY_TOKENS).await?);
+    footprints.push(timing::memory_after(envoy, &users, MANY, 1).await?);
+    let tokens = workshop.many_tokens();
+    footprints.push(timing::memory_after(envoy, &tokens, MANY_TOKENS, 1).await?);
+    footprints.push(timing::memory_after(envoy, &tokens, MANY_TOKENS, 4).await?);
+    if let Some(empty) = variants.iter().find(|variant| variant.name == "empty SDK filter") {
+        footprints.push(timing::memory_after(envoy, empty, 2000, 4).await?);
+    }
     Ok(footprints)
 }
 

@@ -70,11 +70,18 @@ pub(crate) async fn footprints(envoy: &Path, variants: &[&Variant], starts: usiz
 }
 
 /// Memory after so many requests, each with a user or token that was not there before.
-pub(crate) async fn memory_after(envoy: &Path, variant: &Variant, requests: usize) -> Result<Footprint> {
-    let proxy = Proxy::start(envoy, &[variant], 1).await?;
+pub(crate) async fn memory_after(
+    envoy: &Path,
+    variant: &Variant,
+    requests: usize,
+    workers: usize,
+) -> Result<Footprint> {
+    let proxy = Proxy::start(envoy, &[variant], workers).await?;
     Client::connect(proxy.port(variant)?, &variant.traffic, CONNECTIONS).await?.run(requests, None).await?;
     proxy.check()?;
-    let mut footprint = Footprint { variant: variant.name.clone(), ..Footprint::default() };
+    let name =
+        if workers == 1 { variant.name.clone() } else { format!("{}, {workers} workers", variant.name) };
+    let mut footprint = Footprint { variant: name, ..Footprint::default() };
     footprint.resident.0.push(count(usize::try_from(proxy.resident()?)?));
     Ok(footprint)
 }
