@@ -71,6 +71,40 @@ test("names, producers and paths of the building machine are stripped", () => {
   }
 });
 
+/** The size of the largest function of a module in bytes: of the code section's entries, each with its size before it. */
+function largestFunction(bytes) {
+  let at = 8;
+  const number = () => {
+    for (let value = 0, shift = 0; ; shift += 7) {
+      const byte = bytes[at++];
+      value += (byte & 0x7f) * 2 ** shift;
+      if (byte < 0x80) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const code = bytes[at++] === 10;
+    const end = number() + at;
+    if (code) {
+      let largest = 0;
+      for (let left = number(); left > 0; left--) {
+        const size = number();
+        largest = Math.max(largest, size);
+        at += size;
+      }
+      return largest;
+    }
+    at = end;
+  }
+  return 0;
+}
+
+test("no function is so large that the proxy's compiler takes much memory for it", () => {
+  for (const crate of declaredCallbacks().keys()) {
+    const largest = largestFunction(readFileSync(new URL(`../target/filters/${crate}.wasm`, import.meta.url)));
+    assert.ok(largest > 0 && largest <= 16 * 1024, `${crate}: ${largest} bytes; #[inline(never)] keeps functions apart`);
+  }
+});
+
 for (const [crate, callbacks] of declaredCallbacks()) {
   test(`${crate}.wasm exports exactly its callbacks and imports what the proxy gives`, () => {
     check(readFileSync(new URL(`../target/filters/${crate}.wasm`, import.meta.url)), callbacks);
