@@ -38,7 +38,7 @@ const FEATURES = ["MutableGlobals", "NontrappingFPToInt", "BulkMemory", "BulkMem
 export const optimiser = async () => (await import(new URL("../.tools/npm/node_modules/binaryen/index.js", import.meta.url))).default;
 
 /**
- * The largest function, in bytes, that is put into the one place that calls it. The proxy's compiler takes memory for a whole
+ * The largest function, in binaryen's expressions, that is put into the one place that calls it. The proxy's compiler takes memory for a whole
  * function at a time and keeps it: modules with functions of 100 KB cost a proxy 28 MB more.
  */
 const LARGEST_INLINED = 300;

@@ -429,7 +429,15 @@ fn starts_and_ends() -> Vec<Probe> {
     let refusing = r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
         (if (i32.eqz (call $get_shared_data 'mark' @out (i32.const 24))) (then (return (i32.const 0))))
         (drop (call $set_shared_data 'mark' '' (i32.const 0))) (i32.const 1))"#;
+    // A filter that hears of no end can still ask whether a stream is there.
+    let asking = format!(
+        "(if (global.get $last) (then (call $say (call $set_effective_context (global.get $last)))))
+        (call $say (call $set_effective_context (local.get 0))) (global.set $last (local.get 0)) {}",
+        header(0, ":path")
+    );
+    let asking = "(global $last (mut i32) (i32.const 0))".to_owned() + &on_request(&asking, 0);
     vec![
+        Probe { times: 3, ..probe("a stream that is over is none", [asking]) },
         probe("starting", [starting]),
         probe(
             "refused after the canary",
