@@ -82,23 +82,25 @@ impl TokenCache {
     }
 }
 
-/// Eight bytes at a time: the comparison of the platform's library takes them one by one.
+/// Sixteen bytes at a time: the comparison of the platform's library takes them one by one.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    a.len() == b.len()
-        && a.iter().zip(b).all(|(a, b)| u64::from_le_bytes(*a) == u64::from_le_bytes(*b))
-        && a_rest == b_rest
+    let same = |(a, b): (&[u8; 16], &[u8; 16])| u128::from_le_bytes(*a) == u128::from_le_bytes(*b);
+    // The last sixteen may have been seen in part.
+    let (ends, starts) = (a.last_chunk().zip(b.last_chunk()), (a.as_chunks().0, b.as_chunks().0));
+    a.len() == b.len() && ends.map_or_else(|| a == b, same) && starts.0.iter().zip(starts.1).all(same)
 }
 
 /// Mixes the end of the token, which is its signature and as good as random.
 pub(crate) fn hash(token: &[u8], seed: u64) -> u64 {
     let end = token.get(token.len().saturating_sub(32)..).unwrap_or(token);
-    end.chunks(8).fold(seed, |hash, chunk| {
-        let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(chunk) {
-            *to = *from;
-        }
-        let product = u128::from(hash ^ u64::from_le_bytes(word))
+    let (words, rest) = end.as_chunks();
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    let words = words.iter().chain((!rest.is_empty()).then_some(&last));
+    words.fold(seed, |hash, word| {
+        let product = u128::from(hash ^ u64::from_le_bytes(*word))
             .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let [low, high] = [product, product >> 64]
             .map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or_default());
@@ -137,6 +139,20 @@ mod tests {
             kid: None,
             key: Rc::downgrade(key),
         }])
+    }
+
+    proptest! {
+        #[test]
+        fn equal_is_what_it_says(a: Vec<u8>, at: prop::sample::Index, bit in 0..8_u32) {
+            prop_assert!(equal(&a, &a.clone()));
+            let mut longer = a.clone();
+            longer.push(0);
+            prop_assert!(!equal(&a, &longer) && !equal(&longer, &a));
+            let mut other = longer.clone();
+            let at = at.index(other.len());
+            other[at] ^= 1 << bit;
+            prop_assert!(!equal(&longer, &other));
+        }
     }
 
     #[test]

@@ -99,10 +99,7 @@ impl Filter for MeshFilters {
             }
         };
         if let (Some(filter), Flow::Continue | Flow::Deny(_)) = (&self.trace_tags, &flow) {
-            filter.on_claims(&mut stream.trace_tags, exchange);
-            if matches!(flow, Flow::Continue) {
-                filter.on_pass(&stream.trace_tags, exchange);
-            }
+            filter.on_claims(&mut stream.trace_tags, exchange, matches!(flow, Flow::Continue));
         }
         flow
     }

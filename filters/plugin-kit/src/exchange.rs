@@ -134,8 +134,14 @@ impl<'a> Exchange<'a> {
             return self.facts.header_joined(name);
         }
         let head = self.head()?;
-        let values: Vec<&[u8]> = head.all(name).collect();
-        Ok(if values.is_empty() { None } else { Some(values.join(&b","[..])) })
+        let mut values = head.all(name);
+        let Some(first) = values.next() else { return Ok(None) };
+        let mut joined = first.to_vec();
+        for value in values {
+            joined.push(b',');
+            joined.extend_from_slice(value);
+        }
+        Ok(Some(joined))
     }
 
     /// Notes that a filter has replaced every value of a request header (lower-case name) by this one, or removed it,

@@ -24,20 +24,21 @@ impl Head {
     ///
     /// The whole map is checked here, once, so that walking it later cannot fail.
     pub fn parse(raw: Vec<u8>) -> Result<Self, Malformed> {
-        if raw.is_empty() {
-            return Ok(Self { raw, count: 0 });
+        let Some((count, rest)) = raw.split_first_chunk() else {
+            return if raw.is_empty() { Ok(Self { raw, count: 0 }) } else { Err(Malformed) };
+        };
+        let count = u32::from_le_bytes(*count) as usize;
+        let (lengths, text) = count
+            .checked_mul(LENGTHS)
+            .and_then(|lengths| rest.split_at_checked(lengths))
+            .ok_or(Malformed)?;
+        let mut needed = 0_u64;
+        for entry in lengths.as_chunks().0 {
+            let (name, value) = lengths_of(entry);
+            // Less than 2^34 for each of less than 2^29 entries.
+            needed = needed.wrapping_add(u64::from(name)).wrapping_add(u64::from(value)).wrapping_add(2);
         }
-        let count = number(&raw, 0).ok_or(Malformed)?;
-        let mut at = count.checked_mul(8).and_then(|lengths| lengths.checked_add(4)).ok_or(Malformed)?;
-        if at > raw.len() {
-            return Err(Malformed);
-        }
-        for entry in 0..count {
-            let (name, value) = lengths(&raw, entry).ok_or(Malformed)?;
-            at = at.checked_add(name).and_then(|at| at.checked_add(value)).ok_or(Malformed)?;
-            at = at.checked_add(2).ok_or(Malformed)?;
-        }
-        if at > raw.len() { Err(Malformed) } else { Ok(Self { raw, count }) }
+        if needed > text.len() as u64 { Err(Malformed) } else { Ok(Self { raw, count }) }
     }
 
     /// A head with these entries, in this order.
@@ -64,22 +65,15 @@ impl Head {
 
     /// Every entry in order.
     pub fn iter(&self) -> Entries<'_> {
-        let start = self.count.saturating_mul(8).saturating_add(4);
-        Entries { head: self, entry: 0, at: start }
+        let entries = self.raw.get(COUNT..).unwrap_or_default();
+        let (lengths, text) =
+            entries.split_at_checked(self.count.wrapping_mul(LENGTHS)).unwrap_or_default();
+        Entries { lengths: lengths.as_chunks().0.iter(), text }
     }
 
     /// Every value of the header `name` (lower case).
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let mut entries = self.iter();
-        // Most names differ in length: those need no look at their bytes.
-        std::iter::from_fn(move || {
-            loop {
-                let place = entries.place()?;
-                if place.name_len == name.len() && entries.name(&place)? == name.as_bytes() {
-                    return entries.value(&place);
-                }
-            }
-        })
+        self.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// The first value of the header `name` (lower case).
@@ -132,58 +126,32 @@ impl<'a> IntoIterator for &'a Head {
 /// The entries of a [`Head`], in order.
 #[derive(Clone)]
 pub struct Entries<'a> {
-    head: &'a Head,
-    entry: usize,
-    at: usize,
-}
-
-/// Where an entry's name and value lie.
-struct Place {
-    name_at: usize,
-    name_len: usize,
-    value_at: usize,
-    value_len: usize,
-}
-
-impl<'a> Entries<'a> {
-    fn place(&mut self) -> Option<Place> {
-        if self.entry >= self.head.count {
-            return None;
-        }
-        let (name_len, value_len) = lengths(&self.head.raw, self.entry)?;
-        let value_at = self.at.checked_add(name_len)?.checked_add(1)?;
-        let place = Place { name_at: self.at, name_len, value_at, value_len };
-        self.entry = self.entry.checked_add(1)?;
-        self.at = value_at.checked_add(value_len)?.checked_add(1)?;
-        Some(place)
-    }
-
-    fn name(&self, place: &Place) -> Option<&'a [u8]> {
-        self.head.raw.get(place.name_at..)?.get(..place.name_len)
-    }
-
-    fn value(&self, place: &Place) -> Option<&'a [u8]> {
-        self.head.raw.get(place.value_at..)?.get(..place.value_len)
-    }
+    lengths: std::slice::Iter<'a, [u8; LENGTHS]>,
+    /// Names and values of the entries that are left.
+    text: &'a [u8],
 }
 
 impl<'a> Iterator for Entries<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let place = self.place()?;
-        Some((self.name(&place)?, self.value(&place)?))
+        let (name, value) = lengths_of(self.lengths.next()?);
+        let (name, rest) = self.text.split_at_checked(name as usize)?;
+        let (value, rest) = rest.get(1..)?.split_at_checked(value as usize)?;
+        self.text = rest.get(1..)?;
+        Some((name, value))
     }
 }
 
-fn number(raw: &[u8], at: usize) -> Option<usize> {
-    let bytes = raw.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
-}
+/// Bytes of the number of entries.
+const COUNT: usize = 4;
+/// Bytes of the two lengths of an entry.
+const LENGTHS: usize = 8;
 
-fn lengths(raw: &[u8], entry: usize) -> Option<(usize, usize)> {
-    let at = entry.checked_mul(8)?.checked_add(4)?;
-    Some((number(raw, at)?, number(raw, at.checked_add(4)?)?))
+/// The lengths of an entry's name and value.
+fn lengths_of(entry: &[u8; LENGTHS]) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = *entry;
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
 }
 
 #[cfg(test)]

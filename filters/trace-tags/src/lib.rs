@@ -111,7 +111,7 @@ impl Core {
         if self.config.request_id.is_some() {
             match exchange.header_joined(request_id::HEADER) {
                 Ok(header) => {
-                    let (id, origin) = RequestId::of(header.as_deref(), random);
+                    let (id, origin) = RequestId::of(header, random);
                     if origin != Origin::Kept {
                         effects.request_header = Some(id.clone());
                     }
@@ -137,14 +137,14 @@ impl Core {
     }
 
     /// What the request alone says about tags that later sources may still change: for streams that end early.
-    pub fn known_so_far(&self, stream: &Stream) -> Effects<'_> {
+    pub fn known_so_far<'a>(&'a self, stream: &Stream, effects: &mut Effects<'a>) {
         let known = self.config.tags.iter().zip(&stream.tags).filter_map(|(tag, progress)| match progress {
             Progress::Waiting(Some(candidate)) if tag.when().status_from.is_none() => {
                 Some((tag.key(), tag.shown_candidate(candidate)))
             }
             _ => None,
         });
-        Effects { tags: known.collect(), ..Effects::default() }
+        effects.tags.extend(known);
     }
 
     /// When the filters that verify claims have run.
@@ -155,9 +155,8 @@ impl Core {
     }
 
     /// As the request goes on: what it brings to the service as baggage.
-    pub fn on_pass(&self, stream: &Stream, exchange: &Exchange<'_>) -> Effects<'_> {
-        let mut effects = Effects::default();
-        let Some(baggage) = &self.config.baggage else { return effects };
+    pub fn on_pass(&self, stream: &Stream, exchange: &Exchange<'_>, effects: &mut Effects<'_>) {
+        let Some(baggage) = &self.config.baggage else { return };
         let tags = stream.sent.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         let incoming = exchange.header_joined(baggage::HEADER).unwrap_or_else(|failure| {
             effects.failures.push(failure);
@@ -171,7 +170,6 @@ impl Core {
             (_, Some(outgoing)) => Change::Set(outgoing),
             (Some(_), None) => Change::Remove,
         };
-        effects
     }
 
     /// Whether a tag depends on the response's status.
@@ -308,7 +306,9 @@ mod tests {
         let at_once = |facts: &TableFacts, stream: &mut Stream| {
             let exchange = Exchange::new(1, facts);
             let effects = shown(&core.on_request(stream, &exchange, || 0));
-            (effects, shown(&core.known_so_far(stream)))
+            let mut known = Effects::default();
+            core.known_so_far(stream, &mut known);
+            (effects, shown(&known))
         };
         let later = |facts: &TableFacts, stream: &mut Stream| {
             let exchange = Exchange::new(1, facts);
@@ -361,8 +361,9 @@ mod tests {
             let mut stream = Stream::default();
             let facts = request();
             let exchange = Exchange::new(1, &facts);
-            let early = shown(&core.on_request(&mut stream, &exchange, || 0));
-            assert_eq!((early, core.known_so_far(&stream).tags.len()), (vec!["tag.all=GET".into()], 0));
+            let mut early = core.on_request(&mut stream, &exchange, || 0);
+            core.known_so_far(&stream, &mut early);
+            assert_eq!(shown(&early), ["tag.all=GET"]);
             let effects = core.on_response(&mut stream, &exchange, status);
             (shown(&effects).concat(), effects.missing)
         };
@@ -382,8 +383,9 @@ mod tests {
             let exchange = Exchange::new(1, facts);
             core.on_request(&mut stream, &exchange, || 0);
             exchange.note_published("jwt.sub", sub.as_bytes());
-            core.on_claims(&mut stream, &exchange);
-            core.on_pass(&stream, &exchange).baggage
+            let mut effects = core.on_claims(&mut stream, &exchange);
+            core.on_pass(&stream, &exchange, &mut effects);
+            effects.baggage
         };
         let alice = "enduser.pseudo.id=_b-LHKzT1XjgYtDkEQQ1fQ";
         assert_eq!(run(&request(), "alice"), Change::Set(alice.to_owned()));

@@ -35,23 +35,18 @@ impl TraceTags {
             // One call for all of them. What it fails with shows when the headers are looked up.
             let _ = exchange.head();
         }
-        self.begin(stream, exchange);
+        self.carry_out(self.core.on_request(stream, exchange, random), exchange);
     }
 
-    fn begin(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
-        let effects = self.core.on_request(stream, exchange, random);
+    /// Writes the tags that come from claims, and what is known of those that wait for the response. Where the request
+    /// `passes` sends the baggage on with it.
+    pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>, passes: bool) {
+        let mut effects = self.core.on_claims(stream, exchange);
+        self.core.known_so_far(stream, &mut effects);
+        if passes {
+            self.core.on_pass(stream, exchange, &mut effects);
+        }
         self.carry_out(effects, exchange);
-    }
-
-    /// Writes the tags that come from claims, and what is known of those that wait for the response.
-    pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
-        self.carry_out(self.core.on_claims(stream, exchange), exchange);
-        self.carry_out(self.core.known_so_far(stream), exchange);
-    }
-
-    /// Sends the baggage on with a request that nobody has denied.
-    pub fn on_pass(&self, stream: &Stream, exchange: &Exchange<'_>) {
-        self.carry_out(self.core.on_pass(stream, exchange), exchange);
     }
 
     /// As [`Filter::configure`], for a filter that composes this one with those that verify claims.
@@ -77,7 +72,6 @@ impl TraceTags {
         let mut written = 0_u32;
         for (key, value) in effects.tags {
             done(host::set_filter_state(key, &value));
-            exchange.note_published(key, &value);
             written = written.saturating_add(1);
         }
         if let Some(id) = effects.request_header {
@@ -133,9 +127,10 @@ impl Filter for TraceTags {
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {
-        self.begin(stream, exchange);
-        self.carry_out(self.core.known_so_far(stream), exchange);
-        self.on_pass(stream, exchange);
+        let mut effects = self.core.on_request(stream, exchange, random);
+        self.core.known_so_far(stream, &mut effects);
+        self.core.on_pass(stream, exchange, &mut effects);
+        self.carry_out(effects, exchange);
         Flow::Continue
     }
 

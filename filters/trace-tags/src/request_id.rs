@@ -1,5 +1,7 @@
 //! The request ID: one that a client made up must not break a log or a trace, and every request has one.
 
+use crate::text::Characters;
+
 /// The header that carries it.
 pub const HEADER: &str = "x-request-id";
 
@@ -22,16 +24,14 @@ impl RequestId {
     const MAX_LENGTH: usize = 128;
 
     /// The ID in the header's value (all values joined by a comma, which no ID has), or one made from `random`.
-    pub fn of(header: Option<&[u8]>, random: impl FnOnce() -> u128) -> (Self, Origin) {
-        let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:@/+=".contains(byte);
-        let origin = match header {
-            None | Some([]) => Origin::Generated,
-            Some(id) if id.len() <= Self::MAX_LENGTH && id.iter().all(safe) => {
-                return (Self(String::from_utf8_lossy(id).into_owned()), Origin::Kept);
-            }
-            Some(_) => Origin::Replaced,
-        };
-        (Self(uuid(random())), origin)
+    pub fn of(header: Option<Vec<u8>>, random: impl FnOnce() -> u128) -> (Self, Origin) {
+        let header = header.unwrap_or_default();
+        let origin = if header.is_empty() { Origin::Generated } else { Origin::Replaced };
+        let is_safe = header.len() <= Self::MAX_LENGTH && Characters::Token.are_all_of(&header);
+        match String::from_utf8(header) {
+            Ok(id) if is_safe && !id.is_empty() => (Self(id), Origin::Kept),
+            _ => (Self(uuid(random())), origin),
+        }
     }
 
     /// As text.
@@ -56,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn of(header: &str) -> (RequestId, Origin) {
-        RequestId::of(Some(header.as_bytes()), || 7)
+        RequestId::of(Some(header.into()), || 7)
     }
 
     #[test]

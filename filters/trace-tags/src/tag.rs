@@ -1,5 +1,7 @@
 //! A tag: its name, where its value comes from, and how the value is shown.
 
+use std::borrow::Cow;
+
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::source::{HeadUse, Source};
 
@@ -103,7 +105,7 @@ impl Tag {
             let value = match source {
                 Source::RequestId => request_id.map(|id| id.as_str().as_bytes().to_vec()),
                 source if source.is_late() => None,
-                source => source.value(exchange)?.map(std::borrow::Cow::into_owned),
+                source => source.value(exchange)?.map(Cow::into_owned),
             };
             if let Some(value) = value {
                 return Ok(Some(Candidate { rank, value }));
@@ -121,15 +123,15 @@ impl Tag {
     ) -> Result<Option<Vec<u8>>, HostError> {
         for source in self.late(candidate.as_ref()) {
             if let Some(value) = source.value(exchange)? {
-                return Ok(Some(self.shown(&value)));
+                return Ok(Some(self.shown(value)));
             }
         }
-        Ok(candidate.map(|candidate| self.shown(&candidate.value)))
+        Ok(candidate.map(|candidate| self.shown(candidate.value.into())))
     }
 
     /// The candidate as it is to be shown, should nothing better be found.
     pub fn shown_candidate(&self, candidate: &Candidate) -> Vec<u8> {
-        self.shown(&candidate.value)
+        self.shown(candidate.value.as_slice().into())
     }
 
     /// The sources that come before the candidate and that the request does not settle.
@@ -138,11 +140,10 @@ impl Tag {
         self.sources.iter().take(before).filter(|source| source.is_late())
     }
 
-    fn shown(&self, value: &[u8]) -> Vec<u8> {
+    fn shown(&self, value: Cow<'_, [u8]>) -> Vec<u8> {
         match &self.style {
-            Style::Pseudonym(pseudonym) => pseudonym.of(value),
+            Style::Pseudonym(pseudonym) => pseudonym.of(&value).into_bytes(),
             Style::Text { characters, max_length } => sanitised(value, *characters, *max_length),
         }
-        .into_bytes()
     }
 }

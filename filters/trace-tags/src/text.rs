@@ -1,5 +1,7 @@
 //! Values as text that cannot break what shows it: a log line, a span, a terminal.
 
+use std::borrow::Cow;
+
 use plugin_kit::config_choice;
 
 config_choice! {
@@ -15,27 +17,61 @@ config_choice! {
     }
 }
 
+/// Which bytes are ASCII characters that a value may have.
+type Plain = [bool; 256];
+
+static PRINTABLE: Plain = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = !matches!(byte, b'"' | b'\\');
+        byte += 1;
+    }
+    plain
+};
+
+static TOKEN: Plain = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'/' | b'+' | b'=');
+        byte += 1;
+    }
+    plain
+};
+
 impl Characters {
-    fn allow(self, c: char) -> bool {
+    /// Whether `value` is ASCII and all of it is allowed: nearly every value is.
+    pub fn are_all_of(self, value: &[u8]) -> bool {
+        let plain = self.plain();
+        value.iter().all(|byte| plain[usize::from(*byte)])
+    }
+
+    fn plain(self) -> &'static Plain {
         match self {
-            Self::Printable => {
-                !c.is_control()
-                    && !matches!(c, '"' | '\\')
-                    && !matches!(c,
-                        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-                    )
-            }
-            Self::Token => c.is_ascii_alphanumeric() || "-._~:@/+=".contains(c),
+            Self::Printable => &PRINTABLE,
+            Self::Token => &TOKEN,
         }
+    }
+
+    fn allow(self, c: char) -> bool {
+        let Ok(ascii @ ..=0x7f) = u8::try_from(c) else {
+            return self == Self::Printable
+                && !c.is_control()
+                && !matches!(c,
+                    '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                );
+        };
+        self.plain()[usize::from(ascii)]
     }
 }
 
-/// At most `max` characters of `value`, all allowed. Bytes that are not UTF-8 count as characters that are not allowed.
-pub fn sanitised(value: &[u8], characters: Characters, max: usize) -> String {
-    // Nearly every value is short and plain.
-    let plain = |byte: &u8| byte.is_ascii_graphic() && characters.allow(char::from(*byte));
-    if value.len() <= max && value.iter().all(plain) {
-        return String::from_utf8_lossy(value).into_owned();
+/// At most `max` characters of `value`, all allowed, as UTF-8. Bytes that are not UTF-8 count as characters that are not
+/// allowed.
+pub fn sanitised(value: Cow<'_, [u8]>, characters: Characters, max: usize) -> Vec<u8> {
+    if value.len() <= max && characters.are_all_of(&value) {
+        return value.into_owned();
     }
     let mut text = String::new();
     let mut left = max;
@@ -44,13 +80,13 @@ pub fn sanitised(value: &[u8], characters: Characters, max: usize) -> String {
         let valid = chunk.valid().chars().map(|c| if characters.allow(c) { c } else { '_' });
         for c in valid.chain(invalid) {
             if left == 0 {
-                return text;
+                return text.into_bytes();
             }
             left = left.saturating_sub(1);
             text.push(c);
         }
     }
-    text
+    text.into_bytes()
 }
 
 #[cfg(test)]
@@ -58,8 +94,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn text(value: &[u8], characters: Characters, max: usize) -> String {
+        String::from_utf8(sanitised(Cow::Borrowed(value), characters, max)).unwrap()
+    }
+
     fn printable(value: &[u8]) -> String {
-        sanitised(value, Characters::Printable, 128)
+        text(value, Characters::Printable, 128)
     }
 
     #[test]
@@ -74,22 +114,36 @@ mod tests {
     #[test]
     fn text_of_any_script_stays() {
         assert_eq!(printable("Zürich 東京 √2".as_bytes()), "Zürich 東京 √2");
-        assert_eq!(sanitised("Zürich/a b".as_bytes(), Characters::Token, 128), "Z_rich/a_b");
+        assert_eq!(text("Zürich/a b".as_bytes(), Characters::Token, 128), "Z_rich/a_b");
+    }
+
+    #[test]
+    fn the_characters_of_a_token_are_those_of_its_description() {
+        let all: String = ('\0'..='\u{2100}').filter(|c| Characters::Token.allow(*c)).collect();
+        let expected = "+-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn of_ascii_only_quotes_backslashes_and_control_characters_are_not_printable() {
+        let refused: String = ('\0'..='\u{7f}').filter(|c| !Characters::Printable.allow(*c)).collect();
+        let control = ('\0'..'\u{20}').collect::<String>();
+        assert_eq!(refused, control + "\"\\\u{7f}");
     }
 
     #[test]
     fn length_counts_characters() {
-        assert_eq!(sanitised("東京都".as_bytes(), Characters::Printable, 2), "東京");
+        assert_eq!(text("東京都".as_bytes(), Characters::Printable, 2), "東京");
     }
 
     proptest! {
         #[test]
         fn any_bytes_become_allowed_characters(value: Vec<u8>, max in 0_usize..40) {
             for characters in [Characters::Printable, Characters::Token] {
-                let text = sanitised(&value, characters, max);
-                prop_assert!(text.chars().count() <= max);
-                prop_assert!(text.chars().all(|c| characters.allow(c)));
-                prop_assert_eq!(sanitised(text.as_bytes(), characters, max), text);
+                let shown = text(&value, characters, max);
+                prop_assert!(shown.chars().count() <= max);
+                prop_assert!(shown.chars().all(|c| characters.allow(c)));
+                prop_assert_eq!(text(shown.as_bytes(), characters, max), shown);
             }
         }
     }
