@@ -8,7 +8,7 @@ use plugin_kit::cel::CLAIMS;
 use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::host::{self, Counter, Gauge, Headers, HostEnvironment};
-use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow};
+use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow, TICK};
 use serde_json::Value;
 
 use crate::authenticator::{Authenticator, Decision, Denial, Document, Granted, Pass, Waited, Why};
@@ -25,9 +25,6 @@ use crate::signature::Algorithm;
 
 /// Filter state that holds the deny code: `wasm.jwt.deny_code`.
 const DENY_CODE: &str = "jwt.deny_code";
-
-/// How often key sets are looked after.
-const TICK: Duration = Duration::from_secs(1);
 
 /// jwt-auth in a proxy.
 pub struct JwtAuth {
@@ -181,6 +178,9 @@ impl Filter for JwtAuth {
     }
 
     fn on_tick(&self) -> Vec<u32> {
+        if self.authenticator.documents().next().is_none() {
+            return Vec::new();
+        }
         if !self.ticking.replace(true) {
             let _ = host::set_tick_period(TICK);
         }

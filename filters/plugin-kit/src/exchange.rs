@@ -35,6 +35,8 @@ impl HostError {
 pub trait Facts {
     /// All request headers.
     fn head(&self) -> Result<Head, HostError>;
+    /// The first value of one request header: the cheapest where a duplicate does not matter.
+    fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
     /// All values of one request header, joined by a comma; cheaper than [`Facts::head`] where one header is all that
     /// is needed, and a duplicate still shows.
     fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
@@ -125,6 +127,14 @@ impl<'a> Exchange<'a> {
     pub fn known_head(&self) -> Option<Rc<Head>> {
         let known = self.head.borrow().is_some();
         if known { self.head().ok() } else { None }
+    }
+
+    /// The first value of one request header (lower-case name).
+    pub fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        if self.head.borrow().is_none() {
+            return self.facts.header_first(name);
+        }
+        Ok(self.head()?.first(name).map(<[u8]>::to_vec))
     }
 
     /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::head`] where more than

@@ -4,11 +4,13 @@
 //! the worker; these return it as a [`HostError`]. They also take arguments in serialised form and hand buffers over
 //! without copying them into strings.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
 
 use crate::cel;
+use crate::counts::{Counts, Told};
 use crate::environment::Environment;
 use crate::exchange::{Facts, HostError};
 use crate::head::Head;
@@ -183,10 +185,14 @@ impl Facts for HostFacts {
         head(MapType::HttpRequestHeaders)
     }
 
+    fn header_first(&self, name: &str) -> Answer<Option<Vec<u8>>> {
+        Headers::Request.first(name)
+    }
+
     fn header_joined(&self, name: &str) -> Answer<Option<Vec<u8>>> {
-        // Envoy keeps these inline, where further values are joined to the first. To read them so is cheaper.
-        if ["authorization", "x-request-id"].contains(&name) {
-            return Headers::Request.first(name);
+        // Envoy keeps these inline, where further values are joined to the first, or there is never more than one.
+        if ["authorization", "x-request-id", ":path", ":method"].contains(&name) {
+            return self.header_first(name);
         }
         property(&["request", "headers", name])
     }
@@ -341,14 +347,19 @@ pub fn set_shared_data(key: &str, bytes: &[u8], cas: u32) -> Answer<bool> {
     if status == CAS_MISMATCH { Ok(false) } else { done("set_shared_data", status).map(|()| true) }
 }
 
+thread_local! {
+    static COUNTS: RefCell<Counts> = const { RefCell::new(Counts::new()) };
+}
+
 /// A counter that Envoy shows as `wasmcustom.<name>`. One that the host did not define counts nothing.
 #[derive(Debug, Clone, Copy)]
-pub struct Counter(Option<u32>);
+pub struct Counter(Option<usize>);
 
 impl Counter {
     /// Defines a counter, or finds the one of that name.
     pub fn define(name: &str) -> Self {
-        Self(define_metric(MetricType::Counter, name))
+        let define = || define_metric(MetricType::Counter, name);
+        Self(COUNTS.with_borrow_mut(|counts| counts.define(name, define)))
     }
 
     /// Adds one.
@@ -356,12 +367,30 @@ impl Counter {
         self.add(1);
     }
 
-    /// Adds `n`; nothing costs no host call.
+    /// Adds `n`. The host is told at once or at the next tick, see [`Counts`]; nothing costs no host call.
     pub fn add(self, n: u32) {
-        if let Some(id) = self.0.filter(|_| n > 0) {
-            // SAFETY: no pointers. A lost count is not worth a failed request.
-            let _ = unsafe { abi::proxy_increment_metric(id, i64::from(n)) };
+        let Some(number) = self.0.filter(|_| n > 0) else { return };
+        if let Some(told) = COUNTS.with_borrow_mut(|counts| counts.add(number, n)) {
+            tell(told);
         }
+    }
+}
+
+fn tell((id, n): Told) {
+    // SAFETY: no pointers. A lost count is not worth a failed request.
+    let _ = unsafe { abi::proxy_increment_metric(id, i64::from(n)) };
+}
+
+/// Tells the host what counters hold back. To be called at each tick.
+pub(crate) fn tell_counts() {
+    COUNTS.with_borrow_mut(Counts::tick).into_iter().for_each(tell);
+}
+
+/// Sets the period of ticks, at each of which [`tell_counts`] will be called.
+pub(crate) fn start_ticks(period: Duration) {
+    match set_tick_period(period) {
+        Ok(()) => COUNTS.with_borrow_mut(Counts::expect_ticks),
+        Err(error) => log::warn!("no timer, so each count is a host call: {error}"),
     }
 }
 

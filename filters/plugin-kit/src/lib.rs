@@ -8,6 +8,8 @@
 mod allocator;
 pub mod cel;
 pub mod config;
+#[cfg(any(target_os = "wasi", test))]
+mod counts;
 pub mod environment;
 pub mod exchange;
 pub mod head;

@@ -68,7 +68,7 @@ pub trait Filter: Sized + 'static {
     /// Sees the stream end, before the access log is written. It may have ended without a response.
     fn on_end(&self, _stream: &mut Self::Stream, _exchange: &Exchange<'_>) {}
 
-    /// Runs on the timer that [`host::set_tick_period`] has set. Returns the streams to run again.
+    /// Runs every [`TICK`], or on the timer that [`host::set_tick_period`] has set. Returns the streams to run again.
     fn on_tick(&self) -> Vec<u32> {
         Vec::new()
     }
@@ -311,6 +311,8 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
                 return true;
             }
         };
+        // Before the filter, which may set a shorter period for its first tick.
+        host::start_ticks(TICK);
         match document(&json).and_then(|document| F::configure(&document, root)) {
             Ok(filter) => {
                 let hash = Gauge::define(&config_hash_metric(F::NAME, &host::plugin_name()));
@@ -359,6 +361,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     }
 
     fn tick(&self, root: u32) {
+        host::tell_counts();
         if let Some(filter) = self.filter(root) {
             self.wake(root, filter.on_tick());
         }
@@ -438,6 +441,9 @@ mod exports {
         with_module(|module| module.grpc_reply(root, token, Err(status)));
     }
 }
+
+/// Period of the timer, unless a filter sets another.
+pub const TICK: Duration = Duration::from_secs(1);
 
 /// Period of a timer that runs once the callback has returned.
 pub const AT_ONCE: Duration = Duration::from_millis(1);

@@ -320,6 +320,17 @@ impl Source {
         }
     }
 
+    /// As [`Source::value`], but of a header that occurs several times the first value: for a value that only tells
+    /// requests apart, where that is cheaper and as good.
+    pub fn first_value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
+        match self {
+            Self::Header { name, .. } => {
+                Ok(exchange.header_first(name)?.filter(|value| !value.is_empty()).map(Cow::Owned))
+            }
+            _ => self.value(exchange),
+        }
+    }
+
     /// The value for this exchange; `None` where there is none or it is empty.
     pub fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
         let owned = match self {

@@ -72,6 +72,10 @@ impl Facts for TableFacts {
         Ok(Head::from_pairs(self.headers.iter().map(|(n, v)| (n, v))))
     }
 
+    fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(self.head()?.first(name).map(<[u8]>::to_vec))
+    }
+
     fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
         let head = self.head()?;
         let values: Vec<&[u8]> = head.all(name).collect();

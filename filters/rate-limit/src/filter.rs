@@ -599,7 +599,8 @@ fn demand(
     let mut hasher = hasher.clone();
     let mut descriptor = limit.global.as_ref().map(|_| Descriptor::default());
     for (n, source) in limit.key.iter().enumerate() {
-        let part = source.value(exchange)?;
+        // Of a header the first value, as Envoy's own limits take it: to send more must not make a new key.
+        let part = source.first_value(exchange)?;
         if part.is_none() && limit.on_missing_key != OnMissingKey::ShareOne {
             return Ok(None);
         }

@@ -3,14 +3,16 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use envoy::{Bootstrap, Cluster, Envoy, HttpFilter, Listener, Node, Upstream, Wasm};
+use envoy::{Bootstrap, Cluster, Envoy, HttpFilter, Listener, Node, Upstream, Wasm, wait_for};
 use serde_json::{Value, json};
 
 struct Sidecar {
     envoy: Envoy,
     upstream: Upstream,
+    sent: AtomicU64,
 }
 
 impl Sidecar {
@@ -24,7 +26,7 @@ impl Sidecar {
         };
         let listener = Listener::new("inbound", "service", vec![filter]);
         let envoy = Envoy::start(&bootstrap, &[listener], 4).unwrap();
-        Self { envoy, upstream }
+        Self { envoy, upstream, sent: AtomicU64::new(0) }
     }
 
     /// Sends requests over `connections` at once, `each` on every one of them, and returns how many were admitted.
@@ -40,12 +42,19 @@ impl Sidecar {
         });
         // What clients were told is what happened.
         assert_eq!(self.upstream.take_received().len(), admitted);
+        self.sent.fetch_add((connections * each) as u64, Ordering::Relaxed);
         admitted
     }
 
+    /// A counter, once every request that was sent is counted: a busy worker tells its counts once a second.
     fn counter(&self, name: &str) -> u64 {
-        let stats = self.envoy.stats().unwrap();
-        stats.get(&format!("wasmcustom.{name}")).copied().unwrap_or_default()
+        let sent = self.sent.load(Ordering::Relaxed);
+        let counted = || {
+            let stats = self.envoy.stats().unwrap();
+            let of = |name| stats.get(&format!("wasmcustom.{name}")).copied().unwrap_or_default();
+            (of("rate_limit_requests_allowed") + of("rate_limit_requests_denied") >= sent).then(|| of(name))
+        };
+        wait_for("the counts of all workers", counted).unwrap()
     }
 
     /// Bytes that Envoy has allocated.

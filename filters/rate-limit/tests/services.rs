@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use envoy::{
@@ -96,6 +97,7 @@ impl Services {
 struct Sidecar {
     envoy: Envoy,
     upstream: Upstream,
+    sent: AtomicU64,
 }
 
 impl Sidecar {
@@ -110,14 +112,16 @@ impl Sidecar {
         };
         let listener = Listener::new("inbound", "service", vec![filter]);
         let envoy = Envoy::start(&bootstrap, &[listener], workers).unwrap();
-        Self { envoy, upstream }
+        Self { envoy, upstream, sent: AtomicU64::new(0) }
     }
 
     fn send(&self, user: &str) -> Response {
         let address = self.envoy.address("inbound").unwrap();
         let response = Request::new("GET", "/").header("x-user", user).send(address);
         // Whatever happens to the service: every request is answered.
-        response.unwrap()
+        let response = response.unwrap();
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        response
     }
 
     /// Sends so many requests over several connections at once; how many got which status.
@@ -140,9 +144,15 @@ impl Sidecar {
         counts
     }
 
+    /// A counter, once every request that was sent is counted: a busy worker tells its counts once a second.
     fn counter(&self, name: &str) -> u64 {
-        let stats = self.envoy.stats().unwrap();
-        stats.get(&format!("wasmcustom.rate_limit_{name}")).copied().unwrap_or_default()
+        let sent = self.sent.load(Ordering::Relaxed);
+        wait_for("the counts of all workers", || {
+            let stats = self.envoy.stats().unwrap();
+            let of = |name| stats.get(&format!("wasmcustom.rate_limit_{name}")).copied().unwrap_or_default();
+            (of("requests_allowed") + of("requests_denied") >= sent).then(|| of(name))
+        })
+        .unwrap()
     }
 }
 

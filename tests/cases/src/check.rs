@@ -279,8 +279,8 @@ impl Context<'_, '_> {
     }
 
     /// What the filters do after the answer left: counters and logs may come a moment later.
-    fn settles(&self, expect: &Expect, before: &BTreeMap<String, i64>) -> Result<Vec<String>, String> {
-        let end = Instant::now() + Duration::from_secs(2);
+    fn settles(&mut self, expect: &Expect, before: &BTreeMap<String, i64>) -> Result<Vec<String>, String> {
+        let end = Instant::now() + Duration::from_secs(5);
         loop {
             let mut differences = Vec::new();
             if !expect.metrics.is_empty() {
@@ -309,7 +309,7 @@ impl Context<'_, '_> {
             if differences.is_empty() || Instant::now() > end {
                 return Ok(differences);
             }
-            std::thread::sleep(Duration::from_millis(5));
+            self.proxy.wait();
         }
     }
 }

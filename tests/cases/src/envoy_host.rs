@@ -263,6 +263,10 @@ impl Proxy for EnvoyProxy<'_> {
         Err(HostError::Broken("real Envoy has no clock to advance".to_owned()))
     }
 
+    fn wait(&mut self) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+
     fn metrics(&self) -> Result<BTreeMap<String, i64>, HostError> {
         let stats = self.slot.envoy.stats()?;
         let counter = |(name, value): (String, u64)| {

@@ -95,6 +95,9 @@ pub trait Proxy {
     /// Moves the clock. Only the mock host can.
     fn advance(&mut self, time: Duration) -> Result<(), HostError>;
 
+    /// Lets some time pass: filters hold counts back for up to a second where they are many.
+    fn wait(&mut self);
+
     /// The counters of the filters, without `wasmcustom.`.
     fn metrics(&self) -> Result<BTreeMap<String, i64>, HostError>;
 

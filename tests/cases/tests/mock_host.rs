@@ -160,6 +160,11 @@ impl Proxy for MockProxy {
         Ok(())
     }
 
+    fn wait(&mut self) {
+        self.proxy.advance(Duration::from_secs(1));
+        self.proxy.settle();
+    }
+
     fn metrics(&self) -> Result<BTreeMap<String, i64>, HostError> {
         let number = |(name, value)| Some((name, i64::try_from(value).ok()?));
         Ok(self.proxy.metrics().into_iter().filter_map(number).collect())

@@ -1,0 +1,144 @@
+//! Counts on their way to the host: at once while they are few, as a sum at the next tick while they are many.
+//!
+//! A count costs a host call, for every request and counter. A proxy that serves thousands of requests a second has no
+//! use for that: whoever reads its statistics does so every few seconds. One that serves a few shows each at once.
+
+/// So many counts of a counter are told at once between two ticks.
+const AT_ONCE: u8 = 10;
+
+/// The counters of a module.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// The number of the counter of each name, in the order of names: the host gives another ID each time that one is
+    /// defined, and keeps them all.
+    names: Vec<(Box<str>, usize)>,
+    counts: Vec<Count>,
+    ticks: bool,
+}
+
+/// What the host is to be told: the counter's ID there, and how many.
+pub(crate) type Told = (u32, u32);
+
+#[derive(Debug)]
+struct Count {
+    id: u32,
+    at_once: u8,
+    pending: u32,
+}
+
+impl Counts {
+    /// No counters, and no ticks yet.
+    pub(crate) const fn new() -> Self {
+        Self { names: Vec::new(), counts: Vec::new(), ticks: false }
+    }
+
+    /// The number of the counter `name`; `define` gets its ID where it is new.
+    pub(crate) fn define(&mut self, name: &str, define: impl FnOnce() -> Option<u32>) -> Option<usize> {
+        match self.names.binary_search_by(|(known, _)| (**known).cmp(name)) {
+            Ok(at) => self.names.get(at).map(|(_, number)| *number),
+            Err(at) => {
+                let (id, number) = (define()?, self.counts.len());
+                self.counts.push(Count { id, at_once: AT_ONCE, pending: 0 });
+                self.names.insert(at, (name.into(), number));
+                Some(number)
+            }
+        }
+    }
+
+    /// Says that [`Counts::tick`] will be called from now on. Before, nothing is held back.
+    pub(crate) fn expect_ticks(&mut self) {
+        self.ticks = true;
+    }
+
+    /// Counts `n`. Returns what is to be told at once.
+    pub(crate) fn add(&mut self, number: usize, n: u32) -> Option<Told> {
+        let count = self.counts.get_mut(number)?;
+        match count.at_once.checked_sub(1) {
+            Some(left) => count.at_once = left,
+            None if self.ticks => {
+                count.pending = count.pending.saturating_add(n);
+                return None;
+            }
+            None => {}
+        }
+        Some((count.id, n))
+    }
+
+    /// What was held back since the last tick.
+    pub(crate) fn tick(&mut self) -> Vec<Told> {
+        let mut told = Vec::new();
+        for count in &mut self.counts {
+            count.at_once = AT_ONCE;
+            if count.pending > 0 {
+                told.push((count.id, std::mem::take(&mut count.pending)));
+            }
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn few_are_told_at_once_and_more_at_the_next_tick() {
+        let mut counts = Counts::new();
+        let a = counts.define("a", || Some(5)).unwrap();
+        counts.expect_ticks();
+        for round in 0..2 {
+            for n in 1..=10 {
+                assert_eq!(counts.add(a, n), Some((5, n)), "round {round}");
+            }
+            assert_eq!((counts.add(a, 3), counts.add(a, 4)), (None, None));
+            assert_eq!(counts.tick(), [(5, 7)]);
+        }
+        assert_eq!(counts.tick(), []);
+    }
+
+    #[test]
+    fn a_name_is_defined_once_and_again_after_a_failure() {
+        let mut counts = Counts::new();
+        assert_eq!(counts.define("a", || None), None);
+        let (a, b) = (counts.define("a", || Some(1)), counts.define("b", || Some(2)));
+        assert_eq!(counts.define("a", || unreachable!()), a);
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_sum_does_not_overflow() {
+        let mut counts = Counts::new();
+        let a = counts.define("a", || Some(1)).unwrap();
+        counts.expect_ticks();
+        for _ in 0..12 {
+            counts.add(a, u32::MAX);
+        }
+        assert_eq!(counts.tick(), [(1, u32::MAX)]);
+    }
+
+    proptest! {
+        /// Nothing is lost and nothing counted twice, and without ticks nothing is held back.
+        #[test]
+        fn all_is_told(adds in prop::collection::vec((0_usize..3, 0_u32..5, any::<bool>()), 0..200), ticks: bool) {
+            let mut counts = Counts::new();
+            let numbers = [7, 8, 9].map(|id| counts.define(&id.to_string(), || Some(id)).unwrap());
+            if ticks {
+                counts.expect_ticks();
+            }
+            let (mut told, mut expected) = ([0; 3], [0; 3]);
+            let mut tell = |(id, n): Told| told[id as usize - 7] += n;
+            for (at, n, tick) in adds {
+                let now = counts.add(numbers[at], n);
+                prop_assert!(ticks || now.is_some());
+                now.into_iter().for_each(&mut tell);
+                expected[at] += n;
+                if tick && ticks {
+                    counts.tick().into_iter().for_each(&mut tell);
+                }
+            }
+            counts.tick().into_iter().for_each(&mut tell);
+            prop_assert_eq!(told, expected);
+        }
+    }
+}
