@@ -332,12 +332,17 @@ impl Authenticator {
             }
             (known, _) => {
                 head = known.map_or_else(|| exchange.head(), Ok).ok()?;
-                let mut values = head.all(name);
-                let value = values.next()?;
-                if values.next().is_some() {
-                    return None;
+                let (mut token, mut foreign) = (None, Vec::new());
+                for (found, value) in head.iter() {
+                    if found == name.as_bytes() {
+                        if token.replace(value).is_some() {
+                            return None;
+                        }
+                    } else if self.config.own_headers.contain(found) {
+                        foreign.push(String::from_utf8(found.to_vec()).ok()?);
+                    }
                 }
-                (value, Cow::Owned(self.foreign_copies(&head)))
+                (token?, Cow::Owned(foreign))
             }
         };
         // A header that was there twice is joined by a comma, which no known token has.

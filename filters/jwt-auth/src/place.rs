@@ -113,7 +113,8 @@ fn is_joined(value: &[u8], prefix: &str) -> bool {
 /// The token in a header value, if the value begins with `prefix`.
 pub fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(prefix.len())?;
-    start.eq_ignore_ascii_case(prefix.as_bytes()).then(|| rest.trim_ascii())
+    let same = start == prefix.as_bytes() || start.eq_ignore_ascii_case(prefix.as_bytes());
+    same.then(|| rest.trim_ascii())
 }
 
 fn query(target: &[u8]) -> Option<&[u8]> {

@@ -90,9 +90,9 @@ pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && ends.map_or_else(|| a == b, same) && starts.0.iter().zip(starts.1).all(same)
 }
 
-/// Mixes the end of the token, which is its signature and as good as random.
+/// Mixes the end of the token, which is of its signature and as good as random.
 pub(crate) fn hash(token: &[u8], seed: u64) -> u64 {
-    let end = token.get(token.len().saturating_sub(32)..).unwrap_or(token);
+    let end = token.get(token.len().saturating_sub(16)..).unwrap_or(token);
     let (words, rest) = end.as_chunks();
     let mut last = [0; 8];
     for (to, from) in last.iter_mut().zip(rest) {

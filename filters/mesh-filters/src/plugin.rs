@@ -72,6 +72,7 @@ impl MeshFilters {
 
 impl Filter for MeshFilters {
     const NAME: &'static str = "mesh-filters";
+    const COMPOSED: bool = true;
     type Stream = Stream;
 
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {

@@ -55,6 +55,7 @@ pub trait Facts {
 pub struct Exchange<'a> {
     id: u32,
     header_count: usize,
+    is_shared: bool,
     facts: &'a dyn Facts,
     head: RefCell<Option<Rc<Head>>>,
     edits: RefCell<Vec<HeaderEdit>>,
@@ -80,6 +81,7 @@ impl<'a> Exchange<'a> {
         Self {
             id,
             header_count: 0,
+            is_shared: true,
             facts,
             head: RefCell::default(),
             edits: RefCell::default(),
@@ -92,6 +94,12 @@ impl<'a> Exchange<'a> {
     #[must_use]
     pub fn with_header_count(self, header_count: usize) -> Self {
         Self { header_count, ..self }
+    }
+
+    /// The same; `is_shared` says whether several filters see it. If not, nobody reads what is noted, so nothing is.
+    #[must_use]
+    pub fn shared(self, is_shared: bool) -> Self {
+        Self { is_shared, ..self }
     }
 
     /// How many headers the request has, as far as that is known; 0 where it is not.
@@ -111,6 +119,9 @@ impl<'a> Exchange<'a> {
 
     /// All request headers, as the filters before this one have left them.
     pub fn head(&self) -> Result<Rc<Head>, HostError> {
+        if let (Some(head), true) = (&*self.head.borrow(), self.edits.borrow().is_empty()) {
+            return Ok(Rc::clone(head));
+        }
         let mut cached = self.head.borrow_mut();
         let mut head = match cached.take() {
             Some(head) => head,
@@ -158,7 +169,7 @@ impl<'a> Exchange<'a> {
     /// so that another filter in the same module sees it. Changing the request itself is the shell's work.
     pub fn note_header(&self, name: &str, value: Option<&[u8]>) {
         // What was not read yet will be read as it is then.
-        if self.head.borrow().is_some() {
+        if self.is_shared && self.head.borrow().is_some() {
             self.edits.borrow_mut().push((name.to_owned(), value.map(<[u8]>::to_vec)));
         }
     }
@@ -194,6 +205,9 @@ impl<'a> Exchange<'a> {
     /// Notes what a filter has published as filter state under `key`, so that another filter in the same module reads
     /// it without a host call. Writing the filter state itself is the shell's work.
     pub fn note_published(&self, key: &str, value: &[u8]) {
+        if !self.is_shared {
+            return;
+        }
         let mut published = self.published.borrow_mut();
         match published.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => *old = value.to_vec(),

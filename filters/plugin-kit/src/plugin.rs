@@ -46,6 +46,8 @@ pub struct CallResponse {
 pub trait Filter: Sized + 'static {
     /// Name in logs.
     const NAME: &'static str;
+    /// Whether this is several filters, one of which reads what another has changed or published.
+    const COMPOSED: bool = false;
     /// What is kept for one stream.
     type Stream: Default;
 
@@ -212,33 +214,11 @@ impl<F: Filter> Dispatcher<F> {
         let _ = host::set_effective_context(current);
     }
 
-    /// Runs a request through the filter, and keeps or forgets the stream. `kept` says whether it is kept already.
-    fn run(&self, context: u32, stream: Rc<Stream<F>>, kept: bool) -> Action {
-        let flow = stream.with(context, F::on_request);
-        let paused = matches!(flow, Some(Flow::Pause));
-        let keep = match stream.inner.try_borrow_mut() {
-            Ok(mut inner) => {
-                inner.paused = paused;
-                paused || stream.filter.keeps(&inner.state)
-            }
-            Err(_) => true,
-        };
-        // Before a reply is sent, which runs the response's callback.
-        if keep && !kept {
-            self.streams.borrow_mut().insert(context, stream);
-            if self.streams.borrow().len() > self.crowded.get() {
-                self.forget_gone(context);
-            }
-        } else if kept && !keep {
-            self.forget(context);
-        }
-        match flow {
-            Some(Flow::Continue) => Action::Continue,
-            Some(Flow::Deny(reply)) => {
-                deny::<F>(&reply);
-                Action::Pause
-            }
-            Some(Flow::Pause) | None => Action::Pause,
+    /// Keeps a stream, before a reply is sent, which runs the response's callback.
+    fn keep(&self, context: u32, stream: Stream<F>) {
+        self.streams.borrow_mut().insert(context, Rc::new(stream));
+        if self.streams.borrow().len() > self.crowded.get() {
+            self.forget_gone(context);
         }
     }
 
@@ -254,7 +234,11 @@ impl<F: Filter> Dispatcher<F> {
                 self.forget(context);
                 continue;
             }
-            if let Action::Continue = self.run(context, stream, true)
+            let (flow, keep) = stream.run(context);
+            if !keep {
+                self.forget(context);
+            }
+            if let Action::Continue = carry_out::<F>(flow)
                 && let Err(error) = host::resume_request()
             {
                 log::warn!("{}: stream {context} did not resume: {error}", F::NAME);
@@ -271,15 +255,37 @@ impl<F: Filter> Stream<F> {
         Self { filter, header_count, inner: RefCell::new(inner) }
     }
 
+    /// Runs the request through the filter. With whether the stream is to be kept.
+    fn run(&self, context: u32) -> (Option<Flow>, bool) {
+        let flow = self.with(context, F::on_request);
+        let Ok(mut inner) = self.inner.try_borrow_mut() else { return (flow, true) };
+        inner.paused = matches!(flow, Some(Flow::Pause));
+        let keep = inner.paused || self.filter.keeps(&inner.state);
+        (flow, keep)
+    }
+
     /// Calls `run` with the stream's state; `None` where a callback of the same stream is running already.
     fn with<T>(&self, context: u32, run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T) -> Option<T> {
         let mut inner = self.inner.try_borrow_mut().ok()?;
         let Inner { state, published, .. } = &mut *inner;
         let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published))
-            .with_header_count(self.header_count);
+            .with_header_count(self.header_count)
+            .shared(F::COMPOSED);
         let answer = run(&self.filter, state, &exchange);
         *published = exchange.into_published();
         Some(answer)
+    }
+}
+
+/// `None` where the request is being decided about already.
+fn carry_out<F: Filter>(flow: Option<Flow>) -> Action {
+    match flow {
+        Some(Flow::Continue) => Action::Continue,
+        Some(Flow::Deny(reply)) => {
+            deny::<F>(&reply);
+            Action::Pause
+        }
+        Some(Flow::Pause) | None => Action::Pause,
     }
 }
 
@@ -342,7 +348,12 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
             });
             return Action::Pause;
         };
-        self.run(context, Rc::new(Stream::new(filter, header_count)), false)
+        let stream = Stream::new(filter, header_count);
+        let (flow, keep) = stream.run(context);
+        if keep {
+            self.keep(context, stream);
+        }
+        carry_out::<F>(flow)
     }
 
     fn response_headers(&self, context: u32) {
