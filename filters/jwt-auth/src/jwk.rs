@@ -368,6 +368,8 @@ mod tests {
         assert_eq!(with("rsa-1", json!({ "n": n(256, 0x7f) })), Err(KeyError::RsaSize(2047)));
         assert_eq!(with("rsa-1", json!({ "n": n(513, 1) })), Err(KeyError::RsaSize(4097)));
         assert!(with("rsa-1", json!({ "n": n(512, 0xff) })).is_ok());
+        let even = URL_SAFE_NO_PAD.encode([&[0xff; 255][..], &[0xfe]].concat());
+        assert_eq!(with("rsa-1", json!({ "n": even })), Err(KeyError::Invalid));
         for e in ["AQ", "Aw", "AAEAAQ", "AQAC", ""] {
             let expected = if e == "AAEAAQ" { Ok(()) } else { Err(KeyError::RsaExponent) };
             assert_eq!(with("rsa-1", json!({ "e": e })).map(drop), expected, "{e}");
