@@ -361,11 +361,8 @@ impl Config {
 
     /// Every algorithm that some provider takes.
     pub fn algorithms(&self) -> Vec<Algorithm> {
-        let all = self.providers.iter().flat_map(|provider| &provider.algorithms);
-        let mut algorithms: Vec<Algorithm> = all.copied().collect();
-        algorithms.sort_unstable();
-        algorithms.dedup();
-        algorithms
+        let takes = |algorithm: &Algorithm| self.providers.iter().any(|p| p.algorithms.contains(algorithm));
+        Algorithm::ALL.iter().copied().filter(takes).collect()
     }
 
     /// The JSON Schema of pluginConfig.

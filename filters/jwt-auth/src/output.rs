@@ -55,7 +55,7 @@ impl OwnHeaders {
     /// These headers, in lower case.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let mut folded: Vec<String> = names.into_iter().map(|name| name.replace('_', "-")).collect();
-        folded.sort();
+        folded.sort_unstable();
         folded.dedup();
         let mut spellings = Vec::new();
         for name in &folded {

@@ -1,7 +1,5 @@
 //! Which of many conditions can hold for a path, without asking each.
 
-use hashbrown::HashMap;
-
 use crate::matcher::RequestMatch;
 use crate::path::first_segment;
 
@@ -9,7 +7,8 @@ use crate::path::first_segment;
 /// that few of a thousand are left to ask.
 #[derive(Debug, Default)]
 pub struct PathIndex {
-    by_first_segment: HashMap<Vec<u8>, Vec<usize>>,
+    /// In the order of segments.
+    by_first_segment: Vec<(Vec<u8>, Vec<usize>)>,
     /// Those that may hold for any path.
     anywhere: Vec<usize>,
 }
@@ -20,17 +19,28 @@ impl PathIndex {
         let mut index = Self::default();
         for (position, condition) in conditions.into_iter().enumerate() {
             match condition.first_segments() {
-                Some(mut segments) => {
-                    segments.sort_unstable();
-                    segments.dedup();
-                    for segment in segments {
-                        index.by_first_segment.entry(segment.to_vec()).or_default().push(position);
-                    }
-                }
+                Some(segments) => segments.into_iter().for_each(|segment| index.insert(segment, position)),
                 None => index.anywhere.push(position),
             }
         }
         index
+    }
+
+    fn find(&self, segment: &[u8]) -> Result<usize, usize> {
+        self.by_first_segment.binary_search_by(|(known, _)| known.as_slice().cmp(segment))
+    }
+
+    fn insert(&mut self, segment: &[u8], position: usize) {
+        match self.find(segment) {
+            Err(at) => self.by_first_segment.insert(at, (segment.to_vec(), vec![position])),
+            Ok(at) => {
+                let positions = self.by_first_segment.get_mut(at).map(|(_, positions)| positions);
+                // A condition may have several paths of the same first segment.
+                if let Some(positions) = positions.filter(|positions| positions.last() != Some(&position)) {
+                    positions.push(position);
+                }
+            }
+        }
     }
 
     /// The positions of all conditions that can hold where the path is read as `reading`, in order.
@@ -38,9 +48,10 @@ impl PathIndex {
         let here = if self.by_first_segment.is_empty() {
             None
         } else {
-            self.by_first_segment.get(first_segment(reading))
+            self.find(first_segment(reading)).ok().and_then(|at| self.by_first_segment.get(at))
         };
-        let mut here = here.map(Vec::as_slice).unwrap_or_default().iter().copied().peekable();
+        let here = here.map(|(_, positions)| positions.as_slice()).unwrap_or_default();
+        let mut here = here.iter().copied().peekable();
         let mut anywhere = self.anywhere.iter().copied().peekable();
         std::iter::from_fn(move || match (here.peek(), anywhere.peek()) {
             (Some(a), Some(b)) if a < b => here.next(),

@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use std::collections::HashMap;
 use proxy_wasm::types::Action;
 use serde_json::Value;
 
