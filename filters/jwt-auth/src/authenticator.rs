@@ -67,7 +67,7 @@ impl Document {
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
     /// Headers that a client must not set, where it has or may have: to remove, or to replace where a token sets one.
-    pub strip: Cow<'a, [String]>,
+    pub strip: Vec<String>,
     /// Headers to replace, or to remove where there is no value: those that carried a token.
     pub spent: Vec<Edit<'a>>,
     /// The tokens that let it in, if any did.
@@ -114,7 +114,7 @@ pub struct Denial<'a> {
     /// The position of the rule that refused it, if one did.
     pub rule: Option<usize>,
     /// Headers to remove where the request goes on all the same.
-    pub strip: Cow<'a, [String]>,
+    pub strip: Vec<String>,
 }
 
 /// How many times a request waits: once for the first keys, and once for a new one or a list of revoked tokens.
@@ -308,45 +308,33 @@ impl Authenticator {
                     reason: DenyReason::Internal,
                     scopes: &[],
                     rule: None,
-                    strip: Cow::default(),
+                    strip: Vec::new(),
                 })
             }
         }
     }
 
-    /// The shortest way, for a known token where no rule needs a look at the rest of the request: where that is
-    /// cheaper, one header is read and nothing else. `None` where it does not decide.
+    /// The shortest way, for a known token where no rule needs a look at the rest of the request. `None` where it does not
+    /// decide.
     fn quick(&self, exchange: &Exchange<'_>) -> Option<Result<Decision<'_>, HostError>> {
         let [(Place::Header { name, prefix }, users)] = self.config.places.as_slice() else { return None };
         if !self.config.rules.is_empty() {
             return None;
         }
-        // To remove a header that is not there costs as much as to read three more of the head.
-        let cheaper = |copies: &&[String]| copies.len().saturating_mul(3) <= exchange.header_count();
-        let copies = self.config.own_headers.spellings().filter(|_| name == "authorization").filter(cheaper);
-        let (head, value);
-        let (value, strip) = match (exchange.known_head(), copies) {
-            (None, Some(copies)) => {
-                value = exchange.header_joined(name).ok()??;
-                (value.as_slice(), Cow::Borrowed(copies))
-            }
-            (known, _) => {
-                head = known.map_or_else(|| exchange.head(), Ok).ok()?;
-                let (mut token, mut foreign) = (None, Vec::new());
-                for (found, value) in head.iter() {
-                    if found == name.as_bytes() {
-                        if token.replace(value).is_some() {
-                            return None;
-                        }
-                    } else if self.config.own_headers.contain(found) {
-                        foreign.push(String::from_utf8(found.to_vec()).ok()?);
-                    }
+        // All headers by one call: to read one, and to remove each of a client's copies, there or not, is dearer.
+        let head = exchange.head().ok()?;
+        let (mut value, mut strip) = (None, Vec::new());
+        for (found, text) in head.iter() {
+            if found == name.as_bytes() {
+                if value.replace(text).is_some() {
+                    return None;
                 }
-                (token?, Cow::Owned(foreign))
+            } else if self.config.own_headers.contain(found) {
+                strip.push(String::from_utf8(found.to_vec()).ok()?);
             }
-        };
+        }
         // A header that was there twice is joined by a comma, which no known token has.
-        let token = behind_prefix(value, prefix)?;
+        let token = behind_prefix(value?, prefix)?;
         let now = exchange.unix_time().ok()?.as_secs();
         let all = self.tokens.borrow_mut().find(token, now)?;
         let position = all.iter().position(|verified| users.contains(&verified.provider))?;
@@ -360,7 +348,7 @@ impl Authenticator {
     #[inline(never)]
     fn full(&self, exchange: &Exchange<'_>, waited: &mut Waited) -> Result<Decision<'_>, HostError> {
         let head = exchange.head()?;
-        let strip = Cow::Owned(self.foreign_copies(&head));
+        let strip = self.foreign_copies(&head);
         let rules = match waited.rules.take() {
             Some(rules) => Some(rules),
             None => self.rules_of(exchange, &Request::of(&head))?,

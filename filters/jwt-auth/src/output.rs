@@ -45,11 +45,7 @@ pub fn published_text(claim: &Value) -> Option<Vec<u8>> {
 pub struct OwnHeaders {
     /// With a dash for each underscore.
     names: Vec<String>,
-    spellings: Option<Vec<String>>,
 }
-
-/// Beyond so many, to read the head is cheaper than to remove each.
-const MOST_SPELLINGS: usize = 8;
 
 impl OwnHeaders {
     /// These headers, in lower case.
@@ -57,28 +53,7 @@ impl OwnHeaders {
         let mut folded: Vec<String> = names.into_iter().map(|name| name.replace('_', "-")).collect();
         folded.sort_unstable();
         folded.dedup();
-        let mut spellings = Vec::new();
-        for name in &folded {
-            let mut of_name = vec![name.to_ascii_lowercase()];
-            for (at, _) in name.match_indices('-') {
-                if of_name.len() > MOST_SPELLINGS {
-                    break;
-                }
-                let twins: Vec<String> = of_name
-                    .iter()
-                    .map(|name| name.char_indices().map(|(n, c)| if n == at { '_' } else { c }).collect())
-                    .collect();
-                of_name.extend(twins);
-            }
-            spellings.append(&mut of_name);
-        }
-        let spellings = (spellings.len() <= MOST_SPELLINGS).then_some(spellings);
-        Self { names: folded, spellings }
-    }
-
-    /// Every name that [`OwnHeaders::contain`] takes for one of these, if they are few.
-    pub fn spellings(&self) -> Option<&[String]> {
-        self.spellings.as_deref()
+        Self { names: folded }
     }
 
     /// Whether a request header is one of these, or a twin.
@@ -119,17 +94,6 @@ mod tests {
 
     fn header(claim: &Value) -> Option<String> {
         header_text(claim).map(|text| String::from_utf8(text).unwrap())
-    }
-
-    #[test]
-    fn every_spelling_of_few_headers_is_named_and_none_of_many() {
-        let own = OwnHeaders::new(["x-user-id".to_owned(), "x-a".to_owned()]);
-        let spellings = own.spellings().unwrap();
-        assert_eq!(spellings, ["x-a", "x_a", "x-user-id", "x_user-id", "x-user_id", "x_user_id"]);
-        assert!(spellings.iter().all(|name| own.contain(name.as_bytes())));
-        assert_eq!(OwnHeaders::new(["x-a-b-c-d".to_owned()]).spellings(), None);
-        assert_eq!(OwnHeaders::default().spellings(), None);
-        assert_eq!(OwnHeaders::new([]).spellings(), Some(&[][..]));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The shell: carries the authenticator's decisions out.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
@@ -167,7 +166,7 @@ impl Filter for JwtAuth {
                     Flow::Pause
                 }
                 Err(reason) => {
-                    self.deny(&Denial { reason, scopes: &[], rule: None, strip: Cow::default() }, exchange)
+                    self.deny(&Denial { reason, scopes: &[], rule: None, strip: Vec::new() }, exchange)
                 }
             },
         }

@@ -54,7 +54,6 @@ pub trait Facts {
 /// One request and its response. Facts are read when they are first asked for, and no more than once.
 pub struct Exchange<'a> {
     id: u32,
-    header_count: usize,
     is_shared: bool,
     facts: &'a dyn Facts,
     head: RefCell<Option<Rc<Head>>>,
@@ -80,7 +79,6 @@ impl<'a> Exchange<'a> {
         let published = RefCell::new(published);
         Self {
             id,
-            header_count: 0,
             is_shared: true,
             facts,
             head: RefCell::default(),
@@ -90,21 +88,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The same, where the proxy has said how many headers the request has.
-    #[must_use]
-    pub fn with_header_count(self, header_count: usize) -> Self {
-        Self { header_count, ..self }
-    }
-
     /// The same; `is_shared` says whether several filters see it. If not, nobody reads what is noted, so nothing is.
     #[must_use]
     pub fn shared(self, is_shared: bool) -> Self {
         Self { is_shared, ..self }
-    }
-
-    /// How many headers the request has, as far as that is known; 0 where it is not.
-    pub fn header_count(&self) -> usize {
-        self.header_count
     }
 
     /// What was published, for the next callback.
@@ -132,12 +119,6 @@ impl<'a> Exchange<'a> {
             head = Rc::new(edited(&head, &edits));
         }
         Ok(Rc::clone(cached.insert(head)))
-    }
-
-    /// The same if it was read already, so that it costs nothing.
-    pub fn known_head(&self) -> Option<Rc<Head>> {
-        let known = self.head.borrow().is_some();
-        if known { self.head().ok() } else { None }
     }
 
     /// The first value of one request header (lower-case name).

@@ -28,10 +28,8 @@ impl Head {
             return if raw.is_empty() { Ok(Self { raw, count: 0 }) } else { Err(Malformed) };
         };
         let count = u32::from_le_bytes(*count) as usize;
-        let (lengths, text) = count
-            .checked_mul(LENGTHS)
-            .and_then(|lengths| rest.split_at_checked(lengths))
-            .ok_or(Malformed)?;
+        let (lengths, text) =
+            count.checked_mul(LENGTHS).and_then(|lengths| rest.split_at_checked(lengths)).ok_or(Malformed)?;
         let mut needed = 0_u64;
         for entry in lengths.as_chunks().0 {
             let (name, value) = lengths_of(entry);
@@ -66,8 +64,7 @@ impl Head {
     /// Every entry in order.
     pub fn iter(&self) -> Entries<'_> {
         let entries = self.raw.get(COUNT..).unwrap_or_default();
-        let (lengths, text) =
-            entries.split_at_checked(self.count.wrapping_mul(LENGTHS)).unwrap_or_default();
+        let (lengths, text) = entries.split_at_checked(self.count.wrapping_mul(LENGTHS)).unwrap_or_default();
         Entries { lengths: lengths.as_chunks().0.iter(), text }
     }
 

@@ -10,9 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
-use std::collections::HashMap;
 use proxy_wasm::types::Action;
 use serde_json::Value;
+use std::collections::HashMap;
 
 use crate::config::{ConfigErrors, config_hash_metric, document, fingerprint};
 use crate::exchange::{Exchange, Published};
@@ -108,7 +108,7 @@ thread_local! {
 trait Callbacks {
     fn context_create(&self, context: u32, root: u32);
     fn configure(&self, root: u32, size: usize) -> bool;
-    fn request_headers(&self, context: u32, header_count: usize) -> Action;
+    fn request_headers(&self, context: u32) -> Action;
     fn response_headers(&self, context: u32);
     fn end(&self, context: u32);
     fn tick(&self, root: u32);
@@ -118,7 +118,6 @@ trait Callbacks {
 
 struct Stream<F: Filter> {
     filter: Rc<F>,
-    header_count: usize,
     inner: RefCell<Inner<F>>,
 }
 
@@ -250,9 +249,9 @@ impl<F: Filter> Dispatcher<F> {
 }
 
 impl<F: Filter> Stream<F> {
-    fn new(filter: Rc<F>, header_count: usize) -> Self {
+    fn new(filter: Rc<F>) -> Self {
         let inner = Inner { state: F::Stream::default(), published: Published::default(), paused: false };
-        Self { filter, header_count, inner: RefCell::new(inner) }
+        Self { filter, inner: RefCell::new(inner) }
     }
 
     /// Runs the request through the filter. With whether the stream is to be kept.
@@ -268,9 +267,8 @@ impl<F: Filter> Stream<F> {
     fn with<T>(&self, context: u32, run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T) -> Option<T> {
         let mut inner = self.inner.try_borrow_mut().ok()?;
         let Inner { state, published, .. } = &mut *inner;
-        let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published))
-            .with_header_count(self.header_count)
-            .shared(F::COMPOSED);
+        let exchange =
+            Exchange::continued(context, &HostFacts, std::mem::take(published)).shared(F::COMPOSED);
         let answer = run(&self.filter, state, &exchange);
         *published = exchange.into_published();
         Some(answer)
@@ -335,7 +333,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         }
     }
 
-    fn request_headers(&self, context: u32, header_count: usize) -> Action {
+    fn request_headers(&self, context: u32) -> Action {
         let (created, root) = self.created.get();
         let Some(filter) = self.filter(root).filter(|_| created == context) else {
             // A stream without a configured filter must not pass unchecked.
@@ -348,7 +346,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
             });
             return Action::Pause;
         };
-        let stream = Stream::new(filter, header_count);
+        let stream = Stream::new(filter);
         let (flow, keep) = stream.run(context);
         if keep {
             self.keep(context, stream);
@@ -417,8 +415,8 @@ mod exports {
     }
 
     #[unsafe(export_name = "kit_on_request_headers")]
-    extern "C" fn request_headers(context: u32, count: usize, _end_of_stream: bool) -> Action {
-        with_module(|module| module.request_headers(context, count)).unwrap_or(Action::Pause)
+    extern "C" fn request_headers(context: u32, _count: usize, _end_of_stream: bool) -> Action {
+        with_module(|module| module.request_headers(context)).unwrap_or(Action::Pause)
     }
 
     #[unsafe(export_name = "kit_on_response_headers")]

@@ -9,8 +9,11 @@ use mock_host::{Plugin, Proxy, Request};
 fn counts_of_a_busy_worker_come_each_second_and_none_is_lost() {
     for filter in ["rate-limit", "mesh-filters"] {
         let limits = r#"{ "limits": [{ "name": "all", "rate": { "requests": 1000, "per": "1s" } }] }"#;
-        let configuration =
-            if filter == "rate-limit" { limits.to_owned() } else { format!(r#"{{ "rateLimit": {limits} }}"#) };
+        let configuration = if filter == "rate-limit" {
+            limits.to_owned()
+        } else {
+            format!(r#"{{ "rateLimit": {limits} }}"#)
+        };
         let module =
             PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/filters/{filter}.wasm"));
         let proxy = Proxy::builder()
