@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
+use plugin_kit::bytes::equal;
 use plugin_kit::cel::Expression;
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::head::Head;
@@ -325,7 +326,7 @@ impl Authenticator {
         let head = exchange.head().ok()?;
         let (mut value, mut strip) = (None, Vec::new());
         for (found, text) in head.iter() {
-            if found == name.as_bytes() {
+            if equal(found, name.as_bytes()) {
                 if value.replace(text).is_some() {
                     return None;
                 }

@@ -58,14 +58,18 @@ impl OwnHeaders {
 
     /// Whether a request header is one of these, or a twin.
     pub fn contain(&self, name: &[u8]) -> bool {
-        let same = |(a, b): (u8, &u8)| a == b.to_ascii_lowercase() || (a == b'-' && *b == b'_');
-        self.names.iter().any(|own| own.len() == name.len() && own.bytes().zip(name).all(same))
+        self.names.iter().any(|own| own.len() == name.len() && is_twin(own, name))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
+}
+
+fn is_twin(own: &str, name: &[u8]) -> bool {
+    let same = |(a, b): (u8, &u8)| a == b.to_ascii_lowercase() || (a == b'-' && *b == b'_');
+    own.bytes().zip(name).all(same)
 }
 
 /// The text of each claim that is there, and how many of these have none.

@@ -2,10 +2,12 @@
 
 use std::rc::{Rc, Weak};
 
+use plugin_kit::bytes::equal;
+
 use crate::deny::DenyReason;
 use crate::jwk::KeySet;
 use crate::token::LONGEST;
-use crate::token_cache::{equal, hash};
+use crate::token_cache::hash;
 
 /// A fixed number of refused tokens. The key is the whole token; what a token hashes to only says where to look.
 pub struct RefusedTokens {

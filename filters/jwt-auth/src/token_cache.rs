@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use plugin_kit::bytes::equal;
+
 use crate::verified::Verified;
 
 /// Entries in one set; a token can be in one set only.
@@ -82,14 +84,6 @@ impl TokenCache {
     }
 }
 
-/// Sixteen bytes at a time: the comparison of the platform's library takes them one by one.
-pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    let same = |(a, b): (&[u8; 16], &[u8; 16])| u128::from_le_bytes(*a) == u128::from_le_bytes(*b);
-    // The last sixteen may have been seen in part.
-    let (ends, starts) = (a.last_chunk().zip(b.last_chunk()), (a.as_chunks().0, b.as_chunks().0));
-    a.len() == b.len() && ends.map_or_else(|| a == b, same) && starts.0.iter().zip(starts.1).all(same)
-}
-
 /// Mixes the end of the token, which is of its signature and as good as random.
 pub(crate) fn hash(token: &[u8], seed: u64) -> u64 {
     let end = token.get(token.len().saturating_sub(16)..).unwrap_or(token);
@@ -139,20 +133,6 @@ mod tests {
             kid: None,
             key: Rc::downgrade(key),
         }])
-    }
-
-    proptest! {
-        #[test]
-        fn equal_is_what_it_says(a: Vec<u8>, at: prop::sample::Index, bit in 0..8_u32) {
-            prop_assert!(equal(&a, &a.clone()));
-            let mut longer = a.clone();
-            longer.push(0);
-            prop_assert!(!equal(&a, &longer) && !equal(&longer, &a));
-            let mut other = longer.clone();
-            let at = at.index(other.len());
-            other[at] ^= 1 << bit;
-            prop_assert!(!equal(&longer, &other));
-        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::bytes::equal;
+
 /// A request's header map in the serialised form of the Proxy-Wasm ABI (`proxy_get_header_map_pairs`), searched where
 /// it lies: no entry is copied until somebody asks for it.
 ///
@@ -70,7 +72,7 @@ impl Head {
 
     /// Every value of the header `name` (lower case).
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+        self.iter().filter(move |(found, _)| equal(found, name.as_bytes())).map(|(_, value)| value)
     }
 
     /// The first value of the header `name` (lower case).

@@ -6,6 +6,7 @@
 
 #[cfg(any(target_os = "wasi", test))]
 mod allocator;
+pub mod bytes;
 pub mod cel;
 pub mod config;
 #[cfg(any(target_os = "wasi", test))]
