@@ -743,7 +743,7 @@ fn pass<'a>(authenticator: &'a Authenticator, facts: &TableFacts) -> Pass<'a> {
 fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, usize) {
     let pass = pass(authenticator, facts);
     let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
-    (pass.strip.to_vec(), spent, pass.tokens.len())
+    (pass.strip, spent, pass.tokens.len())
 }
 
 fn with_rules(rules: &Value) -> Value {

@@ -12,7 +12,7 @@ pub(crate) struct Counts {
     /// The number of the counter of each name, in the order of names: the host gives another ID each time that one is
     /// defined, and keeps them all.
     names: Vec<(Box<str>, usize)>,
-    counts: Vec<Count>,
+    counters: Vec<Count>,
     ticks: bool,
 }
 
@@ -29,7 +29,7 @@ struct Count {
 impl Counts {
     /// No counters, and no ticks yet.
     pub(crate) const fn new() -> Self {
-        Self { names: Vec::new(), counts: Vec::new(), ticks: false }
+        Self { names: Vec::new(), counters: Vec::new(), ticks: false }
     }
 
     /// The number of the counter `name`; `define` gets its ID where it is new.
@@ -37,8 +37,8 @@ impl Counts {
         match self.names.binary_search_by(|(known, _)| (**known).cmp(name)) {
             Ok(at) => self.names.get(at).map(|(_, number)| *number),
             Err(at) => {
-                let (id, number) = (define()?, self.counts.len());
-                self.counts.push(Count { id, at_once: AT_ONCE, pending: 0 });
+                let (id, number) = (define()?, self.counters.len());
+                self.counters.push(Count { id, at_once: AT_ONCE, pending: 0 });
                 self.names.insert(at, (name.into(), number));
                 Some(number)
             }
@@ -52,7 +52,7 @@ impl Counts {
 
     /// Counts `n`. Returns what is to be told at once.
     pub(crate) fn add(&mut self, number: usize, n: u32) -> Option<Told> {
-        let count = self.counts.get_mut(number)?;
+        let count = self.counters.get_mut(number)?;
         match count.at_once.checked_sub(1) {
             Some(left) => count.at_once = left,
             None if self.ticks => {
@@ -67,7 +67,7 @@ impl Counts {
     /// What was held back since the last tick.
     pub(crate) fn tick(&mut self) -> Vec<Told> {
         let mut told = Vec::new();
-        for count in &mut self.counts {
+        for count in &mut self.counters {
             count.at_once = AT_ONCE;
             if count.pending > 0 {
                 told.push((count.id, std::mem::take(&mut count.pending)));

@@ -34,7 +34,7 @@ impl Head {
             count.checked_mul(LENGTHS).and_then(|lengths| rest.split_at_checked(lengths)).ok_or(Malformed)?;
         let mut needed = 0_u64;
         for entry in lengths.as_chunks().0 {
-            let (name, value) = lengths_of(entry);
+            let (name, value) = lengths_of(*entry);
             // Less than 2^34 for each of less than 2^29 entries.
             needed = needed.wrapping_add(u64::from(name)).wrapping_add(u64::from(value)).wrapping_add(2);
         }
@@ -134,7 +134,7 @@ impl<'a> Iterator for Entries<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (name, value) = lengths_of(self.lengths.next()?);
+        let (name, value) = lengths_of(*self.lengths.next()?);
         let (name, rest) = self.text.split_at_checked(name as usize)?;
         let (value, rest) = rest.get(1..)?.split_at_checked(value as usize)?;
         self.text = rest.get(1..)?;
@@ -147,10 +147,12 @@ const COUNT: usize = 4;
 /// Bytes of the two lengths of an entry.
 const LENGTHS: usize = 8;
 
-/// The lengths of an entry's name and value.
-fn lengths_of(entry: &[u8; LENGTHS]) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = *entry;
-    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+/// The lengths of an entry's name and value: the halves of eight bytes, little endian.
+fn lengths_of(entry: [u8; LENGTHS]) -> (u32, u32) {
+    let both = u64::from_le_bytes(entry);
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
+    let name = both as u32;
+    (name, (both >> 32) as u32)
 }
 
 #[cfg(test)]
