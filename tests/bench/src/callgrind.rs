@@ -19,6 +19,8 @@ const WINDOW: usize = 200;
 /// Two windows agree when they differ by less than this part.
 const AGREEMENT: f64 = 0.003;
 const MOST_WINDOWS: usize = 12;
+/// So many requests are sent at most: tokens that are to be new must not be fewer.
+pub(crate) const MOST_REQUESTS: usize = WARM_UP + MOST_WINDOWS * WINDOW;
 
 /// Modules that one Envoy can hold under valgrind: V8 reserves 10 GB of address space for each of a module's three VMs,
 /// and valgrind has 128 GB.

@@ -76,7 +76,7 @@ async fn run() -> Result<()> {
     run.environment = environment(&root, &envoy);
     run.sizes = sizes(&workshop)?;
 
-    let variants = workshop.variants(5000)?;
+    let variants = workshop.variants(callgrind::MOST_REQUESTS)?;
     let variants: Vec<&Variant> =
         variants.iter().filter(|variant| !(quick && variant.name.starts_with("gateway"))).collect();
     if let Some(only) = std::env::var_os("ONLY") {
@@ -165,7 +165,7 @@ async fn footprints(
 
 async fn growth(envoy: &Path, workshop: &Workshop) -> Result<Vec<Curve>> {
     let mut curves = Vec::new();
-    let growth = workshop.growth(5000, service().await?)?;
+    let growth = workshop.growth(callgrind::MOST_REQUESTS, service().await?)?;
     let points: Vec<&Variant> = growth
         .iter()
         .flat_map(|growth| &growth.lines)
