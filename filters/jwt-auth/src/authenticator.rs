@@ -67,7 +67,7 @@ impl Document {
 /// A request that goes on.
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
-    /// Headers that a client must not set, where it has or may have: to remove, or to replace where a token sets one.
+    /// Headers that a client must not set and has set: to remove, or to replace where a token sets one.
     pub strip: Vec<String>,
     /// Headers to replace, or to remove where there is no value: those that carried a token.
     pub spent: Vec<Edit<'a>>,

@@ -113,6 +113,7 @@ fn is_joined(value: &[u8], prefix: &str) -> bool {
 /// The token in a header value, if the value begins with `prefix`.
 pub fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(prefix.len())?;
+    // Nearly always it is written as it is here.
     let same = start == prefix.as_bytes() || start.eq_ignore_ascii_case(prefix.as_bytes());
     same.then(|| rest.trim_ascii())
 }

@@ -135,15 +135,7 @@ impl<'a> Exchange<'a> {
         if self.head.borrow().is_none() {
             return self.facts.header_joined(name);
         }
-        let head = self.head()?;
-        let mut values = head.all(name);
-        let Some(first) = values.next() else { return Ok(None) };
-        let mut joined = first.to_vec();
-        for value in values {
-            joined.push(b',');
-            joined.extend_from_slice(value);
-        }
-        Ok(Some(joined))
+        Ok(self.head()?.joined(name))
     }
 
     /// Notes that a filter has replaced every value of a request header (lower-case name) by this one, or removed it,

@@ -80,6 +80,17 @@ impl Head {
         self.all(name).next()
     }
 
+    /// All values of the header `name` (lower case), joined by a comma; `None` where there is none.
+    pub fn joined(&self, name: &str) -> Option<Vec<u8>> {
+        let mut values = self.all(name);
+        let mut joined = values.next()?.to_vec();
+        for value in values {
+            joined.push(b',');
+            joined.extend_from_slice(value);
+        }
+        Some(joined)
+    }
+
     /// `:path`, with the query string; empty when there is none.
     pub fn path(&self) -> &[u8] {
         self.first(":path").unwrap_or_default()
@@ -167,6 +178,7 @@ mod tests {
         assert_eq!(parsed.all("a").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(parsed.first("b"), Some(&b""[..]));
         assert_eq!(parsed.first("c"), None);
+        assert_eq!((parsed.joined("a").unwrap(), parsed.joined("c")), (b"1,2".to_vec(), None));
         assert_eq!(parsed.len(), 3);
     }
 

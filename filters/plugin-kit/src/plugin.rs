@@ -6,13 +6,13 @@
 //! ABI and drops the SDK's. Entry point, allocator and ABI types are the SDK's.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::types::Action;
 use serde_json::Value;
-use std::collections::HashMap;
 
 use crate::config::{ConfigErrors, config_hash_metric, document, fingerprint};
 use crate::exchange::{Exchange, Published};

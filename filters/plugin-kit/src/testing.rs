@@ -77,9 +77,7 @@ impl Facts for TableFacts {
     }
 
     fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        let head = self.head()?;
-        let values: Vec<&[u8]> = head.all(name).collect();
-        Ok(if values.is_empty() { None } else { Some(values.join(&b","[..])) })
+        Ok(self.head()?.joined(name))
     }
 
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {

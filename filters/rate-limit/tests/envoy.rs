@@ -1,12 +1,14 @@
 //! The built module in a real Envoy with four workers, under load.
 #![cfg(not(target_family = "wasm"))]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use envoy::{Bootstrap, Cluster, Envoy, HttpFilter, Listener, Node, Upstream, Wasm, wait_for};
+use envoy::{Bootstrap, Cluster, Envoy, HttpFilter, Listener, Node, Upstream, Wasm};
 use serde_json::{Value, json};
 
 struct Sidecar {
@@ -46,15 +48,8 @@ impl Sidecar {
         admitted
     }
 
-    /// A counter, once every request that was sent is counted: a busy worker tells its counts once a second.
     fn counter(&self, name: &str) -> u64 {
-        let sent = self.sent.load(Ordering::Relaxed);
-        let counted = || {
-            let stats = self.envoy.stats().unwrap();
-            let of = |name| stats.get(&format!("wasmcustom.{name}")).copied().unwrap_or_default();
-            (of("rate_limit_requests_allowed") + of("rate_limit_requests_denied") >= sent).then(|| of(name))
-        };
-        wait_for("the counts of all workers", counted).unwrap()
+        support::counter(&self.envoy, self.sent.load(Ordering::Relaxed), name)
     }
 
     /// Bytes that Envoy has allocated.
@@ -105,9 +100,9 @@ fn exactly_the_burst_is_admitted_by_four_workers_together() {
     let sidecar = Sidecar::start(&json!({ "limits": [limit] }));
     assert_eq!(sidecar.load(16, 60, |_, _| plain("/")), 500);
     assert_eq!(sidecar.load(16, 5, |_, _| plain("/")), 0);
-    assert_eq!(sidecar.counter("rate_limit_requests_allowed"), 500);
-    assert_eq!(sidecar.counter("rate_limit_requests_denied"), 16 * 65 - 500);
-    assert_eq!(sidecar.counter("rate_limit_requests_failed"), 0);
+    assert_eq!(sidecar.counter("requests_allowed"), 500);
+    assert_eq!(sidecar.counter("requests_denied"), 16 * 65 - 500);
+    assert_eq!(sidecar.counter("requests_failed"), 0);
     // Each worker that creates slots could reset what others have counted. Only the main thread has, before they started.
     assert_eq!(sidecar.envoy.log().matches("slots created for 1 limits").count(), 1);
 }
@@ -134,7 +129,7 @@ fn a_request_that_one_limit_denies_costs_the_others_nothing() {
     assert_eq!(sidecar.load(16, 40, |_, _| plain("/narrow")), 200);
     let admitted = sidecar.load(16, 40, |_, _| plain("/other"));
     // A charge that was undone may have stayed with its worker.
-    let undone = usize::try_from(sidecar.counter("rate_limit_charges_undone")).unwrap();
+    let undone = usize::try_from(sidecar.counter("charges_undone")).unwrap();
     assert!(
         (200_usize.saturating_sub(undone)..=200).contains(&admitted),
         "{admitted} admitted, {undone} undone"
@@ -160,7 +155,7 @@ fn fixed_memory(keys: usize) {
     println!("{keys} keys: Envoy's memory changed by {grown} bytes");
     // One value of the shared data for each key would be 200 bytes and more.
     assert!(grown < keys as i128 * 50, "{grown} bytes more after {keys} more keys");
-    assert!(usize::try_from(sidecar.counter("rate_limit_keys_evicted")).unwrap() > keys - 1_000);
+    assert!(usize::try_from(sidecar.counter("keys_evicted")).unwrap() > keys - 1_000);
 }
 
 #[test]

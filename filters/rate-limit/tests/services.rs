@@ -2,6 +2,8 @@
 //! `make test-services` installs the two.
 #![cfg(not(target_family = "wasm"))]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -144,15 +146,8 @@ impl Sidecar {
         counts
     }
 
-    /// A counter, once every request that was sent is counted: a busy worker tells its counts once a second.
     fn counter(&self, name: &str) -> u64 {
-        let sent = self.sent.load(Ordering::Relaxed);
-        wait_for("the counts of all workers", || {
-            let stats = self.envoy.stats().unwrap();
-            let of = |name| stats.get(&format!("wasmcustom.rate_limit_{name}")).copied().unwrap_or_default();
-            (of("requests_allowed") + of("requests_denied") >= sent).then(|| of(name))
-        })
-        .unwrap()
+        support::counter(&self.envoy, self.sent.load(Ordering::Relaxed), name)
     }
 }
 

@@ -20,28 +20,26 @@ config_choice! {
 /// Which bytes are ASCII characters that a value may have.
 type Plain = [bool; 256];
 
-static PRINTABLE: Plain = {
-    let mut plain = [false; 256];
-    let mut byte = b' ';
-    while byte <= b'~' {
-        plain[byte as usize] = !matches!(byte, b'"' | b'\\');
-        byte += 1;
-    }
-    plain
-};
-
-static TOKEN: Plain = {
-    let mut plain = [false; 256];
-    let mut byte = b' ';
-    while byte <= b'~' {
-        plain[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'/' | b'+' | b'=');
-        byte += 1;
-    }
-    plain
-};
+static PRINTABLE: Plain = Characters::Printable.table();
+static TOKEN: Plain = Characters::Token.table();
 
 impl Characters {
+    const fn table(self) -> Plain {
+        let mut plain = [false; 256];
+        let mut byte = b' ';
+        while byte <= b'~' {
+            plain[byte as usize] = match self {
+                Self::Printable => !matches!(byte, b'"' | b'\\'),
+                Self::Token => {
+                    byte.is_ascii_alphanumeric()
+                        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'/' | b'+' | b'=')
+                }
+            };
+            byte += 1;
+        }
+        plain
+    }
+
     /// Whether `value` is ASCII and all of it is allowed: nearly every value is.
     pub fn are_all_of(self, value: &[u8]) -> bool {
         let plain = self.plain();
