@@ -318,19 +318,19 @@ impl Limiter {
         Ok((standing(demand, found.tat, now, Verdict::Conflict), None))
     }
 
-    /// How much to take beyond need: more each time that a lease is used up before its time is, and as much again where
-    /// it was enough for the longest time.
+    /// How much to take beyond need: what the next request would need at the pace of the last two and as much again, more
+    /// each time that a lease is used up before its time is, and as much again where it was enough for the longest time.
     fn extra(&self, demand: &Demand, needed: u64, now: u64) -> u64 {
         let Some(last) = self.known(demand).filter(|_| !demand.refundable) else { return 0 };
-        let factor = match now.saturating_sub(last.taken_at) {
-            since if since <= self.longest_lease => 2,
-            since if since <= self.longest_lease.saturating_mul(2) => 1,
+        let wish = match now.saturating_sub(last.taken_at) {
+            // A lease is good for as much time as it holds: one shorter than the pause between requests serves none.
+            since if since <= self.longest_lease => last.extra.max(since).saturating_mul(2),
+            since if since <= self.longest_lease.saturating_mul(2) => last.extra,
             _ => return 0,
         };
         let interval = demand.rate.interval();
         let room = now.saturating_add(demand.rate.tolerance()).saturating_sub(needed);
-        let wish = last.extra.saturating_mul(factor).max(interval);
-        let extra = wish.min(self.longest_lease).min(room / 8);
+        let extra = wish.max(interval).min(self.longest_lease).min(room / 8);
         // In whole intervals: a part of one serves nobody.
         extra.checked_div(interval).unwrap_or_default().saturating_mul(interval)
     }
@@ -486,6 +486,19 @@ mod tests {
         }
         assert!(store.reads.get() - reads < 50, "{} reads", store.reads.get() - reads);
         assert_eq!(store.reads.get() - reads, store.writes.get() - writes);
+    }
+
+    #[test]
+    fn a_key_with_pauses_holds_a_lease_from_its_second_request_on() {
+        // An interval of 10 us, and 20 ms between requests: a lease of a few intervals is over before the next one.
+        let limit = [demand(1, 100_000, Duration::from_secs(1), 100_000, 1)];
+        let store = store(&limit);
+        let mut worker = Limiter::new(0, LEASE, true);
+        let reads = store.reads.get();
+        for n in 0..10_u64 {
+            assert!(admits(&mut worker, &store, &limit, 1_000 * MS + n * 20 * MS));
+        }
+        assert!(store.reads.get() - reads <= 5, "{} reads", store.reads.get() - reads);
     }
 
     #[test]
