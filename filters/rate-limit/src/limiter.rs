@@ -87,6 +87,9 @@ const ROUNDS: u32 = 32;
 
 /// Keys that a worker remembers leases and denials of, beside those of limits without a key.
 const REMEMBERED: usize = 512;
+/// Places that a key may have among them. With one, two busy keys of the same place would take it from each other at
+/// every request.
+const WAYS: usize = 4;
 
 /// What this worker remembers of a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -95,7 +98,7 @@ struct Lease {
     /// The stretch of virtual time that is left.
     next: u64,
     end: u64,
-    /// How much was leased beyond need, and when.
+    /// How much was leased beyond need, and when, or when the key was first denied.
     extra: u64,
     taken_at: u64,
     /// A TAT that was seen to deny.
@@ -260,7 +263,7 @@ impl Limiter {
             && let Some(lease) = self.leases.get_mut(place)
         {
             if lease.hash != demand.hash {
-                *lease = Lease { hash: demand.hash, ..Lease::default() };
+                *lease = Lease { hash: demand.hash, taken_at: now, ..Lease::default() };
             }
             lease.denied_tat = found.tat;
         }
@@ -377,10 +380,16 @@ impl Limiter {
         self.leases.get(self.place(demand)).filter(|lease| lease.hash == demand.hash)
     }
 
+    /// Where the key is remembered, or would be: in the place of the one not heard of for longest.
     fn place(&self, demand: &Demand) -> usize {
         demand.single.unwrap_or_else(|| {
-            let place = usize::try_from(demand.hash.tag % REMEMBERED as u64).unwrap_or_default();
-            self.singles.saturating_add(place)
+            // The lowest bit of a tag is always set.
+            let set = (demand.hash.tag >> 1) % (REMEMBERED / WAYS) as u64;
+            let set = usize::try_from(set).unwrap_or_default();
+            let first = self.singles.saturating_add(set.saturating_mul(WAYS));
+            let places = || self.leases.iter().enumerate().skip(first).take(WAYS);
+            let own = places().find(|(_, lease)| lease.hash == demand.hash);
+            own.or_else(|| places().min_by_key(|(_, lease)| lease.taken_at)).map_or(first, |(place, _)| place)
         })
     }
 
@@ -486,6 +495,32 @@ mod tests {
         }
         assert!(store.reads.get() - reads < 50, "{} reads", store.reads.get() - reads);
         assert_eq!(store.reads.get() - reads, store.writes.get() - writes);
+    }
+
+    #[test]
+    fn busy_keys_keep_their_leases() {
+        let limit = |tag| {
+            let mut limit = demand(1, 100_000, Duration::from_secs(1), 100_000, 1);
+            limit.table = Table::new(1, 1024);
+            limit.hash = KeyHash { place: tag, tag };
+            [limit]
+        };
+        // As many as there is room for, and four that share a set, after one that came once.
+        let spread: Vec<_> = (0..512).map(|n| limit(2 * n + 1)).collect();
+        let alike: Vec<_> = (1..5).map(|n| limit(1024 * n + 1)).collect();
+        for (count, limits) in [(512, spread), (4, alike)] {
+            let store = store(&limits[0]);
+            let mut worker = Limiter::new(0, LEASE, true);
+            assert!(admits(&mut worker, &store, &limit(1 << 20 | 1), 999 * MS));
+            let before = store.reads.get();
+            for n in 0..100 {
+                for limit in &limits {
+                    assert!(admits(&mut worker, &store, limit, 1_000 * MS + n * MS));
+                }
+            }
+            let reads = (store.reads.get() - before) / count;
+            assert!(reads < 20, "{reads} reads a key");
+        }
     }
 
     #[test]
