@@ -8,7 +8,7 @@ use std::time::Duration;
 use plugin_kit::bytes::equal;
 use plugin_kit::cel::Expression;
 use plugin_kit::exchange::{Exchange, HostError};
-use plugin_kit::head::Head;
+use plugin_kit::head::{Head, NameLengths};
 use plugin_kit::matcher::Request;
 use plugin_kit::path::Readings;
 use plugin_kit::path_index::PathIndex;
@@ -325,7 +325,8 @@ impl Authenticator {
         // All headers by one call: to read one, and to remove each of a client's copies, there or not, is dearer.
         let head = exchange.head().ok()?;
         let (mut value, mut strip) = (None, Vec::new());
-        for (found, text) in head.iter() {
+        let lengths = self.config.own_headers.lengths().and(NameLengths::of([name]));
+        for (found, text) in head.with_name_lengths(lengths) {
             if equal(found, name.as_bytes()) {
                 if value.replace(text).is_some() {
                     return None;
@@ -336,7 +337,7 @@ impl Authenticator {
         }
         // A header that was there twice is joined by a comma, which no known token has.
         let token = behind_prefix(value?, prefix)?;
-        let now = exchange.unix_time().ok()?.as_secs();
+        let now = exchange.recent_unix_time().ok()?.as_secs();
         let all = self.tokens.borrow_mut().find(token, now)?;
         let position = all.iter().position(|verified| users.contains(&verified.provider))?;
         self.hits.set(self.hits.get().wrapping_add(1));
@@ -430,10 +431,8 @@ impl Authenticator {
 
     /// The client's copies of headers that only this filter may set.
     fn foreign_copies(&self, head: &Head) -> Vec<String> {
-        if self.config.own_headers.is_empty() {
-            return Vec::new();
-        }
-        let foreign = head.iter().map(|(name, _)| name).filter(|name| self.config.own_headers.contain(name));
+        let entries = head.with_name_lengths(self.config.own_headers.lengths());
+        let foreign = entries.map(|(name, _)| name).filter(|name| self.config.own_headers.contain(name));
         foreign.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
     }
 
@@ -498,18 +497,19 @@ impl Authenticator {
         if found.len() > 1 && self.config.several_tokens == SeveralTokens::Reject {
             return Err(DenyReason::SeveralTokens.into());
         }
-        let now = match exchange.unix_time() {
-            Ok(now) => now.as_secs(),
-            Err(_) => return Err(DenyReason::Internal.into()),
+        let seconds = |now: Result<Duration, HostError>| match now {
+            Ok(now) => Ok(now.as_secs()),
+            Err(_) => Err(Stop::from(DenyReason::Internal)),
         };
         let mut confirmed = Vec::with_capacity(found.len());
         for (place, token) in found {
-            let known = self.tokens.borrow_mut().find(&token, now);
+            let recently = seconds(exchange.recent_unix_time())?;
+            let known = self.tokens.borrow_mut().find(&token, recently);
             let count = if known.is_some() { &self.hits } else { &self.misses };
             count.set(count.get().wrapping_add(1));
             let all = match known {
                 Some(all) => all,
-                None => self.verify(&token, now, exchange, waits)?,
+                None => self.verify(&token, seconds(exchange.unix_time())?, exchange, waits)?,
             };
             let users = self.config.places.get(place).map(|(_, users)| users.as_slice()).unwrap_or_default();
             if !all.iter().any(|verified| users.contains(&verified.provider)) {

@@ -1,5 +1,6 @@
 //! What a verified token leaves behind: headers for the service and filter state for other filters, spans and logs.
 
+use plugin_kit::head::NameLengths;
 use serde_json::{Map, Value};
 
 use crate::claims::{ClaimPath, scalar};
@@ -45,6 +46,7 @@ pub fn published_text(claim: &Value) -> Option<Vec<u8>> {
 pub struct OwnHeaders {
     /// With a dash for each underscore.
     names: Vec<String>,
+    lengths: NameLengths,
 }
 
 impl OwnHeaders {
@@ -53,7 +55,7 @@ impl OwnHeaders {
         let mut folded: Vec<String> = names.into_iter().map(|name| name.replace('_', "-")).collect();
         folded.sort_unstable();
         folded.dedup();
-        Self { names: folded }
+        Self { lengths: NameLengths::of(&folded), names: folded }
     }
 
     /// Whether a request header is one of these, or a twin.
@@ -61,9 +63,9 @@ impl OwnHeaders {
         self.names.iter().any(|own| own.len() == name.len() && is_twin(own, name))
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+    /// The lengths of the names.
+    pub fn lengths(&self) -> NameLengths {
+        self.lengths
     }
 }
 

@@ -50,6 +50,11 @@ impl Counts {
         self.ticks = true;
     }
 
+    /// Whether [`Counts::tick`] will be called.
+    pub(crate) fn expects_ticks(&self) -> bool {
+        self.ticks
+    }
+
     /// Counts `n`. Returns what is to be told at once.
     pub(crate) fn add(&mut self, number: usize, n: u32) -> Option<Told> {
         let count = self.counters.get_mut(number)?;
@@ -86,7 +91,9 @@ mod tests {
     fn few_are_told_at_once_and_more_at_the_next_tick() {
         let mut counts = Counts::new();
         let a = counts.define("a", || Some(5)).unwrap();
+        assert!(!counts.expects_ticks());
         counts.expect_ticks();
+        assert!(counts.expects_ticks());
         for round in 0..2 {
             for n in 1..=10 {
                 assert_eq!(counts.add(a, n), Some((5, n)), "round {round}");

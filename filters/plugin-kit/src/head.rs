@@ -65,14 +65,21 @@ impl Head {
 
     /// Every entry in order.
     pub fn iter(&self) -> Entries<'_> {
+        self.with_name_lengths(NameLengths(u64::MAX))
+    }
+
+    /// The entries in order whose names have one of these lengths, and perhaps more: the rest is passed over quickly.
+    pub fn with_name_lengths(&self, lengths: NameLengths) -> Entries<'_> {
+        let wanted = lengths;
         let entries = self.raw.get(COUNT..).unwrap_or_default();
         let (lengths, text) = entries.split_at_checked(self.count.wrapping_mul(LENGTHS)).unwrap_or_default();
-        Entries { lengths: lengths.as_chunks().0.iter(), text }
+        Entries { lengths: lengths.as_chunks().0.iter(), text, wanted }
     }
 
     /// Every value of the header `name` (lower case).
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(found, _)| equal(found, name.as_bytes())).map(|(_, value)| value)
+        let entries = self.with_name_lengths(NameLengths::of([name]));
+        entries.filter(move |(found, _)| equal(found, name.as_bytes())).map(|(_, value)| value)
     }
 
     /// The first value of the header `name` (lower case).
@@ -139,17 +146,47 @@ pub struct Entries<'a> {
     lengths: std::slice::Iter<'a, [u8; LENGTHS]>,
     /// Names and values of the entries that are left.
     text: &'a [u8],
+    wanted: NameLengths,
+}
+
+/// Lengths of names, in bytes; 64 and more counts as what is left of them modulo 64.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NameLengths(u64);
+
+impl NameLengths {
+    /// The lengths of these names.
+    pub fn of<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Self {
+        let lengths = names.into_iter().map(|name| u32::try_from(name.as_ref().len() % 64).unwrap_or(0));
+        Self(lengths.fold(0, |set, length| set | 1_u64.rotate_left(length)))
+    }
+
+    /// These lengths and `others`.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    fn contain(self, length: u32) -> bool {
+        self.0.rotate_right(length) & 1 == 1
+    }
 }
 
 impl<'a> Iterator for Entries<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (name, value) = lengths_of(*self.lengths.next()?);
-        let (name, rest) = self.text.split_at_checked(name as usize)?;
-        let (value, rest) = rest.get(1..)?.split_at_checked(value as usize)?;
-        self.text = rest.get(1..)?;
-        Some((name, value))
+        loop {
+            let (name, value) = lengths_of(*self.lengths.next()?);
+            if self.wanted.contain(name) {
+                let (name, rest) = self.text.split_at_checked(name as usize)?;
+                let (value, rest) = rest.get(1..)?.split_at_checked(value as usize)?;
+                self.text = rest.get(1..)?;
+                return Some((name, value));
+            }
+            // No more than there is of the map, as was checked when it was taken.
+            let passed = (name as usize).wrapping_add(value as usize).wrapping_add(2);
+            self.text = self.text.get(passed..)?;
+        }
     }
 }
 
@@ -199,6 +236,16 @@ mod tests {
             let head = Head::parse(Head::from_pairs(pairs.clone()).raw).unwrap();
             let read: Vec<_> = head.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
             prop_assert_eq!(read, pairs);
+        }
+
+        #[test]
+        fn a_name_is_found_among_names_of_any_length(names: Vec<String>, at: prop::sample::Index) {
+            prop_assume!(!names.is_empty());
+            let head = Head::from_pairs(names.iter().enumerate().map(|(n, name)| (name, n.to_string())));
+            let name = at.get(&names);
+            let expected: Vec<_> = (0..names.len()).filter(|n| names[*n] == *name).map(|n| n.to_string()).collect();
+            let found: Vec<_> = head.all(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+            prop_assert_eq!(found, expected);
         }
 
         #[test]

@@ -4,7 +4,7 @@
 //! the worker; these return it as a [`HostError`]. They also take arguments in serialised form and hand buffers over
 //! without copying them into strings.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
@@ -217,6 +217,17 @@ impl Facts for HostFacts {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
+    fn recent_unix_time(&self) -> Answer<Duration> {
+        if let Some(now) = RECENT.get() {
+            return Ok(now);
+        }
+        let now = self.unix_time()?;
+        if COUNTS.with_borrow(Counts::expects_ticks) {
+            RECENT.set(Some(now));
+        }
+        Ok(now)
+    }
+
     fn monotonic_time(&self) -> Answer<Duration> {
         let mut nanoseconds = 0_u64;
         // SAFETY: the pointer is live for the call.
@@ -349,6 +360,8 @@ pub fn set_shared_data(key: &str, bytes: &[u8], cas: u32) -> Answer<bool> {
 
 thread_local! {
     static COUNTS: RefCell<Counts> = const { RefCell::new(Counts::new()) };
+    /// Time since the Unix epoch as it was first asked for after the last tick.
+    static RECENT: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// A counter that Envoy shows as `wasmcustom.<name>`. One that the host did not define counts nothing.
@@ -381,12 +394,13 @@ fn tell((id, n): Told) {
     let _ = unsafe { abi::proxy_increment_metric(id, i64::from(n)) };
 }
 
-/// Tells the host what counters hold back. To be called at each tick.
-pub(crate) fn tell_counts() {
+/// Tells the host what counters hold back, and forgets what time it was. To be called at each tick.
+pub(crate) fn tick() {
+    RECENT.set(None);
     COUNTS.with_borrow_mut(Counts::tick).into_iter().for_each(tell);
 }
 
-/// Sets the period of ticks, at each of which [`tell_counts`] will be called.
+/// Sets the period of ticks, at each of which [`tick`] will be called.
 pub(crate) fn start_ticks(period: Duration) {
     match set_tick_period(period) {
         Ok(()) => COUNTS.with_borrow_mut(Counts::expect_ticks),

@@ -370,7 +370,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     }
 
     fn tick(&self, root: u32) {
-        host::tell_counts();
+        host::tick();
         if let Some(filter) = self.filter(root) {
             self.wake(root, filter.on_tick());
         }
