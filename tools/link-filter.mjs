@@ -31,7 +31,7 @@ const HOST_FUNCTIONS = {
 };
 
 /** What rustc assumes of a wasm32-wasip1 engine, and Envoy's V8 has. */
-const FEATURES = ["MutableGlobals", "NontrappingFPToInt", "BulkMemory", "BulkMemoryOpt", "SignExt", "ReferenceTypes",
+const FEATURES = ["MutableGlobals", "NontrappingFPToInt", "BulkMemory", "BulkMemoryOpt", "SignExt", "SIMD128", "ReferenceTypes",
   "Multivalue", "ExtendedConst", "CallIndirectOverlong"];
 
 /** The optimiser. It takes a second to load, so only when there is something to link. */

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use plugin_kit::bytes::equal;
 use plugin_kit::head::Head;
 use plugin_kit::path::percent_decoded;
 
@@ -114,7 +115,7 @@ fn is_joined(value: &[u8], prefix: &str) -> bool {
 pub fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(prefix.len())?;
     // Nearly always it is written as it is here.
-    let same = start == prefix.as_bytes() || start.eq_ignore_ascii_case(prefix.as_bytes());
+    let same = equal(start, prefix.as_bytes()) || start.eq_ignore_ascii_case(prefix.as_bytes());
     same.then(|| rest.trim_ascii())
 }
 

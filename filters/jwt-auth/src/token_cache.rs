@@ -86,20 +86,21 @@ impl TokenCache {
 
 /// Mixes the end of the token, which is of its signature and as good as random.
 pub(crate) fn hash(token: &[u8], seed: u64) -> u64 {
-    let end = token.get(token.len().saturating_sub(16)..).unwrap_or(token);
-    let (words, rest) = end.as_chunks();
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    let words = words.iter().chain((!rest.is_empty()).then_some(&last));
-    words.fold(seed, |hash, word| {
-        let product = u128::from(hash ^ u64::from_le_bytes(*word))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        let [low, high] = [product, product >> 64]
-            .map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or_default());
-        low ^ high
-    })
+    let mut padded = [0; 16];
+    let end = token.last_chunk().unwrap_or_else(|| {
+        padded.iter_mut().zip(token).for_each(|(to, from)| *to = *from);
+        &padded
+    });
+    // Both halves of the product, as wyhash takes them.
+    let end = u128::from_le_bytes(*end) ^ (u128::from(!seed) << 64 | u128::from(seed));
+    let [low, high] = halves(end);
+    let [low, high] = halves(u128::from(low).wrapping_mul(u128::from(high)));
+    low ^ high
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "each half is meant")]
+fn halves(number: u128) -> [u64; 2] {
+    [number as u64, (number >> 64) as u64]
 }
 
 #[cfg(test)]
