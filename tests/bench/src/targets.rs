@@ -1,6 +1,6 @@
 //! What the filters are to reach, and whether they do.
 
-use crate::results::{Cost, Curve, Run};
+use crate::results::{Cost, Curve, Run, Samples};
 
 /// A target and what was measured for it.
 pub(crate) struct Target {
@@ -126,11 +126,12 @@ pub(crate) fn added(run: &Run, variant: &str) -> Option<f64> {
     run.costs.iter().find(|cost: &&Cost| cost.variant == variant).map(|cost| cost.added)
 }
 
-/// CPU time over the bare Envoy, microseconds.
+/// CPU time over the bare Envoy of the same round, microseconds; the median of all rounds.
 pub(crate) fn cpu(run: &Run, variant: &str) -> Option<f64> {
-    let median = |name: &str| Some(run.timings.iter().find(|timing| timing.variant == name)?.cpu.median());
+    let rounds = |name: &str| Some(&run.timings.iter().find(|timing| timing.variant == name)?.cpu.0);
     let bare = if variant.starts_with("gateway") { "gateway: bare Envoy" } else { "bare Envoy" };
-    Some(median(variant)? - median(bare)?)
+    let over = rounds(variant)?.iter().zip(rounds(bare)?).map(|(with, without)| with - without);
+    Some(Samples(over.collect()).median())
 }
 
 /// Whether the last point is at most a half above the first.

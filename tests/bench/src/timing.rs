@@ -14,7 +14,7 @@ use crate::variants::{Variant, Workshop};
 const CONNECTIONS: usize = 8;
 /// For latency: each connection sends a request so often.
 const PACE: Duration = Duration::from_millis(4);
-const PACED: usize = 800;
+const PACED: usize = 400;
 
 /// Measures all variants in one Envoy, in turn, `rounds` times with `requests` each.
 pub(crate) async fn compare(

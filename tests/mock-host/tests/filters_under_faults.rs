@@ -1,15 +1,16 @@
 //! The built filters while host calls fail: at every moment every call answers every status, or garbage. No VM dies, no
 //! stream hangs, nothing gets through that must not, and afterwards all is well.
 
+mod support;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mock_host::{
     Answer, Builder, Exchange, Fault, Outcome, Plugin, Proxy, Request, Response, Status, Worker,
 };
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
+use support::issuer::{Issuer, jwt_auth};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -19,49 +20,6 @@ struct Subject {
     configuration: Value,
     /// Whether a request without a token must not reach the service.
     guards: bool,
-}
-
-/// An issuer with one key, made for the run.
-struct Issuer {
-    keys: Value,
-    token: String,
-}
-
-impl Issuer {
-    fn new() -> Self {
-        let random = SystemRandom::new();
-        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        let key = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap();
-        // The point is uncompressed: 4, x, y.
-        let (x, y) = key.public_key().as_ref()[1..].split_at(32);
-        let keys = json!({ "keys": [
-            { "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "one", "x": base64url(x), "y": base64url(y) },
-        ] });
-        let header = json!({ "alg": "ES256", "kid": "one" }).to_string();
-        let claims =
-            json!({ "iss": "https://issuer.test/", "aud": "api", "sub": "alice", "exp": NOW + 3600 });
-        let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.to_string().as_bytes()));
-        let signature = key.sign(&random, signed.as_bytes()).unwrap();
-        Self { keys, token: format!("Bearer {signed}.{}", base64url(signature.as_ref())) }
-    }
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let group = |chunk: &[u8]| {
-        let bits =
-            (0..3).fold(0, |sum, at| sum << 8 | usize::from(chunk.get(at).copied().unwrap_or_default()));
-        (0..=chunk.len()).map(|at| char::from(ALPHABET[bits >> (18 - 6 * at) & 63])).collect::<String>()
-    };
-    bytes.chunks(3).map(group).collect()
-}
-
-fn jwt_auth(keys: &str, value: &Value) -> Value {
-    let mut provider = json!({ "issuer": "https://issuer.test/", "audiences": ["api"] });
-    provider[keys] = value.clone();
-    provider["outputClaimToHeaders"] = json!([{ "claim": "sub", "header": "x-user-id" }]);
-    json!({ "providers": { "platform": provider } })
 }
 
 fn rate_limit() -> Value {
@@ -92,7 +50,7 @@ fn rate_limit_with_a_service_stays_sane() {
 #[test]
 fn jwt_auth_with_given_keys_stays_sane() {
     let issuer = Issuer::new();
-    let configuration = jwt_auth("jwks", &issuer.keys);
+    let configuration = jwt_auth("jwks", &issuer.keys());
     sweep(&issuer, &Subject { filter: "jwt-auth", configuration, guards: true });
 }
 
@@ -105,7 +63,7 @@ fn jwt_auth_with_fetched_keys_stays_sane() {
 #[test]
 fn jwt_auth_with_conditions_stays_sane() {
     let issuer = Issuer::new();
-    let mut configuration = jwt_auth("jwks", &issuer.keys);
+    let mut configuration = jwt_auth("jwks", &issuer.keys());
     configuration["publishAllClaims"] = json!(true);
     configuration["rules"] = json!([{
         "match": { "pathRegexes": ["/.*"] }, "require": {}, "when": "jwt.sub == 'alice' && request.method == 'GET'",
@@ -119,14 +77,14 @@ fn a_client_that_leaves_while_keys_are_fetched_takes_no_other_along() {
     let configuration = jwt_auth("jwksUri", &json!("http://jwks.test/keys"));
     let subject = Subject { filter: "jwt-auth", configuration, guards: true };
     let proxy =
-        subject.proxy(&issuer.keys).cluster("outbound|80||jwks.test", |_| Answer::Hold).build().unwrap();
+        subject.proxy(&issuer.keys()).cluster("outbound|80||jwks.test", |_| Answer::Hold).build().unwrap();
     let worker = proxy.worker(0);
-    let request = || Request::get("/").header("authorization", &issuer.token);
+    let request = || Request::get("/").header("authorization", issuer.bearer(&json!({ "exp": NOW + 3600 })));
     let (leaves, stays) = (worker.start(request()), worker.start(request()));
     assert!(leaves.is_paused() && stays.is_paused());
     assert_eq!(leaves.abort().outcome, Outcome::Reset);
     let fetch = proxy.callouts().into_iter().find(|callout| callout.thread == 1).unwrap();
-    proxy.answer(fetch.id, Response::new(200).body(issuer.keys.to_string()));
+    proxy.answer(fetch.id, Response::new(200).body(issuer.keys().to_string()));
     assert_eq!(stays.exchange().status, 200);
     assert_eq!(worker.start(request()).exchange().status, 200);
     assert!(proxy.failures().is_empty());
@@ -136,7 +94,7 @@ fn a_client_that_leaves_while_keys_are_fetched_takes_no_other_along() {
 fn the_three_together_stay_sane() {
     let issuer = Issuer::new();
     let configuration =
-        json!({ "traceTags": {}, "jwtAuth": jwt_auth("jwks", &issuer.keys), "rateLimit": rate_limit() });
+        json!({ "traceTags": {}, "jwtAuth": jwt_auth("jwks", &issuer.keys()), "rateLimit": rate_limit() });
     sweep(&issuer, &Subject { filter: "mesh-filters", configuration, guards: true });
 }
 
@@ -173,13 +131,13 @@ fn run(
     fault: &Fault,
     (callback, call): &(String, String),
 ) -> Result<(), String> {
-    let proxy = match subject.proxy(&issuer.keys).fault(fault.clone()).build() {
+    let proxy = match subject.proxy(&issuer.keys()).fault(fault.clone()).build() {
         Ok(proxy) => proxy,
         // A configuration that can't be read may be refused, but not by dying.
         Err(rejected) if rejected.reason.contains("failed:") => return Err(rejected.to_string()),
         Err(_) => return Ok(()),
     };
-    let (worker, token) = (proxy.worker(0), issuer.token.as_str());
+    let (worker, token) = (proxy.worker(0), &issuer.bearer(&json!({ "exp": NOW + 3600 })));
     // Without its configuration a filter denies everything, also when the proxy answers again.
     let unconfigured = callback == "proxy_on_configure" && call == "proxy_get_buffer_bytes";
     for (authorization, good) in [(Some(token), true), (None, false)] {
@@ -234,9 +192,13 @@ fn faults((callback, call): &(String, String)) -> Vec<Fault> {
 
 /// Spoils every host call that the filter makes, at every moment at which it makes it.
 fn sweep(issuer: &Issuer, subject: &Subject) {
-    let built = subject.proxy(&issuer.keys).build();
+    let built = subject.proxy(&issuer.keys()).build();
     let proxy = built.unwrap_or_else(|rejected| panic!("{rejected}; `make filters` builds the modules"));
-    let good = send(&proxy, &proxy.worker(0), Request::get("/").header("authorization", &issuer.token));
+    let good = send(
+        &proxy,
+        &proxy.worker(0),
+        Request::get("/").header("authorization", issuer.bearer(&json!({ "exp": NOW + 3600 }))),
+    );
     assert_eq!(good.status, 200, "{good:#?}");
     send(&proxy, &proxy.worker(0), Request::get("/"));
     let mut moments = proxy.moments();

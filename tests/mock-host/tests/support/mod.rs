@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod issuer;
+
 use std::fmt::Write as _;
 
 use mock_host::{Builder, Exchange, Log, Plugin, Proxy};
