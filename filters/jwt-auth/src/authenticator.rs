@@ -13,6 +13,7 @@ use plugin_kit::matcher::Request;
 use plugin_kit::path::Readings;
 use plugin_kit::path_index::PathIndex;
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
 use crate::claims::ClaimError;
 use crate::condition;
@@ -64,15 +65,18 @@ impl Document {
     }
 }
 
+/// Nearly always one.
+pub type One<T> = SmallVec<[T; 1]>;
+
 /// A request that goes on.
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
     /// Headers that a client must not set and has set: to remove, or to replace where a token sets one.
     pub strip: Vec<String>,
     /// Headers to replace, or to remove where there is no value: those that carried a token.
-    pub spent: Vec<Edit<'a>>,
+    pub spent: One<Edit<'a>>,
     /// The tokens that let it in, if any did.
-    pub tokens: Vec<Granted>,
+    pub tokens: One<Granted>,
     /// Why it goes on, for the metrics.
     pub why: Why,
     /// The position of the rule that let it in, if one did.
@@ -342,8 +346,8 @@ impl Authenticator {
         let position = all.iter().position(|verified| users.contains(&verified.provider))?;
         self.hits.set(self.hits.get().wrapping_add(1));
         let forward = self.forwards(&all);
-        let spent = if forward { Vec::new() } else { vec![(Cow::Borrowed(name.as_str()), None)] };
-        let tokens = vec![Granted { all, position }];
+        let spent = (!forward).then_some((Cow::Borrowed(name.as_str()), None)).into_iter().collect();
+        let tokens = One::from([Granted { all, position }]);
         Some(Ok(Decision::Allow(Pass { strip, spent, tokens, why: Why::Token, rule: None })))
     }
 
@@ -374,7 +378,7 @@ impl Authenticator {
             waited.times = waited.times.saturating_add(1);
             return Ok(Decision::Wait { document, fetch });
         }
-        let mut tokens: Vec<Granted> = Vec::new();
+        let mut tokens: One<Granted> = One::new();
         let mut publish = true;
         for rule in &accesses {
             publish &= rule.verifies();
@@ -422,8 +426,8 @@ impl Authenticator {
         }
         let why = if tokens.is_empty() { Why::Anyone } else { Why::Token };
         let spent = match confirmed {
-            Ok(confirmed) if publish => self.spent(&head, &confirmed),
-            _ => Vec::new(),
+            Ok(confirmed) if publish => self.spent(&head, &confirmed).into(),
+            _ => One::new(),
         };
         let rule = accesses.first().and_then(|deciding| deciding.rule);
         Ok(Decision::Allow(Pass { strip, spent, tokens, why, rule }))
