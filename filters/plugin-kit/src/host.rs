@@ -138,14 +138,15 @@ mod abi {
     }
 }
 
-/// The one WASI function that has no counterpart in the ABI. `std::time::Instant` calls it too, but shows no number that
-/// two workers can compare, and panics where it fails.
+/// The WASI functions that have no counterpart in the ABI. The standard library calls them too, but `Instant` shows no
+/// number that two workers can compare, and both it and `RandomState` panic where they fail.
 mod wasi {
     pub(super) const MONOTONIC: u32 = 1;
 
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
     unsafe extern "C" {
         pub(super) fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u16;
+        pub(super) fn random_get(buffer: *mut u8, len: usize) -> u16;
     }
 }
 
@@ -245,6 +246,14 @@ pub fn unix_time() -> Answer<Duration> {
 /// Time on the proxy's monotonic clock, see [`Facts::monotonic_time`].
 pub fn monotonic_time() -> Answer<Duration> {
     HostFacts.monotonic_time()
+}
+
+/// Bytes that nobody can foresee.
+pub fn random() -> Answer<[u8; 16]> {
+    let mut bytes = [0; 16];
+    // SAFETY: the buffer is live for the call.
+    let errno = unsafe { wasi::random_get(bytes.as_mut_ptr(), bytes.len()) };
+    done("random_get", u32::from(errno)).map(|()| bytes)
 }
 
 /// An attribute, node metadata or filter state; `None` where there is none.

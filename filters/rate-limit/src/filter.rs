@@ -174,7 +174,7 @@ impl Limits {
         config: Config,
         store: &impl SharedStore,
         scope: &[u8],
-        random: impl FnOnce() -> [u8; 16],
+        random: impl FnOnce() -> Result<[u8; 16], HostError>,
     ) -> Result<Self, HostError> {
         let hasher = KeyHasher::new(&hash_key(store, random)?);
         let mut hashers = Vec::with_capacity(config.limits.len());
@@ -741,7 +741,7 @@ mod tests {
 
     fn limits(store: &MemoryStore, json: &str) -> Limits {
         let config = Config::parse(json.as_bytes(), &|_: &str| None).unwrap();
-        Limits::new(config, store, b"", || [1; 16]).unwrap()
+        Limits::new(config, store, b"", || Ok([1; 16])).unwrap()
     }
 
     fn facts(method: &str, path: &str) -> TableFacts {
@@ -780,11 +780,12 @@ mod tests {
     }
 
     #[test]
-    fn no_configuration_without_its_slots() {
+    fn no_configuration_without_its_slots_or_a_random_number() {
         let store = MemoryStore::default();
+        let config = || Config::parse(ONE.as_bytes(), &|_: &str| None).unwrap();
+        assert_eq!(Limits::new(config(), &store, b"", || Err(FAILURE)).err(), Some(FAILURE));
         store.failure.set(Some(FAILURE));
-        let config = Config::parse(ONE.as_bytes(), &|_: &str| None).unwrap();
-        assert!(Limits::new(config, &store, b"", || [1; 16]).is_err());
+        assert_eq!(Limits::new(config(), &store, b"", || Ok([1; 16])).err(), Some(FAILURE));
     }
 
     #[test]
@@ -802,10 +803,13 @@ mod tests {
     #[test]
     fn plugins_of_different_names_share_no_limit() {
         let store = MemoryStore::default();
-        let of = |scope: &[u8]| {
-            Limits::new(Config::parse(ONE.as_bytes(), &|_: &str| None).unwrap(), &store, scope, || [1; 16])
+        let of =
+            |scope: &[u8]| {
+                Limits::new(Config::parse(ONE.as_bytes(), &|_: &str| None).unwrap(), &store, scope, || {
+                    Ok([1; 16])
+                })
                 .unwrap()
-        };
+            };
         let request = facts("GET", "/");
         assert_eq!(verdict(&decide(&of(b"a"), &store, &request)), "A");
         assert_eq!(verdict(&decide(&of(b"b"), &store, &request)), "A");

@@ -1,7 +1,6 @@
 //! The shell: reads the configuration, asks [`Limits`], counts, and answers.
 
 use std::cell::RefCell;
-use std::hash::{BuildHasher, RandomState};
 
 use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::exchange::{Exchange, HostError};
@@ -268,7 +267,7 @@ impl Filter for RateLimit {
             Scope::Worker => Store::Worker(WorkerStore::default()),
         };
         // Two plugins with limits of the same name do not share them.
-        let limits = Limits::new(config, &store, &host::plugin_name(), random).map_err(failed)?;
+        let limits = Limits::new(config, &store, &host::plugin_name(), host::random).map_err(failed)?;
         if limits.created() > 0 && matches!(store, Store::Proxy) {
             log::info!("{}: slots created for {} limits", Self::NAME, limits.created());
         }
@@ -349,15 +348,4 @@ impl Filter for RateLimit {
             }
         }
     }
-}
-
-/// Sixteen random bytes. The standard library asks the host for two random numbers once in each VM; what it hashes with
-/// them is as random.
-fn random() -> [u8; 16] {
-    let state = RandomState::new();
-    let mut bytes = [0; 16];
-    let (low, high) = bytes.split_at_mut(8);
-    low.copy_from_slice(&state.hash_one(0_u8).to_le_bytes());
-    high.copy_from_slice(&state.hash_one(1_u8).to_le_bytes());
-    bytes
 }

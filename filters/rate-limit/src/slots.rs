@@ -191,13 +191,16 @@ fn decode(value: &[u8]) -> Option<[Entry; WAYS]> {
 ///
 /// All workers must hash alike, so it lies in the shared data, made on the main thread like the tables. A client cannot
 /// read it there; and a plugin that could has the whole proxy anyway.
-pub fn hash_key(store: &impl SharedStore, random: impl FnOnce() -> [u8; 16]) -> Result<[u8; 16], HostError> {
+pub fn hash_key(
+    store: &impl SharedStore,
+    random: impl FnOnce() -> Result<[u8; 16], HostError>,
+) -> Result<[u8; 16], HostError> {
     let name = format!("{PREFIX}.hash-key");
     let known = store.get(&name)?.and_then(|(value, _)| value.try_into().ok());
     if let Some(key) = known {
         return Ok(key);
     }
-    let key = random();
+    let key = random()?;
     store.set(&name, &key, 0)?;
     Ok(key)
 }

@@ -12,7 +12,7 @@ use rate_limit::testing::MemoryStore;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn limits(store: &MemoryStore, json: &str) -> Limits {
-    Limits::new(Config::parse(json.as_bytes(), &|_: &str| None).unwrap(), store, b"", || [7; 16]).unwrap()
+    Limits::new(Config::parse(json.as_bytes(), &|_: &str| None).unwrap(), store, b"", || Ok([7; 16])).unwrap()
 }
 
 fn request(user: &str, seconds: u64) -> TableFacts {

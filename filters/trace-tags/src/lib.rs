@@ -99,7 +99,7 @@ impl Core {
         &self,
         stream: &mut Stream,
         exchange: &Exchange<'_>,
-        random: impl FnOnce() -> u128,
+        random: impl FnOnce() -> Result<u128, HostError>,
     ) -> Effects<'_> {
         let mut effects = Effects::default();
         if !stream.tags.is_empty() || stream.request_id.is_some() {
@@ -109,9 +109,9 @@ impl Core {
             effects.failures.push(failure);
         }
         if self.config.request_id.is_some() {
-            match exchange.header_joined(request_id::HEADER) {
-                Ok(header) => {
-                    let (id, origin) = RequestId::of(header, random);
+            let header = exchange.header_joined(request_id::HEADER);
+            match header.and_then(|header| RequestId::of(header, random)) {
+                Ok((id, origin)) => {
                     if origin != Origin::Kept {
                         effects.request_header = Some(id.clone());
                     }
@@ -272,7 +272,7 @@ mod tests {
         let mut stream = Stream::default();
         let facts = request();
         let exchange = Exchange::new(1, &facts);
-        let effects = core.on_request(&mut stream, &exchange, || 0);
+        let effects = core.on_request(&mut stream, &exchange, || Ok(0));
         assert_eq!(shown(&effects), [format!("tag.request.id={ID}"), "tag.service.version=v1".to_owned()]);
         assert_eq!((effects.request_header, effects.origin), (None, Some(Origin::Kept)));
 
@@ -288,7 +288,7 @@ mod tests {
         let mut stream = Stream::default();
         let facts = request();
         let exchange = Exchange::new(1, &facts);
-        core.on_request(&mut stream, &exchange, || 0);
+        core.on_request(&mut stream, &exchange, || Ok(0));
         exchange.note_published("jwt.sub", b"alice");
         assert_eq!(shown(&core.on_claims(&mut stream, &exchange)), [PSEUDONYM_OF_ALICE]);
         assert_eq!(core.on_response(&mut stream, &exchange, None), Effects::default());
@@ -305,7 +305,7 @@ mod tests {
         );
         let at_once = |facts: &TableFacts, stream: &mut Stream| {
             let exchange = Exchange::new(1, facts);
-            let effects = shown(&core.on_request(stream, &exchange, || 0));
+            let effects = shown(&core.on_request(stream, &exchange, || Ok(0)));
             let mut known = Effects::default();
             core.known_so_far(stream, &mut known);
             (effects, shown(&known))
@@ -336,7 +336,7 @@ mod tests {
         let run = |facts: &TableFacts| {
             let mut stream = Stream::default();
             let exchange = Exchange::new(1, facts);
-            let effects = core.on_request(&mut stream, &exchange, || 0);
+            let effects = core.on_request(&mut stream, &exchange, || Ok(0));
             let tag = shown(&effects);
             let response = core.on_response(&mut stream, &exchange, None).response_header.unwrap();
             assert_eq!(tag, [format!("tag.id={}", response.as_str())]);
@@ -361,7 +361,7 @@ mod tests {
             let mut stream = Stream::default();
             let facts = request();
             let exchange = Exchange::new(1, &facts);
-            let mut early = core.on_request(&mut stream, &exchange, || 0);
+            let mut early = core.on_request(&mut stream, &exchange, || Ok(0));
             core.known_so_far(&stream, &mut early);
             assert_eq!(shown(&early), ["tag.all=GET"]);
             let effects = core.on_response(&mut stream, &exchange, status);
@@ -381,7 +381,7 @@ mod tests {
         let run = |facts: &TableFacts, sub: &str| {
             let mut stream = Stream::default();
             let exchange = Exchange::new(1, facts);
-            core.on_request(&mut stream, &exchange, || 0);
+            core.on_request(&mut stream, &exchange, || Ok(0));
             exchange.note_published("jwt.sub", sub.as_bytes());
             let mut effects = core.on_claims(&mut stream, &exchange);
             core.on_pass(&stream, &exchange, &mut effects);
@@ -403,8 +403,18 @@ mod tests {
         let mut stream = Stream::default();
         let facts = TableFacts::request("GET", "/");
         let exchange = Exchange::new(1, &facts);
-        assert!(core.on_request(&mut stream, &exchange, || 0).request_header.is_some());
-        assert_eq!(core.on_request(&mut stream, &exchange, || 1), Effects::default());
+        assert!(core.on_request(&mut stream, &exchange, || Ok(0)).request_header.is_some());
+        assert_eq!(core.on_request(&mut stream, &exchange, || Ok(1)), Effects::default());
+    }
+
+    #[test]
+    fn without_a_random_number_a_request_gets_no_id_and_goes_on() {
+        let failure = HostError { call: "random_get", status: 29 };
+        let core = core("{}");
+        let (mut stream, facts) = (Stream::default(), TableFacts::request("GET", "/"));
+        let effects = core.on_request(&mut stream, &Exchange::new(1, &facts), || Err(failure));
+        assert_eq!((effects.request_header, effects.origin), (None, None));
+        assert_eq!(effects.failures, [failure]);
     }
 
     #[test]
@@ -414,7 +424,7 @@ mod tests {
         let mut stream = Stream::default();
         let facts = TableFacts { failure: Some(failure), ..request() };
         let exchange = Exchange::new(1, &facts);
-        let request = core.on_request(&mut stream, &exchange, || 0);
+        let request = core.on_request(&mut stream, &exchange, || Ok(0));
         let response = core.on_response(&mut stream, &exchange, None);
         assert_eq!((request.tags.len(), response.tags.len()), (0, 0));
         assert_eq!((request.missing, response.missing), (2, 1));

@@ -1,9 +1,7 @@
 //! The shell: carries out what the core says.
 
-use std::hash::{BuildHasher, RandomState};
-
 use plugin_kit::config::ConfigErrors;
-use plugin_kit::exchange::Exchange;
+use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::host::{self, Counter, Headers};
 use plugin_kit::plugin::{Filter, Flow};
 use serde_json::Value;
@@ -112,10 +110,8 @@ fn status() -> Option<u16> {
     std::str::from_utf8(&status).ok()?.parse().ok()
 }
 
-/// 128 bits that nobody can foresee: `SipHash` with a key from the host's `random_get`, another one for each call.
-fn random() -> u128 {
-    let half = |n: u64| u128::from(RandomState::new().hash_one(n));
-    half(0) << 64 | half(1)
+fn random() -> Result<u128, HostError> {
+    host::random().map(u128::from_le_bytes)
 }
 
 impl Filter for TraceTags {

@@ -1,5 +1,7 @@
 //! The request ID: one that a client made up must not break a log or a trace, and every request has one.
 
+use plugin_kit::exchange::HostError;
+
 use crate::text::Characters;
 
 /// The header that carries it.
@@ -24,13 +26,16 @@ impl RequestId {
     const MAX_LENGTH: usize = 128;
 
     /// The ID in the header's value (all values joined by a comma, which no ID has), or one made from `random`.
-    pub fn of(header: Option<Vec<u8>>, random: impl FnOnce() -> u128) -> (Self, Origin) {
+    pub fn of(
+        header: Option<Vec<u8>>,
+        random: impl FnOnce() -> Result<u128, HostError>,
+    ) -> Result<(Self, Origin), HostError> {
         let header = header.unwrap_or_default();
         let origin = if header.is_empty() { Origin::Generated } else { Origin::Replaced };
         let is_safe = header.len() <= Self::MAX_LENGTH && Characters::Token.are_all_of(&header);
         match String::from_utf8(header) {
-            Ok(id) if is_safe && !id.is_empty() => (Self(id), Origin::Kept),
-            _ => (Self(uuid(random())), origin),
+            Ok(id) if is_safe && !id.is_empty() => Ok((Self(id), Origin::Kept)),
+            _ => Ok((Self(uuid(random()?)), origin)),
         }
     }
 
@@ -56,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn of(header: &str) -> (RequestId, Origin) {
-        RequestId::of(Some(header.into()), || 7)
+        RequestId::of(Some(header.into()), || Ok(7)).unwrap()
     }
 
     #[test]
@@ -75,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_missing_id_is_generated() {
-        assert_eq!(RequestId::of(None, || 7).1, Origin::Generated);
+        assert_eq!(RequestId::of(None, || Ok(7)).unwrap().1, Origin::Generated);
         assert_eq!(of("").1, Origin::Generated);
     }
 

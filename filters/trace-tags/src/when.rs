@@ -58,7 +58,7 @@ mod tests {
 
     fn chosen(percentage: f64) -> usize {
         let when = When { share: Share::from_percentage(percentage), ..When::default() };
-        let ids = (0..10_000_u128).map(|n| RequestId::of(None, || n << 64 | n).0);
+        let ids = (0..10_000_u128).map(|n| RequestId::of(None, || Ok(n << 64 | n)).unwrap().0);
         ids.filter(|id| when.has(Some(id))).count()
     }
 

@@ -26,7 +26,7 @@ fn the_usual_tags() {
     let facts = TableFacts::request("GET", "/")
         .header("x-request-id", "an id")
         .property("xds.node.metadata.LABELS.version", "v1");
-    let request = core.on_request(&mut stream, &Exchange::new(1, &facts), || 0);
+    let request = core.on_request(&mut stream, &Exchange::new(1, &facts), || Ok(0));
     let id = "00000000-0000-9000-8000-000000000000";
     assert_eq!(shown(&request), [format!("tag.request.id={id}"), "tag.service.version=v1".to_owned()]);
     let facts = facts.property("jwt.sub", "alice");
@@ -38,6 +38,6 @@ fn the_usual_tags() {
 fn text_of_any_script_cut_and_cleaned() {
     let core = core(r#"{"tags":[{"name":"a","from":[{"queryParam":"q","trust":true}],"maxLength":6}]}"#);
     let facts = TableFacts::request("GET", "/?q=%e6%9d%b1%e4%ba%ac%22%0a%ffabc");
-    let effects = core.on_request(&mut Stream::default(), &Exchange::new(1, &facts), || 0);
+    let effects = core.on_request(&mut Stream::default(), &Exchange::new(1, &facts), || Ok(0));
     assert_eq!(shown(&effects), ["tag.a=東京___a"]);
 }

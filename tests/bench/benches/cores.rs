@@ -124,7 +124,7 @@ fn limits(key: &Value) -> (Limits, MemoryStore) {
         json!({ "limits": [{ "name": "all", "key": key, "rate": { "requests": 1_000_000, "per": "1s" } }] });
     let config = LimitConfig::parse(config.to_string().as_bytes(), &|_: &str| None).unwrap();
     let store = MemoryStore::default();
-    (Limits::new(config, &store, b"bench", || [7; 16]).unwrap(), store)
+    (Limits::new(config, &store, b"bench", || Ok([7; 16])).unwrap(), store)
 }
 
 fn charge(bencher: Bencher<'_, '_>, key: &Value) {
@@ -162,7 +162,7 @@ fn trace_tags_three_tags(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let mut stream = trace_tags::Stream::default();
         let exchange = Exchange::new(1, &facts);
-        black_box(core.on_request(&mut stream, &exchange, || 0)).tags.len()
+        black_box(core.on_request(&mut stream, &exchange, || Ok(0))).tags.len()
     });
 }
 
