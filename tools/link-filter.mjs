@@ -1,8 +1,8 @@
 // Turns what rustc leaves into the module that a proxy loads. Usage: node tools/link-filter.mjs CRATE...
 //
 // A proxy enters the module for every callback that the module exports, needed or not, so each filter exports only those that
-// its Cargo.toml declares under [package.metadata.proxy-wasm] callbacks. The kit's `kit_on_X` becomes `proxy_on_X`; the
-// callbacks of the SDK, linked along with its allocator and types, go. What is left is optimised and stripped.
+// its Cargo.toml declares under [package.metadata.proxy-wasm] callbacks. The kit's `kit_on_X` becomes `proxy_on_X`. What is
+// left is optimised and stripped.
 //
 // Reads target/wasm32-wasip1/release/CRATE.wasm, writes target/filters/CRATE.wasm.
 
@@ -15,6 +15,20 @@ const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 /** What every module exports besides its callbacks. */
 const BASE_EXPORTS = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
+
+/** The callbacks of ABI 0.2.1 that a filter may declare, with their types. */
+const CALLBACKS = {
+  context_create: "(i32, i32) -> nothing",
+  vm_start: "(i32, i32) -> i32",
+  configure: "(i32, i32) -> i32",
+  request_headers: "(i32, i32, i32) -> i32",
+  response_headers: "(i32, i32, i32) -> i32",
+  log: "(i32) -> nothing",
+  tick: "(i32) -> nothing",
+  http_call_response: "(i32, i32, i32, i32, i32) -> nothing",
+  grpc_receive: "(i32, i32, i32) -> nothing",
+  grpc_close: "(i32, i32, i32) -> nothing",
+};
 
 /** The functions that Envoy gives to a module of ABI 0.2.1 (proxy-wasm-cpp-host, exports.h). */
 const HOST_FUNCTIONS = {
@@ -78,8 +92,8 @@ function exportOnly(binaryen, module, callbacks) {
     if (!offered.includes(callback)) {
       throw new LinkError(`callback "${callback}" is declared, but the kit exports no kit_on_${callback}; it has: ${offered.join(", ")}`);
     }
-    const [ours, theirs] = ["kit", "proxy"].map((by) => signature(binaryen, module, exported.get(`${by}_on_${callback}`)));
-    if (ours !== theirs) throw new LinkError(`kit_on_${callback} is ${ours}, but the ABI wants ${theirs}`);
+    const ours = signature(binaryen, module, exported.get(`kit_on_${callback}`));
+    if (ours !== CALLBACKS[callback]) throw new LinkError(`kit_on_${callback} is ${ours}, but the ABI wants ${CALLBACKS[callback]}`);
   }
   for (const name of exported.keys()) {
     if (!BASE_EXPORTS.includes(name)) module.removeExport(name);
@@ -91,7 +105,6 @@ function exportOnly(binaryen, module, callbacks) {
 
 /** The type of a function, "(i32, i32) -> i32". */
 function signature(binaryen, module, name) {
-  if (name === undefined) return "unknown";
   const text = (type) => binaryen.expandType(type).map((t) => ({ [binaryen.i32]: "i32", [binaryen.i64]: "i64" })[t] ?? t).join(", ");
   const { params, results } = binaryen.getFunctionInfo(module.getFunction(name));
   return `(${text(params)}) -> ${text(results) || "nothing"}`;

@@ -6,7 +6,7 @@ import { check, declaredCallbacks, link, LinkError, optimiser } from "./link-fil
 
 const binaryen = await optimiser();
 
-/** A module as rustc leaves it: the ABI's exports, the SDK's callbacks and the kit's. */
+/** A module as rustc leaves it: the ABI's exports, callbacks of the SDK and the kit's. */
 function rustcOutput({ imports = "", extra = "" } = {}) {
   const module = binaryen.parseText(`(module
     ${imports}
@@ -16,9 +16,8 @@ function rustcOutput({ imports = "", extra = "" } = {}) {
     (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 8))
     (func (export "proxy_on_delete") (param i32))
     (func (export "proxy_on_tick") (param i32))
-    (func (export "proxy_on_log") (param i32))
-    (func (export "kit_on_delete") (param i32) (i32.store (i32.const 8) (local.get 0)))
-    (func (export "kit_on_tick") (param i32) (i32.store (i32.const 8) (i32.const 1)))
+    (func (export "kit_on_delete") (param i32))
+    (func (export "kit_on_tick") (param i32) (i32.store (i32.const 8) (local.get 0)))
     (func (export "kit_on_log") (param i64))
     ${extra})`);
   try {
@@ -31,10 +30,10 @@ function rustcOutput({ imports = "", extra = "" } = {}) {
 const exportsOf = (bytes) => WebAssembly.Module.exports(new WebAssembly.Module(bytes)).map(({ name }) => name).sort();
 
 test("only the declared callbacks are exported, and they are the kit's", async () => {
-  const bytes = await link(rustcOutput(), ["delete"]);
-  assert.deepEqual(exportsOf(bytes), ["_initialize", "memory", "proxy_abi_version_0_2_1", "proxy_on_delete", "proxy_on_memory_allocate"]);
+  const bytes = await link(rustcOutput(), ["tick"]);
+  assert.deepEqual(exportsOf(bytes), ["_initialize", "memory", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate", "proxy_on_tick"]);
   const { exports } = (await WebAssembly.instantiate(bytes)).instance;
-  exports.proxy_on_delete(7);
+  exports.proxy_on_tick(7);
   assert.equal(new Uint8Array(exports.memory.buffer)[8], 7);
 });
 
@@ -52,7 +51,7 @@ test("an import that the proxy does not give is refused", async () => {
     '(func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))';
   await assert.rejects(link(rustcOutput({ imports, extra }), ["configure"]),
     new LinkError("imports what the proxy does not give: wasi_snapshot_preview1.sock_accept"));
-  assert.deepEqual(exportsOf(await link(rustcOutput({ imports, extra }), ["delete"])).includes("proxy_on_configure"), false);
+  assert.deepEqual(exportsOf(await link(rustcOutput({ imports, extra }), ["tick"])).includes("proxy_on_configure"), false);
 });
 
 test("a module without the ABI's exports is refused", async () => {
