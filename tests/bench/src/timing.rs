@@ -24,7 +24,7 @@ pub(crate) async fn compare(
     requests: usize,
 ) -> Result<Vec<Timing>> {
     let proxy = Proxy::start(envoy, variants, 1).await?;
-    part_cores(&proxy);
+    let _parted = Parted::from(&proxy);
     let mut timings: Vec<Timing> =
         variants.iter().map(|v| Timing { variant: v.name.clone(), ..Timing::default() }).collect();
     for round in 0..=rounds {
@@ -92,7 +92,7 @@ pub(crate) async fn by_users(envoy: &Path, workshop: &Workshop, numbers: &[usize
     for users in numbers {
         let variant = workshop.many_users(*users)?;
         let proxy = Proxy::start(envoy, &[&variant], 1).await?;
-        part_cores(&proxy);
+        let _parted = Parted::from(&proxy);
         let mut client = Client::connect(proxy.port(&variant)?, &variant.traffic, CONNECTIONS).await?;
         client.run((*users).max(5000), None).await?;
         let before = proxy.cpu_time()?;
@@ -123,12 +123,33 @@ pub(crate) async fn by_workers(envoy: &Path, variants: &[&Variant], numbers: &[u
     Ok(lines)
 }
 
-/// Envoy and the load generator each on a core of its own, where there are two.
-fn part_cores(proxy: &Proxy) {
-    for (core, process) in [("0", proxy.id()), ("1", std::process::id())] {
+/// Envoy and the load generator each on a core of its own, where there are two; until this is dropped, for what is started
+/// in between would be on one core too.
+struct Parted(Option<String>);
+
+impl Parted {
+    fn from(proxy: &Proxy) -> Self {
+        let own = std::process::id();
         // Without taskset, or on one core, the figures are only less steady.
-        let _ = Command::new("taskset").args(["-apc", core, &process.to_string()]).output();
+        let before = taskset(&["-pc", &own.to_string()]);
+        for (core, process) in [("0", proxy.id()), ("1", own)] {
+            taskset(&["-apc", core, &process.to_string()]);
+        }
+        Self(before.and_then(|said| Some(said.trim().rsplit_once(' ')?.1.to_owned())))
     }
+}
+
+impl Drop for Parted {
+    fn drop(&mut self) {
+        if let Some(cores) = &self.0 {
+            taskset(&["-apc", cores, &std::process::id().to_string()]);
+        }
+    }
+}
+
+fn taskset(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("taskset").args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn microseconds(time: Duration) -> f64 {
