@@ -13,12 +13,12 @@ use crate::results::Cost;
 use crate::variants::Variant;
 
 /// Before counting, so that V8 has replaced its first code by the optimised.
-const WARM_UP: usize = 3000;
+const WARM_UP: usize = 1000;
 /// Requests in one window.
 const WINDOW: usize = 200;
-/// Before each window. Writing out the counts of the last one takes as long as a lease is good for, and a limit's key
-/// that comes back from a pause starts with small leases.
-const LEAD_IN: usize = 100;
+/// Before each window. Writing out the counts of the last one takes longer than a lease is good for, and a limit's key that
+/// comes back from a pause starts with small leases, each twice the one before. After so many a key takes one lease a second.
+const LEAD_IN: usize = 700;
 /// Two windows agree when they differ by less than this part.
 const AGREEMENT: f64 = 0.003;
 const MOST_WINDOWS: usize = 12;
