@@ -13,7 +13,7 @@ use crate::results::Cost;
 use crate::variants::Variant;
 
 /// Before counting, so that V8 has replaced its first code by the optimised.
-const WARM_UP: usize = 1000;
+const WARM_UP: usize = 400;
 /// Requests in one window.
 const WINDOW: usize = 200;
 /// Before each window. Writing out the counts of the last one takes longer than a lease is good for, and a limit's key that

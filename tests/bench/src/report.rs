@@ -33,7 +33,7 @@ payload or the subject kept for later filters, the token removed. `make bench` w
 
 **How it is measured.** All variants run in the same Envoy process, a listener for each, so that figures of one run can
 be compared. The judge is *instructions a request over bare Envoy*: valgrind's callgrind counts them, one request at a
-time, after 1000 requests of warm-up, and again until two windows of 200 requests agree within 0.3 %, each after 700
+time, after 400 requests of warm-up, and again until two windows of 200 requests agree within 0.3 %, each after 700
 that are not counted. A count does not depend on what else the machine does. CPU time, latency and throughput come from
 the same Envoy without valgrind, one worker, all variants in turn, round after round; they are medians, with the lowest
 and the highest. What a variant takes over the bare Envoy is compared within each round. Ratios within a run tell more
