@@ -35,8 +35,7 @@ impl Place {
     pub fn tokens<'a>(&self, head: &'a Head) -> Result<Vec<Cow<'a, [u8]>>, Repeated> {
         match self {
             Self::Header { name, prefix } => {
-                let mut values =
-                    head.iter().filter(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value);
+                let mut values = head.all(name);
                 let Some(value) = values.next() else { return Ok(Vec::new()) };
                 if values.next().is_some() || is_joined(value, prefix) {
                     return Err(Repeated);
@@ -50,10 +49,7 @@ impl Place {
                 Ok(named.map(|(_, value)| Cow::Owned(percent_decoded(value))).collect())
             }
             Self::Cookie(name) => {
-                let cookies = head
-                    .iter()
-                    .filter(|(found, _)| *found == b"cookie")
-                    .flat_map(|(_, value)| cookies(value));
+                let cookies = head.all("cookie").flat_map(cookies);
                 let named = cookies.map(name_and_value).filter(|(found, _)| *found == name.as_bytes());
                 Ok(named.map(|(_, value)| Cow::Borrowed(unquoted(value))).collect())
             }

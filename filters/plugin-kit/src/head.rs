@@ -77,7 +77,7 @@ impl Head {
     }
 
     /// Every value of the header `name` (lower case).
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> + Clone {
         let entries = self.with_name_lengths(NameLengths::of([name]));
         entries.filter(move |(found, _)| equal(found, name.as_bytes())).map(|(_, value)| value)
     }

@@ -249,10 +249,7 @@ impl RequestMatch {
                 let host = request.host();
                 self.hosts.iter().any(|pattern| pattern.matches(host))
             })
-            && self.headers.iter().all(|(name, test)| {
-                let entries = request.head.iter().filter(|(found, _)| *found == name.as_bytes());
-                test.holds(entries.map(|(_, value)| value))
-            })
+            && self.headers.iter().all(|(name, test)| test.holds(request.head.all(name)))
     }
 
     /// Whether it holds for every request, so that none needs to be looked at.
