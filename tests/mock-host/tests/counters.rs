@@ -1,9 +1,11 @@
 //! Filters tell the host their counts one by one while they are few, and in sums while they are many.
 
-use std::path::PathBuf;
+mod support;
+
 use std::time::Duration;
 
-use mock_host::{Plugin, Proxy, Request};
+use mock_host::{Proxy, Request};
+use support::built;
 
 #[test]
 fn counts_of_a_busy_worker_come_each_second_and_none_is_lost() {
@@ -14,11 +16,9 @@ fn counts_of_a_busy_worker_come_each_second_and_none_is_lost() {
         } else {
             format!(r#"{{ "rateLimit": {limits} }}"#)
         };
-        let module =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/filters/{filter}.wasm"));
         let proxy = Proxy::builder()
             .workers(2)
-            .plugin(Plugin::new(filter, module).configuration(configuration))
+            .plugin(built(filter, &configuration))
             .build()
             .unwrap_or_else(|rejected| panic!("{rejected}; `make filters` builds the modules"));
         let mut told = 0;

@@ -3,13 +3,11 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use mock_host::{
-    Answer, Builder, Exchange, Fault, Outcome, Plugin, Proxy, Request, Response, Status, Worker,
-};
+use mock_host::{Answer, Builder, Exchange, Fault, Outcome, Proxy, Request, Response, Status, Worker};
 use serde_json::{Value, json};
+use support::built;
 use support::issuer::{Issuer, jwt_auth};
 
 const NOW: u64 = 1_800_000_000;
@@ -100,9 +98,7 @@ fn the_three_together_stay_sane() {
 
 impl Subject {
     fn proxy(&self, keys: &Value) -> Builder {
-        let module = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/filters");
-        let plugin = Plugin::new(self.filter, module.join(self.filter).with_extension("wasm"))
-            .configuration(self.configuration.to_string())
+        let plugin = built(self.filter, &self.configuration.to_string())
             .env("PSEUDONYM_KEY", "a-key-of-pseudonyms-for-tests-only");
         let mut builder = Proxy::builder().clock(NOW).plugin(plugin);
         for cluster in ["jwks.test", "outbound|80||jwks.test", "jwks.test:80"] {

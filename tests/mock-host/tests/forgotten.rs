@@ -3,16 +3,9 @@
 mod support;
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
-use mock_host::{Plugin, Proxy, Request};
-use support::{on_request, plugin};
-
-fn built(filter: &str, configuration: &str) -> Plugin {
-    let module =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/filters/{filter}.wasm"));
-    Plugin::new(filter, module).configuration(configuration)
-}
+use mock_host::{Proxy, Request};
+use support::{built, on_request, plugin};
 
 #[test]
 fn requests_that_never_get_a_response_leave_nothing() {

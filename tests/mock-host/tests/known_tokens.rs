@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use mock_host::{Exchange, Plugin, Proxy, Request};
+use mock_host::{Exchange, Proxy, Request};
 use serde_json::json;
+use support::built;
 use support::issuer::{Issuer, jwt_auth};
 
 const NOW: u64 = 1_800_000_000;
@@ -18,11 +18,9 @@ fn proxies(issuer: &Issuer) -> impl Iterator<Item = Proxy> {
     alone["providers"]["platform"]["clockSkew"] = json!("0s");
     let composed = json!({ "jwtAuth": alone });
     [("jwt-auth", alone), ("mesh-filters", composed)].into_iter().map(|(filter, configuration)| {
-        let module =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/filters/{filter}.wasm"));
-        let plugin = Plugin::new(filter, module).configuration(configuration.to_string());
-        let built = Proxy::builder().clock(NOW).plugin(plugin).build();
-        built.unwrap_or_else(|rejected| panic!("{rejected}; `make filters` builds the modules"))
+        let plugin = built(filter, &configuration.to_string());
+        let proxy = Proxy::builder().clock(NOW).plugin(plugin).build();
+        proxy.unwrap_or_else(|rejected| panic!("{rejected}; `make filters` builds the modules"))
     })
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod issuer;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use mock_host::{Builder, Exchange, Log, Plugin, Proxy};
 
@@ -125,6 +126,13 @@ pub(crate) fn on_configure(code: &str) -> String {
 /// A plugin of one small filter.
 pub(crate) fn plugin(name: &str, body: &str) -> Plugin {
     Plugin::from_bytes(name, module(body))
+}
+
+/// One of the filters that `make filters` has built.
+pub(crate) fn built(filter: &str, configuration: &str) -> Plugin {
+    let module =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/filters/{filter}.wasm"));
+    Plugin::new(filter, module).configuration(configuration)
 }
 
 /// A proxy with one worker and one small filter.
