@@ -771,7 +771,7 @@ impl Provider {
         let (mut headers, failed) = output::texts(&token.claims, outputs, output::header_text);
         if let Some(header) = &self.payload_header {
             let payload = token.signing_input.split('.').nth(1).unwrap_or_default();
-            headers.push((Rc::clone(header), payload.as_bytes().to_vec()));
+            headers.push((Rc::clone(header), payload.as_bytes().into()));
         }
         (headers, failed)
     }

@@ -1,5 +1,7 @@
 //! What a verified token leaves behind: headers for the service and filter state for other filters, spans and logs.
 
+use std::rc::Rc;
+
 use plugin_kit::head::NameLengths;
 use serde_json::{Map, Value};
 
@@ -79,11 +81,11 @@ pub fn texts<'a, K: 'a>(
     claims: &Map<String, Value>,
     outputs: impl IntoIterator<Item = (&'a ClaimPath, K)>,
     text: fn(&Value) -> Option<Vec<u8>>,
-) -> (Vec<(K, Vec<u8>)>, u32) {
+) -> (Vec<(K, Rc<[u8]>)>, u32) {
     let (mut texts, mut failed) = (Vec::new(), 0_u32);
     for (path, key) in outputs {
         match path.find(claims).filter(|claim| !claim.is_null()).map(text) {
-            Some(Some(text)) => texts.push((key, text)),
+            Some(Some(text)) => texts.push((key, text.into())),
             Some(None) => failed = failed.saturating_add(1),
             None => {}
         }

@@ -1,6 +1,7 @@
 //! The shell: carries the authenticator's decisions out.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use plugin_kit::cel::CLAIMS;
@@ -236,7 +237,10 @@ impl JwtAuth {
                 Some(value) => Headers::Request.set(name, value)?,
                 None => Headers::Request.remove(name)?,
             }
-            exchange.note_header(name, value.as_deref());
+            match value {
+                Some(value) => exchange.note_header(&**name, value.as_slice()),
+                None => exchange.note_header_removed(&**name),
+            }
         }
         let first = pass.tokens.first().and_then(Granted::verified);
         if let Some(token) = first.filter(|_| self.authenticator.config().publish_all) {
@@ -251,11 +255,11 @@ impl JwtAuth {
                 let replaces = pass.tokens.len() > 1 || pass.strip.iter().any(|copy| **copy == **name);
                 let write = if replaces { Headers::set } else { Headers::add };
                 write(Headers::Request, name, value)?;
-                exchange.note_header(name, Some(value));
+                exchange.note_header(Rc::clone(name), Rc::clone(value));
             }
             for (key, value) in &token.published {
                 host::set_filter_state(key, value)?;
-                exchange.note_published(key, value);
+                exchange.note_published(Rc::clone(key), Rc::clone(value));
             }
             self.metrics.outputs_failed.add(token.outputs_failed);
         }
@@ -424,7 +428,7 @@ impl JwtAuth {
 fn strip<'a>(names: impl Iterator<Item = &'a String>, exchange: &Exchange<'_>) -> Result<(), HostError> {
     for name in names {
         Headers::Request.remove(name)?;
-        exchange.note_header(name, None);
+        exchange.note_header_removed(name.as_str());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::condition;
 use crate::jwk::Key;
 
 /// A name and its value.
-pub type Named = (Rc<str>, Vec<u8>);
+pub type Named = (Rc<str>, Rc<[u8]>);
 
 /// A token that was verified, with all that follows from it worked out.
 #[derive(Debug)]

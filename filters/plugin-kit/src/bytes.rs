@@ -1,4 +1,4 @@
-//! Comparison of bytes in pieces: that of the platform's library takes them one by one.
+//! Bytes in pieces: the platform's library takes them one by one.
 
 /// Whether `a` and `b` are the same bytes.
 #[inline]
@@ -61,12 +61,111 @@ fn same_blocks(a: &[[u8; 64]], b: &[[u8; 64]]) -> bool {
     a.iter().zip(b).all(|(a, b)| a == b)
 }
 
+/// A set of ASCII characters that all bytes of a text can be looked up in at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsciiSet {
+    /// For each lower half of a byte, a bit for each upper half.
+    by_low: [u8; 16],
+}
+
+impl AsciiSet {
+    /// The empty set.
+    pub const EMPTY: Self = Self { by_low: [0; 16] };
+
+    /// With a character more.
+    #[must_use]
+    pub const fn with(mut self, character: u8) -> Self {
+        assert!(character.is_ascii());
+        self.by_low[(character & 0xf) as usize] |= 1 << (character >> 4);
+        self
+    }
+
+    /// Whether this byte is in the set.
+    pub fn contains(&self, byte: u8) -> bool {
+        byte.is_ascii() && self.by_low[usize::from(byte & 0xf)] >> (byte >> 4) & 1 == 1
+    }
+
+    /// Whether all of these bytes are in the set.
+    #[cfg_attr(target_arch = "wasm32", target_feature(enable = "simd128"))]
+    pub fn contains_all(&self, bytes: &[u8]) -> bool {
+        // The last piece may have been seen in part.
+        if let Some(end) = bytes.last_chunk() {
+            for block in bytes.as_chunks().0 {
+                if !has_block(self.by_low, *block) {
+                    return false;
+                }
+            }
+            return has_block(self.by_low, *end);
+        }
+        if let (Some(start), Some(end)) = (bytes.first_chunk(), bytes.last_chunk()) {
+            let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(*end));
+            return has_block(self.by_low, (u128::from(start) << 64 | u128::from(end)).to_le_bytes());
+        }
+        for byte in bytes {
+            if !self.contains(*byte) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// In vectors, see [`same_blocks`].
+#[cfg(target_arch = "wasm32")]
+#[target_feature(enable = "simd128")]
+#[inline]
+fn has_block(by_low: [u8; 16], block: [u8; 16]) -> bool {
+    use std::arch::wasm32::{
+        u8x16_all_true, u8x16_shr, u8x16_splat, u8x16_swizzle, u64x2, v128, v128_and,
+    };
+    #[allow(clippy::cast_possible_truncation, reason = "each half is meant")]
+    #[target_feature(enable = "simd128")]
+    #[inline]
+    fn vector(bytes: [u8; 16]) -> v128 {
+        let bytes = u128::from_le_bytes(bytes);
+        u64x2(bytes as u64, (bytes >> 64) as u64)
+    }
+    let block = vector(block);
+    // The bit of an upper half; none for those that no ASCII character has.
+    let bits = vector([1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let bits = u8x16_swizzle(bits, u8x16_shr(block, 4));
+    let found = u8x16_swizzle(vector(by_low), v128_and(block, u8x16_splat(0xf)));
+    u8x16_all_true(v128_and(found, bits))
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn has_block(by_low: [u8; 16], block: [u8; 16]) -> bool {
+    block.iter().all(|byte| AsciiSet { by_low }.contains(*byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_set_has_what_it_was_given() {
+        let vowels = b"aeiou".iter().fold(AsciiSet::EMPTY, |set, vowel| set.with(*vowel));
+        for byte in 0..=u8::MAX {
+            assert_eq!(vowels.contains(byte), b"aeiou".contains(&byte), "{byte}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn all_are_in_a_set_if_each_is(
+            set in prop::collection::vec(0..0x80_u8, 1..100),
+            chosen: Vec<prop::sample::Index>,
+            other: u8,
+            at: prop::sample::Index,
+        ) {
+            let of = set.iter().fold(AsciiSet::EMPTY, |set, byte| set.with(*byte));
+            let mut bytes: Vec<u8> = chosen.iter().map(|index| *index.get(&set)).collect();
+            prop_assert!(of.contains_all(&bytes));
+            bytes.insert(at.index(bytes.len() + 1), other);
+            prop_assert_eq!(of.contains_all(&bytes), set.contains(&other));
+        }
+
         #[test]
         fn equal_is_what_it_says(a: Vec<u8>, at: prop::sample::Index, bit in 0..8_u32) {
             prop_assert!(equal(&a, &a.clone()));

@@ -4,6 +4,8 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::cel::Variable;
 use crate::head::Head;
 
@@ -61,16 +63,17 @@ pub struct Exchange<'a> {
     is_shared: bool,
     facts: &'a dyn Facts,
     head: RefCell<Option<Rc<Head>>>,
-    edits: RefCell<Vec<HeaderEdit>>,
+    /// Those that are not in `head` yet.
+    edits: RefCell<SmallVec<[HeaderEdit; 2]>>,
     unix_time: OnceCell<Duration>,
     published: RefCell<Published>,
 }
 
 /// A header's name and its new value; `None` where it was removed.
-type HeaderEdit = (String, Option<Vec<u8>>);
+type HeaderEdit = (Rc<str>, Option<Rc<[u8]>>);
 
 /// What the filters of one module have published for an exchange, by key.
-pub type Published = Vec<(String, Vec<u8>)>;
+pub type Published = SmallVec<[(Rc<str>, Rc<[u8]>); 2]>;
 
 impl<'a> Exchange<'a> {
     /// The exchange of the stream `id`.
@@ -127,28 +130,48 @@ impl<'a> Exchange<'a> {
 
     /// The first value of one request header (lower-case name).
     pub fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        if self.head.borrow().is_none() {
-            return self.facts.header_first(name);
+        match &*self.head.borrow() {
+            None => self.facts.header_first(name),
+            Some(head) => {
+                Ok(self.edit(name).unwrap_or_else(|| head.first(name).map(<[u8]>::to_vec)))
+            }
         }
-        Ok(self.head()?.first(name).map(<[u8]>::to_vec))
     }
 
     /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::head`] where more than
     /// one header is needed.
     pub fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        if self.head.borrow().is_none() {
-            return self.facts.header_joined(name);
+        match &*self.head.borrow() {
+            None => self.facts.header_joined(name),
+            Some(head) => Ok(self.edit(name).unwrap_or_else(|| head.joined(name))),
         }
-        Ok(self.head()?.joined(name))
     }
 
-    /// Notes that a filter has replaced every value of a request header (lower-case name) by this one, or removed it,
-    /// so that another filter in the same module sees it. Changing the request itself is the shell's work.
-    pub fn note_header(&self, name: &str, value: Option<&[u8]>) {
-        // What was not read yet will be read as it is then.
-        if self.is_shared && self.head.borrow().is_some() {
-            self.edits.borrow_mut().push((name.to_owned(), value.map(<[u8]>::to_vec)));
+    /// What the last edit that is not in `head` yet has made of a header; `None` where there is no such edit.
+    fn edit(&self, name: &str) -> Option<Option<Vec<u8>>> {
+        let edits = self.edits.borrow();
+        let (_, value) = edits.iter().rfind(|(edited, _)| **edited == *name)?;
+        Some(value.as_deref().map(<[u8]>::to_vec))
+    }
+
+    /// Notes that a filter has replaced every value of a request header (lower-case name) by this one, so that another
+    /// filter in the same module sees it. Changing the request itself is the shell's work.
+    pub fn note_header(&self, name: impl Into<Rc<str>>, value: impl Into<Rc<[u8]>>) {
+        if self.notes_headers() {
+            self.edits.borrow_mut().push((name.into(), Some(value.into())));
         }
+    }
+
+    /// As [`Exchange::note_header`], where the header was removed.
+    pub fn note_header_removed(&self, name: impl Into<Rc<str>>) {
+        if self.notes_headers() {
+            self.edits.borrow_mut().push((name.into(), None));
+        }
+    }
+
+    /// What was not read yet will be read as it is then.
+    fn notes_headers(&self) -> bool {
+        self.is_shared && self.head.borrow().is_some()
     }
 
     /// An attribute or a filter state of the exchange.
@@ -186,23 +209,18 @@ impl<'a> Exchange<'a> {
 
     /// Notes what a filter has published as filter state under `key`, so that another filter in the same module reads
     /// it without a host call. Writing the filter state itself is the shell's work.
-    pub fn note_published(&self, key: &str, value: &[u8]) {
-        if !self.is_shared {
-            return;
-        }
-        let mut published = self.published.borrow_mut();
-        match published.iter_mut().find(|(known, _)| known == key) {
-            Some((_, old)) => *old = value.to_vec(),
-            None => published.push((key.to_owned(), value.to_vec())),
+    pub fn note_published(&self, key: impl Into<Rc<str>>, value: impl Into<Rc<[u8]>>) {
+        // Of several values of one key the last one counts.
+        if self.is_shared {
+            self.published.borrow_mut().push((key.into(), value.into()));
         }
     }
 
     /// What a filter before this one has published under `key` (filter state `wasm.<key>`): verified claims
     /// (`jwt.<claim>`), tags, deny codes.
     pub fn published(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
-        let noted = self.published.borrow().iter().find(|(known, _)| known == key).map(|(_, v)| v.clone());
-        match noted {
-            Some(value) => Ok(Some(value)),
+        match self.published.borrow().iter().rfind(|(known, _)| **known == *key) {
+            Some((_, value)) => Ok(Some(value.to_vec())),
             None => self.facts.property(&[key]),
         }
     }
@@ -214,7 +232,7 @@ fn edited(head: &Head, edits: &[HeaderEdit]) -> Head {
         head.iter().filter(|(name, _)| !edits.iter().any(|(edited, _)| edited.as_bytes() == *name));
     // Of several edits of one header the last one counts.
     let last =
-        |at: usize, name: &str| !edits.iter().skip(at.saturating_add(1)).any(|(later, _)| later == name);
+        |at: usize, name: &str| !edits.iter().skip(at.saturating_add(1)).any(|(later, _)| **later == *name);
     let set = edits.iter().enumerate().filter_map(|(at, (name, value))| {
         let value = value.as_deref().filter(|_| last(at, name))?;
         Some((name.as_bytes(), value))
@@ -231,20 +249,53 @@ mod tests {
     fn what_a_filter_changes_is_what_the_next_one_sees() {
         let facts = TableFacts::request("GET", "/").header("a", "1").header("a", "2").header("b", "3");
         let exchange = Exchange::new(1, &facts);
-        exchange.note_header("b", None);
+        exchange.note_header_removed("b");
         assert_eq!(
             exchange.head().unwrap().first("b"),
             Some(&b"3"[..]),
             "the host has made this edit itself"
         );
-        exchange.note_header("a", Some(b"4"));
-        exchange.note_header("b", None);
-        exchange.note_header("c", Some(b"5"));
-        exchange.note_header("c", Some(b"6"));
+        exchange.note_header("a", *b"4");
+        exchange.note_header_removed("b");
+        exchange.note_header("c", *b"5");
+        exchange.note_header("c", *b"6");
+        // One by one, then all at once.
         assert_eq!(exchange.header_joined("a").unwrap().unwrap(), b"4");
+        assert_eq!(exchange.header_first("b").unwrap(), None);
+        assert_eq!(exchange.header_first("c").unwrap().unwrap(), b"6");
+        assert_eq!(exchange.header_joined(":method").unwrap().unwrap(), b"GET");
         let head = exchange.head().unwrap();
+        assert_eq!(head.all("a").collect::<Vec<_>>(), [b"4"]);
         assert_eq!(head.first("b"), None);
         assert_eq!(head.all("c").collect::<Vec<_>>(), [b"6"]);
         assert_eq!(head.method(), b"GET");
+        assert_eq!(exchange.header_joined("c").unwrap().unwrap(), b"6");
+    }
+
+    #[test]
+    fn what_a_filter_publishes_is_what_the_next_one_reads() {
+        let facts = TableFacts::request("GET", "/").property("jwt.sub", "host");
+        let exchange = Exchange::new(1, &facts);
+        exchange.note_published("jwt.scope", *b"read");
+        assert_eq!(exchange.published("jwt.sub").unwrap().unwrap(), b"host");
+        exchange.note_published("jwt.sub", *b"alice");
+        exchange.note_published("jwt.sub", *b"bob");
+        let later = Exchange::continued(1, &facts, exchange.into_published());
+        assert_eq!(later.published("jwt.sub").unwrap().unwrap(), b"bob");
+        assert_eq!(later.published("jwt.scope").unwrap().unwrap(), b"read");
+        assert_eq!(later.published("jwt.other").unwrap(), None);
+    }
+
+    #[test]
+    fn a_filter_alone_notes_nothing() {
+        let facts = TableFacts::request("GET", "/").header("a", "1");
+        let exchange = Exchange::new(1, &facts).shared(false);
+        exchange.head().unwrap();
+        exchange.note_header("a", *b"2");
+        exchange.note_header_removed(":method");
+        exchange.note_published("jwt.sub", *b"alice");
+        assert_eq!(exchange.header_joined("a").unwrap().unwrap(), b"1");
+        assert_eq!(exchange.head().unwrap().method(), b"GET");
+        assert!(exchange.into_published().is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! Bytes are compared in vectors where the modules run, which the native tests do not see.
+//! Bytes are taken in vectors where the modules run, which the native tests do not see.
 
-use plugin_kit::bytes::equal;
+use plugin_kit::bytes::{AsciiSet, equal};
 
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -15,6 +15,23 @@ fn bytes_that_differ_anywhere_are_not_equal() {
             let mut other = bytes.clone();
             other[at] ^= 1 << (at % 8);
             assert!(!equal(&bytes, &other), "{length} bytes, another at {at}");
+        }
+    }
+}
+
+#[test]
+fn all_bytes_are_in_a_set_unless_one_is_not() {
+    let members = b"-09@AZ_az~";
+    let set = members.iter().fold(AsciiSet::EMPTY, |set, byte| set.with(*byte));
+    for length in 0..70_usize {
+        let bytes: Vec<u8> = members.iter().copied().cycle().take(length).collect();
+        assert!(set.contains_all(&bytes), "{length} bytes");
+        for at in 0..length {
+            for byte in 0..=u8::MAX {
+                let mut other = bytes.clone();
+                other[at] = byte;
+                assert_eq!(set.contains_all(&other), members.contains(&byte), "{length} bytes, {byte} at {at}");
+            }
         }
     }
 }

@@ -176,7 +176,7 @@ impl RateLimit {
             if let Err(error) = Headers::Request.set(&name, value.as_bytes()) {
                 log::warn!("{}: {name} is not on the request: {error}", Self::NAME);
             }
-            exchange.note_header(&name, Some(value.as_bytes()));
+            exchange.note_header(name, value.as_bytes());
         }
         if uncounted {
             self.counters.uncounted.increment();

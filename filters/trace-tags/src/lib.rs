@@ -15,12 +15,14 @@ pub mod tag;
 pub mod text;
 pub mod when;
 
+use std::borrow::Cow;
+
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::source::HeadUse;
 
 use crate::config::Config;
 use crate::request_id::{Origin, RequestId};
-use crate::tag::{Candidate, Moment};
+use crate::tag::{Candidate, Moment, Tag};
 
 #[cfg(all(target_os = "wasi", feature = "module"))]
 #[allow(missing_docs, unreachable_pub)]
@@ -31,26 +33,27 @@ mod entry {
 /// What is known of one stream.
 #[derive(Debug, Default)]
 pub struct Stream {
+    seen: bool,
     request_id: Option<RequestId>,
-    /// One for each tag of the configuration; empty before the request.
-    tags: Vec<Progress>,
+    /// The tags that a later source may still change or that wait for the response.
+    waiting: Vec<Waiting>,
     /// Names and values of the settled tags that go on as baggage.
     sent: Vec<(String, Vec<u8>)>,
 }
 
 #[derive(Debug)]
-enum Progress {
-    /// Nothing can change the tag any more.
-    Settled,
-    /// A later source may have a value that goes before the candidate, or the response decides.
-    Waiting(Option<Candidate>),
+struct Waiting {
+    /// The tag's position in the configuration.
+    tag: usize,
+    /// What it will show if nothing better is found.
+    candidate: Option<Candidate<'static>>,
 }
 
 /// What is to be done about a stream, and what is to be counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects<'a> {
     /// Filter state to write.
-    pub tags: Vec<(&'a str, Vec<u8>)>,
+    pub tags: Vec<(&'a str, Cow<'a, [u8]>)>,
     /// A request ID to set on the request, in the place of what it has.
     pub request_header: Option<RequestId>,
     /// What is to be done about the request's baggage.
@@ -102,7 +105,7 @@ impl Core {
         random: impl FnOnce() -> Result<u128, HostError>,
     ) -> Effects<'_> {
         let mut effects = Effects::default();
-        if !stream.tags.is_empty() || stream.request_id.is_some() {
+        if std::mem::replace(&mut stream.seen, true) {
             return effects;
         }
         if let Err(failure) = self.config.head_use.prepare(exchange) {
@@ -121,28 +124,29 @@ impl Core {
                 Err(failure) => effects.failures.push(failure),
             }
         }
-        for tag in &self.config.tags {
+        for (position, tag) in self.config.tags.iter().enumerate() {
             if !tag.when().has(stream.request_id.as_ref()) {
-                stream.tags.push(Progress::Settled);
                 continue;
             }
             let candidate = tag.in_request(exchange, stream.request_id.as_ref()).unwrap_or_else(|failure| {
                 effects.failures.push(failure);
                 None
             });
-            stream.tags.push(Progress::Waiting(candidate));
+            if tag.moment(candidate.as_ref()) > Moment::Request {
+                let candidate = candidate.map(Candidate::into_owned);
+                stream.waiting.push(Waiting { tag: position, candidate });
+            } else {
+                self.settle(tag, candidate, exchange, &mut stream.sent, &mut effects);
+            }
         }
-        self.settle(stream, exchange, Moment::Request, None, &mut effects);
         effects
     }
 
     /// What the request alone says about tags that later sources may still change: for streams that end early.
     pub fn known_so_far<'a>(&'a self, stream: &Stream, effects: &mut Effects<'a>) {
-        let known = self.config.tags.iter().zip(&stream.tags).filter_map(|(tag, progress)| match progress {
-            Progress::Waiting(Some(candidate)) if tag.when().status_from.is_none() => {
-                Some((tag.key(), tag.shown_candidate(candidate)))
-            }
-            _ => None,
+        let known = stream.waiting.iter().filter_map(|waiting| {
+            let tag = self.config.tags.get(waiting.tag).filter(|tag| tag.when().status_from.is_none())?;
+            Some((tag.key(), tag.shown_candidate(waiting.candidate.as_ref()?)))
         });
         effects.tags.extend(known);
     }
@@ -150,7 +154,7 @@ impl Core {
     /// When the filters that verify claims have run.
     pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle(stream, exchange, Moment::Claims, None, &mut effects);
+        self.settle_all(stream, exchange, Moment::Claims, None, &mut effects);
         effects
     }
 
@@ -185,7 +189,7 @@ impl Core {
         status: Option<u16>,
     ) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle(stream, exchange, Moment::Response, status, &mut effects);
+        self.settle_all(stream, exchange, Moment::Response, status, &mut effects);
         if self.config.request_id.is_some_and(|ids| ids.echo) {
             effects.response_header.clone_from(&stream.request_id);
         }
@@ -194,19 +198,18 @@ impl Core {
 
     /// Whether anything is left to do for a stream when its request has gone on.
     pub fn keeps(&self, stream: &Stream) -> bool {
-        self.config.request_id.is_some_and(|ids| ids.echo)
-            || stream.tags.iter().any(|tag| matches!(tag, Progress::Waiting(_)))
+        self.config.request_id.is_some_and(|ids| ids.echo) || !stream.waiting.is_empty()
     }
 
     /// When the stream is over. All is settled already where there was a response.
     pub fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle(stream, exchange, Moment::Response, None, &mut effects);
+        self.settle_all(stream, exchange, Moment::Response, None, &mut effects);
         effects
     }
 
     /// Settles the tags whose moment has come.
-    fn settle<'a>(
+    fn settle_all<'a>(
         &'a self,
         stream: &mut Stream,
         exchange: &Exchange<'_>,
@@ -214,28 +217,39 @@ impl Core {
         status: Option<u16>,
         effects: &mut Effects<'a>,
     ) {
-        for (tag, progress) in self.config.tags.iter().zip(&mut stream.tags) {
-            let Progress::Waiting(candidate) = progress else { continue };
-            if tag.moment(candidate.as_ref()) > now {
-                continue;
+        let Stream { waiting, sent, .. } = stream;
+        waiting.retain_mut(|waiting| {
+            let Some(tag) = self.config.tags.get(waiting.tag) else { return false };
+            if tag.moment(waiting.candidate.as_ref()) > now {
+                return true;
             }
-            let candidate = candidate.take();
-            *progress = Progress::Settled;
-            if !tag.when().allows(status) {
-                continue;
+            if tag.when().allows(status) {
+                self.settle(tag, waiting.candidate.take(), exchange, sent, effects);
             }
-            match tag.settled(exchange, candidate) {
-                Ok(Some(value)) => {
-                    if self.config.baggage.as_ref().is_some_and(|baggage| baggage.sends(tag.name())) {
-                        stream.sent.push((tag.name().to_owned(), value.clone()));
-                    }
-                    effects.tags.push((tag.key(), value));
+            false
+        });
+    }
+
+    /// Writes a tag: nothing can change it any more.
+    fn settle<'a>(
+        &'a self,
+        tag: &'a Tag,
+        candidate: Option<Candidate<'a>>,
+        exchange: &Exchange<'_>,
+        sent: &mut Vec<(String, Vec<u8>)>,
+        effects: &mut Effects<'a>,
+    ) {
+        match tag.settled(exchange, candidate) {
+            Ok(Some(value)) => {
+                if self.config.baggage.as_ref().is_some_and(|baggage| baggage.sends(tag.name())) {
+                    sent.push((tag.name().to_owned(), value.to_vec()));
                 }
-                Ok(None) => effects.missing = effects.missing.saturating_add(1),
-                Err(failure) => {
-                    effects.missing = effects.missing.saturating_add(1);
-                    effects.failures.push(failure);
-                }
+                effects.tags.push((tag.key(), value));
+            }
+            Ok(None) => effects.missing = effects.missing.saturating_add(1),
+            Err(failure) => {
+                effects.missing = effects.missing.saturating_add(1);
+                effects.failures.push(failure);
             }
         }
     }
@@ -289,7 +303,7 @@ mod tests {
         let facts = request();
         let exchange = Exchange::new(1, &facts);
         core.on_request(&mut stream, &exchange, || Ok(0));
-        exchange.note_published("jwt.sub", b"alice");
+        exchange.note_published("jwt.sub", *b"alice");
         assert_eq!(shown(&core.on_claims(&mut stream, &exchange)), [PSEUDONYM_OF_ALICE]);
         assert_eq!(core.on_response(&mut stream, &exchange, None), Effects::default());
     }

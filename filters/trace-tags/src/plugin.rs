@@ -74,17 +74,17 @@ impl TraceTags {
         }
         if let Some(id) = effects.request_header {
             done(Headers::Request.set(HEADER, id.as_str().as_bytes()));
-            exchange.note_header(HEADER, Some(id.as_str().as_bytes()));
+            exchange.note_header(HEADER, id.as_str().as_bytes());
         }
         match effects.baggage {
             Change::None => {}
             Change::Set(value) => {
                 done(Headers::Request.set(baggage::HEADER, value.as_bytes()));
-                exchange.note_header(baggage::HEADER, Some(value.as_bytes()));
+                exchange.note_header(baggage::HEADER, value.as_bytes());
             }
             Change::Remove => {
                 done(Headers::Request.remove(baggage::HEADER));
-                exchange.note_header(baggage::HEADER, None);
+                exchange.note_header_removed(baggage::HEADER);
             }
         }
         if let Some(id) = effects.response_header {

@@ -6,6 +6,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac_sha256::HMAC;
+use plugin_kit::bytes::equal;
 
 /// Makes pseudonyms: the first 128 bits of HMAC-SHA-256 (RFC 2104) over the value, base64url without padding: 22
 /// characters.
@@ -58,7 +59,7 @@ impl Pseudonym {
             return self.made(value);
         };
         match slot {
-            Some((known, pseudonym)) if **known == *value => pseudonym.clone(),
+            Some((known, pseudonym)) if equal(known, value) => pseudonym.clone(),
             _ => slot.insert((value.into(), self.made(value))).1.clone(),
         }
     }

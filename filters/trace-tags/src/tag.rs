@@ -35,9 +35,16 @@ pub enum Style {
 
 /// A value that was found in the request, and the rank of its source in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct Candidate<'a> {
     rank: usize,
-    value: Vec<u8>,
+    value: Cow<'a, [u8]>,
+}
+
+impl Candidate<'_> {
+    /// The same, for later.
+    pub fn into_owned(self) -> Candidate<'static> {
+        Candidate { rank: self.rank, value: self.value.into_owned().into() }
+    }
 }
 
 /// When the last of a tag's sources is known.
@@ -85,7 +92,7 @@ impl Tag {
     }
 
     /// When the tag can be settled, given what was found in the request.
-    pub fn moment(&self, candidate: Option<&Candidate>) -> Moment {
+    pub fn moment(&self, candidate: Option<&Candidate<'_>>) -> Moment {
         if self.when.status_from.is_some() {
             return Moment::Response;
         }
@@ -100,12 +107,12 @@ impl Tag {
         &self,
         exchange: &Exchange<'_>,
         request_id: Option<&RequestId>,
-    ) -> Result<Option<Candidate>, HostError> {
+    ) -> Result<Option<Candidate<'_>>, HostError> {
         for (rank, source) in self.sources.iter().enumerate() {
             let value = match source {
-                Source::RequestId => request_id.map(|id| id.as_str().as_bytes().to_vec()),
+                Source::RequestId => request_id.map(|id| id.as_str().as_bytes().to_vec().into()),
                 source if source.is_late() => None,
-                source => source.value(exchange)?.map(Cow::into_owned),
+                source => source.value(exchange)?,
             };
             if let Some(value) = value {
                 return Ok(Some(Candidate { rank, value }));
@@ -116,33 +123,33 @@ impl Tag {
 
     /// The value as it is to be shown, when all is known that will be: of the first source that has one, the candidate
     /// in its place.
-    pub fn settled(
-        &self,
+    pub fn settled<'a>(
+        &'a self,
         exchange: &Exchange<'_>,
-        candidate: Option<Candidate>,
-    ) -> Result<Option<Vec<u8>>, HostError> {
+        candidate: Option<Candidate<'a>>,
+    ) -> Result<Option<Cow<'a, [u8]>>, HostError> {
         for source in self.late(candidate.as_ref()) {
             if let Some(value) = source.value(exchange)? {
                 return Ok(Some(self.shown(value)));
             }
         }
-        Ok(candidate.map(|candidate| self.shown(candidate.value.into())))
+        Ok(candidate.map(|candidate| self.shown(candidate.value)))
     }
 
     /// The candidate as it is to be shown, should nothing better be found.
-    pub fn shown_candidate(&self, candidate: &Candidate) -> Vec<u8> {
-        self.shown(candidate.value.as_slice().into())
+    pub fn shown_candidate(&self, candidate: &Candidate<'_>) -> Cow<'static, [u8]> {
+        self.shown(Cow::Borrowed(&candidate.value)).into_owned().into()
     }
 
     /// The sources that come before the candidate and that the request does not settle.
-    fn late(&self, candidate: Option<&Candidate>) -> impl Iterator<Item = &Source> {
+    fn late(&self, candidate: Option<&Candidate<'_>>) -> impl Iterator<Item = &Source> {
         let before = candidate.map_or(usize::MAX, |candidate| candidate.rank);
         self.sources.iter().take(before).filter(|source| source.is_late())
     }
 
-    fn shown(&self, value: Cow<'_, [u8]>) -> Vec<u8> {
+    fn shown<'a>(&self, value: Cow<'a, [u8]>) -> Cow<'a, [u8]> {
         match &self.style {
-            Style::Pseudonym(pseudonym) => pseudonym.of(&value).into_bytes(),
+            Style::Pseudonym(pseudonym) => pseudonym.of(&value).into_bytes().into(),
             Style::Text { characters, max_length } => sanitised(value, *characters, *max_length),
         }
     }

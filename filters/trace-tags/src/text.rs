@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use plugin_kit::bytes::AsciiSet;
 use plugin_kit::config_choice;
 
 config_choice! {
@@ -17,36 +18,35 @@ config_choice! {
     }
 }
 
-/// Which bytes are ASCII characters that a value may have.
-type Plain = [bool; 256];
-
-static PRINTABLE: Plain = Characters::Printable.table();
-static TOKEN: Plain = Characters::Token.table();
+static PRINTABLE: AsciiSet = Characters::Printable.ascii();
+static TOKEN: AsciiSet = Characters::Token.ascii();
 
 impl Characters {
-    const fn table(self) -> Plain {
-        let mut plain = [false; 256];
+    const fn ascii(self) -> AsciiSet {
+        let mut set = AsciiSet::EMPTY;
         let mut byte = b' ';
         while byte <= b'~' {
-            plain[byte as usize] = match self {
+            let allowed = match self {
                 Self::Printable => !matches!(byte, b'"' | b'\\'),
                 Self::Token => {
                     byte.is_ascii_alphanumeric()
                         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'/' | b'+' | b'=')
                 }
             };
+            if allowed {
+                set = set.with(byte);
+            }
             byte += 1;
         }
-        plain
+        set
     }
 
     /// Whether `value` is ASCII and all of it is allowed: nearly every value is.
     pub fn are_all_of(self, value: &[u8]) -> bool {
-        let plain = self.plain();
-        value.iter().all(|byte| plain[usize::from(*byte)])
+        self.set().contains_all(value)
     }
 
-    fn plain(self) -> &'static Plain {
+    fn set(self) -> &'static AsciiSet {
         match self {
             Self::Printable => &PRINTABLE,
             Self::Token => &TOKEN,
@@ -61,15 +61,15 @@ impl Characters {
                     '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
                 );
         };
-        self.plain()[usize::from(ascii)]
+        self.set().contains(ascii)
     }
 }
 
 /// At most `max` characters of `value`, all allowed, as UTF-8. Bytes that are not UTF-8 count as characters that are not
 /// allowed.
-pub fn sanitised(value: Cow<'_, [u8]>, characters: Characters, max: usize) -> Vec<u8> {
+pub fn sanitised(value: Cow<'_, [u8]>, characters: Characters, max: usize) -> Cow<'_, [u8]> {
     if value.len() <= max && characters.are_all_of(&value) {
-        return value.into_owned();
+        return value;
     }
     let mut text = String::new();
     let mut left = max;
@@ -78,13 +78,13 @@ pub fn sanitised(value: Cow<'_, [u8]>, characters: Characters, max: usize) -> Ve
         let valid = chunk.valid().chars().map(|c| if characters.allow(c) { c } else { '_' });
         for c in valid.chain(invalid) {
             if left == 0 {
-                return text.into_bytes();
+                return text.into_bytes().into();
             }
             left = left.saturating_sub(1);
             text.push(c);
         }
     }
-    text.into_bytes()
+    text.into_bytes().into()
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn text(value: &[u8], characters: Characters, max: usize) -> String {
-        String::from_utf8(sanitised(Cow::Borrowed(value), characters, max)).unwrap()
+        String::from_utf8(sanitised(Cow::Borrowed(value), characters, max).into_owned()).unwrap()
     }
 
     fn printable(value: &[u8]) -> String {
