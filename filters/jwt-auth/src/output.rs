@@ -6,6 +6,7 @@ use plugin_kit::head::NameLengths;
 use serde_json::{Map, Value};
 
 use crate::claims::{ClaimPath, scalar};
+use crate::verified::Named;
 
 /// The longest value of a header or filter state, in bytes.
 const LONGEST: usize = 8 * 1024;
@@ -77,11 +78,11 @@ fn is_twin(own: &str, name: &[u8]) -> bool {
 }
 
 /// The text of each claim that is there, and how many of these have none.
-pub fn texts<'a, K: 'a>(
+pub fn texts<'a>(
     claims: &Map<String, Value>,
-    outputs: impl IntoIterator<Item = (&'a ClaimPath, K)>,
+    outputs: impl IntoIterator<Item = (&'a ClaimPath, Rc<str>)>,
     text: fn(&Value) -> Option<Vec<u8>>,
-) -> (Vec<(K, Rc<[u8]>)>, u32) {
+) -> (Vec<Named>, u32) {
     let (mut texts, mut failed) = (Vec::new(), 0_u32);
     for (path, key) in outputs {
         match path.find(claims).filter(|claim| !claim.is_null()).map(text) {

@@ -70,7 +70,6 @@ impl Metrics {
             rule.named.then(|| (define("allowed"), define("denied")))
         };
         Self {
-            rules: rules.iter().map(of_rule).collect(),
             allowed: Counter::define("jwt_auth_requests_allowed"),
             anonymous: Counter::define("jwt_auth_requests_anonymous"),
             preflights: Counter::define("jwt_auth_requests_preflight"),
@@ -87,6 +86,7 @@ impl Metrics {
             lists_fetched: Counter::define("jwt_auth_revocation_fetch_success"),
             list_fetches_failed: Counter::define("jwt_auth_revocation_fetch_failed"),
             keys: Gauge::define("jwt_auth_jwks_keys"),
+            rules: rules.iter().map(of_rule).collect(),
         }
     }
 }

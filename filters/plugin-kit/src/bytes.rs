@@ -72,11 +72,12 @@ impl AsciiSet {
     /// The empty set.
     pub const EMPTY: Self = Self { by_low: [0; 16] };
 
-    /// With a character more.
+    /// With a character more. A byte that is no ASCII is in no set.
     #[must_use]
     pub const fn with(mut self, character: u8) -> Self {
-        assert!(character.is_ascii());
-        self.by_low[(character & 0xf) as usize] |= 1 << (character >> 4);
+        if character.is_ascii() {
+            self.by_low[(character & 0xf) as usize] |= 1 << (character >> 4);
+        }
         self
     }
 
@@ -115,9 +116,7 @@ impl AsciiSet {
 #[target_feature(enable = "simd128")]
 #[inline]
 fn has_block(by_low: [u8; 16], block: [u8; 16]) -> bool {
-    use std::arch::wasm32::{
-        u8x16_all_true, u8x16_shr, u8x16_splat, u8x16_swizzle, u64x2, v128, v128_and,
-    };
+    use std::arch::wasm32::{u8x16_all_true, u8x16_shr, u8x16_splat, u8x16_swizzle, u64x2, v128, v128_and};
     #[allow(clippy::cast_possible_truncation, reason = "each half is meant")]
     #[target_feature(enable = "simd128")]
     #[inline]
@@ -149,6 +148,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             assert_eq!(vowels.contains(byte), b"aeiou".contains(&byte), "{byte}");
         }
+        assert_eq!(vowels.with(0x80 | b'x'), vowels);
     }
 
     proptest! {

@@ -69,10 +69,11 @@ impl Counts {
         Some((count.id, n))
     }
 
-    /// What was held back since the last tick.
+    /// What was held back since the last tick. Filters define how many requests they let through first, so it is told last:
+    /// who sees a request in that count sees all that was counted about it.
     pub(crate) fn tick(&mut self) -> Vec<Told> {
         let mut told = Vec::new();
-        for count in &mut self.counters {
+        for count in self.counters.iter_mut().rev() {
             count.at_once = AT_ONCE;
             if count.pending > 0 {
                 told.push((count.id, std::mem::take(&mut count.pending)));
@@ -102,6 +103,19 @@ mod tests {
             assert_eq!(counts.tick(), [(5, 7)]);
         }
         assert_eq!(counts.tick(), []);
+    }
+
+    #[test]
+    fn what_was_defined_first_is_told_last() {
+        let mut counts = Counts::new();
+        let numbers = [1, 2, 3].map(|id| counts.define(&id.to_string(), || Some(id)).unwrap());
+        counts.expect_ticks();
+        for n in 0..12 {
+            for number in numbers {
+                assert_eq!(counts.add(number, 1).is_some(), n < 10);
+            }
+        }
+        assert_eq!(counts.tick(), [(3, 2), (2, 2), (1, 2)]);
     }
 
     #[test]

@@ -123,35 +123,34 @@ impl<'a> Exchange<'a> {
         };
         let edits = self.edits.take();
         if !edits.is_empty() {
-            head = Rc::new(edited(&head, &edits));
+            head = Rc::new(with_edits(&head, &edits));
         }
         Ok(Rc::clone(cached.insert(head)))
     }
 
     /// The first value of one request header (lower-case name).
     pub fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        match &*self.head.borrow() {
-            None => self.facts.header_first(name),
-            Some(head) => {
-                Ok(self.edit(name).unwrap_or_else(|| head.first(name).map(<[u8]>::to_vec)))
-            }
+        if let Some(head) = &*self.head.borrow() {
+            return Ok(self.edited(name, || head.first(name).map(<[u8]>::to_vec)));
         }
+        self.facts.header_first(name)
     }
 
     /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::head`] where more than
     /// one header is needed.
     pub fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        match &*self.head.borrow() {
-            None => self.facts.header_joined(name),
-            Some(head) => Ok(self.edit(name).unwrap_or_else(|| head.joined(name))),
+        if let Some(head) = &*self.head.borrow() {
+            return Ok(self.edited(name, || head.joined(name)));
         }
+        self.facts.header_joined(name)
     }
 
-    /// What the last edit that is not in `head` yet has made of a header; `None` where there is no such edit.
-    fn edit(&self, name: &str) -> Option<Option<Vec<u8>>> {
-        let edits = self.edits.borrow();
-        let (_, value) = edits.iter().rfind(|(edited, _)| **edited == *name)?;
-        Some(value.as_deref().map(<[u8]>::to_vec))
+    /// What the last edit of a header has made of it; where there is none that is not in `head` yet, what `head` has.
+    fn edited(&self, name: &str, in_head: impl FnOnce() -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        match self.edits.borrow().iter().rfind(|(edited, _)| **edited == *name) {
+            Some((_, value)) => value.as_deref().map(<[u8]>::to_vec),
+            None => in_head(),
+        }
     }
 
     /// Notes that a filter has replaced every value of a request header (lower-case name) by this one, so that another
@@ -219,15 +218,15 @@ impl<'a> Exchange<'a> {
     /// What a filter before this one has published under `key` (filter state `wasm.<key>`): verified claims
     /// (`jwt.<claim>`), tags, deny codes.
     pub fn published(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
-        match self.published.borrow().iter().rfind(|(known, _)| **known == *key) {
-            Some((_, value)) => Ok(Some(value.to_vec())),
-            None => self.facts.property(&[key]),
+        if let Some((_, value)) = self.published.borrow().iter().rfind(|(known, _)| **known == *key) {
+            return Ok(Some(value.to_vec()));
         }
+        self.facts.property(&[key])
     }
 }
 
 /// The head with these edits made, in order. A header that is set goes to the end.
-fn edited(head: &Head, edits: &[HeaderEdit]) -> Head {
+fn with_edits(head: &Head, edits: &[HeaderEdit]) -> Head {
     let untouched =
         head.iter().filter(|(name, _)| !edits.iter().any(|(edited, _)| edited.as_bytes() == *name));
     // Of several edits of one header the last one counts.

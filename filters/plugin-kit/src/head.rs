@@ -222,6 +222,30 @@ mod tests {
     #[test]
     fn an_empty_buffer_is_an_empty_map() {
         assert!(Head::parse(Vec::new()).unwrap().is_empty());
+        assert!(!Head::from_pairs([("a", "1")]).is_empty());
+    }
+
+    #[test]
+    fn a_map_is_what_it_was_made_of() {
+        let head = Head::from_pairs([(":authority", "shop"), ("a", "1")]);
+        assert_eq!(head.authority(), b"shop");
+        assert_eq!(Head::parse(head.clone().into_raw()), Ok(head));
+    }
+
+    #[test]
+    fn entries_are_passed_over_by_the_length_of_their_names() {
+        let long = ["x".repeat(64), "x".repeat(65), "x".repeat(130)];
+        let names = ["a", "b", "cc", "dd", "eee", &long[0], &long[1], &long[2]];
+        let head = Head::from_pairs(names.map(|name| (name, "")));
+        let lengths = |wanted| head.with_name_lengths(wanted).map(|(name, _)| name.len()).collect::<Vec<_>>();
+        let of = |names: &[&str]| NameLengths::of(names);
+        assert_eq!(lengths(of(&[])), [0; 0]);
+        // 65 and 130 are 1 and 2 modulo 64.
+        assert_eq!(lengths(of(&["a"])), [1, 1, 65]);
+        assert_eq!(lengths(of(&["a", "b"])), [1, 1, 65]);
+        assert_eq!(lengths(of(&["cc"]).and(of(&["dd", "eee"]))), [2, 2, 3, 130]);
+        assert_eq!(lengths(of(&["cc"]).and(of(&["cc"]))), [2, 2, 130]);
+        assert_eq!(lengths(of(&[&long[0]])), [64]);
     }
 
     #[test]

@@ -30,7 +30,11 @@ fn all_bytes_are_in_a_set_unless_one_is_not() {
             for byte in 0..=u8::MAX {
                 let mut other = bytes.clone();
                 other[at] = byte;
-                assert_eq!(set.contains_all(&other), members.contains(&byte), "{length} bytes, {byte} at {at}");
+                assert_eq!(
+                    set.contains_all(&other),
+                    members.contains(&byte),
+                    "{length} bytes, {byte} at {at}"
+                );
             }
         }
     }

@@ -54,6 +54,12 @@ pub enum Outcome {
     Ask(Box<Question>),
 }
 
+impl Default for Outcome {
+    fn default() -> Self {
+        Self::Admitted(Admission::default())
+    }
+}
+
 /// A request that goes on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Admission {
@@ -95,7 +101,7 @@ pub struct Pending {
 }
 
 /// The decision, and what is to be counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decision {
     /// What becomes of the request.
     pub outcome: Outcome,
@@ -133,10 +139,21 @@ pub struct Limits {
     /// For each limit: for its rate and for each plan.
     hashers: Vec<(KeyHasher, Vec<KeyHasher>)>,
     limiter: RefCell<Limiter>,
-    /// Where one limit counts all requests alike: what each demands.
-    alike: Option<Demand>,
+    /// For each stage.
+    ways: [Way; 3],
     created: usize,
     service: Option<RefCell<Service>>,
+}
+
+/// How the limits that count a request are found.
+#[derive(Debug)]
+enum Way {
+    /// There is none.
+    Free,
+    /// This one counts every request and denies; with what each demands, where all demand the same.
+    One(usize, Option<Demand>),
+    /// Each is looked at.
+    Each,
 }
 
 /// What a worker knows of the rate limit service.
@@ -191,8 +208,9 @@ impl Limits {
         let alone = config.limits.len() == 1 && config.limits.iter().all(|l| l.count_statuses.is_empty());
         let limiter = Limiter::new(config.singles, config.longest_lease, alone);
         let service = config.global.is_some().then(RefCell::default);
-        let alike = alike(&config, &hashers);
-        Ok(Self { config, hashers, limiter: RefCell::new(limiter), alike, created, service })
+        let ways =
+            [Stage::BeforeAuth, Stage::AfterAuth, Stage::All].map(|stage| way(&config, &hashers, stage));
+        Ok(Self { config, hashers, limiter: RefCell::new(limiter), ways, created, service })
     }
 
     /// For how many limits the slots had to be created.
@@ -205,11 +223,20 @@ impl Limits {
         &self.config
     }
 
-    /// Decides about a request and counts it.
-    pub fn decide(&self, store: &impl SharedStore, exchange: &Exchange<'_>, stage: Stage) -> Decision {
+    /// Decides about a request and counts it. `None`: it goes on, and there is nothing else to say.
+    pub fn decide(
+        &self,
+        store: &impl SharedStore,
+        exchange: &Exchange<'_>,
+        stage: Stage,
+    ) -> Option<Decision> {
         let mut reported = Vec::new();
-        let outcome = self.outcome(store, exchange, stage, &mut reported).unwrap_or_else(Outcome::Denied);
-        self.decision(outcome, reported)
+        let outcome = match self.outcome(store, exchange, stage, &mut reported) {
+            Ok(None) if reported.is_empty() => return None,
+            Ok(outcome) => outcome.unwrap_or_default(),
+            Err(denial) => Outcome::Denied(denial),
+        };
+        Some(self.decision(outcome, reported))
     }
 
     fn decision(&self, outcome: Outcome, reported: Vec<usize>) -> Decision {
@@ -224,32 +251,51 @@ impl Limits {
         exchange: &Exchange<'_>,
         stage: Stage,
         reported: &mut Vec<usize>,
-    ) -> Result<Outcome, Denial> {
-        let mut counted =
-            match self.alike.filter(|_| self.config.limits.iter().all(|limit| stage.asks(limit))) {
-                Some(demand) => vec![Counted { index: 0, enforced: true, demand, descriptor: None }],
-                None => self.counted(exchange, stage, reported)?,
-            };
-        if counted.is_empty() {
-            return Ok(Outcome::Admitted(Admission::default()));
-        }
-        let now = now(exchange).map_err(unavailable)?;
-        // The shortest way, for a busy key: from a lease.
-        if let [one] = counted.as_slice()
-            && one.enforced
-            && !one.is_asked()
-            && self.config.reply.headers_on == HeadersOn::Denied
-            && self.limiter.try_borrow_mut().is_ok_and(|mut limiter| limiter.spends(&one.demand, now))
-        {
-            return Ok(Outcome::Admitted(Admission::default()));
-        }
+    ) -> Result<Option<Outcome>, Denial> {
+        let (mut counted, now) = match self.ways.get(stage as usize) {
+            Some(Way::Free) => return Ok(None),
+            Some(Way::One(index, alike)) => {
+                let one = match *alike {
+                    Some(demand) => Some(Counted { index: *index, enforced: true, demand, descriptor: None }),
+                    None => self.counted_by(*index, exchange, reported)?,
+                };
+                let Some(one) = one else { return Ok(None) };
+                let now = now(exchange).map_err(unavailable)?;
+                if self.spends(&one, now) {
+                    return Ok(None);
+                }
+                (vec![one], now)
+            }
+            Some(Way::Each) | None => {
+                let counted = self.counted(exchange, stage, reported)?;
+                if counted.is_empty() {
+                    return Ok(None);
+                }
+                let now = now(exchange).map_err(unavailable)?;
+                if let [one] = counted.as_slice()
+                    && self.spends(one, now)
+                {
+                    return Ok(None);
+                }
+                (counted, now)
+            }
+        };
         if counted.iter().any(Counted::is_asked) {
             self.remembered(&mut counted, now, reported)?;
         }
         if counted.iter().any(Counted::is_asked) {
-            return self.ask(store, counted, now, reported);
+            return self.ask(store, counted, now, reported).map(Some);
         }
-        self.charge(store, &counted, now, reported).map(|(admission, _)| Outcome::Admitted(admission))
+        let (admission, _) = self.charge(store, &counted, now, reported)?;
+        Ok(Some(Outcome::Admitted(admission)))
+    }
+
+    /// The shortest way, for a busy key: from a lease.
+    fn spends(&self, one: &Counted, now: u64) -> bool {
+        one.enforced
+            && !one.is_asked()
+            && self.config.reply.headers_on == HeadersOn::Denied
+            && self.limiter.try_borrow_mut().is_ok_and(|mut limiter| limiter.spends(&one.demand, now))
     }
 
     /// Charges the limits, all that are enforced or none. With what is left, where clients are told.
@@ -504,21 +550,36 @@ impl Limits {
                 return Ok(counted);
             }
         }
-        for (index, (limit, hashers)) in self.config.limits.iter().zip(&self.hashers).enumerate() {
-            if !stage.asks(limit) || !seen.holds(&limit.condition, Doubt::Yes).map_err(unavailable)? {
-                continue;
-            }
-            match demand(limit, hashers, exchange).map_err(unavailable)? {
-                Some((demand, descriptor)) => {
-                    let enforced = limit.mode == Mode::Enforce && is_in_share(limit, &demand);
-                    counted.push(Counted { index, enforced, demand, descriptor });
-                }
-                None if limit.on_missing_key == OnMissingKey::Skip => {}
-                None if limit.mode == Mode::Report => reported.push(index),
-                None => return Err(denied(Some(index), DenyReason::KeyMissing)),
+        for (index, limit) in self.config.limits.iter().enumerate() {
+            if stage.asks(limit) && seen.holds(&limit.condition, Doubt::Yes).map_err(unavailable)? {
+                counted.extend(self.counted_by(index, exchange, reported)?);
             }
         }
         Ok(counted)
+    }
+
+    /// As what the limit at this position counts the request; `None` where it does not.
+    fn counted_by(
+        &self,
+        index: usize,
+        exchange: &Exchange<'_>,
+        reported: &mut Vec<usize>,
+    ) -> Result<Option<Counted>, Denial> {
+        let Some((limit, hashers)) = self.config.limits.get(index).zip(self.hashers.get(index)) else {
+            return Ok(None);
+        };
+        match demand(limit, hashers, exchange).map_err(unavailable)? {
+            Some((demand, descriptor)) => {
+                let enforced = limit.mode == Mode::Enforce && is_in_share(limit, &demand);
+                Ok(Some(Counted { index, enforced, demand, descriptor }))
+            }
+            None if limit.on_missing_key == OnMissingKey::Skip => Ok(None),
+            None if limit.mode == Mode::Report => {
+                reported.push(index);
+                Ok(None)
+            }
+            None => Err(denied(Some(index), DenyReason::KeyMissing)),
+        }
     }
 
     fn headers(&self, limit: usize, shown: impl FnOnce() -> Shown) -> Vec<Header> {
@@ -543,18 +604,25 @@ fn now(exchange: &Exchange<'_>) -> Result<u64, HostError> {
     exchange.monotonic_time().map(nanoseconds)
 }
 
-/// What each request demands where there is one limit, and nothing of a request changes it.
-fn alike(config: &Config, hashers: &[(KeyHasher, Vec<KeyHasher>)]) -> Option<Demand> {
-    let ([limit], [(hasher, _)]) = (config.limits.as_slice(), hashers) else { return None };
-    let plain = config.exempt.is_empty()
-        && limit.condition.is_always()
-        && limit.key.is_empty()
+fn way(config: &Config, hashers: &[(KeyHasher, Vec<KeyHasher>)], stage: Stage) -> Way {
+    let limits = config.limits.iter().zip(hashers).enumerate();
+    let mut asked = limits.filter(|(_, (limit, _))| stage.asks(limit));
+    let Some((index, (limit, (hasher, _)))) = asked.next() else { return Way::Free };
+    let denies = limit.mode == Mode::Enforce && limit.enforce_percent >= 100;
+    if asked.next().is_none() && config.exempt.is_empty() && limit.condition.is_always() && denies {
+        Way::One(index, alike(limit, hasher))
+    } else {
+        Way::Each
+    }
+}
+
+/// What each request demands where nothing of it changes that.
+fn alike(limit: &Limit, hasher: &KeyHasher) -> Option<Demand> {
+    let plain = limit.key.is_empty()
         && limit.plans.is_none()
         && limit.cost_from.is_none()
         && limit.global.is_none()
-        && limit.count_statuses.is_empty()
-        && limit.mode == Mode::Enforce
-        && limit.enforce_percent >= 100;
+        && limit.count_statuses.is_empty();
     plain.then(|| Demand {
         hash: hasher.clone().finish(),
         rate: limit.rate,
@@ -749,7 +817,7 @@ mod tests {
     }
 
     fn decide(limits: &Limits, store: &MemoryStore, facts: &TableFacts) -> Decision {
-        limits.decide(store, &Exchange::new(1, facts), Stage::All)
+        limits.decide(store, &Exchange::new(1, facts), Stage::All).unwrap_or_default()
     }
 
     /// `A` for admitted, `?` for asked, otherwise the code.

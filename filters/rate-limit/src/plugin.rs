@@ -139,7 +139,10 @@ impl RateLimit {
             stream.asking = false;
             decision
         } else {
-            self.limits.decide(&self.store, exchange, stage)
+            let Some(decision) = self.limits.decide(&self.store, exchange, stage) else {
+                return self.allow(stage);
+            };
+            decision
         };
         self.count(decision.tally);
         self.count_service(decision.service);
@@ -181,6 +184,10 @@ impl RateLimit {
         if uncounted {
             self.counters.uncounted.increment();
         }
+        self.allow(stage)
+    }
+
+    fn allow(&self, stage: Stage) -> Flow {
         if stage != Stage::BeforeAuth {
             self.counters.allowed.increment();
         }
@@ -271,6 +278,16 @@ impl Filter for RateLimit {
         if limits.created() > 0 && matches!(store, Store::Proxy) {
             log::info!("{}: slots created for {} limits", Self::NAME, limits.created());
         }
+        let counters = Counters {
+            allowed: Counter::define("rate_limit_requests_allowed"),
+            denied: Counter::define("rate_limit_requests_denied"),
+            failed: Counter::define("rate_limit_requests_failed"),
+            uncounted: Counter::define("rate_limit_requests_uncounted"),
+            conflicts: Counter::define("rate_limit_writes_conflicted"),
+            undone: Counter::define("rate_limit_charges_undone"),
+            refunded: Counter::define("rate_limit_charges_refunded"),
+            evicted: Counter::define("rate_limit_keys_evicted"),
+        };
         let by_limit = limits.config().limits.iter().map(|limit| {
             let define = |what| Counter::define(&format!("rate_limit_limit_{}_{what}", limit.name));
             LimitCounters { denied: define("denied"), reported: define("reported") }
@@ -291,22 +308,7 @@ impl Filter for RateLimit {
                 },
             }
         });
-        Ok(Self {
-            service,
-            by_limit: by_limit.collect(),
-            limits,
-            store,
-            counters: Counters {
-                allowed: Counter::define("rate_limit_requests_allowed"),
-                denied: Counter::define("rate_limit_requests_denied"),
-                failed: Counter::define("rate_limit_requests_failed"),
-                uncounted: Counter::define("rate_limit_requests_uncounted"),
-                conflicts: Counter::define("rate_limit_writes_conflicted"),
-                undone: Counter::define("rate_limit_charges_undone"),
-                refunded: Counter::define("rate_limit_charges_refunded"),
-                evicted: Counter::define("rate_limit_keys_evicted"),
-            },
-        })
+        Ok(Self { service, by_limit: by_limit.collect(), limits, store, counters })
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {

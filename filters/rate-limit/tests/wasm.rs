@@ -22,7 +22,7 @@ fn request(user: &str, seconds: u64) -> TableFacts {
 }
 
 fn is_admitted(limits: &Limits, store: &MemoryStore, facts: &TableFacts) -> bool {
-    let decision = limits.decide(store, &Exchange::new(1, facts), Stage::All);
+    let decision = limits.decide(store, &Exchange::new(1, facts), Stage::All).unwrap_or_default();
     matches!(decision.outcome, Outcome::Admitted(_))
 }
 
@@ -44,7 +44,7 @@ fn a_denial_says_when_to_come_back() {
     let limits = limits(&store, r#"{"limits":[{"name":"total","rate":{"requests":1,"per":"90s"}}]}"#);
     assert!(is_admitted(&limits, &store, &request("a", 1_000)));
     let facts = request("a", 1_030);
-    let decision = limits.decide(&store, &Exchange::new(1, &facts), Stage::All);
+    let decision = limits.decide(&store, &Exchange::new(1, &facts), Stage::All).unwrap_or_default();
     let Outcome::Denied(denial) = decision.outcome else { panic!("admitted") };
     let reply = limits.reply(&Exchange::new(1, &facts), denial);
     let header = |name: &str| reply.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
