@@ -346,7 +346,7 @@ impl Authenticator {
         let position = all.iter().position(|verified| users.contains(&verified.provider))?;
         self.hits.set(self.hits.get().wrapping_add(1));
         let forward = self.forwards(&all);
-        let spent = (!forward).then_some((Cow::Borrowed(name.as_str()), None)).into_iter().collect();
+        let spent = if forward { One::new() } else { One::from([(Cow::Borrowed(name.as_str()), None)]) };
         let tokens = One::from([Granted { all, position }]);
         Some(Ok(Decision::Allow(Pass { strip, spent, tokens, why: Why::Token, rule: None })))
     }

@@ -19,6 +19,7 @@ use std::borrow::Cow;
 
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::source::HeadUse;
+use smallvec::SmallVec;
 
 use crate::config::Config;
 use crate::request_id::{Origin, RequestId};
@@ -36,7 +37,7 @@ pub struct Stream {
     seen: bool,
     request_id: Option<RequestId>,
     /// The tags that a later source may still change or that wait for the response.
-    waiting: Vec<Waiting>,
+    waiting: SmallVec<[Waiting; 2]>,
     /// Names and values of the settled tags that go on as baggage.
     sent: Vec<(String, Vec<u8>)>,
 }
@@ -49,11 +50,14 @@ struct Waiting {
     candidate: Option<Candidate<'static>>,
 }
 
+/// A key of filter state, and its value.
+pub type Written<'a> = (&'a str, Cow<'a, [u8]>);
+
 /// What is to be done about a stream, and what is to be counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects<'a> {
     /// Filter state to write.
-    pub tags: Vec<(&'a str, Cow<'a, [u8]>)>,
+    pub tags: SmallVec<[Written<'a>; 4]>,
     /// A request ID to set on the request, in the place of what it has.
     pub request_header: Option<RequestId>,
     /// What is to be done about the request's baggage.
@@ -347,14 +351,15 @@ mod tests {
     #[test]
     fn a_request_id_is_generated_replaced_and_echoed() {
         let core = core(r#"{"requestId":{"echo":true},"tags":[{"name":"id","from":[{"requestId":{}}]}]}"#);
+        let text = |id: &RequestId| String::from_utf8_lossy(id.as_bytes()).into_owned();
         let run = |facts: &TableFacts| {
             let mut stream = Stream::default();
             let exchange = Exchange::new(1, facts);
             let effects = core.on_request(&mut stream, &exchange, || Ok(0));
             let tag = shown(&effects);
             let response = core.on_response(&mut stream, &exchange, None).response_header.unwrap();
-            assert_eq!(tag, [format!("tag.id={}", response.as_str())]);
-            (effects.origin.unwrap(), effects.request_header.map(|id| id.as_str().to_owned()))
+            assert_eq!(tag, [format!("tag.id={}", text(&response))]);
+            (effects.origin.unwrap(), effects.request_header.map(|id| text(&id)))
         };
         let zero = "00000000-0000-9000-8000-000000000000".to_owned();
         assert_eq!(run(&request()), (Origin::Kept, None));

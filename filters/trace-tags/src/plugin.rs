@@ -73,8 +73,8 @@ impl TraceTags {
             written = written.saturating_add(1);
         }
         if let Some(id) = effects.request_header {
-            done(Headers::Request.set(HEADER, id.as_str().as_bytes()));
-            exchange.note_header(HEADER, id.as_str().as_bytes());
+            done(Headers::Request.set(HEADER, id.as_bytes()));
+            exchange.note_header(HEADER, id.as_bytes());
         }
         match effects.baggage {
             Change::None => {}
@@ -88,7 +88,7 @@ impl TraceTags {
             }
         }
         if let Some(id) = effects.response_header {
-            done(Headers::Response.set(HEADER, id.as_str().as_bytes()));
+            done(Headers::Response.set(HEADER, id.as_bytes()));
         }
         self.metrics.tags_written.add(written);
         self.metrics.tags_missing.add(effects.missing);

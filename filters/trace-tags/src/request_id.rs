@@ -9,7 +9,7 @@ pub const HEADER: &str = "x-request-id";
 
 /// A request ID that is safe to show: 1 to 128 ASCII letters, digits and `-._~:@/+=`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(String);
+pub struct RequestId(Vec<u8>);
 
 /// How a request came to its ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +33,14 @@ impl RequestId {
         let header = header.unwrap_or_default();
         let origin = if header.is_empty() { Origin::Generated } else { Origin::Replaced };
         let is_safe = header.len() <= Self::MAX_LENGTH && Characters::Token.are_all_of(&header);
-        match String::from_utf8(header) {
-            Ok(id) if is_safe && !id.is_empty() => Ok((Self(id), Origin::Kept)),
-            _ => Ok((Self(uuid(random()?)), origin)),
+        if is_safe && !header.is_empty() {
+            return Ok((Self(header), Origin::Kept));
         }
+        Ok((Self(uuid(random()?).into_bytes()), origin))
     }
 
-    /// As text.
-    pub fn as_str(&self) -> &str {
+    /// The ID as it stands in the header.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn a_safe_id_is_kept() {
         for id in ["f3a1b2c4-0000-4000-8000-000000000000", "01J/abc=~@+:.", &"a".repeat(128)] {
-            assert_eq!(of(id), (RequestId(id.to_owned()), Origin::Kept));
+            assert_eq!(of(id), (RequestId(id.into()), Origin::Kept));
         }
     }
 

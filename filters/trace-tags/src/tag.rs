@@ -110,7 +110,7 @@ impl Tag {
     ) -> Result<Option<Candidate<'_>>, HostError> {
         for (rank, source) in self.sources.iter().enumerate() {
             let value = match source {
-                Source::RequestId => request_id.map(|id| id.as_str().as_bytes().to_vec().into()),
+                Source::RequestId => request_id.map(|id| id.as_bytes().to_vec().into()),
                 source if source.is_late() => None,
                 source => source.value(exchange)?,
             };
