@@ -68,8 +68,8 @@ impl TraceTags {
         let mut failures = effects.failures;
         let mut done = |result: Result<(), _>| failures.extend(result.err());
         let mut written = 0_u32;
-        for (key, value) in effects.tags {
-            done(host::set_filter_state(key, &value));
+        for (key, value) in &effects.tags {
+            done(host::set_filter_state(key, value));
             written = written.saturating_add(1);
         }
         if let Some(id) = effects.request_header {
