@@ -65,7 +65,8 @@ bench-cores: ## The cores natively, without a proxy; ONLY=jwt runs some
 # What decides. A change that no test notices and that changes nothing is named in .cargo/mutants.toml, with the reason.
 MUTANTS ?= $(addprefix filters/jwt-auth/src/,claims.rs rules.rs token.rs signature.rs authenticator.rs place.rs jwk.rs revocation.rs condition.rs \
              crypto.rs host_crypto.rs der.rs base64url.rs refused_tokens.rs token_cache.rs jwks_cache.rs provider.rs verified.rs) \
-           $(addprefix filters/plugin-kit/src/,path.rs matcher.rs json.rs)
+           $(addprefix filters/plugin-kit/src/,path.rs matcher.rs json.rs head.rs exchange.rs bytes.rs)
+MUTANT_TESTS = --locked --lib --test decisions --test verdicts
 FUZZ    ?= token jwks path config
 SECONDS ?= 600
 
@@ -75,8 +76,9 @@ fuzz: ## Fuzzes the parsers, 10 minutes each; FUZZ=token SECONDS=60 for less
 
 mutants: ## Changes the code that decides, and sees whether a test fails; MUTANTS=FILE for one file
 	$(STAGE) "cargo-mutants" tools/install cargo-mutants
-	@cargo mutants --in-place --no-shuffle --timeout 60 --output target $(MUTANTS:%=--file %) \
-		--test-package jwt-auth --test-package plugin-kit -- --locked --lib --test decisions --test verdicts
+	$(STAGE) "the tests without a change" cargo test $(MUTANT_TESTS) --package jwt-auth --package plugin-kit
+	@cargo mutants --in-place --no-shuffle --baseline skip --timeout 60 --output target $(MUTANTS:%=--file %) \
+		--test-package jwt-auth --test-package plugin-kit -- $(MUTANT_TESTS)
 
 lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "rustfmt" cargo fmt --all --check

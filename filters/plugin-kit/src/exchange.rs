@@ -279,7 +279,8 @@ mod tests {
         assert_eq!(exchange.published("jwt.sub").unwrap().unwrap(), b"host");
         exchange.note_published("jwt.sub", *b"alice");
         exchange.note_published("jwt.sub", *b"bob");
-        let later = Exchange::continued(1, &facts, exchange.into_published());
+        let later = Exchange::continued(7, &facts, exchange.into_published());
+        assert_eq!(later.id(), 7);
         assert_eq!(later.published("jwt.sub").unwrap().unwrap(), b"bob");
         assert_eq!(later.published("jwt.scope").unwrap().unwrap(), b"read");
         assert_eq!(later.published("jwt.other").unwrap(), None);

@@ -392,6 +392,35 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_kept_as_long_as_something_is_to_come() {
+        let kept = |json: &str, ended: bool| {
+            let core = core(json);
+            let (mut stream, facts) = (Stream::default(), request());
+            let exchange = Exchange::new(1, &facts);
+            core.on_request(&mut stream, &exchange, || Ok(0));
+            let before = core.keeps(&stream);
+            let end = if ended { shown(&core.on_end(&mut stream, &exchange)) } else { Vec::new() };
+            (before, core.keeps(&stream), end)
+        };
+        let at_once = r#"{"tags":[{"name":"m","from":[{"method":{}}]}]}"#;
+        assert_eq!(kept(at_once, false), (false, false, vec![]));
+        let for_errors = r#"{"tags":[{"name":"m","from":[{"method":{}}],"when":{"statusFrom":400}}]}"#;
+        assert!(!core(at_once).reads_status());
+        assert_eq!(kept(for_errors, false), (true, true, vec![]));
+        assert_eq!(kept(for_errors, true), (true, false, vec!["tag.m=GET".into()]));
+        let echo = r#"{"requestId":{"echo":true},"tags":[{"name":"m","from":[{"method":{}}]}]}"#;
+        assert_eq!(kept(echo, false), (true, true, vec![]));
+    }
+
+    #[test]
+    fn headers_are_read_where_a_tag_or_the_request_id_comes_from_one() {
+        let reads = |json: &str| core(json).reads_headers();
+        assert!(reads(r#"{"tags":[{"name":"a","from":[{"requestId":{}}]}]}"#));
+        assert!(reads(r#"{"tags":[{"name":"a","from":[{"header":"a","trust":true}]}]}"#));
+        assert!(!reads(r#"{"tags":[{"name":"a","from":[{"claim":"org"}]}]}"#));
+    }
+
+    #[test]
     fn baggage_is_what_is_kept_and_what_is_sent() {
         let core = core(
             r#"{"tags":[{"name":"enduser.pseudo.id","from":[{"claim":"sub"}],"pseudonym":{}}],

@@ -132,6 +132,8 @@ mod tests {
     #[test]
     fn length_counts_characters() {
         assert_eq!(text("東京都".as_bytes(), Characters::Printable, 2), "東京");
+        assert_eq!(text(b"abc", Characters::Printable, 2), "ab");
+        assert_eq!(text(b"abc", Characters::Printable, 3), "abc");
     }
 
     proptest! {
