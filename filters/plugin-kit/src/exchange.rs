@@ -1,6 +1,7 @@
 //! One HTTP exchange as the cores of the filters see it.
 
 use std::cell::{OnceCell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -60,13 +61,22 @@ pub trait Facts {
 /// One request and its response. Facts are read when they are first asked for, and no more than once.
 pub struct Exchange<'a> {
     id: u32,
-    is_shared: bool,
     facts: &'a dyn Facts,
-    head: RefCell<Option<Rc<Head>>>,
-    /// Those that are not in `head` yet.
-    edits: RefCell<SmallVec<[HeaderEdit; 2]>>,
+    /// As it came from the host.
+    head: OnceCell<Head>,
     unix_time: OnceCell<Duration>,
-    published: RefCell<Published>,
+    /// `None` where nobody would read them.
+    notes: Option<RefCell<Notes>>,
+}
+
+/// What the filters of one module have told each other about an exchange.
+#[derive(Default)]
+struct Notes {
+    /// Edits of the head that were made after it was read, in order.
+    edits: SmallVec<[HeaderEdit; 2]>,
+    /// The head with these edits, where somebody has asked for it.
+    edited: Option<Rc<Head>>,
+    published: Published,
 }
 
 /// A header's name and its new value; `None` where it was removed.
@@ -74,6 +84,25 @@ type HeaderEdit = (Rc<str>, Option<Rc<[u8]>>);
 
 /// What the filters of one module have published for an exchange, by key.
 pub type Published = SmallVec<[(Rc<str>, Rc<[u8]>); 2]>;
+
+/// The request headers as the filters before have left them.
+pub enum CurrentHead<'a> {
+    /// Nobody has edited them since they were read.
+    Original(&'a Head),
+    /// Somebody has.
+    Edited(Rc<Head>),
+}
+
+impl Deref for CurrentHead<'_> {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        match self {
+            Self::Original(head) => head,
+            Self::Edited(head) => head,
+        }
+    }
+}
 
 impl<'a> Exchange<'a> {
     /// The exchange of the stream `id`.
@@ -83,27 +112,18 @@ impl<'a> Exchange<'a> {
 
     /// The same in a later callback, with what was published in an earlier one.
     pub fn continued(id: u32, facts: &'a dyn Facts, published: Published) -> Self {
-        let published = RefCell::new(published);
-        Self {
-            id,
-            is_shared: true,
-            facts,
-            head: RefCell::default(),
-            edits: RefCell::default(),
-            unix_time: OnceCell::new(),
-            published,
-        }
+        let notes = Notes { published, ..Notes::default() };
+        Self { notes: Some(RefCell::new(notes)), ..Self::alone(id, facts) }
     }
 
-    /// The same; `is_shared` says whether several filters see it. If not, nobody reads what is noted, so nothing is.
-    #[must_use]
-    pub fn shared(self, is_shared: bool) -> Self {
-        Self { is_shared, ..self }
+    /// The same for a filter that is alone in its module: it does not read what it notes, so nothing is kept.
+    pub fn alone(id: u32, facts: &'a dyn Facts) -> Self {
+        Self { id, facts, head: OnceCell::new(), unix_time: OnceCell::new(), notes: None }
     }
 
     /// What was published, for the next callback.
     pub fn into_published(self) -> Published {
-        self.published.into_inner()
+        self.notes.map(|notes| notes.into_inner().published).unwrap_or_default()
     }
 
     /// The stream's number in this worker.
@@ -112,65 +132,68 @@ impl<'a> Exchange<'a> {
     }
 
     /// All request headers, as the filters before this one have left them.
-    pub fn head(&self) -> Result<Rc<Head>, HostError> {
-        if let (Some(head), true) = (&*self.head.borrow(), self.edits.borrow().is_empty()) {
-            return Ok(Rc::clone(head));
-        }
-        let mut cached = self.head.borrow_mut();
-        let mut head = match cached.take() {
-            Some(head) => head,
-            None => Rc::new(self.facts.head()?),
+    pub fn head(&self) -> Result<CurrentHead<'_>, HostError> {
+        let original = if let Some(head) = self.head.get() {
+            head
+        } else {
+            let head = self.facts.head()?;
+            self.head.get_or_init(|| head)
         };
-        let edits = self.edits.take();
-        if !edits.is_empty() {
-            head = Rc::new(with_edits(&head, &edits));
+        if let Some(notes) = &self.notes {
+            let Notes { edits, edited, .. } = &mut *notes.borrow_mut();
+            if !edits.is_empty() {
+                let edited = edited.get_or_insert_with(|| Rc::new(with_edits(original, edits)));
+                return Ok(CurrentHead::Edited(Rc::clone(edited)));
+            }
         }
-        Ok(Rc::clone(cached.insert(head)))
+        Ok(CurrentHead::Original(original))
     }
 
     /// The first value of one request header (lower-case name).
     pub fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        if let Some(head) = &*self.head.borrow() {
-            return Ok(self.edited(name, || head.first(name).map(<[u8]>::to_vec)));
+        match self.head.get() {
+            Some(head) => Ok(self.edited(name, || head.first(name).map(<[u8]>::to_vec))),
+            None => self.facts.header_first(name),
         }
-        self.facts.header_first(name)
     }
 
     /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::head`] where more than
     /// one header is needed.
     pub fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        if let Some(head) = &*self.head.borrow() {
-            return Ok(self.edited(name, || head.joined(name)));
+        match self.head.get() {
+            Some(head) => Ok(self.edited(name, || head.joined(name))),
+            None => self.facts.header_joined(name),
         }
-        self.facts.header_joined(name)
     }
 
-    /// What the last edit of a header has made of it; where there is none that is not in `head` yet, what `head` has.
-    fn edited(&self, name: &str, in_head: impl FnOnce() -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-        match self.edits.borrow().iter().rfind(|(edited, _)| **edited == *name) {
-            Some((_, value)) => value.as_deref().map(<[u8]>::to_vec),
-            None => in_head(),
+    /// What the last edit of a header has made of it, or else what it was.
+    fn edited(&self, name: &str, original: impl FnOnce() -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        if let Some(notes) = &self.notes
+            && let Some((_, value)) = notes.borrow().edits.iter().rfind(|(edited, _)| **edited == *name)
+        {
+            return value.as_deref().map(<[u8]>::to_vec);
         }
+        original()
     }
 
     /// Notes that a filter has replaced every value of a request header (lower-case name) by this one, so that another
     /// filter in the same module sees it. Changing the request itself is the shell's work.
     pub fn note_header(&self, name: impl Into<Rc<str>>, value: impl Into<Rc<[u8]>>) {
-        if self.notes_headers() {
-            self.edits.borrow_mut().push((name.into(), Some(value.into())));
-        }
+        self.note_edit(|| (name.into(), Some(value.into())));
     }
 
     /// As [`Exchange::note_header`], where the header was removed.
     pub fn note_header_removed(&self, name: impl Into<Rc<str>>) {
-        if self.notes_headers() {
-            self.edits.borrow_mut().push((name.into(), None));
-        }
+        self.note_edit(|| (name.into(), None));
     }
 
-    /// What was not read yet will be read as it is then.
-    fn notes_headers(&self) -> bool {
-        self.is_shared && self.head.borrow().is_some()
+    fn note_edit(&self, edit: impl FnOnce() -> HeaderEdit) {
+        // What was not read yet will be read as it is then.
+        if let (Some(notes), Some(_)) = (&self.notes, self.head.get()) {
+            let mut notes = notes.borrow_mut();
+            notes.edits.push(edit());
+            notes.edited = None;
+        }
     }
 
     /// An attribute or a filter state of the exchange.
@@ -210,15 +233,17 @@ impl<'a> Exchange<'a> {
     /// it without a host call. Writing the filter state itself is the shell's work.
     pub fn note_published(&self, key: impl Into<Rc<str>>, value: impl Into<Rc<[u8]>>) {
         // Of several values of one key the last one counts.
-        if self.is_shared {
-            self.published.borrow_mut().push((key.into(), value.into()));
+        if let Some(notes) = &self.notes {
+            notes.borrow_mut().published.push((key.into(), value.into()));
         }
     }
 
     /// What a filter before this one has published under `key` (filter state `wasm.<key>`): verified claims
     /// (`jwt.<claim>`), tags, deny codes.
     pub fn published(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
-        if let Some((_, value)) = self.published.borrow().iter().rfind(|(known, _)| **known == *key) {
+        if let Some(notes) = &self.notes
+            && let Some((_, value)) = notes.borrow().published.iter().rfind(|(known, _)| **known == *key)
+        {
             return Ok(Some(value.to_vec()));
         }
         self.facts.property(&[key])
@@ -269,6 +294,10 @@ mod tests {
         assert_eq!(head.all("c").collect::<Vec<_>>(), [b"6"]);
         assert_eq!(head.method(), b"GET");
         assert_eq!(exchange.header_joined("c").unwrap().unwrap(), b"6");
+        exchange.note_header("a", *b"7");
+        assert_eq!(exchange.header_first("a").unwrap().unwrap(), b"7");
+        assert_eq!(exchange.head().unwrap().all("a").collect::<Vec<_>>(), [b"7"]);
+        assert_eq!(head.first("a"), Some(&b"4"[..]), "who has read it keeps what he has read");
     }
 
     #[test]
@@ -289,7 +318,7 @@ mod tests {
     #[test]
     fn a_filter_alone_notes_nothing() {
         let facts = TableFacts::request("GET", "/").header("a", "1");
-        let exchange = Exchange::new(1, &facts).shared(false);
+        let exchange = Exchange::alone(1, &facts);
         exchange.head().unwrap();
         exchange.note_header("a", *b"2");
         exchange.note_header_removed(":method");

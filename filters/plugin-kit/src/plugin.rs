@@ -267,8 +267,10 @@ impl<F: Filter> Stream<F> {
     fn with<T>(&self, context: u32, run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T) -> Option<T> {
         let mut inner = self.inner.try_borrow_mut().ok()?;
         let Inner { state, published, .. } = &mut *inner;
-        let exchange =
-            Exchange::continued(context, &HostFacts, std::mem::take(published)).shared(F::COMPOSED);
+        if !F::COMPOSED {
+            return Some(run(&self.filter, state, &Exchange::alone(context, &HostFacts)));
+        }
+        let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published));
         let answer = run(&self.filter, state, &exchange);
         *published = exchange.into_published();
         Some(answer)

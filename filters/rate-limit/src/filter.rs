@@ -2,10 +2,8 @@
 
 use std::cell::{OnceCell, RefCell, RefMut};
 use std::cmp::Reverse;
-use std::rc::Rc;
 
-use plugin_kit::exchange::{Exchange, HostError};
-use plugin_kit::head::Head;
+use plugin_kit::exchange::{CurrentHead, Exchange, HostError};
 use plugin_kit::matcher::{Request, RequestMatch};
 use plugin_kit::path::{PathCase, Readings};
 use plugin_kit::reply::Reply;
@@ -713,7 +711,7 @@ enum Doubt {
 struct Seen<'a> {
     exchange: &'a Exchange<'a>,
     path_case: PathCase,
-    head: &'a OnceCell<Rc<Head>>,
+    head: &'a OnceCell<CurrentHead<'a>>,
     request: OnceCell<Request<'a>>,
     readings: OnceCell<Readings<'a>>,
 }
