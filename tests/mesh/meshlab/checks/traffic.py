@@ -66,13 +66,18 @@ def balancing() -> str:
 
 @check("a full connection pool overflows at once", changes=["ml-service"], callers=["scheduler-service"])
 def overflow() -> str:
-    # ml-service: 50 connections and 50 that wait, from one proxy. While a connection is opened its request waits too, so of
-    # 130 at a time 50 to 100 are served; all others are refused, not queued.
+    # ml-service: 50 connections and 50 that wait, from one proxy. While a connection is opened its request waits too, so most
+    # are opened before. Of 130 at a time 50 to 100 are served; all others are refused, not queued.
     scheduler = probe.pods("scheduler-service")[0]
     counter = "outbound.8080..ml-service.*upstream_rq_pending_overflow$"
+
+    def call(at_a_time: int, delay: str) -> list:
+        return scheduler.call("http://ml-service:8080/internal/x", method="POST", count=at_a_time, concurrency=at_a_time,
+                              headers={"x-probe-delay": delay}, keep="x-envoy-overloaded")
+
+    expect(set(probe.statuses(call(40, "1s"))), {200}, "40 at a time")
     before = sum(stats(scheduler.name, counter).values())
-    seen = scheduler.call("http://ml-service:8080/internal/x", method="POST", count=130, concurrency=130,
-                          headers={"x-probe-delay": "3s"}, keep="x-envoy-overloaded")
+    seen = call(130, "3s")
     refused = [r for r in seen if r.status == 503]
     served = probe.statuses(seen)[200]
     expect((served + len(refused), 50 <= served <= 100), (130, True), f"130 at a time {probe.statuses(seen)}")
