@@ -70,8 +70,8 @@ test("names, producers and paths of the building machine are stripped", () => {
   }
 });
 
-/** The size of the largest function of a module in bytes: of the code section's entries, each with its size before it. */
-function largestFunction(bytes) {
+/** The sizes of a module's functions in bytes, the largest first: of the code section's entries, each with its size before it. */
+function functionSizes(bytes) {
   let at = 8;
   const number = () => {
     for (let value = 0, shift = 0; ; shift += 7) {
@@ -84,23 +84,27 @@ function largestFunction(bytes) {
     const code = bytes[at++] === 10;
     const end = number() + at;
     if (code) {
-      let largest = 0;
+      const sizes = [];
       for (let left = number(); left > 0; left--) {
         const size = number();
-        largest = Math.max(largest, size);
+        sizes.push(size);
         at += size;
       }
-      return largest;
+      return sizes.sort((a, b) => b - a);
     }
     at = end;
   }
-  return 0;
+  return [];
 }
 
 test("no function is so large that the proxy's compiler takes much memory for it", () => {
+  // Ed25519's multiplication of points is one piece of straight code, which takes the least memory for its size.
+  const straight = { "jwt-auth": 1, "mesh-filters": 1 };
   for (const crate of declaredCallbacks().keys()) {
-    const largest = largestFunction(readFileSync(new URL(`../target/filters/${crate}.wasm`, import.meta.url)));
-    assert.ok(largest > 0 && largest <= 16 * 1024, `${crate}: ${largest} bytes; #[inline(never)] keeps functions apart`);
+    const sizes = functionSizes(readFileSync(new URL(`../target/filters/${crate}.wasm`, import.meta.url)));
+    assert.ok(sizes[0] <= 16 * 1024, `${crate}: ${sizes[0]} bytes`);
+    const others = sizes.slice(straight[crate] ?? 0);
+    assert.ok(others[0] <= 8 * 1024, `${crate}: ${others[0]} bytes; \`inlining\` in build-filters and #[inline(never)] keep functions apart`);
   }
 });
 
