@@ -125,10 +125,10 @@ impl Proxy {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// Resident memory in kilobytes.
+    /// Resident memory in kilobytes, without the pages of files: how many of the binary's are there is a matter of the machine.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 }

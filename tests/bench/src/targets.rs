@@ -103,12 +103,14 @@ pub(crate) fn check(run: &Run) -> Vec<Target> {
     // Each start of Envoy configures a plugin three times: on trial, on the main thread, on the worker.
     let load = extra("1000 rules", "1 rules").map(|extra| extra / 3.0);
     within("configuration of 1000 rules, over one of 1 rule", "50 ms", load, 50.0);
-    within(
-        "start of Envoy with mesh-filters, over a bare one",
-        "200 ms",
-        extra("mesh-filters", "bare Envoy"),
-        200.0,
-    );
+    for (what, variant) in [
+        ("start of Envoy with jwt-auth, over a bare one", "jwt-auth"),
+        ("start of Envoy with rate-limit, over a bare one", "rate-limit, all requests"),
+        ("start of Envoy with trace-tags, over a bare one", "trace-tags, three tags"),
+        ("start of Envoy with mesh-filters, over a bare one", "mesh-filters"),
+    ] {
+        within(what, "200 ms", extra(variant, "bare Envoy"), 200.0);
+    }
     targets
 }
 
