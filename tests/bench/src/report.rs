@@ -160,18 +160,21 @@ fn timings(page: &mut String, run: &Run, pictures: &Path) -> Result<()> {
     writeln!(page, "\n## CPU time, latency, throughput\n\n![](benchmarks/cpu.svg)\n")?;
     writeln!(
         page,
-        "Medians of {rounds} rounds, lowest to highest in brackets. CPU time and throughput with 8 requests under way; \
-         latency at 2000 requests a second.\n"
+        "Medians of {rounds} rounds, lowest to highest in brackets; *over bare* is the median of the differences within a round, \
+         with where it lies by 95 % in brackets. CPU time and throughput with 8 requests under way; latency at 2000 requests a \
+         second.\n"
     )?;
     writeln!(page, "| variant | CPU a request | over bare | p50 | p99 | requests a second |")?;
     writeln!(page, "|---|---:|---:|---:|---:|---:|")?;
     for timing in &run.timings {
+        let over = targets::cpu(run, &timing.variant).unwrap_or_default();
+        let (low, high) = over.median_within();
         writeln!(
             page,
-            "| {} | {} µs | {:+.1} µs | {} µs | {} µs | {} |",
+            "| {} | {} µs | {:+.1} ({low:+.1} to {high:+.1}) µs | {} µs | {} µs | {} |",
             timing.variant,
             range(&timing.cpu, 1),
-            targets::cpu(run, &timing.variant).unwrap_or(f64::NAN),
+            over.median(),
             range(&timing.p50, 0),
             range(&timing.p99, 0),
             range(&timing.throughput, 0),
@@ -182,7 +185,11 @@ fn timings(page: &mut String, run: &Run, pictures: &Path) -> Result<()> {
         .iter()
         .filter(|timing| !timing.variant.contains("bare Envoy"))
         .filter_map(|timing| {
-            Some((timing.variant.clone(), targets::cpu(run, &timing.variant)?, is_ours(&timing.variant)))
+            Some((
+                timing.variant.clone(),
+                targets::cpu(run, &timing.variant)?.median(),
+                is_ours(&timing.variant),
+            ))
         })
         .collect();
     charts::bars(&pictures.join("cpu.svg"), "CPU time a request over bare Envoy", "µs", &bars)

@@ -46,6 +46,16 @@ impl Samples {
         f64::midpoint(sorted[last / 2], sorted[sorted.len() / 2])
     }
 
+    /// Where the median of more and more rounds would be, with 95 % confidence: samples as far from the middle of their order
+    /// as chance allows (the sign test's interval, by the normal approximation). With few samples, their range.
+    pub(crate) fn median_within(&self) -> (f64, f64) {
+        let sorted = self.sorted();
+        let Some(last) = sorted.len().checked_sub(1) else { return (f64::NAN, f64::NAN) };
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let out = ((sorted.len() as f64 - 1.96 * (sorted.len() as f64).sqrt()) / 2.0) as usize;
+        (sorted[out], sorted[last - out])
+    }
+
     /// The lowest and the highest.
     pub(crate) fn range(&self) -> (f64, f64) {
         let sorted = self.sorted();
@@ -103,5 +113,13 @@ mod tests {
     fn median_is_the_middle_or_between_the_two_in_the_middle() {
         assert!((Samples(vec![3.0, 1.0, 9.0]).median() - 3.0).abs() < f64::EPSILON);
         assert!((Samples(vec![4.0, 1.0, 9.0, 2.0]).median() - 3.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_median_is_known_better_than_the_range() {
+        let samples = |number: u32| Samples((0..number).map(f64::from).collect());
+        // Of 15, the fourth from each end (tables of the sign test).
+        assert_eq!(samples(15).median_within(), (3.0, 11.0));
+        assert_eq!(samples(3).median_within(), (0.0, 2.0));
     }
 }
