@@ -81,7 +81,7 @@ pub(crate) struct Timing {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Footprint {
     pub(crate) variant: String,
-    /// Resident memory of Envoy with one worker, kilobytes.
+    /// Resident memory of Envoy without the pages of files, kilobytes.
     pub(crate) resident: Samples,
     /// From the start of Envoy until it serves, milliseconds.
     pub(crate) start: Samples,

@@ -15,14 +15,14 @@ pub(crate) struct Target {
 pub(crate) fn check(run: &Run) -> Vec<Target> {
     let mut targets = Vec::new();
     let mut instructions = |what, wanted, ours: &str, theirs: &str, most: f64| {
-        let ratio = ratio(added(run, ours), added(run, theirs));
+        let both = added(run, ours).zip(added(run, theirs));
         targets.push(Target {
             what,
             wanted,
-            measured: ratio.map_or_else(missing, |(ratio, ours, theirs)| {
-                format!("{ratio:.2} × ({:.1} k against {:.1} k)", ours / 1e3, theirs / 1e3)
+            measured: both.map_or_else(missing, |(ours, theirs)| {
+                format!("{:.2} × ({:.1} k against {:.1} k)", ours / theirs, ours / 1e3, theirs / 1e3)
             }),
-            reached: ratio.map(|(ratio, ..)| ratio <= most),
+            reached: both.map(|(ours, theirs)| ours / theirs <= most),
         });
     };
     let empty = "empty SDK filter";
@@ -103,11 +103,6 @@ pub(crate) fn check(run: &Run) -> Vec<Target> {
 
 fn missing() -> String {
     "not in this run".to_owned()
-}
-
-fn ratio(one: Option<f64>, other: Option<f64>) -> Option<(f64, f64, f64)> {
-    let (one, other) = (one?, other?);
-    Some((one / other, one, other))
 }
 
 /// Instructions over the bare Envoy.
