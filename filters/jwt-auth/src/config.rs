@@ -1,6 +1,5 @@
 //! pluginConfig of jwt-auth: what a user writes, and what the filter makes of it.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use plugin_kit::cel::Expression;
 use plugin_kit::config::Definitions;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{
-    ConfigErrors, DurationText, ErrorList, Path, Read, Reader, document, nearest, read,
+    ConfigErrors, DurationText, ErrorList, Named, Path, Read, Reader, document, nearest, read,
 };
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
@@ -32,7 +31,7 @@ config_object! {
     /// The configuration as a user writes it.
     #[derive(Debug)]
     struct RawConfig {
-        providers: BTreeMap<String, RawProvider>,
+        providers: Named<RawProvider>,
         rules: Vec<RawRule> = Vec::new(),
         ambiguous_path: AmbiguousPath = AmbiguousPath::default(),
         path_case: PathCase = PathCase::default(),
@@ -167,7 +166,7 @@ config_object! {
     #[derive(Debug, Default)]
     struct RawRequirement {
         provider: Option<String>,
-        claims: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+        claims: Named<RawValueTest> = Named::default(),
         space_delimited_claims: Vec<String> = Vec::new(),
         scopes: Vec<String> = Vec::new(),
         any_of: Vec<RawRequirement> = Vec::new(),
@@ -379,13 +378,13 @@ const MOST_REFUSED: usize = 1_000;
 impl RawConfig {
     fn compile(self, env: &dyn Environment, errors: &mut ErrorList) -> Config {
         let root = Path::root();
-        if self.providers.is_empty() {
+        if self.providers.0.is_empty() {
             errors.add(&root.field("providers"), "is empty; expected at least one provider");
         }
-        let names: Vec<String> = self.providers.keys().cloned().collect();
+        let names: Vec<String> = self.providers.0.iter().map(|(name, _)| name.clone()).collect();
         let mut places: Vec<(Place, Vec<usize>)> = Vec::new();
         let mut providers = Vec::new();
-        for (n, (name, raw)) in self.providers.into_iter().enumerate() {
+        for (n, (name, raw)) in self.providers.0.into_iter().enumerate() {
             let path = root.field("providers").field(&name);
             for place in raw.places(&path, errors) {
                 match places.iter_mut().find(|(known, _)| *known == place) {
@@ -835,7 +834,7 @@ impl RawRequirement {
                 .collect()
         };
         let (any_of, all_of) = (all(&self.any_of, "anyOf"), all(&self.all_of, "allOf"));
-        let own = self.provider.is_some() || !self.claims.is_empty() || !self.scopes.is_empty();
+        let own = self.provider.is_some() || !self.claims.0.is_empty() || !self.scopes.is_empty();
         match (own, self.any_of.is_empty(), self.all_of.is_empty()) {
             (false, false, true) => return Some(Requirement::AnyOf(any_of)),
             (false, true, false) => return Some(Requirement::AllOf(all_of)),
@@ -864,7 +863,7 @@ impl RawRequirement {
                 errors.add(&path.field("provider"), format!("unknown provider `{name}`{hint}"));
             }
         }
-        for (claim, test) in &self.claims {
+        for (claim, test) in &self.claims.0 {
             let path = path.field("claims").field(claim);
             let found = errors.check(&path, ClaimPath::parse(claim));
             let test = ValueTest::compile(test, &path, errors);

@@ -16,7 +16,7 @@ use crate::json;
 
 #[cfg(not(target_os = "wasi"))]
 pub use self::fields::{Definitions, FieldSchema, choice_schema, object_schema, schema};
-pub use self::fields::{Read, Reader, field, one_of};
+pub use self::fields::{Named, Read, Reader, field, one_of};
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

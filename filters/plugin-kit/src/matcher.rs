@@ -1,9 +1,7 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
-use std::collections::BTreeMap;
-
 use crate::cel::{self, Expression};
-use crate::config::{ErrorList, Path};
+use crate::config::{ErrorList, Named, Path};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
 use crate::head::Head;
@@ -24,7 +22,7 @@ crate::config_object! {
         /// Regular expressions (RE2) of paths, evaluated by the host; each is about the whole path.
         pub path_regexes: Vec<String> = Vec::new(),
         /// Tests of header values by header name.
-        pub headers: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+        pub headers: Named<RawValueTest> = Named::default(),
     }
 }
 
@@ -202,7 +200,7 @@ impl RequestMatch {
         };
         let path_regexes = list(&raw.path_regexes, &path.field("pathRegexes"), errors, regex);
         let mut headers = Vec::new();
-        for (name, test) in &raw.headers {
+        for (name, test) in &raw.headers.0 {
             let path = path.field("headers").field(name);
             if let Err(message) = header_name(name) {
                 errors.add(&path, message);

@@ -1,11 +1,10 @@
 //! pluginConfig of the filter: as a user writes it (`Raw…`), and as types that cannot be wrong.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
-use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Path, document, read};
+use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Named, Path, document, read};
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
 use plugin_kit::path::PathCase;
@@ -82,8 +81,8 @@ config_object! {
         methods_except: Vec<String> = Vec::new(),
         paths: Vec<String> = Vec::new(),
         path_regexes: Vec<String> = Vec::new(),
-        headers: BTreeMap<String, RawValueTest> = BTreeMap::new(),
-        claims: BTreeMap<String, RawValueTest> = BTreeMap::new(),
+        headers: Named<RawValueTest> = Named::default(),
+        claims: Named<RawValueTest> = Named::default(),
         when: Option<String>,
     }
 }
@@ -101,7 +100,7 @@ config_object! {
     #[derive(Debug)]
     struct RawPlans {
         from: RawSource,
-        rates: BTreeMap<String, RawRate>,
+        rates: Named<RawRate>,
     }
 }
 
@@ -554,7 +553,7 @@ fn compile_plans(raw: RawPlans, path: &Path, errors: &mut ErrorList, env: &dyn E
             .add(&path.field("from"), "a client could name its own plan; expected a claim, or `trust: true`");
     }
     let mut rates = Vec::new();
-    for (name, rate) in raw.rates {
+    for (name, rate) in raw.rates.0 {
         let path = path.field("rates").field(&name);
         rates.extend(compile_rate(&rate, &path, errors).map(|rate| (name, rate)));
     }
@@ -582,7 +581,7 @@ impl Condition {
         request.path_regexes.clear();
         let any_path = RequestMatch::compile(&request, case, env, path, &mut ErrorList::default());
         let mut claims = Vec::new();
-        for (name, test) in &raw.claims {
+        for (name, test) in &raw.claims.0 {
             let test = ValueTest::compile(test, &path.field("claims").field(name), errors);
             claims.extend(test.map(|test| (format!("jwt.{name}"), test)));
         }

@@ -1,7 +1,5 @@
 //! The pluginConfig of trace-tags.
 
-use std::collections::BTreeSet;
-
 use plugin_kit::config::{ConfigErrors, ErrorList, Path, document, nearest, read};
 use plugin_kit::config_object;
 use plugin_kit::environment::Environment;
@@ -131,16 +129,17 @@ impl Config {
         if raw_tags.len() > MAX_TAGS {
             errors.add(&list, format_args!("expected at most {MAX_TAGS} tags, found {}", raw_tags.len()));
         }
-        let mut names = BTreeSet::new();
+        let mut names = Vec::new();
         let mut tags = Vec::new();
         for (n, tag) in raw_tags.into_iter().enumerate() {
             let path = list.index(n);
-            if !names.insert(tag.name.clone()) {
+            if names.contains(&tag.name) {
                 errors.add(
                     &path.field("name"),
                     format_args!("`{}` is the name of an earlier tag too", tag.name),
                 );
             }
+            names.push(tag.name.clone());
             tags.extend(tag.parse(&path, &mut errors, env));
         }
         let request_id =

@@ -1,5 +1,6 @@
 //! Instructions a request, counted by valgrind's callgrind.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::ops::Range;
@@ -32,20 +33,38 @@ const MOST_MODULES: usize = 4;
 /// Counts the instructions a request of each variant, and of the bare Envoys in the same process.
 pub(crate) async fn count(envoy: &Path, variants: &[&Variant]) -> Result<Vec<Cost>> {
     let (bare, rest): (Vec<&Variant>, Vec<&Variant>) = variants.iter().partition(|v| v.name == v.base);
-    let mut costs: Vec<Cost> = Vec::new();
+    let waiting = RefCell::new(batches(&rest).into_iter());
+    let next = || waiting.borrow_mut().next();
+    // valgrind runs one thread at a time, so two Envoys take half as long where there are two cores. What is counted does
+    // not depend on it.
+    let lane = async || {
+        let mut costs = Vec::new();
+        while let Some(batch) = next() {
+            costs.append(&mut count_batch(envoy, &bare, &batch).await?);
+        }
+        Result::Ok(costs)
+    };
+    let (mut costs, mut others) = tokio::try_join!(lane(), lane())?;
+    costs.append(&mut others);
+    costs.sort_by_key(|cost| rest.iter().position(|variant| variant.name == cost.variant));
+    Ok(costs)
+}
+
+/// In the given order, as many at a time as one Envoy can hold.
+fn batches<'a>(variants: &[&'a Variant]) -> Vec<Vec<&'a Variant>> {
+    let mut batches = Vec::new();
     let mut batch: Vec<&Variant> = Vec::new();
     let mut modules = BTreeSet::new();
-    for variant in rest {
+    for variant in variants {
         modules.extend(variant.modules());
         if modules.len() > MOST_MODULES {
-            costs.append(&mut count_batch(envoy, &bare, &batch).await?);
-            batch.clear();
+            batches.push(std::mem::take(&mut batch));
             modules = variant.modules();
         }
         batch.push(variant);
     }
-    costs.append(&mut count_batch(envoy, &bare, &batch).await?);
-    Ok(costs)
+    batches.push(batch);
+    batches
 }
 
 async fn count_batch(envoy: &Path, bare: &[&Variant], batch: &[&Variant]) -> Result<Vec<Cost>> {
@@ -60,7 +79,7 @@ async fn count_batch(envoy: &Path, bare: &[&Variant], batch: &[&Variant]) -> Res
         clients.push(client);
     }
     proxy.check()?;
-    control(&proxy, &["-i", "on"])?;
+    control(&proxy, &["-i", "on"]).await?;
     let mut dumps = 0;
     let mut bases = HashMap::new();
     let mut costs = Vec::new();
@@ -100,11 +119,11 @@ async fn settle(proxy: &Proxy, client: &mut Client, dumps: &mut usize) -> Result
     let mut before = f64::INFINITY;
     for window in 1.. {
         client.run(LEAD_IN, None).await?;
-        control(proxy, &["-z"])?;
+        control(proxy, &["-z"]).await?;
         client.run(WINDOW, None).await?;
-        control(proxy, &["-d"])?;
+        control(proxy, &["-d"]).await?;
         *dumps += 1;
-        let (last, in_wasm) = read(proxy, *dumps)?;
+        let (last, in_wasm) = read(proxy, *dumps).await?;
         let spread = (last / before - 1.0).abs();
         if spread < AGREEMENT || window == MOST_WINDOWS {
             return Ok(Count { instructions: f64::midpoint(before, last), in_wasm, spread });
@@ -114,25 +133,36 @@ async fn settle(proxy: &Proxy, client: &mut Client, dumps: &mut usize) -> Result
     unreachable!("the loop has no end")
 }
 
-fn control(proxy: &Proxy, order: &[&str]) -> Result<()> {
-    let output = Command::new("callgrind_control").args(order).arg(proxy.id().to_string()).output()?;
+async fn control(proxy: &Proxy, order: &'static [&'static str]) -> Result<()> {
+    let process = proxy.id().to_string();
+    let output = aside(move || Command::new("callgrind_control").args(order).arg(process).output()).await??;
     let said = String::from_utf8_lossy(&output.stdout);
     if said.contains("OK") { Ok(()) } else { Err(format!("callgrind_control {order:?}: {said}").into()) }
 }
 
 /// Instructions a request in dump `number`: all, and those in code that was made at run time (Wasm).
-fn read(proxy: &Proxy, number: usize) -> Result<(f64, f64)> {
+async fn read(proxy: &Proxy, number: usize) -> Result<(f64, f64)> {
     let path = proxy.folder().join(format!("callgrind.out.{number}"));
-    let dump = fs::read_to_string(&path)?;
-    fs::remove_file(path)?;
-    let compiled = compiled_code(&fs::read_to_string(format!("/proc/{}/maps", proxy.id()))?);
-    let (all, wasm) = self_costs(&dump).into_iter().fold((0, 0), |(all, wasm), (function, cost)| {
-        let address = function.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        let in_wasm = address.is_some_and(|address| compiled.iter().any(|range| range.contains(&address)));
-        (all + cost, wasm + if in_wasm { cost } else { 0 })
-    });
+    let maps = fs::read_to_string(format!("/proc/{}/maps", proxy.id()))?;
+    let sums = move || {
+        let dump = fs::read_to_string(&path)?;
+        fs::remove_file(path)?;
+        let compiled = compiled_code(&maps);
+        std::io::Result::Ok(self_costs(&dump).into_iter().fold((0, 0), |(all, wasm), (function, cost)| {
+            let address = function.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            let in_wasm =
+                address.is_some_and(|address| compiled.iter().any(|range| range.contains(&address)));
+            (all + cost, wasm + if in_wasm { cost } else { 0 })
+        }))
+    };
+    let (all, wasm): (u64, u64) = aside(sums).await??;
     #[allow(clippy::cast_precision_loss)]
     Ok((all as f64 / WINDOW as f64, wasm as f64 / WINDOW as f64))
+}
+
+/// Runs what blocks on another thread: the other Envoy's requests go on meanwhile.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await?)
 }
 
 /// The executable memory that belongs to no file.

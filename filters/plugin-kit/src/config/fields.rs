@@ -4,7 +4,6 @@
 //! Serde could read them too. But what it makes for each type is most of a module's code, it stops at the first error, and
 //! it does not know the path.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
@@ -536,18 +535,26 @@ impl<T: Read> Read for Vec<T> {
     }
 }
 
-impl<T: Read> Read for BTreeMap<String, T> {
+/// An object whose members the user names, in the order of their names.
+#[derive(Debug, Clone)]
+pub struct Named<T>(pub Vec<(String, T)>);
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Read> Read for Named<T> {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         let Value::Object(members) = value else { return reader.expected("an object", value) };
-        let mut map = Self::new();
+        let mut named = Vec::new();
         for (name, value) in members {
             let length = reader.enter(name);
-            if let Some(value) = T::read(value, reader) {
-                map.insert(name.clone(), value);
-            }
+            named.extend(T::read(value, reader).map(|value| (name.clone(), value)));
             reader.leave(length);
         }
-        Some(map)
+        Some(Self(named))
     }
 
     #[cfg(not(target_os = "wasi"))]
