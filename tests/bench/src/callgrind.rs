@@ -1,6 +1,5 @@
 //! Instructions a request, counted by valgrind's callgrind.
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::ops::Range;
@@ -17,74 +16,74 @@ use crate::variants::Variant;
 const WARM_UP: usize = 400;
 /// Requests in one window.
 const WINDOW: usize = 200;
-/// Before each window. Writing out the counts of the last one takes longer than a lease is good for, and a limit's key that
-/// comes back from a pause starts with small leases, each twice the one before. After so many a key takes one lease a second.
-const LEAD_IN: usize = 700;
+/// Before each window, which comes after a pause: writing out the counts of the last one.
+const LEAD_IN: usize = 100;
+/// The same where limits are leased. The pause is longer than a lease is good for, and a limit's key that comes back from one
+/// starts with small leases, each twice the one before. After so many requests a key takes one lease a second.
+const LEAD_IN_OF_LEASES: usize = 700;
 /// Two windows agree when they differ by less than this part.
 const AGREEMENT: f64 = 0.003;
 const MOST_WINDOWS: usize = 12;
-/// So many requests are sent at most: tokens that are to be new must not be fewer.
+/// So many requests are sent at most where tokens are new, and no limits are leased: there must be as many.
 pub(crate) const MOST_REQUESTS: usize = WARM_UP + MOST_WINDOWS * (LEAD_IN + WINDOW);
 
 /// Modules that one Envoy can hold under valgrind: V8 reserves 10 GB of address space for each of a module's three VMs,
 /// and valgrind has 128 GB.
 const MOST_MODULES: usize = 4;
+/// Envoys that are started at the same time: under valgrind that takes half a minute. One after the other is counted.
+const STARTED_TOGETHER: usize = 2;
 
 /// Counts the instructions a request of each variant, and of the bare Envoys in the same process.
 pub(crate) async fn count(envoy: &Path, variants: &[&Variant]) -> Result<Vec<Cost>> {
-    let (bare, rest): (Vec<&Variant>, Vec<&Variant>) = variants.iter().partition(|v| v.name == v.base);
-    let waiting = RefCell::new(batches(&rest).into_iter());
-    let next = || waiting.borrow_mut().next();
-    // valgrind runs one thread at a time, so two Envoys take half as long where there are two cores. What is counted does
-    // not depend on it.
-    let lane = async || {
-        let mut costs = Vec::new();
-        while let Some(batch) = next() {
-            costs.append(&mut count_batch(envoy, &bare, &batch).await?);
+    let mut costs: Vec<Cost> = Vec::new();
+    for batches in batches(variants).chunks(STARTED_TOGETHER) {
+        let starting: Vec<Proxy> =
+            batches.iter().map(|batch| Proxy::start_counted(envoy, batch)).collect::<Result<_>>()?;
+        for (batch, proxy) in batches.iter().zip(starting) {
+            costs.append(&mut count_batch(&proxy.ready().await?, batch).await?);
         }
-        Result::Ok(costs)
-    };
-    let (mut costs, mut others) = tokio::try_join!(lane(), lane())?;
-    costs.append(&mut others);
-    costs.sort_by_key(|cost| rest.iter().position(|variant| variant.name == cost.variant));
+    }
     Ok(costs)
 }
 
-/// In the given order, as many at a time as one Envoy can hold.
+/// As many variants at a time as one Envoy can hold, with what they are compared with before them.
 fn batches<'a>(variants: &[&'a Variant]) -> Vec<Vec<&'a Variant>> {
-    let mut batches = Vec::new();
-    let mut batch: Vec<&Variant> = Vec::new();
+    let (bare, rest): (Vec<&Variant>, Vec<&Variant>) = variants.iter().partition(|v| v.name == v.base);
+    let mut batches: Vec<Vec<&Variant>> = Vec::new();
     let mut modules = BTreeSet::new();
-    for variant in variants {
+    for variant in rest {
         modules.extend(variant.modules());
-        if modules.len() > MOST_MODULES {
-            batches.push(std::mem::take(&mut batch));
-            modules = variant.modules();
+        match batches.last_mut() {
+            Some(batch) if modules.len() <= MOST_MODULES => batch.push(variant),
+            _ => {
+                batches.push(vec![variant]);
+                modules = variant.modules();
+            }
         }
-        batch.push(variant);
     }
-    batches.push(batch);
+    for batch in &mut batches {
+        let of_batch = |bare: &&&Variant| batch.iter().any(|variant| variant.base == bare.name);
+        let mut with_bare: Vec<&Variant> = bare.iter().filter(of_batch).copied().collect();
+        with_bare.append(batch);
+        *batch = with_bare;
+    }
     batches
 }
 
-async fn count_batch(envoy: &Path, bare: &[&Variant], batch: &[&Variant]) -> Result<Vec<Cost>> {
-    let bare: Vec<&Variant> =
-        bare.iter().copied().filter(|bare| batch.iter().any(|variant| variant.base == bare.name)).collect();
-    let variants = [&bare, batch].concat();
-    let proxy = Proxy::start_counted(envoy, &variants).await?;
+async fn count_batch(proxy: &Proxy, variants: &[&Variant]) -> Result<Vec<Cost>> {
     let mut clients = Vec::new();
-    for variant in &variants {
+    for variant in variants {
         let mut client = Client::connect(proxy.port(variant)?, &variant.traffic, 1).await?;
         client.run(WARM_UP, None).await.map_err(|error| format!("{}: {error}", variant.name))?;
         clients.push(client);
     }
     proxy.check()?;
-    control(&proxy, &["-i", "on"]).await?;
+    control(proxy, &["-i", "on"])?;
     let mut dumps = 0;
     let mut bases = HashMap::new();
     let mut costs = Vec::new();
-    for (variant, client) in variants.into_iter().zip(&mut clients) {
-        let count = settle(&proxy, client, &mut dumps).await?;
+    for (variant, client) in variants.iter().zip(&mut clients) {
+        let count = settle(proxy, variant, client, &mut dumps).await?;
         if variant.name == variant.base {
             bases.insert(&variant.base, count.instructions);
             continue;
@@ -115,15 +114,16 @@ struct Count {
 }
 
 /// Counts windows until two in a row agree.
-async fn settle(proxy: &Proxy, client: &mut Client, dumps: &mut usize) -> Result<Count> {
+async fn settle(proxy: &Proxy, variant: &Variant, client: &mut Client, dumps: &mut usize) -> Result<Count> {
+    let lead_in = if variant.has_leases() { LEAD_IN_OF_LEASES } else { LEAD_IN };
     let mut before = f64::INFINITY;
     for window in 1.. {
-        client.run(LEAD_IN, None).await?;
-        control(proxy, &["-z"]).await?;
+        client.run(lead_in, None).await?;
+        control(proxy, &["-z"])?;
         client.run(WINDOW, None).await?;
-        control(proxy, &["-d"]).await?;
+        control(proxy, &["-d"])?;
         *dumps += 1;
-        let (last, in_wasm) = read(proxy, *dumps).await?;
+        let (last, in_wasm) = read(proxy, *dumps)?;
         let spread = (last / before - 1.0).abs();
         if spread < AGREEMENT || window == MOST_WINDOWS {
             return Ok(Count { instructions: f64::midpoint(before, last), in_wasm, spread });
@@ -133,36 +133,25 @@ async fn settle(proxy: &Proxy, client: &mut Client, dumps: &mut usize) -> Result
     unreachable!("the loop has no end")
 }
 
-async fn control(proxy: &Proxy, order: &'static [&'static str]) -> Result<()> {
-    let process = proxy.id().to_string();
-    let output = aside(move || Command::new("callgrind_control").args(order).arg(process).output()).await??;
+fn control(proxy: &Proxy, order: &[&str]) -> Result<()> {
+    let output = Command::new("callgrind_control").args(order).arg(proxy.id().to_string()).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     if said.contains("OK") { Ok(()) } else { Err(format!("callgrind_control {order:?}: {said}").into()) }
 }
 
 /// Instructions a request in dump `number`: all, and those in code that was made at run time (Wasm).
-async fn read(proxy: &Proxy, number: usize) -> Result<(f64, f64)> {
+fn read(proxy: &Proxy, number: usize) -> Result<(f64, f64)> {
     let path = proxy.folder().join(format!("callgrind.out.{number}"));
-    let maps = fs::read_to_string(format!("/proc/{}/maps", proxy.id()))?;
-    let sums = move || {
-        let dump = fs::read_to_string(&path)?;
-        fs::remove_file(path)?;
-        let compiled = compiled_code(&maps);
-        std::io::Result::Ok(self_costs(&dump).into_iter().fold((0, 0), |(all, wasm), (function, cost)| {
-            let address = function.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-            let in_wasm =
-                address.is_some_and(|address| compiled.iter().any(|range| range.contains(&address)));
-            (all + cost, wasm + if in_wasm { cost } else { 0 })
-        }))
-    };
-    let (all, wasm): (u64, u64) = aside(sums).await??;
+    let dump = fs::read_to_string(&path)?;
+    fs::remove_file(path)?;
+    let compiled = compiled_code(&fs::read_to_string(format!("/proc/{}/maps", proxy.id()))?);
+    let (all, wasm) = self_costs(&dump).into_iter().fold((0, 0), |(all, wasm), (function, cost)| {
+        let address = function.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        let in_wasm = address.is_some_and(|address| compiled.iter().any(|range| range.contains(&address)));
+        (all + cost, wasm + if in_wasm { cost } else { 0 })
+    });
     #[allow(clippy::cast_precision_loss)]
     Ok((all as f64 / WINDOW as f64, wasm as f64 / WINDOW as f64))
-}
-
-/// Runs what blocks on another thread: the other Envoy's requests go on meanwhile.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    Ok(tokio::task::spawn_blocking(work).await?)
 }
 
 /// The executable memory that belongs to no file.

@@ -94,7 +94,7 @@ async fn run() -> Result<()> {
     }
     if wanted("time") {
         eprintln!("measuring CPU time and latency");
-        let (rounds, requests) = if quick { (3, 1500) } else { (15, 4000) };
+        let (rounds, requests) = if quick { (12, 500) } else { (60, 1000) };
         run.timings = timing::compare(&envoy, &variants, rounds, requests).await?;
         keep(&run)?;
     }

@@ -18,6 +18,7 @@ pub(crate) struct Proxy {
     child: Child,
     folder: TempDir,
     ports: HashMap<String, u16>,
+    started: Instant,
     /// From the start of the process until it serves.
     pub(crate) started_in: Duration,
 }
@@ -25,19 +26,19 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts Envoy at `binary` with a listener for each of `variants`.
     pub(crate) async fn start(binary: &Path, variants: &[&Variant], workers: usize) -> Result<Self> {
-        Self::launch(Command::new(binary), variants, workers).await
+        Self::launch(Command::new(binary), variants, workers)?.ready().await
     }
 
-    /// The same with every instruction counted, once counting is switched on.
-    pub(crate) async fn start_counted(binary: &Path, variants: &[&Variant]) -> Result<Self> {
+    /// The same with every instruction counted, once counting is switched on. It has yet to become [`Proxy::ready`].
+    pub(crate) fn start_counted(binary: &Path, variants: &[&Variant]) -> Result<Self> {
         let mut command = Command::new("valgrind");
         // Wasm is compiled at run time: code may change under the feet of valgrind.
         command.args(["--tool=callgrind", "--smc-check=all-non-file", "--instr-atstart=no"]);
         command.arg("--callgrind-out-file=callgrind.out").arg(binary);
-        Self::launch(command, variants, 1).await
+        Self::launch(command, variants, 1)
     }
 
-    async fn launch(mut command: Command, variants: &[&Variant], workers: usize) -> Result<Self> {
+    fn launch(mut command: Command, variants: &[&Variant], workers: usize) -> Result<Self> {
         let folder = TempDir::new()?;
         fs::write(folder.path().join("envoy.json"), bootstrap(variants).to_string())?;
         let log = fs::File::create(folder.path().join("log"))?;
@@ -53,30 +54,34 @@ impl Proxy {
         let started = Instant::now();
         let child =
             command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
-        let mut proxy = Self { child, folder, ports: HashMap::new(), started_in: Duration::ZERO };
-        let admin = proxy.wait_until_ready(started).await?;
+        Ok(Self { child, folder, ports: HashMap::new(), started, started_in: Duration::ZERO })
+    }
+
+    /// Waits until it serves.
+    pub(crate) async fn ready(mut self) -> Result<Self> {
+        let admin = self.wait_until_ready().await?;
         let listeners: Value = serde_json::from_slice(&load::get(&admin, "/listeners?format=json").await?)?;
         for listener in listeners["listener_statuses"].as_array().into_iter().flatten() {
             let name = listener["name"].as_str().unwrap_or_default().to_owned();
             let port = listener["local_address"]["socket_address"]["port_value"].as_u64().unwrap_or_default();
-            proxy.ports.insert(name, u16::try_from(port)?);
+            self.ports.insert(name, u16::try_from(port)?);
         }
-        Ok(proxy)
+        Ok(self)
     }
 
-    async fn wait_until_ready(&mut self, started: Instant) -> Result<String> {
+    async fn wait_until_ready(&mut self) -> Result<String> {
         let admin = self.folder.path().join("admin");
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("Envoy ended ({status}):\n{}", self.log()).into());
             }
-            if started.elapsed() > Duration::from_mins(5) {
+            if self.started.elapsed() > Duration::from_mins(5) {
                 return Err(format!("Envoy was not ready after five minutes:\n{}", self.log()).into());
             }
             if let Ok(address) = fs::read_to_string(&admin)
                 && load::get(&address, "/ready").await.is_ok()
             {
-                self.started_in = started.elapsed();
+                self.started_in = self.started.elapsed();
                 return Ok(address);
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

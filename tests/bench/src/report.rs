@@ -33,15 +33,15 @@ payload or the subject kept for later filters, the token removed. `make bench` w
 
 **How it is measured.** All variants run in the same Envoy process, a listener for each, so that figures of one run can
 be compared. The judge is *instructions a request over bare Envoy*: valgrind's callgrind counts them, one request at a
-time, after 400 requests of warm-up, and again until two windows of 200 requests agree within 0.3 %, each after 700
-that are not counted. A count does not depend on what else the machine does. CPU time, latency and throughput come from
-the same Envoy without valgrind, one worker, all variants in turn, round after round; they are medians, with the lowest
-and the highest. What a variant takes over the bare Envoy is compared within each round. Ratios within a run tell more
-than figures between machines.
+time, after 400 requests of warm-up, and again until two windows of 200 requests agree within 0.3 %, each after 100
+that are not counted, or 700 where limits take leases. A count does not depend on what else the machine does. CPU time,
+latency and throughput come from the same Envoy without valgrind, one worker, all variants in turn, round after round;
+they are medians, with the lowest and the highest. What a variant takes over the bare Envoy is compared within each
+round. Ratios within a run tell more than figures between machines.
 
 The *empty SDK filter* does nothing and exports every callback, as modules built with the Rust SDK do: it is what any
 Wasm filter costs. Sidecar traffic is HTTP/1.1 with ten headers and a token of 600 bytes; gateway traffic is HTTP/2 with
-twenty headers and a token of 1.5 KB. Tokens are those of ten users in turn; *new tokens* are each seen once.
+twenty headers and a token of 1.5 KB. Tokens are those of four users in turn; *new tokens* are each seen once.
 
 ";
 

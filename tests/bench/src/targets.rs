@@ -135,9 +135,9 @@ fn cheaper(
         what,
         wanted,
         measured: both.map_or_else(missing, |(ours, theirs, low, high)| {
+            let times = if ours > 0.0 { format!("{:.1}", theirs / ours) } else { "unmeasurably many".to_owned() };
             format!(
-                "{:.1} × cheaper, by this run's noise {low:.1} to {high:.1} (+{ours:.1} µs against +{theirs:.1} µs)",
-                theirs / ours
+                "{times} × cheaper, by this run's noise {low:.1} to {high:.1} ({ours:+.1} µs against {theirs:+.1} µs)"
             )
         }),
         reached: both.map(|(.., low, _)| low >= least),

@@ -49,6 +49,14 @@ impl Variant {
         const FILENAME: &str = "/typed_config/config/vm_config/code/local/filename";
         self.filters.iter().filter_map(|filter| filter.pointer(FILENAME)?.as_str()).collect()
     }
+
+    /// Whether one of its filters is rate-limit, which takes leases.
+    pub(crate) fn has_leases(&self) -> bool {
+        let leases = |module: &str| {
+            ["/rate-limit.wasm", "/mesh-filters.wasm"].iter().any(|name| module.ends_with(name))
+        };
+        self.modules().into_iter().any(leases)
+    }
 }
 
 /// The variant that another is to be compared with, to know what its filters cost: without filters, same traffic.
@@ -58,7 +66,7 @@ pub(crate) const BARE_GATEWAY: &str = "gateway: bare Envoy";
 
 /// Users whose tokens are sent in turn where tokens are seen again. Few, so that each is busy even while counting
 /// instructions makes everything fifty times slower.
-const USERS: usize = 10;
+const USERS: usize = 4;
 
 /// Where the modules are, and who signs the tokens.
 pub(crate) struct Workshop {
