@@ -67,7 +67,7 @@ MUTANTS ?= $(addprefix filters/jwt-auth/src/,claims.rs rules.rs token.rs signatu
              crypto.rs host_crypto.rs der.rs base64url.rs refused_tokens.rs token_cache.rs jwks_cache.rs provider.rs verified.rs) \
            $(addprefix filters/plugin-kit/src/,path.rs matcher.rs json.rs head.rs exchange.rs bytes.rs)
 MUTANT_TESTS = --locked --lib --test decisions --test verdicts
-FUZZ    ?= token jwks path config
+FUZZ    ?= token jwks path config request
 SECONDS ?= 600
 
 fuzz: ## Fuzzes the parsers, 10 minutes each; FUZZ=token SECONDS=60 for less

@@ -16,7 +16,10 @@ fuzz_target!(|input: (&str, &[u8])| {
                     assert_eq!(path.first(), Some(&b'/'));
                     assert!(path.len() == 1 || path.last() != Some(&b'/'));
                     let mut segments = path.split(|byte| *byte == b'/').skip(1);
-                    assert!(path.len() == 1 || segments.all(|segment| ![&b""[..], b".", b".."].contains(&segment)));
+                    assert!(
+                        path.len() == 1
+                            || segments.all(|segment| ![&b""[..], b".", b".."].contains(&segment))
+                    );
                 }
             }
             Readings::Several(paths) => {
