@@ -855,6 +855,78 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_created_once_for_all_workers() {
+        let store = MemoryStore::default();
+        let two = r#"{"limits":[{"name":"total","rate":{"requests":1,"per":"1h"}},
+            {"name":"user","key":[{"header":"x"}],"rate":{"requests":1,"per":"1h"}}]}"#;
+        assert_eq!((limits(&store, two).created(), limits(&store, two).created()), (2, 0));
+    }
+
+    #[test]
+    fn each_stage_asks_its_own_limits() {
+        let limit = |name: &str, requests: u32, more: &str| {
+            format!(r#"{{"name":"{name}","rate":{{"requests":{requests},"per":"1h"}}{more}}}"#)
+        };
+        let of = |before: u32, after: u32| {
+            let (before, after) = (limit("early", before, r#","before":"auth""#), limit("late", after, ""));
+            format!(r#"{{"limits":[{before},{after}]}}"#)
+        };
+        let request = facts("GET", "/");
+        for (json, early, late, all) in [
+            (of(0, 0), Some(0), Some(1), Some(1)),
+            (of(0, 1), Some(0), None, Some(0)),
+            (of(1, 0), None, Some(1), Some(1)),
+            (format!(r#"{{"limits":[{}]}}"#, limit("late", 0, "")), None, Some(0), Some(0)),
+        ] {
+            for (stage, denies) in [(Stage::BeforeAuth, early), (Stage::AfterAuth, late), (Stage::All, all)] {
+                let store = MemoryStore::default();
+                let decision = limits(&store, &json).decide(&store, &Exchange::new(1, &request), stage);
+                let denied = match decision.unwrap_or_default().outcome {
+                    Outcome::Denied(denial) => denial.limit,
+                    _ => None,
+                };
+                assert_eq!(denied, denies, "{json} {stage:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_response_of_another_status_gives_the_charge_back() {
+        let json =
+            r#"{"limits":[{"name":"failures","countStatuses":[401,403],"rate":{"requests":2,"per":"1h"}}]}"#;
+        let store = MemoryStore::default();
+        let limits = limits(&store, json);
+        let request = facts("GET", "/");
+        let answer = |status| {
+            let Outcome::Admitted(admission) = decide(&limits, &store, &request).outcome else {
+                return false;
+            };
+            limits.settle(&store, &Exchange::new(1, &request), admission.pending, status);
+            true
+        };
+        assert!((0..9).all(|_| answer(Some(200))));
+        // Without a status nothing is known of the response: the charge stays.
+        assert_eq!([Some(401), None, Some(200)].map(answer), [true, true, false]);
+    }
+
+    #[test]
+    fn a_missing_key_is_what_the_configuration_says_of_it() {
+        for (more, expected, reported) in [
+            ("", "rate_limit_exceeded", 0),
+            (r#","onMissingKey":"skip""#, "A", 0),
+            (r#","onMissingKey":"deny""#, "rate_limit_key_missing", 0),
+            (r#","onMissingKey":"deny","mode":"report""#, "A", 1),
+        ] {
+            let json = format!(
+                r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":0,"per":"1h"}}{more}}}]}}"#
+            );
+            let store = MemoryStore::default();
+            let decision = decide(&limits(&store, &json), &store, &facts("GET", "/"));
+            assert_eq!((verdict(&decision), decision.reported.len()), (expected, reported), "{more}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_counted_is_denied_unless_the_configuration_says_otherwise() {
         let store = MemoryStore::default();
         store.conflicts.set(u32::MAX);
@@ -1089,6 +1161,71 @@ mod tests {
             let decision = limits.hear(&store, ask(&limits, &store, "b"), Err(Failure::Code(0)), NOW);
             assert_eq!((verdict(&decision), decision.reported.len()), ("A", 0));
         }
+    }
+
+    #[test]
+    fn a_busy_key_is_asked_for_each_time_and_shown_each_time() {
+        let limit = |more: &str, rest: &str| {
+            format!(
+                r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":1000,"per":"1s"}}{more}}}]{rest}}}"#
+            )
+        };
+        let request = |n: u64| {
+            let mut request = facts("GET", "/").header("x", "a");
+            request.monotonic_time += Duration::from_millis(n);
+            request
+        };
+        let store = MemoryStore::default();
+        let asked = limits(
+            &store,
+            &limit(r#","global":{"entries":["user"]}"#, r#","global":{"domain":"d","cluster":"c"}"#),
+        );
+        for n in 0..20 {
+            let decision = decide(&asked, &store, &request(n));
+            let now = nanoseconds(request(n).monotonic_time);
+            assert_eq!(verdict(&asked.hear(&store, question(decision), Ok(OK), now)), "A");
+        }
+        let shown = limits(&store, &limit("", r#","response":{"headersOn":"always"}"#));
+        for n in 0..20 {
+            let Outcome::Admitted(admission) = decide(&shown, &store, &request(n)).outcome else {
+                panic!("{n}")
+            };
+            assert!(!admission.headers.is_empty(), "{n}");
+        }
+    }
+
+    #[test]
+    fn of_several_keys_over_their_limits_the_longest_wait_is_told() {
+        let json = r#"{"limits":[
+            {"name":"a","key":[{"header":"x"}],"rate":{"requests":5,"per":"1d"},"global":{"entries":["a"]}},
+            {"name":"b","key":[{"header":"x"}],"rate":{"requests":5,"per":"1d"},"global":{"entries":["b"]}}],
+            "global":{"domain":"d","cluster":"c"}}"#;
+        for resets in [[5_000, 9_000], [9_000, 5_000]] {
+            let store = MemoryStore::default();
+            let limits = limits(&store, json);
+            let status =
+                |reset| Status { over_limit: true, requests: 5, window: 86_400, remaining: 0, reset };
+            let answer = Response { over_limit: true, statuses: resets.map(status).to_vec(), ..OK };
+            let request = facts("GET", "/").header("x", "k");
+            let first = limits.hear(&store, question(decide(&limits, &store, &request)), Ok(answer), NOW);
+            for decision in [first, decide(&limits, &store, &request)] {
+                let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
+                assert_eq!(denial.reason, DenyReason::Limited(Some(9_000)));
+                assert_eq!(denial.limit, Some(usize::from(resets[1] == 9_000)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_denial_tells_what_is_left_and_a_request_id() {
+        let store = MemoryStore::default();
+        let limits = limits(&store, &ONE.replace(r#""requests":1"#, r#""requests":0"#));
+        let request = facts("GET", "/").header("x-request-id", "r-1");
+        let Outcome::Denied(denial) = decide(&limits, &store, &request).outcome else { panic!("admitted") };
+        let reply = limits.reply(&Exchange::new(1, &request), denial);
+        let header = |name: &str| reply.headers.iter().any(|(found, _)| found.eq_ignore_ascii_case(name));
+        assert!(header("ratelimit") && header("ratelimit-policy"), "{reply:?}");
+        assert!(String::from_utf8_lossy(&reply.body).contains("r-1"), "{reply:?}");
     }
 
     #[test]
