@@ -41,14 +41,18 @@ impl Revoked {
     /// # Errors
     /// It is none.
     pub fn parse(bytes: &[u8]) -> Result<Self, ListError> {
-        let mut members = json::object(bytes).map_err(|_| ListError::Json)?;
-        let mut take = |name: &str| match members.remove(name) {
-            None => Ok(Vec::new()),
-            Some(Value::Array(names)) => names.into_iter().map(text).collect(),
-            Some(_) => Err(ListError::Text),
-        };
-        let list = Self::new(take("jti")?, take("sub")?, take("kid")?);
-        if members.is_empty() { Ok(list) } else { Err(ListError::Member) }
+        let (mut jti, mut sub, mut kid) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, value) in json::object(bytes).map_err(|_| ListError::Json)? {
+            let names = match name.as_str() {
+                "jti" => &mut jti,
+                "sub" => &mut sub,
+                "kid" => &mut kid,
+                _ => return Err(ListError::Member),
+            };
+            let Value::Array(list) = value else { return Err(ListError::Text) };
+            *names = list.into_iter().map(text).collect::<Result<_, _>>()?;
+        }
+        Ok(Self::new(jti, sub, kid))
     }
 
     /// Whether it has a token with these claims, signed by the key of this name.

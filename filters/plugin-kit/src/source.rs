@@ -169,60 +169,24 @@ impl HeadUse {
 
 impl RawSource {
     /// The source, or notes of what is wrong with it. `env` looks up environment variables and compiles CEL.
-    pub fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
-        let trust = self.trust;
-        let trusted = trust.unwrap_or(false);
-        let mut found = Vec::new();
-        let mut add = |kind: &'static str, source: Option<Source>| found.extend(source.map(|s| (kind, s)));
-        add("claim", self.claim.map(|name| Source::Claim(format!("jwt.{name}"))));
-        add(
-            "header",
-            self.header.map(|name| Source::Header { name: name.to_ascii_lowercase(), trust: trusted }),
-        );
-        add("queryParam", self.query_param.map(|name| Source::QueryParam { name, trust: trusted }));
-        add("cookie", self.cookie.map(|name| Source::Cookie { name, trust: trusted }));
-        add("baggage", self.baggage.map(|name| Source::Baggage { name, trust: trusted }));
-        if let Some(raw) = self.source_address {
-            add(
-                "sourceAddress",
-                Some(Source::SourceAddress(raw.parse(&path.field("sourceAddress"), errors)?)),
-            );
-        }
-        add("principal", self.principal.map(|_| Source::Principal));
-        add("requestId", self.request_id.map(|_| Source::RequestId));
-        add("path", self.path.map(|_| Source::Path));
-        if let Some(templates) = self.path_template {
-            let path = path.field("pathTemplate");
-            add("pathTemplate", Some(Source::PathTemplate(parse_templates(templates, &path, errors)?)));
-        }
-        add("method", self.method.map(|_| Source::Method));
-        add(
-            "workloadLabel",
-            self.workload_label
-                .map(|name| Source::WorkloadLabel(WorkloadLabel { name, known: OnceCell::new() })),
-        );
-        add("env", self.env.map(|name| Source::Fixed(env.variable(&name).filter(|value| !value.is_empty()))));
-        add("filterState", self.filter_state.map(Source::FilterState));
-        add("property", self.property.map(Source::Property));
-        if let Some(text) = self.cel {
-            let expression = Expression::text(&text, env);
-            let expression = errors.check(&path.field("cel"), expression)?;
-            add("cel", Some(Source::Cel { expression, trust: trusted }));
-        }
-        add("literal", self.literal.map(|text| Source::Fixed(Some(text))));
-
-        let kinds = found.iter().map(|(kind, _)| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
-        let mut found = found.into_iter();
-        let (Some((kind, source)), None) = (found.next(), found.next()) else {
-            let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds };
-            errors.add(path, format_args!("expected exactly one of {KINDS}; found {kinds}"));
+    pub fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
+        let kinds = self.kinds();
+        let names = |kinds: &[Kind], separator: &str| {
+            kinds.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(separator)
+        };
+        let given: Vec<Kind> = kinds.into_iter().filter(|(_, given)| *given).collect();
+        let [(kind, _)] = *given else {
+            let found = if given.is_empty() { "none".to_owned() } else { names(&given, " and ") };
+            let expected = names(&kinds, ", ");
+            errors.add(path, format_args!("expected exactly one of {expected}; found {found}"));
             return None;
         };
+        let source = self.source(path, errors, env)?;
         if let Err(message) = source.check() {
             errors.add(&path.field(kind), message);
             return None;
         }
-        if trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie" | "baggage" | "cel") {
+        if self.trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie" | "baggage" | "cel") {
             errors.add(
                 &path.field("trust"),
                 "only a `header`, `queryParam`, `cookie`, `baggage` or `cel` can be trusted",
@@ -231,13 +195,77 @@ impl RawSource {
         }
         Some(source)
     }
+
+    /// Which kinds are given.
+    fn kinds(&self) -> [Kind; 17] {
+        [
+            ("claim", self.claim.is_some()),
+            ("header", self.header.is_some()),
+            ("queryParam", self.query_param.is_some()),
+            ("cookie", self.cookie.is_some()),
+            ("baggage", self.baggage.is_some()),
+            ("sourceAddress", self.source_address.is_some()),
+            ("principal", self.principal.is_some()),
+            ("requestId", self.request_id.is_some()),
+            ("path", self.path.is_some()),
+            ("pathTemplate", self.path_template.is_some()),
+            ("method", self.method.is_some()),
+            ("workloadLabel", self.workload_label.is_some()),
+            ("env", self.env.is_some()),
+            ("filterState", self.filter_state.is_some()),
+            ("property", self.property.is_some()),
+            ("cel", self.cel.is_some()),
+            ("literal", self.literal.is_some()),
+        ]
+    }
+
+    /// The source of the one kind that is given.
+    fn source(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
+        let trust = self.trust.unwrap_or(false);
+        Some(if let Some(name) = &self.claim {
+            Source::Claim(format!("jwt.{name}"))
+        } else if let Some(name) = &self.header {
+            Source::Header { name: name.to_ascii_lowercase(), trust }
+        } else if let Some(name) = &self.query_param {
+            Source::QueryParam { name: name.clone(), trust }
+        } else if let Some(name) = &self.cookie {
+            Source::Cookie { name: name.clone(), trust }
+        } else if let Some(name) = &self.baggage {
+            Source::Baggage { name: name.clone(), trust }
+        } else if let Some(raw) = &self.source_address {
+            Source::SourceAddress(raw.parse(&path.field("sourceAddress"), errors)?)
+        } else if self.principal.is_some() {
+            Source::Principal
+        } else if self.request_id.is_some() {
+            Source::RequestId
+        } else if self.path.is_some() {
+            Source::Path
+        } else if let Some(templates) = &self.path_template {
+            Source::PathTemplate(parse_templates(templates, &path.field("pathTemplate"), errors)?)
+        } else if self.method.is_some() {
+            Source::Method
+        } else if let Some(name) = &self.workload_label {
+            Source::WorkloadLabel(WorkloadLabel { name: name.clone(), known: OnceCell::new() })
+        } else if let Some(name) = &self.env {
+            Source::Fixed(env.variable(name).filter(|value| !value.is_empty()))
+        } else if let Some(name) = &self.filter_state {
+            Source::FilterState(name.clone())
+        } else if let Some(attribute) = &self.property {
+            Source::Property(attribute.clone())
+        } else if let Some(text) = &self.cel {
+            let expression = errors.check(&path.field("cel"), Expression::text(text, env))?;
+            Source::Cel { expression, trust }
+        } else {
+            Source::Fixed(self.literal.clone())
+        })
+    }
 }
 
-const KINDS: &str = "`claim`, `header`, `queryParam`, `cookie`, `baggage`, `sourceAddress`, `principal`, `requestId`, `path`, \
-                     `pathTemplate`, `method`, `workloadLabel`, `env`, `filterState`, `property`, `cel`, `literal`";
+/// A kind's name, and whether it is given.
+type Kind = (&'static str, bool);
 
 fn parse_templates(
-    templates: Vec<String>,
+    templates: &[String],
     path: &Path,
     errors: &mut ErrorList,
 ) -> Option<Vec<(String, PathPattern)>> {
@@ -245,15 +273,15 @@ fn parse_templates(
         errors.add(path, "expected at least one pattern of paths");
     }
     let mut parsed = Vec::new();
-    for (n, text) in templates.into_iter().enumerate() {
-        let pattern = errors.check(&path.index(n), PathPattern::parse(&text, PathCase::Insensitive))?;
-        parsed.push((text, pattern));
+    for (n, text) in templates.iter().enumerate() {
+        let pattern = errors.check(&path.index(n), PathPattern::parse(text, PathCase::Insensitive))?;
+        parsed.push((text.clone(), pattern));
     }
     (!parsed.is_empty()).then_some(parsed)
 }
 
 impl RawSourceAddress {
-    fn parse(self, path: &Path, errors: &mut ErrorList) -> Option<SourceAddress> {
+    fn parse(&self, path: &Path, errors: &mut ErrorList) -> Option<SourceAddress> {
         let ipv6_prefix = self.ipv6_prefix.unwrap_or(64);
         if !(1..=128).contains(&ipv6_prefix) {
             errors
@@ -262,8 +290,8 @@ impl RawSourceAddress {
         }
         let list = path.field("trustForwardedFrom");
         let mut trust_forwarded_from = Vec::new();
-        for (n, principal) in self.trust_forwarded_from.into_iter().enumerate() {
-            let name = without_scheme(&principal);
+        for (n, principal) in self.trust_forwarded_from.iter().enumerate() {
+            let name = without_scheme(principal);
             if name.split('/').count() < 2 || name.contains('*') {
                 errors.add(
                     &list.index(n),

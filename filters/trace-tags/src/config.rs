@@ -212,7 +212,7 @@ impl RawTag {
         let mut sources = Vec::new();
         for (n, raw) in self.from.iter().enumerate() {
             let path = from.index(n);
-            let Some(source) = raw.clone().parse(&path, errors, env) else { continue };
+            let Some(source) = raw.parse(&path, errors, env) else { continue };
             if source.is_unverified() {
                 errors.add(
                     &path,
