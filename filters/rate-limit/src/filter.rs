@@ -1217,6 +1217,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_service_says_to_a_denied_client_is_told() {
+        let store = MemoryStore::default();
+        let limits = asking(&store, "deny", "");
+        let answer = Response {
+            response_headers: vec![("x-from-service".to_owned(), "7".to_owned())],
+            body: b"come back later".to_vec(),
+            ..over(0, 5_000)
+        };
+        let request = facts("GET", "/").header("x", "a");
+        let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(answer), NOW);
+        let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
+        let reply = limits.reply(&Exchange::new(1, &request), denial);
+        assert!(reply.headers.contains(&("x-from-service".to_owned(), "7".to_owned())), "{reply:?}");
+        assert_eq!(reply.body, b"come back later");
+    }
+
+    #[test]
     fn a_denial_tells_what_is_left_and_a_request_id() {
         let store = MemoryStore::default();
         let limits = limits(&store, &ONE.replace(r#""requests":1"#, r#""requests":0"#));
