@@ -901,7 +901,8 @@ mod tests {
             let Outcome::Admitted(admission) = decide(&limits, &store, &request).outcome else {
                 return false;
             };
-            limits.settle(&store, &Exchange::new(1, &request), admission.pending, status);
+            let tally = limits.settle(&store, &Exchange::new(1, &request), admission.pending, status);
+            assert_eq!(tally.refunded, u32::from(status == Some(200)));
             true
         };
         assert!((0..9).all(|_| answer(Some(200))));
