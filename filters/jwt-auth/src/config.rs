@@ -8,7 +8,7 @@ use plugin_kit::cel::Expression;
 use plugin_kit::config::Definitions;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{
-    ConfigErrors, DurationText, ErrorList, Named, Path, Read, Reader, document, nearest, read,
+    ByName, ConfigErrors, DurationText, ErrorList, Path, Read, Reader, document, nearest, read,
 };
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
@@ -31,7 +31,7 @@ config_object! {
     /// The configuration as a user writes it.
     #[derive(Debug)]
     struct RawConfig {
-        providers: Named<RawProvider>,
+        providers: ByName<RawProvider>,
         rules: Vec<RawRule> = Vec::new(),
         ambiguous_path: AmbiguousPath = AmbiguousPath::default(),
         path_case: PathCase = PathCase::default(),
@@ -166,7 +166,7 @@ config_object! {
     #[derive(Debug, Default)]
     struct RawRequirement {
         provider: Option<String>,
-        claims: Named<RawValueTest> = Named::default(),
+        claims: ByName<RawValueTest> = ByName::default(),
         space_delimited_claims: Vec<String> = Vec::new(),
         scopes: Vec<String> = Vec::new(),
         any_of: Vec<RawRequirement> = Vec::new(),

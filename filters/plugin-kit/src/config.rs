@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use crate::json;
 
+pub use self::fields::{ByName, Read, Reader, field, one_of};
 #[cfg(not(target_os = "wasi"))]
 pub use self::fields::{Definitions, FieldSchema, choice_schema, object_schema, schema};
-pub use self::fields::{Named, Read, Reader, field, one_of};
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

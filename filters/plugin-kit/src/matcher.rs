@@ -1,7 +1,7 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
 use crate::cel::{self, Expression};
-use crate::config::{ErrorList, Named, Path};
+use crate::config::{ByName, ErrorList, Path};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
 use crate::head::Head;
@@ -22,7 +22,7 @@ crate::config_object! {
         /// Regular expressions (RE2) of paths, evaluated by the host; each is about the whole path.
         pub path_regexes: Vec<String> = Vec::new(),
         /// Tests of header values by header name.
-        pub headers: Named<RawValueTest> = Named::default(),
+        pub headers: ByName<RawValueTest> = ByName::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
-use plugin_kit::config::{ConfigErrors, DurationText, ErrorList, Named, Path, document, read};
+use plugin_kit::config::{ByName, ConfigErrors, DurationText, ErrorList, Path, document, read};
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
 use plugin_kit::path::PathCase;
@@ -81,8 +81,8 @@ config_object! {
         methods_except: Vec<String> = Vec::new(),
         paths: Vec<String> = Vec::new(),
         path_regexes: Vec<String> = Vec::new(),
-        headers: Named<RawValueTest> = Named::default(),
-        claims: Named<RawValueTest> = Named::default(),
+        headers: ByName<RawValueTest> = ByName::default(),
+        claims: ByName<RawValueTest> = ByName::default(),
         when: Option<String>,
     }
 }
@@ -100,7 +100,7 @@ config_object! {
     #[derive(Debug)]
     struct RawPlans {
         from: RawSource,
-        rates: Named<RawRate>,
+        rates: ByName<RawRate>,
     }
 }
 

@@ -537,15 +537,15 @@ impl<T: Read> Read for Vec<T> {
 
 /// An object whose members the user names, in the order of their names.
 #[derive(Debug, Clone)]
-pub struct Named<T>(pub Vec<(String, T)>);
+pub struct ByName<T>(pub Vec<(String, T)>);
 
-impl<T> Default for Named<T> {
+impl<T> Default for ByName<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T: Read> Read for Named<T> {
+impl<T: Read> Read for ByName<T> {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         let Value::Object(members) = value else { return reader.expected("an object", value) };
         let mut named = Vec::new();
