@@ -537,6 +537,22 @@ mod tests {
     }
 
     #[test]
+    fn the_longer_a_key_pauses_the_less_is_leased() {
+        let limit = [demand(1, 100_000, Duration::from_secs(1), 100_000, 1)];
+        let store = store(&limit);
+        let mut worker = Limiter::new(0, LEASE, true);
+        let mut now = 1_000 * MS;
+        // Twice the pause, as much as before, and nothing; then from the beginning.
+        for (pause, extra) in
+            [(0, 0), (10, 20), (100, 100), (101, 100), (200, 100), (201, 0), (10, 20), (150, 20)]
+        {
+            now += pause * MS;
+            assert!(admits(&mut worker, &store, &limit, now));
+            assert_eq!(worker.known(&limit[0]).unwrap().extra, extra * MS, "after {pause} ms");
+        }
+    }
+
+    #[test]
     fn a_denial_costs_one_read_and_then_none_where_the_limit_is_alone() {
         for (alone, reads) in [(true, 1), (false, 10)] {
             let limit = [demand(1, 1, Duration::from_mins(1), 1, 1)];
