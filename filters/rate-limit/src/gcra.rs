@@ -184,7 +184,8 @@ mod tests {
     fn wrong_rates_are_refused() {
         let second = Duration::from_secs(1);
         assert!(Rate::new(1, Duration::ZERO, 1).is_err());
-        assert!(Rate::new(1, Duration::from_hours(367 * 24), 1).is_err());
+        assert!(Rate::new(1, Duration::from_hours(366 * 24), 1).is_ok());
+        assert!(Rate::new(1, Duration::from_hours(366 * 24) + Duration::from_millis(1), 1).is_err());
         assert!(Rate::new(0, second, 1).is_err());
         assert!(Rate::new(1, second, 0).is_err());
         assert!(Rate::new(1, Duration::from_hours(24), 367).is_err());

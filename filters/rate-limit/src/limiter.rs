@@ -572,6 +572,26 @@ mod tests {
     }
 
     #[test]
+    fn denied_keys_of_one_set_are_remembered_side_by_side() {
+        let limit = |n: u64| {
+            let mut limit = demand(1, 1, Duration::from_mins(1), 1, 1);
+            limit.table = Table::new(1, 1024);
+            limit.hash = KeyHash { place: n, tag: 1024 * n + 1 };
+            [limit]
+        };
+        let limits: Vec<_> = (1..=WAYS as u64).map(limit).collect();
+        let store = store(&limits[0]);
+        let mut worker = Limiter::new(0, LEASE, true);
+        for limit in &limits {
+            assert!(admits(&mut Limiter::new(0, LEASE, true), &store, limit, 1_000 * MS));
+            assert!(!admits(&mut worker, &store, limit, 1_001 * MS));
+        }
+        let reads = store.reads.get();
+        assert!(limits.iter().all(|limit| !admits(&mut worker, &store, limit, 1_002 * MS)));
+        assert_eq!(store.reads.get(), reads);
+    }
+
+    #[test]
     fn where_one_denies_nothing_is_charged() {
         let (wide, narrow) =
             (demand(1, 10, Duration::from_hours(1), 10, 1), demand(2, 1, Duration::from_hours(1), 1, 1));
