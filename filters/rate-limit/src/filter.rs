@@ -801,6 +801,7 @@ mod tests {
     use plugin_kit::testing::TableFacts;
 
     use super::*;
+    use crate::slots::WorkerStore;
     use crate::testing::MemoryStore;
 
     const FAILURE: HostError = HostError { call: "any", status: 10 };
@@ -860,6 +861,25 @@ mod tests {
         let two = r#"{"limits":[{"name":"total","rate":{"requests":1,"per":"1h"}},
             {"name":"user","key":[{"header":"x"}],"rate":{"requests":1,"per":"1h"}}]}"#;
         assert_eq!((limits(&store, two).created(), limits(&store, two).created()), (2, 0));
+    }
+
+    #[test]
+    fn workers_that_count_alone_share_nothing() {
+        let json = r#"{"limits":[{"name":"user","key":[{"header":"x"}],"rate":{"requests":2,"per":"1h"}}],"scope":"worker"}"#;
+        let worker = || {
+            let store = WorkerStore::default();
+            let config = Config::parse(json.as_bytes(), &|_: &str| None).unwrap();
+            (Limits::new(config, &store, b"", || Ok([1; 16])).unwrap(), store)
+        };
+        for (limits, store) in [worker(), worker()] {
+            for (user, expected) in [("a", "AAD"), ("b", "AAD"), ("a", "D")] {
+                let request = facts("GET", "/").header("x", user);
+                let ask =
+                    |_| limits.decide(&store, &Exchange::new(1, &request), Stage::All).unwrap_or_default();
+                let asked = expected.chars().map(ask).map(|d| if verdict(&d) == "A" { 'A' } else { 'D' });
+                assert_eq!(asked.collect::<String>(), expected, "{user}");
+            }
+        }
     }
 
     #[test]
