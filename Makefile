@@ -63,10 +63,16 @@ bench: filters tools-envoy ## What each filter costs beside Envoy's native ones,
 bench-cores: ## The cores natively, without a proxy; ONLY=jwt runs some
 	@cargo bench --quiet --locked --profile harness --package bench --bench cores -- $(ONLY)
 # What decides. A change that no test notices and that changes nothing is named in .cargo/mutants.toml, with the reason.
-MUTANTS ?= $(addprefix filters/jwt-auth/src/,claims.rs rules.rs token.rs signature.rs authenticator.rs place.rs jwk.rs revocation.rs condition.rs \
+OF      ?= jwt-auth
+MUTANTS ?= $(MUTANTS_OF_$(OF))
+MUTANTS_OF_jwt-auth := $(addprefix filters/jwt-auth/src/,claims.rs rules.rs token.rs signature.rs authenticator.rs place.rs jwk.rs revocation.rs condition.rs \
              crypto.rs host_crypto.rs der.rs base64url.rs refused_tokens.rs token_cache.rs jwks_cache.rs provider.rs verified.rs) \
            $(addprefix filters/plugin-kit/src/,path.rs matcher.rs json.rs head.rs exchange.rs bytes.rs)
-MUTANT_TESTS = --locked --lib --test decisions --test verdicts
+MUTANTS_OF_rate-limit := $(addprefix filters/rate-limit/src/,filter.rs limiter.rs gcra.rs slots.rs key.rs global.rs)
+MUTANT_PACKAGES_OF_jwt-auth := jwt-auth plugin-kit
+MUTANT_PACKAGES_OF_rate-limit := rate-limit
+MUTANT_TESTS := --locked --lib
+MUTANT_TESTS_OF_jwt-auth := --test decisions --test verdicts
 FUZZ    ?= token jwks path config request
 SECONDS ?= 600
 
@@ -74,11 +80,11 @@ fuzz: ## Fuzzes the parsers, 10 minutes each; FUZZ=token SECONDS=60 for less
 	$(STAGE) "cargo-fuzz" tools/install cargo-fuzz
 	@for target in $(FUZZ); do tools/stage "fuzz $$target" tools/fuzz "$$target" $(SECONDS) || exit 1; done
 
-mutants: ## Changes the code that decides, and sees whether a test fails; MUTANTS=FILE for one file
+mutants: ## Changes the code that decides, and sees whether a test fails; OF=rate-limit for that filter, MUTANTS=FILE for one file
 	$(STAGE) "cargo-mutants" tools/install cargo-mutants
-	$(STAGE) "the tests without a change" cargo test $(MUTANT_TESTS) --package jwt-auth --package plugin-kit
+	$(STAGE) "the tests without a change" cargo test $(MUTANT_TESTS) $(MUTANT_TESTS_OF_$(OF)) $(MUTANT_PACKAGES_OF_$(OF):%=--package %)
 	@cargo mutants --in-place --no-shuffle --baseline skip --timeout 60 --output target $(MUTANTS:%=--file %) \
-		--test-package jwt-auth --test-package plugin-kit -- $(MUTANT_TESTS)
+		$(MUTANT_PACKAGES_OF_$(OF):%=--test-package %) -- $(MUTANT_TESTS) $(MUTANT_TESTS_OF_$(OF))
 
 lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "rustfmt" cargo fmt --all --check
