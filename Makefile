@@ -76,7 +76,7 @@ MUTANT_TESTS_OF_jwt-auth := --test decisions --test verdicts
 FUZZ    ?= token jwks path config request
 SECONDS ?= 600
 
-fuzz: ## Fuzzes the parsers, 10 minutes each; FUZZ=token SECONDS=60 for less
+fuzz: ## Fuzzes the parsers and whole requests, 10 minutes each; FUZZ=token SECONDS=60 for less
 	$(STAGE) "cargo-fuzz" tools/install cargo-fuzz
 	@for target in $(FUZZ); do tools/stage "fuzz $$target" tools/fuzz "$$target" $(SECONDS) || exit 1; done
 

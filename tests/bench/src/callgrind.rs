@@ -74,7 +74,7 @@ async fn count_batch(proxy: &Proxy, variants: &[&Variant]) -> Result<Vec<Cost>> 
     let mut clients = Vec::new();
     for variant in variants {
         let mut client = Client::connect(proxy.port(variant)?, &variant.traffic, 1).await?;
-        client.run(WARM_UP, None).await.map_err(|error| format!("{}: {error}", variant.name))?;
+        client.run(WARM_UP, None).await.map_err(|error| variant.failed(error))?;
         clients.push(client);
     }
     proxy.check()?;

@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 8;
 const PACE: Duration = Duration::from_millis(4);
 const PACED: usize = 400;
 
-/// Until V8 and the branch predictor know a variant.
+/// Before the first round: connections, caches and keys that leases are taken for.
 const WARM_UP: usize = 3000;
 /// Before each counted turn of a variant: the caches hold what the last one needed.
 const LEAD_IN: usize = 200;
@@ -38,25 +38,22 @@ pub(crate) async fn compare(
     let mut clients = Vec::new();
     for variant in variants {
         let mut client = Client::connect(proxy.port(variant)?, &variant.traffic, CONNECTIONS).await?;
-        client.run(WARM_UP, None).await.map_err(|error| format!("{}: {error}", variant.name))?;
+        client.run(WARM_UP, None).await.map_err(|error| variant.failed(error))?;
         clients.push(client);
     }
     for round in 0..rounds {
         for ((variant, client), timing) in variants.iter().zip(&mut clients).zip(&mut timings) {
-            let named = |error| format!("{}: {error}", variant.name);
-            client.run(LEAD_IN, None).await.map_err(named)?;
+            client.run(LEAD_IN, None).await.map_err(|error| variant.failed(error))?;
             let before = proxy.cpu_time()?;
-            let outcome = client.run(requests, None).await.map_err(named)?;
+            let outcome = client.run(requests, None).await.map_err(|error| variant.failed(error))?;
             let used = proxy.cpu_time()?.saturating_sub(before);
             timing.cpu.0.push(microseconds(used.div_f64(count(requests))));
             timing.throughput.0.push(outcome.throughput);
         }
         if round % LATENCY_EVERY == 0 {
             for ((variant, client), timing) in variants.iter().zip(&mut clients).zip(&mut timings) {
-                let outcome = client
-                    .run(PACED, Some(PACE))
-                    .await
-                    .map_err(|error| format!("{}: {error}", variant.name))?;
+                let paced = client.run(PACED, Some(PACE)).await;
+                let outcome = paced.map_err(|error| variant.failed(error))?;
                 timing.p50.0.push(microseconds(outcome.percentile(0.5)));
                 timing.p99.0.push(microseconds(outcome.percentile(0.99)));
             }

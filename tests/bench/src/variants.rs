@@ -50,6 +50,11 @@ impl Variant {
         self.filters.iter().filter_map(|filter| filter.pointer(FILENAME)?.as_str()).collect()
     }
 
+    /// An error, with whose requests it is about.
+    pub(crate) fn failed(&self, error: impl std::fmt::Display) -> String {
+        format!("{}: {error}", self.name)
+    }
+
     /// Whether one of its filters is rate-limit, which takes leases.
     pub(crate) fn has_leases(&self) -> bool {
         let leases = |module: &str| {
