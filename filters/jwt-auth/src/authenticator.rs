@@ -21,12 +21,14 @@ use crate::config::{AmbiguousPath, Config, CorsPreflight, SeveralTokens};
 use crate::deny::DenyReason;
 use crate::jwk::KeySet;
 use crate::jwks_cache::{Fetched, Fetching, JwksCache, Missing};
-use crate::output;
+use crate::output::{self, OwnHeaders};
 use crate::place::{self, Edit, Place, behind_prefix};
 use crate::provider::{KeySource, Provider, Remote};
 use crate::refused_tokens::RefusedTokens;
 use crate::revocation::{OnFailure, Revoked};
-use crate::rules::{Access, Requirement, Rule, Verify, first_match};
+use crate::rules::{
+    Access, Refusal, Requirement, Rule, Tokens, Verify, first_match, first_match_without_path,
+};
 use crate::signature::{Verdict, Verifier};
 use crate::token::UntrustedToken;
 use crate::token_cache::TokenCache;
@@ -34,10 +36,46 @@ use crate::verified::{Named, Verified};
 
 /// What to do with a request.
 #[derive(Debug)]
-pub enum Decision<'a> {
+pub struct Decision<'a> {
+    /// What is done to it wherever it goes on: let in, or refused in report mode.
+    pub edits: Edits,
+    /// Whether it goes on.
+    pub outcome: Outcome<'a>,
+}
+
+/// What is done to a request that goes on, whatever the reason. The request itself says what; nothing else makes one, so no
+/// outcome is without it.
+#[derive(Debug)]
+pub struct Edits {
+    strip: Vec<String>,
+    clear_claims: bool,
+}
+
+impl Edits {
+    fn of(head: &Head, own: &OwnHeaders) -> Self {
+        let entries = head.with_name_lengths(own.lengths());
+        let foreign = entries.map(|(name, _)| name).filter(|name| own.contain(name));
+        let strip = foreign.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect();
+        Self { strip, clear_claims: false }
+    }
+
+    /// Headers that a client must not set and has set: to remove, or to replace where the token sets one.
+    pub fn strip(&self) -> &[String] {
+        &self.strip
+    }
+
+    /// Whether a condition was shown claims that the request does not go on with.
+    pub fn clear_claims(&self) -> bool {
+        self.clear_claims
+    }
+}
+
+/// Whether a request goes on.
+#[derive(Debug)]
+pub enum Outcome<'a> {
     /// It goes on.
     Allow(Pass<'a>),
-    /// It is refused, or in report mode it goes on with these edits and no claims.
+    /// It is refused, or in report mode it goes on without claims.
     Deny(Denial<'a>),
     /// It waits for this document.
     Wait {
@@ -63,6 +101,14 @@ impl Document {
         let (Self::Keys(provider) | Self::Revoked(provider)) = self;
         provider
     }
+
+    /// Why a request is refused that needs it.
+    fn unavailable(self) -> DenyReason {
+        match self {
+            Self::Keys(_) => DenyReason::KeysUnavailable,
+            Self::Revoked(_) => DenyReason::RevocationUnavailable,
+        }
+    }
 }
 
 /// Nearly always one.
@@ -71,12 +117,10 @@ pub type One<T> = SmallVec<[T; 1]>;
 /// A request that goes on.
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
-    /// Headers that a client must not set and has set: to remove, or to replace where a token sets one.
-    pub strip: Vec<String>,
     /// Headers to replace, or to remove where there is no value: those that carried a token.
     pub spent: One<Edit<'a>>,
-    /// The tokens that let it in, if any did.
-    pub tokens: One<Granted>,
+    /// The one token that says who makes the request; none where nobody does.
+    pub identity: Option<Granted>,
     /// Why it goes on, for the metrics.
     pub why: Why,
     /// The position of the rule that let it in, if one did.
@@ -107,6 +151,11 @@ impl Granted {
     pub fn verified(&self) -> Option<&Verified> {
         self.all.get(self.position)
     }
+
+    /// Whether it is the same token, confirmed by the same provider.
+    fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.all, &other.all) && self.position == other.position
+    }
 }
 
 /// A request that is refused.
@@ -118,8 +167,12 @@ pub struct Denial<'a> {
     pub scopes: &'a [String],
     /// The position of the rule that refused it, if one did.
     pub rule: Option<usize>,
-    /// Headers to remove where the request goes on all the same.
-    pub strip: Vec<String>,
+}
+
+impl Denial<'_> {
+    fn of(reason: DenyReason) -> Self {
+        Self { reason, scopes: &[], rule: None }
+    }
 }
 
 /// How many times a request waits: once for the first keys, and once for a new one or a list of revoked tokens.
@@ -133,20 +186,24 @@ pub struct Waited {
     /// The positions of the rules that decide about it.
     rules: Option<Vec<Option<usize>>>,
     foreseen: Option<Foreseen>,
+    /// What it cannot wait for, and why.
+    given_up: One<(Document, DenyReason)>,
 }
 
-/// What the conditions of rules say, if these claims turn out to be good.
+/// What the conditions of rules say, if the claims of one token turn out to be good, or of none.
 #[derive(Debug)]
 struct Foreseen {
-    claims: Map<String, Value>,
-    outcomes: Vec<Outcome>,
+    /// Those of each token.
+    claims: Vec<Map<String, Value>>,
+    answers: Vec<Answer>,
 }
 
 #[derive(Debug)]
-struct Outcome {
+struct Answer {
     rule: Option<usize>,
-    with_claims: Option<bool>,
-    without: Option<bool>,
+    /// The position of the claims that the condition was asked about; `None` for none.
+    claims: Option<usize>,
+    holds: Option<bool>,
 }
 
 impl Waited {
@@ -154,17 +211,40 @@ impl Waited {
     pub fn after(times: u8) -> Self {
         Self { times, ..Self::default() }
     }
+
+    /// To be called in the callback in which a request was to wait for a document and cannot, with the reason: the next
+    /// decision, in the same callback, is made without it, and where too many wait without any.
+    pub fn give_up(&mut self, document: Document, reason: DenyReason) {
+        self.times = self.times.saturating_sub(1);
+        if self.times == 0 {
+            // It is still the request's own callback.
+            self.foreseen = None;
+        }
+        self.given_up.push((document, reason));
+    }
+
+    /// Whether the request may wait for a document, and if not, why.
+    fn may_wait_for(&self, document: Document) -> Result<(), DenyReason> {
+        let reason = self.given_up.iter().find_map(|(given_up, reason)| {
+            (*given_up == document || *reason == DenyReason::TooManyWaiting).then_some(*reason)
+        });
+        match reason {
+            Some(reason) => Err(reason),
+            None if self.times < MOST_WAITS => Ok(()),
+            None => Err(document.unavailable()),
+        }
+    }
 }
 
 impl Foreseen {
     /// What the condition of a rule says; `None` also where nobody asked about these claims.
-    fn outcome(&self, rule: Option<usize>, claims: Option<&Map<String, Value>>) -> Option<bool> {
-        let outcome = self.outcomes.iter().find(|outcome| outcome.rule == rule)?;
-        match claims {
-            Some(claims) if *claims == self.claims => outcome.with_claims,
-            Some(_) => None,
-            None => outcome.without,
-        }
+    fn answer(&self, rule: Option<usize>, claims: Option<&Map<String, Value>>) -> Option<bool> {
+        let claims = match claims {
+            Some(claims) => Some(self.claims.iter().position(|known| known == claims)?),
+            None => None,
+        };
+        let answer = self.answers.iter().find(|answer| answer.rule == rule && answer.claims == claims)?;
+        answer.holds
     }
 }
 
@@ -185,12 +265,7 @@ pub struct Authenticator {
 /// Why there is no verified token.
 enum Stop {
     Deny(DenyReason),
-    /// For what a token that makes these claims needs.
-    Wait {
-        document: Document,
-        fetch: bool,
-        claims: Map<String, Value>,
-    },
+    Wait { document: Document, fetch: bool },
 }
 
 impl From<DenyReason> for Stop {
@@ -199,10 +274,35 @@ impl From<DenyReason> for Stop {
     }
 }
 
+/// A token that was found, and the position of its place.
+type Found<'a> = (usize, Cow<'a, [u8]>);
+
+/// So many tokens of one request are looked at.
+const MOST_TOKENS: usize = 16;
+
 /// A token that was found and confirmed.
 struct Confirmed {
     place: usize,
     all: Rc<[Verified]>,
+    /// Why a further provider that looks there could not say whether it confirms the token.
+    undecided: Option<DenyReason>,
+}
+
+/// What the providers say of a token.
+struct Judgement {
+    all: Rc<[Verified]>,
+    /// The positions of those that could not say, and why.
+    undecided: One<(usize, DenyReason)>,
+}
+
+/// How a rule lets a request in.
+enum Entry {
+    /// By this token, which says who makes it.
+    Token(Granted),
+    /// As nobody.
+    Anyone,
+    /// As a CORS preflight.
+    Preflight,
 }
 
 impl Authenticator {
@@ -303,25 +403,31 @@ impl Authenticator {
     }
 
     /// Decides about a request. Notes in `waited` what is to be remembered where it waits.
-    pub fn decide(&self, exchange: &Exchange<'_>, waited: &mut Waited) -> Decision<'_> {
-        match self.quick(exchange).unwrap_or_else(|| self.full(exchange, waited)) {
-            Ok(decision) => decision,
-            Err(error) => {
-                // Without the facts nothing can be checked.
-                log::warn!("jwt-auth: {error}");
-                Decision::Deny(Denial {
-                    reason: DenyReason::Internal,
-                    scopes: &[],
-                    rule: None,
-                    strip: Vec::new(),
-                })
-            }
+    ///
+    /// # Errors
+    /// The request could not be read. What is to be taken from it is unknown, so it must not go on in any mode.
+    pub fn decide(&self, exchange: &Exchange<'_>, waited: &mut Waited) -> Result<Decision<'_>, HostError> {
+        if let Some(decision) = self.quick(exchange) {
+            return Ok(decision);
         }
+        let head = exchange.head()?;
+        let mut edits = Edits::of(&head, &self.config.own_headers);
+        let outcome = self.full(&head, exchange, waited, &mut edits.clear_claims);
+        let outcome = outcome.unwrap_or_else(|error| {
+            // Without the facts nothing can be checked.
+            log::warn!("jwt-auth: {error}");
+            Outcome::Deny(Denial::of(DenyReason::Internal))
+        });
+        if matches!(outcome, Outcome::Allow(Pass { identity: Some(_), .. })) {
+            // They are the claims that conditions were shown.
+            edits.clear_claims = false;
+        }
+        Ok(Decision { edits, outcome })
     }
 
     /// The shortest way, for a known token where no rule needs a look at the rest of the request. `None` where it does not
     /// decide.
-    fn quick(&self, exchange: &Exchange<'_>) -> Option<Result<Decision<'_>, HostError>> {
+    fn quick(&self, exchange: &Exchange<'_>) -> Option<Decision<'_>> {
         let [(Place::Header { name, prefix }, users)] = self.config.places.as_slice() else { return None };
         if !self.config.rules.is_empty() {
             return None;
@@ -347,97 +453,125 @@ impl Authenticator {
         self.hits.set(self.hits.get().wrapping_add(1));
         let forward = self.forwards(&all);
         let spent = if forward { One::new() } else { One::from([(Cow::Borrowed(name.as_str()), None)]) };
-        let tokens = One::from([Granted { all, position }]);
-        Some(Ok(Decision::Allow(Pass { strip, spent, tokens, why: Why::Token, rule: None })))
+        let identity = Some(Granted { all, position });
+        let outcome = Outcome::Allow(Pass { spent, identity, why: Why::Token, rule: None });
+        Some(Decision { edits: Edits { strip, clear_claims: false }, outcome })
     }
 
+    /// Notes in `shown` whether a condition was shown claims, which it can read until others are shown.
     #[inline(never)]
-    fn full(&self, exchange: &Exchange<'_>, waited: &mut Waited) -> Result<Decision<'_>, HostError> {
-        let head = exchange.head()?;
-        let strip = self.foreign_copies(&head);
+    fn full(
+        &self,
+        head: &Head,
+        exchange: &Exchange<'_>,
+        waited: &mut Waited,
+        shown: &mut bool,
+    ) -> Result<Outcome<'_>, HostError> {
         let rules = match waited.rules.take() {
             Some(rules) => Some(rules),
-            None => self.rules_of(exchange, &Request::of(&head))?,
+            None => self.rules_of(exchange, &Request::of(head))?,
         };
-        let Some(rules) = rules else {
-            let reason = DenyReason::AmbiguousPath;
-            return Ok(Decision::Deny(Denial { reason, scopes: &[], rule: None, strip }));
+        let Some(rules) = rules else { return Ok(Outcome::Deny(Denial::of(DenyReason::AmbiguousPath))) };
+        let deciding: Vec<Deciding<'_>> = rules.iter().map(|rule| self.deciding(*rule)).collect();
+        let looks = deciding.iter().any(Deciding::verifies);
+        let found = if looks { self.found(head) } else { Ok(Vec::new()) };
+        let confirmed = match &found {
+            Ok(found) => self.confirmed(found, exchange, waited),
+            Err(reason) => Err(Stop::Deny(*reason)),
         };
-        let accesses: Vec<Deciding<'_>> = rules.iter().map(|rule| self.deciding(*rule)).collect();
-        let deny = |reason, scopes, rule, strip| Ok(Decision::Deny(Denial { reason, scopes, rule, strip }));
-        let confirmed = if accesses.iter().any(Deciding::verifies) {
-            self.confirmed(&head, exchange, waited.times)
-        } else {
-            Ok(Vec::new())
-        };
-        if let Err(Stop::Wait { document, fetch, claims }) = confirmed {
+        let found = found.unwrap_or_default();
+        if let Err(Stop::Wait { document, fetch }) = confirmed {
             if waited.times == 0 {
-                waited.foreseen = foresee(&accesses, exchange, claims)?;
+                *shown = true;
+                waited.foreseen = foresee(&deciding, exchange, &found)?;
+                *shown = false;
             }
             waited.rules = Some(rules);
             waited.times = waited.times.saturating_add(1);
-            return Ok(Decision::Wait { document, fetch });
+            return Ok(Outcome::Wait { document, fetch });
         }
-        let mut tokens: One<Granted> = One::new();
-        let mut publish = true;
-        for rule in &accesses {
-            publish &= rule.verifies();
-            let of_others = tokens.len();
-            let refused = match (&rule.access, &confirmed) {
-                (Access::Nobody, _) => Some((DenyReason::Nobody, &[][..])),
-                (Access::Anyone(Verify::Never | Verify::BestEffort), Err(_)) => None,
-                (_, Err(Stop::Deny(reason))) => Some((*reason, &[][..])),
-                (_, Err(Stop::Wait { .. })) => Some((DenyReason::KeysUnavailable, &[][..])),
-                (Access::Anyone(_), Ok(confirmed)) => {
-                    tokens.extend(
-                        confirmed.iter().map(|c| Granted { all: Rc::clone(&c.all), position: self.first(c) }),
-                    );
-                    None
-                }
-                (Access::Require(_), Ok(confirmed)) if confirmed.is_empty() => {
-                    if self.config.cors_preflight == CorsPreflight::Allow && is_preflight(&head) {
-                        return Ok(Decision::Allow(Pass { strip, why: Why::Preflight, ..Pass::default() }));
-                    }
-                    Some((DenyReason::TokenMissing, &[][..]))
-                }
-                (Access::Require(requirement), Ok(confirmed)) => {
-                    let candidates = self.candidates(confirmed);
-                    let verified: Vec<&Verified> = candidates.iter().filter_map(Granted::verified).collect();
-                    let mut used = Vec::new();
-                    match requirement.check(&verified, &mut used) {
-                        Ok(()) => {
-                            tokens.extend(used.into_iter().filter_map(|n| candidates.get(n).cloned()));
-                            None
-                        }
-                        Err(refusal) => Some((refusal.reason, refusal.scopes)),
-                    }
+        // Every rule is asked: one for each reading of the path.
+        let (mut identity, mut anyone, mut preflight) = (None::<Granted>, false, false);
+        for rule in &deciding {
+            let entry = match self.judge(rule, &confirmed, head) {
+                Ok(entry) => entry,
+                Err(Refusal { reason, scopes }) => {
+                    return Ok(Outcome::Deny(Denial { reason, scopes, rule: rule.rule }));
                 }
             };
-            if let Some((reason, scopes)) = refused {
-                return deny(reason, scopes, rule.rule, strip);
+            let deny = |reason| Ok(Outcome::Deny(Denial { rule: rule.rule, ..Denial::of(reason) }));
+            let token = match &entry {
+                Entry::Token(granted) => granted.verified(),
+                Entry::Anyone | Entry::Preflight => None,
+            };
+            *shown |= rule.when.is_some() && token.is_some() && waited.foreseen.is_none();
+            if !matches!(entry, Entry::Preflight) && !self.condition_holds(rule, token, exchange, waited)? {
+                return deny(DenyReason::ConditionForbidden);
             }
-            let token = tokens.get(of_others).and_then(Granted::verified);
-            if !self.condition_holds(rule, token, exchange, waited)? {
-                return deny(DenyReason::ConditionForbidden, &[][..], rule.rule, strip);
+            match (entry, &identity) {
+                // Who it is must not depend on how the path is read.
+                (Entry::Token(new), Some(known)) if !new.is(known) => return deny(DenyReason::AmbiguousPath),
+                (Entry::Token(new), _) => identity = Some(new),
+                (Entry::Anyone, _) => anyone = true,
+                (Entry::Preflight, _) => preflight = true,
             }
         }
-        if !publish {
-            tokens.clear();
-        }
-        let why = if tokens.is_empty() { Why::Anyone } else { Why::Token };
-        let spent = match confirmed {
-            Ok(confirmed) if publish => self.spent(&head, &confirmed).into(),
-            _ => One::new(),
+        let identity = identity.filter(|_| !anyone && !preflight);
+        let (why, spent) = match (&identity, &confirmed) {
+            (Some(_), Ok(confirmed)) => (Why::Token, self.spent(head, &found, confirmed).into()),
+            _ if preflight => (Why::Preflight, One::new()),
+            _ => (Why::Anyone, One::new()),
         };
-        let rule = accesses.first().and_then(|deciding| deciding.rule);
-        Ok(Decision::Allow(Pass { strip, spent, tokens, why, rule }))
+        let rule = deciding.first().and_then(|deciding| deciding.rule);
+        Ok(Outcome::Allow(Pass { spent, identity, why, rule }))
     }
 
-    /// The client's copies of headers that only this filter may set.
-    fn foreign_copies(&self, head: &Head) -> Vec<String> {
-        let entries = head.with_name_lengths(self.config.own_headers.lengths());
-        let foreign = entries.map(|(name, _)| name).filter(|name| self.config.own_headers.contain(name));
-        foreign.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
+    /// Whether a rule lets the request in with these tokens, its condition apart.
+    fn judge<'a>(
+        &self,
+        rule: &Deciding<'a>,
+        confirmed: &Result<Vec<Confirmed>, Stop>,
+        head: &Head,
+    ) -> Result<Entry, Refusal<'a>> {
+        let bare = |reason| Refusal { reason, scopes: &[] };
+        let confirmed = match (rule.access, confirmed) {
+            (Access::Nobody, _) => return Err(bare(DenyReason::Nobody)),
+            (Access::Anyone(Verify::Never), _) | (Access::Anyone(Verify::BestEffort), Err(_)) => {
+                return Ok(Entry::Anyone);
+            }
+            (_, Err(Stop::Deny(reason))) => return Err(bare(*reason)),
+            (_, Err(Stop::Wait { document, .. })) => return Err(bare(document.unavailable())),
+            (Access::Anyone(_), Ok(confirmed)) if confirmed.is_empty() => return Ok(Entry::Anyone),
+            (Access::Require(_), Ok(confirmed)) if confirmed.is_empty() => {
+                let passes = self.config.cors_preflight == CorsPreflight::Allow && is_preflight(head);
+                return if passes { Ok(Entry::Preflight) } else { Err(bare(DenyReason::TokenMissing)) };
+            }
+            (_, Ok(confirmed)) => confirmed,
+        };
+        let candidates = self.candidates(confirmed);
+        let all: Vec<&Verified> = candidates.iter().filter_map(|(_, granted)| granted.verified()).collect();
+        let first = candidates.iter().take_while(|(token, _)| *token == 0).count();
+        let used = match rule.access {
+            Access::Require(requirement) => {
+                requirement.check(Tokens { all: &all, first }).map_err(|refusal| {
+                    let undecided = confirmed.iter().find_map(|confirmed| confirmed.undecided);
+                    undecided.map_or(refusal, bare)
+                })?
+            }
+            Access::Anyone(_) | Access::Nobody => vec![0],
+        };
+        let used: Vec<&(usize, Granted)> = used.into_iter().filter_map(|n| candidates.get(n)).collect();
+        let Some((_, identity)) = used.first() else { return Err(bare(DenyReason::TokenMissing)) };
+        let beside = confirmed.iter().enumerate().filter(|(n, _)| !used.iter().any(|(token, _)| token == n));
+        for (_, other) in beside {
+            if !is_same_subject(identity.verified(), other.all.first()) {
+                return match rule.access {
+                    Access::Anyone(Verify::BestEffort) => Ok(Entry::Anyone),
+                    _ => Err(bare(DenyReason::SeveralTokens)),
+                };
+            }
+        }
+        Ok(Entry::Token(identity.clone()))
     }
 
     /// The positions of the rules that decide about `request`: one, or one for each reading of its path; `None` where the
@@ -450,6 +584,9 @@ impl Authenticator {
         let rule = |reading: &[u8]| first_match(&self.config.rules, &self.rules, exchange, request, reading);
         if !self.config.rules.iter().any(Rule::reads_path) {
             return Ok(Some(vec![rule(b"")?]));
+        }
+        if request.method == b"CONNECT" && request.target.is_empty() {
+            return Ok(Some(vec![first_match_without_path(&self.config.rules, exchange, request)?]));
         }
         Ok(match Readings::of(request.target, self.config.path_case) {
             Readings::One(path) => Some(vec![rule(&path)?]),
@@ -479,7 +616,7 @@ impl Authenticator {
     ) -> Result<bool, HostError> {
         let Some(when) = rule.when else { return Ok(true) };
         let holds = if let Some(foreseen) = &waited.foreseen {
-            foreseen.outcome(rule.rule, token.map(|token| &token.claims))
+            foreseen.answer(rule.rule, token.map(|token| &token.claims))
         } else {
             let claims = token.map_or(Some(condition::NO_CLAIMS), Verified::typed);
             condition::holds(when, exchange, claims)?
@@ -490,50 +627,92 @@ impl Authenticator {
         Ok(holds == Some(true))
     }
 
-    /// The tokens of a request, all of them confirmed.
-    #[inline(never)]
-    fn confirmed(&self, head: &Head, exchange: &Exchange<'_>, waits: u8) -> Result<Vec<Confirmed>, Stop> {
-        let mut found: Vec<(usize, Cow<'_, [u8]>)> = Vec::new();
+    /// The tokens of a request, in the order in which they speak for it.
+    fn found<'a>(&self, head: &'a Head) -> Result<Vec<Found<'a>>, DenyReason> {
+        let mut found = Vec::new();
         for (n, (place, _)) in self.config.places.iter().enumerate() {
             let tokens = place.tokens(head).map_err(|_| DenyReason::SeveralTokens)?;
             found.extend(tokens.into_iter().map(|token| (n, token)));
         }
-        if found.len() > 1 && self.config.several_tokens == SeveralTokens::Reject {
-            return Err(DenyReason::SeveralTokens.into());
+        let most = if self.config.several_tokens == SeveralTokens::Reject { 1 } else { MOST_TOKENS };
+        if found.len() > most { Err(DenyReason::SeveralTokens) } else { Ok(found) }
+    }
+
+    /// The confirmed ones of the tokens that were found: all of them, or the first that is good where that one speaks alone.
+    #[inline(never)]
+    fn confirmed(
+        &self,
+        found: &[Found<'_>],
+        exchange: &Exchange<'_>,
+        waited: &Waited,
+    ) -> Result<Vec<Confirmed>, Stop> {
+        let first_good = self.config.several_tokens == SeveralTokens::FirstGood;
+        let (mut all, mut refused) = (Vec::with_capacity(found.len()), None);
+        for (place, token) in found {
+            match self.confirmed_at(*place, token, exchange, waited) {
+                Ok(confirmed) if first_good => {
+                    // The service could take the other one where both stay.
+                    let here = found.iter().filter(|(other, _)| other == place).count();
+                    if here > 1 && self.forwards(&confirmed.all) {
+                        return Err(DenyReason::SeveralTokens.into());
+                    }
+                    return Ok(vec![confirmed]);
+                }
+                Ok(confirmed) => all.push(confirmed),
+                Err(Stop::Deny(reason)) if first_good && !reason.is_undecided() => {
+                    refused.get_or_insert(reason);
+                }
+                Err(stop) => return Err(stop),
+            }
         }
+        refused.map_or(Ok(all), |reason| Err(reason.into()))
+    }
+
+    /// A token that was found at this place, if a provider that looks there confirms it.
+    fn confirmed_at(
+        &self,
+        place: usize,
+        token: &[u8],
+        exchange: &Exchange<'_>,
+        waited: &Waited,
+    ) -> Result<Confirmed, Stop> {
         let seconds = |now: Result<Duration, HostError>| match now {
             Ok(now) => Ok(now.as_secs()),
             Err(_) => Err(Stop::from(DenyReason::Internal)),
         };
-        let mut confirmed = Vec::with_capacity(found.len());
-        for (place, token) in found {
-            let recently = seconds(exchange.recent_unix_time())?;
-            let known = self.tokens.borrow_mut().find(&token, recently);
-            let count = if known.is_some() { &self.hits } else { &self.misses };
-            count.set(count.get().wrapping_add(1));
-            let all = match known {
-                Some(all) => all,
-                None => self.verify(&token, seconds(exchange.unix_time())?, exchange, waits)?,
-            };
-            let users = self.config.places.get(place).map(|(_, users)| users.as_slice()).unwrap_or_default();
-            if !all.iter().any(|verified| users.contains(&verified.provider)) {
-                return Err(DenyReason::UnknownIssuer.into());
-            }
-            confirmed.push(Confirmed { place, all });
+        let recently = seconds(exchange.recent_unix_time())?;
+        let known = self.tokens.borrow_mut().find(token, recently);
+        let count = if known.is_some() { &self.hits } else { &self.misses };
+        count.set(count.get().wrapping_add(1));
+        let Judgement { all, undecided } = match known {
+            Some(all) => Judgement { all, undecided: One::new() },
+            None => self.verify(token, seconds(exchange.unix_time())?, exchange, waited)?,
+        };
+        let users = self.users(place);
+        let undecided = undecided.into_iter().find(|(provider, _)| users.contains(provider));
+        let undecided = undecided.map(|(_, reason)| reason);
+        if !all.iter().any(|verified| users.contains(&verified.provider)) {
+            return Err(undecided.unwrap_or(DenyReason::UnknownIssuer).into());
         }
-        Ok(confirmed)
+        Ok(Confirmed { place, all, undecided })
     }
 
-    /// Every provider's confirmation of `token`; at least one.
+    /// The positions of the providers that look at a place.
+    fn users(&self, place: usize) -> &[usize] {
+        self.config.places.get(place).map(|(_, users)| users.as_slice()).unwrap_or_default()
+    }
+
+    /// Every provider's confirmation of `token`; at least one, or a provider that cannot say.
     #[inline(never)]
     fn verify(
         &self,
         token: &[u8],
         now: u64,
         exchange: &Exchange<'_>,
-        waits: u8,
-    ) -> Result<Rc<[Verified]>, Stop> {
-        if let Some(reason) = self.refused.borrow_mut().find(token) {
+        waited: &Waited,
+    ) -> Result<Judgement, Stop> {
+        let known = self.refused.borrow_mut().find(token);
+        if let Some(reason) = known {
             return Err(reason.into());
         }
         let untrusted = match UntrustedToken::parse(token) {
@@ -545,30 +724,31 @@ impl Authenticator {
             }
         };
         let mut refused = DenyReason::UnknownIssuer;
-        let mut verified = Vec::new();
+        let (mut verified, mut undecided) = (Vec::new(), One::new());
         let mut asked = 0_u32;
         for (n, provider) in self.config.providers.iter().enumerate() {
             if !provider.is_issuer_of(&untrusted.claims) {
                 continue;
             }
             asked = asked.saturating_add(1);
-            match self.verify_by(n, provider, &untrusted, now, exchange, waits) {
+            match self.verify_by(n, provider, &untrusted, now, exchange, waited) {
                 Ok(confirmed) => verified.push(confirmed),
+                Err(Stop::Deny(reason)) if reason.is_undecided() => undecided.push((n, reason)),
                 Err(Stop::Deny(reason)) => refused = reason,
-                Err(Stop::Wait { document, fetch, .. }) => {
-                    return Err(Stop::Wait { document, fetch, claims: untrusted.claims });
-                }
+                Err(wait @ Stop::Wait { .. }) => return Err(wait),
             }
         }
-        if verified.is_empty() {
+        if verified.is_empty() && undecided.is_empty() {
             if refused == DenyReason::BadSignature && asked == 1 {
                 self.remember_bad_signature(token, &untrusted);
             }
             return Err(refused.into());
         }
-        let verified: Rc<[Verified]> = verified.into();
-        self.tokens.borrow_mut().insert(token, Rc::clone(&verified), now);
-        Ok(verified)
+        let all: Rc<[Verified]> = verified.into();
+        if undecided.is_empty() {
+            self.tokens.borrow_mut().insert(token, Rc::clone(&all), now);
+        }
+        Ok(Judgement { all, undecided })
     }
 
     fn verify_by(
@@ -578,7 +758,7 @@ impl Authenticator {
         token: &UntrustedToken<'_>,
         now: u64,
         exchange: &Exchange<'_>,
-        waits: u8,
+        waited: &Waited,
     ) -> Result<Verified, Stop> {
         if !provider.algorithms.contains(&token.algorithm) {
             return Err(DenyReason::AlgorithmNotAllowed.into());
@@ -586,7 +766,7 @@ impl Authenticator {
         // Claims before the signature: they are cheap to check.
         let validity = provider.policy.check(token).map_err(DenyReason::BadClaims)?;
         validity.check(now).map_err(DenyReason::BadClaims)?;
-        let keys = self.keys(position, provider, token, exchange, waits)?;
+        let keys = self.keys(position, provider, token, exchange, waited)?;
         let mut candidates = keys.candidates(token).peekable();
         if candidates.peek().is_none() {
             // The key is there, but bound to another algorithm.
@@ -596,7 +776,7 @@ impl Authenticator {
             match self.verifier.verify(key, token) {
                 Verdict::Valid => {
                     let kid = key.kid.clone().or_else(|| token.kid.clone());
-                    self.check_revoked(position, provider, &token.claims, kid.as_deref(), exchange, waits)?;
+                    self.check_revoked(position, provider, &token.claims, kid.as_deref(), exchange, waited)?;
                     let publish = self.config.publish.iter().map(|(path, key)| (path, Rc::clone(key)));
                     let (published, unpublished) =
                         output::texts(&token.claims, publish, output::published_text);
@@ -627,26 +807,29 @@ impl Authenticator {
         provider: &Provider,
         token: &UntrustedToken<'_>,
         exchange: &Exchange<'_>,
-        waits: u8,
+        waited: &Waited,
     ) -> Result<Rc<KeySet>, Stop> {
         let kid = token.kid.as_deref();
         let cache = match (&provider.keys, self.remote(position)) {
             (KeySource::Inline(set), _) if set.knows(kid) => return Ok(Rc::clone(set)),
             (KeySource::Inline(_), _) | (_, None) => return Err(DenyReason::UnknownKey.into()),
-            (KeySource::Remote(_), Some(cache)) => cache.borrow(),
+            (KeySource::Remote(_), Some(cache)) => cache,
         };
-        if let Some(set) = cache.keys().filter(|set| set.knows(kid)) {
-            return Ok(Rc::clone(set));
+        // No borrow outlives its statement: whatever the host is asked, it may run another callback of this filter.
+        let set = cache.borrow().keys().filter(|set| set.knows(kid)).cloned();
+        if let Some(set) = set {
+            return Ok(set);
         }
-        let now: Duration = exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
-        let missing = cache.missing(now);
+        let now = exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
+        let missing = cache.borrow().missing(now);
+        let document = Document::Keys(position);
         match missing {
-            Missing::Fetch | Missing::Wait if waits < MOST_WAITS => {
-                let fetch = missing == Missing::Fetch;
-                Err(Stop::Wait { document: Document::Keys(position), fetch, claims: Map::new() })
+            Missing::Fetch | Missing::Wait => {
+                waited.may_wait_for(document)?;
+                Err(Stop::Wait { document, fetch: missing == Missing::Fetch })
             }
             Missing::Unknown => Err(DenyReason::UnknownKey.into()),
-            Missing::Fetch | Missing::Wait | Missing::Unavailable => Err(DenyReason::KeysUnavailable.into()),
+            Missing::Unavailable => Err(document.unavailable().into()),
         }
     }
 
@@ -658,7 +841,7 @@ impl Authenticator {
         claims: &Map<String, Value>,
         kid: Option<&str>,
         exchange: &Exchange<'_>,
-        waits: u8,
+        waited: &Waited,
     ) -> Result<(), Stop> {
         if provider.revoked.contains(claims, kid) {
             return Err(DenyReason::Revoked.into());
@@ -666,18 +849,23 @@ impl Authenticator {
         let (Some(elsewhere), Some(cache)) = (&provider.revoked_elsewhere, self.list(position)) else {
             return Ok(());
         };
-        let cache = cache.borrow();
-        if let Some(list) = cache.value() {
+        let list = cache.borrow().value().cloned();
+        if let Some(list) = list {
             return if list.contains(claims, kid) { Err(DenyReason::Revoked.into()) } else { Ok(()) };
         }
-        let missing = cache.missing(exchange.monotonic_time().map_err(|_| DenyReason::Internal)?);
-        match missing {
-            Missing::Fetch | Missing::Wait if waits < MOST_WAITS => {
-                let fetch = missing == Missing::Fetch;
-                Err(Stop::Wait { document: Document::Revoked(position), fetch, claims: Map::new() })
-            }
-            _ if elsewhere.on_failure == OnFailure::Allow => Ok(()),
-            _ => Err(DenyReason::RevocationUnavailable.into()),
+        let now = exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
+        let missing = cache.borrow().missing(now);
+        let document = Document::Revoked(position);
+        let unavailable = match missing {
+            Missing::Fetch | Missing::Wait => match waited.may_wait_for(document) {
+                Ok(()) => return Err(Stop::Wait { document, fetch: missing == Missing::Fetch }),
+                Err(reason) => reason,
+            },
+            Missing::Unknown | Missing::Unavailable => document.unavailable(),
+        };
+        match elsewhere.on_failure {
+            OnFailure::Allow => Ok(()),
+            OnFailure::Deny => Err(unavailable.into()),
         }
     }
 
@@ -698,37 +886,48 @@ impl Authenticator {
         }
     }
 
-    /// Each confirmation of each token by a provider that looks where the token was.
-    fn candidates(&self, confirmed: &[Confirmed]) -> Vec<Granted> {
+    /// Each confirmation of each token by a provider that looks where the token was, with the position of the token.
+    fn candidates(&self, confirmed: &[Confirmed]) -> Vec<(usize, Granted)> {
         let mut candidates = Vec::new();
-        for Confirmed { place, all } in confirmed {
-            let users = self.config.places.get(*place).map(|(_, users)| users.as_slice()).unwrap_or_default();
+        for (token, Confirmed { place, all, .. }) in confirmed.iter().enumerate() {
+            let users = self.users(*place);
             for (position, verified) in all.iter().enumerate() {
                 if users.contains(&verified.provider) {
-                    candidates.push(Granted { all: Rc::clone(all), position });
+                    candidates.push((token, Granted { all: Rc::clone(all), position }));
                 }
             }
         }
         candidates
     }
 
-    fn first(&self, confirmed: &Confirmed) -> usize {
-        let users =
-            self.config.places.get(confirmed.place).map(|(_, users)| users.as_slice()).unwrap_or_default();
-        confirmed.all.iter().position(|verified| users.contains(&verified.provider)).unwrap_or(0)
-    }
-
     fn forwards(&self, all: &[Verified]) -> bool {
         all.iter().any(|verified| self.config.providers.get(verified.provider).is_some_and(|p| p.forward))
     }
 
-    /// What to do to the headers that carried tokens which no provider forwards.
-    fn spent(&self, head: &Head, confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
-        let spent = confirmed.iter().filter(|confirmed| !self.forwards(&confirmed.all));
-        let places = spent.filter_map(|confirmed| self.config.places.get(confirmed.place));
-        let places: Vec<&Place> = places.map(|(place, _)| place).collect();
+    /// Whether every provider that looks at a place leaves tokens there.
+    fn forwards_all_at(&self, place: usize) -> bool {
+        self.users(place).iter().all(|user| self.config.providers.get(*user).is_some_and(|p| p.forward))
+    }
+
+    /// What to do to the headers that carried tokens which no provider forwards, confirmed or not.
+    fn spent(&self, head: &Head, found: &[Found<'_>], confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
+        let spent = |place: usize| {
+            let mut here = confirmed.iter().filter(|confirmed| confirmed.place == place).peekable();
+            match here.peek() {
+                Some(_) => here.any(|confirmed| !self.forwards(&confirmed.all)),
+                None => found.iter().any(|(found, _)| *found == place) && !self.forwards_all_at(place),
+            }
+        };
+        let places = self.config.places.iter().enumerate().filter(|(n, _)| spent(*n));
+        let places: Vec<&Place> = places.map(|(_, (place, _))| place).collect();
         place::without_tokens(&places, head)
     }
+}
+
+/// Whether two tokens are about the same subject of the same issuer.
+fn is_same_subject(one: Option<&Verified>, other: Option<&Verified>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return false };
+    ["iss", "sub"].iter().all(|claim| one.claims.get(*claim) == other.claims.get(*claim))
 }
 
 /// The rule that decides about one reading of a request; without a position where none matches.
@@ -744,24 +943,30 @@ impl Deciding<'_> {
     }
 }
 
-/// Asks for the conditions of these rules before the request waits. The claims are not verified yet: the last question,
-/// about no claims at all, leaves none of them behind.
+/// Asks for the conditions of these rules before the request waits, about each of its tokens. The claims are not verified
+/// yet: the last question, about no claims at all, leaves none of them behind.
 fn foresee(
     rules: &[Deciding<'_>],
     exchange: &Exchange<'_>,
-    claims: Map<String, Value>,
+    found: &[Found<'_>],
 ) -> Result<Option<Foreseen>, HostError> {
-    let mut outcomes = Vec::new();
-    let typed = condition::typed(&claims);
+    if rules.iter().all(|rule| rule.when.is_none()) {
+        return Ok(None);
+    }
+    let tokens = found.iter().filter_map(|(_, token)| UntrustedToken::parse(token).ok());
+    let claims: Vec<Map<String, Value>> = tokens.map(|token| token.claims).collect();
+    let typed: Vec<Option<Vec<u8>>> = claims.iter().map(condition::typed).collect();
+    let mut answers = Vec::new();
     for Deciding { rule, when, .. } in rules {
         let Some(when) = *when else { continue };
-        outcomes.push(Outcome {
-            rule: *rule,
-            with_claims: condition::holds(when, exchange, typed.as_deref())?,
-            without: condition::holds(when, exchange, Some(condition::NO_CLAIMS))?,
-        });
+        for (n, typed) in typed.iter().enumerate() {
+            let holds = condition::holds(when, exchange, typed.as_deref())?;
+            answers.push(Answer { rule: *rule, claims: Some(n), holds });
+        }
+        let holds = condition::holds(when, exchange, Some(condition::NO_CLAIMS))?;
+        answers.push(Answer { rule: *rule, claims: None, holds });
     }
-    Ok(if outcomes.is_empty() { None } else { Some(Foreseen { claims, outcomes }) })
+    Ok(Some(Foreseen { claims, answers }))
 }
 
 impl Provider {

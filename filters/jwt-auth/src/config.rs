@@ -223,8 +223,10 @@ config_choice! {
         /// It is answered with 400, as RFC 6750 section 2 says.
         #[default]
         Reject,
-        /// Each of them must be good.
+        /// Each of them must be good, and about the same subject. The first of them says who makes the request.
         VerifyAll,
+        /// The first good one says who makes the request, and the rest is not looked at.
+        FirstGood,
     }
 }
 
@@ -394,6 +396,8 @@ impl RawConfig {
             }
             providers.extend(raw.compile(name, env, &path, errors));
         }
+        // In the order in which tokens speak for a request. Within a kind that of the providers' names, which is theirs here.
+        places.sort_by_key(|(place, _)| place.rank());
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
             rule.compile(n, &names, self.path_case, env, &root.field("rules").index(n), errors)
         });

@@ -15,7 +15,7 @@ pub enum DenyReason {
     SeveralTokens,
     /// The token is none.
     Malformed(TokenError),
-    /// No provider has this issuer, or none that may be used here.
+    /// No provider has this issuer, or none that looks where the token is.
     UnknownIssuer,
     /// The provider does not take this algorithm.
     AlgorithmNotAllowed,
@@ -29,6 +29,8 @@ pub enum DenyReason {
     Revoked,
     /// The list of revoked tokens could not be had.
     RevocationUnavailable,
+    /// The token is good, but of another provider than the rule wants.
+    ProviderForbidden,
     /// The token is good, but the rule wants other claims.
     ClaimsForbidden,
     /// The token is good, but lacks a scope.
@@ -84,6 +86,7 @@ impl DenyReason {
         Self::BadClaims(ClaimError::NotYetValid),
         Self::Revoked,
         Self::RevocationUnavailable,
+        Self::ProviderForbidden,
         Self::ClaimsForbidden,
         Self::InsufficientScope,
         Self::ConditionForbidden,
@@ -137,6 +140,9 @@ impl DenyReason {
                 unavailable("revocation_unavailable", "The list of revoked tokens is not available")
             }
             Self::Revoked => invalid("token_revoked", "The token has been revoked"),
+            Self::ProviderForbidden => {
+                forbidden("provider_forbidden", None, "The token's issuer is not the one for this")
+            }
             Self::ClaimsForbidden => forbidden("claims_forbidden", None, "The token does not permit this"),
             Self::InsufficientScope => {
                 forbidden("insufficient_scope", Some("insufficient_scope"), "The token lacks a scope")
@@ -155,6 +161,11 @@ impl DenyReason {
             Self::Overloaded => unavailable("overloaded", "Too many tokens to verify"),
             Self::Internal => unavailable("internal", "The request could not be checked"),
         }
+    }
+
+    /// Whether it says nothing of the token, which could not be judged.
+    pub fn is_undecided(self) -> bool {
+        self.outside().status == 503
     }
 
     /// The specific cause, for the log. It holds nothing of the token.

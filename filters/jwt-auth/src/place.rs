@@ -28,6 +28,15 @@ impl Place {
         Self::Header { name: "authorization".to_owned(), prefix: "Bearer ".to_owned() }
     }
 
+    /// Of tokens in several places the one of the lowest rank speaks for the request.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Header { .. } => 0,
+            Self::Cookie(_) => 1,
+            Self::QueryParam(_) => 2,
+        }
+    }
+
     /// Every token at this place. A header of another scheme has none.
     ///
     /// # Errors

@@ -11,7 +11,9 @@ use plugin_kit::host::{self, Counter, Gauge, Headers, HostEnvironment};
 use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow, TICK};
 use serde_json::Value;
 
-use crate::authenticator::{Authenticator, Decision, Denial, Document, Granted, Pass, Waited, Why};
+use crate::authenticator::{
+    Authenticator, Decision, Denial, Document, Edits, Granted, Outcome, Pass, Waited, Why,
+};
 use crate::config::{Config, Mode};
 use crate::crypto::Crypto;
 use crate::deny::{self, DenyReason};
@@ -22,6 +24,7 @@ use crate::provider::{KeySource, Remote};
 use crate::revocation::Revoked;
 use crate::rules::Rule;
 use crate::signature::Algorithm;
+use crate::verified::Named;
 
 /// Filter state that holds the deny code: `wasm.jwt.deny_code`.
 const DENY_CODE: &str = "jwt.deny_code";
@@ -148,7 +151,7 @@ impl Filter for JwtAuth {
     }
 
     fn on_request(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Flow {
-        let decision = self.authenticator.decide(exchange, stream);
+        let decision = self.decide(stream, exchange);
         let (hits, misses) = self.authenticator.take_cache_counts();
         let failed = self.authenticator.take_conditions_failed();
         for (count, counter) in [
@@ -159,17 +162,16 @@ impl Filter for JwtAuth {
             counter.add(count);
         }
         match decision {
-            Decision::Allow(pass) => self.allow(&pass, exchange),
-            Decision::Deny(denial) => self.deny(&denial, exchange),
-            Decision::Wait { document, fetch } => match self.wait(document, fetch, exchange.id()) {
-                Ok(()) => {
-                    self.metrics.waited.increment();
-                    Flow::Pause
-                }
-                Err(reason) => {
-                    self.deny(&Denial { reason, scopes: &[], rule: None, strip: Vec::new() }, exchange)
-                }
-            },
+            Ok(Decision { outcome: Outcome::Allow(pass), edits }) => self.allow(&pass, &edits, exchange),
+            Ok(Decision { outcome: Outcome::Deny(denial), edits }) => self.deny(&denial, &edits, exchange),
+            Ok(Decision { outcome: Outcome::Wait { .. }, .. }) => {
+                self.metrics.waited.increment();
+                Flow::Pause
+            }
+            Err(error) => {
+                log::warn!("jwt-auth: the request was not read: {error}");
+                self.refuse(DenyReason::Internal, &[], None, exchange)
+            }
         }
     }
 
@@ -211,8 +213,22 @@ impl Filter for JwtAuth {
 }
 
 impl JwtAuth {
-    fn allow(&self, pass: &Pass<'_>, exchange: &Exchange<'_>) -> Flow {
-        if let Err(error) = self.apply(pass, exchange) {
+    /// What is decided, where the request has begun to wait if that is it. One that cannot wait is decided about anew: some
+    /// rules let it in without what it would wait for.
+    fn decide(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Result<Decision<'_>, HostError> {
+        loop {
+            let decision = self.authenticator.decide(exchange, stream)?;
+            let Outcome::Wait { document, fetch } = decision.outcome else { return Ok(decision) };
+            match self.wait(document, fetch, exchange.id()) {
+                Ok(()) => return Ok(decision),
+                // Not to be waited for again, so that this ends.
+                Err(reason) => stream.give_up(document, reason),
+            }
+        }
+    }
+
+    fn allow(&self, pass: &Pass<'_>, edits: &Edits, exchange: &Exchange<'_>) -> Flow {
+        if let Err(error) = self.apply(pass, edits, exchange) {
             // The service must not see a client's copy of a header, or a token that it should not get.
             log::warn!("jwt-auth: the request was not changed: {error}");
             return self.refuse(DenyReason::Internal, &[], None, exchange);
@@ -228,10 +244,9 @@ impl JwtAuth {
         Flow::Continue
     }
 
-    fn apply(&self, pass: &Pass<'_>, exchange: &Exchange<'_>) -> Result<(), HostError> {
-        let tokens = || pass.tokens.iter().filter_map(Granted::verified);
-        let sets = |name: &str| tokens().flat_map(|token| &token.headers).any(|(set, _)| &**set == name);
-        strip(pass.strip.iter().filter(|name| !sets(name)), exchange)?;
+    fn apply(&self, pass: &Pass<'_>, edits: &Edits, exchange: &Exchange<'_>) -> Result<(), HostError> {
+        let token = pass.identity.as_ref().and_then(Granted::verified);
+        edit(edits, token.map(|token| token.headers.as_slice()).unwrap_or_default(), exchange)?;
         for (name, value) in &pass.spent {
             match value {
                 Some(value) => Headers::Request.set(name, value)?,
@@ -242,43 +257,37 @@ impl JwtAuth {
                 None => exchange.note_header_removed(&**name),
             }
         }
-        let first = pass.tokens.first().and_then(Granted::verified);
-        if let Some(token) = first.filter(|_| self.authenticator.config().publish_all) {
+        let Some(token) = token else { return Ok(()) };
+        if self.authenticator.config().publish_all {
             match token.typed() {
                 Some(claims) => host::set_filter_state(CLAIMS, claims)?,
                 None => self.metrics.outputs_failed.increment(),
             }
         }
-        for token in tokens() {
-            for (name, value) in &token.headers {
-                // Where there is nothing to replace, to add does the same at half the cost.
-                let replaces = pass.tokens.len() > 1 || pass.strip.iter().any(|copy| **copy == **name);
-                let write = if replaces { Headers::set } else { Headers::add };
-                write(Headers::Request, name, value)?;
-                exchange.note_header(Rc::clone(name), Rc::clone(value));
-            }
-            for (key, value) in &token.published {
-                host::set_filter_state(key, value)?;
-                exchange.note_published(Rc::clone(key), Rc::clone(value));
-            }
-            self.metrics.outputs_failed.add(token.outputs_failed);
+        for (name, value) in &token.headers {
+            // Where there is nothing to replace, to add does the same at half the cost.
+            let replaces = edits.strip().iter().any(|copy| **copy == **name);
+            let write = if replaces { Headers::set } else { Headers::add };
+            write(Headers::Request, name, value)?;
+            exchange.note_header(Rc::clone(name), Rc::clone(value));
         }
+        for (key, value) in &token.published {
+            host::set_filter_state(key, value)?;
+            exchange.note_published(Rc::clone(key), Rc::clone(value));
+        }
+        self.metrics.outputs_failed.add(token.outputs_failed);
         Ok(())
     }
 
-    fn deny(&self, denial: &Denial<'_>, exchange: &Exchange<'_>) -> Flow {
-        let Denial { reason, scopes, rule, .. } = denial;
+    fn deny(&self, denial: &Denial<'_>, edits: &Edits, exchange: &Exchange<'_>) -> Flow {
+        let Denial { reason, scopes, rule } = denial;
         let enforced = self.authenticator.config().mode == Mode::Enforce;
         if enforced {
             return self.refuse(*reason, scopes, *rule, exchange);
         }
         self.note(*reason, *rule, exchange, "would be refused");
         self.metrics.reported.increment();
-        if *reason == DenyReason::ConditionForbidden {
-            // The condition has seen the claims; what comes later is not to.
-            let _ = host::set_filter_state(CLAIMS, b"");
-        }
-        if let Err(error) = strip(denial.strip.iter(), exchange) {
+        if let Err(error) = edit(edits, &[], exchange) {
             log::warn!("jwt-auth: the request was not changed: {error}");
             return self.refuse(DenyReason::Internal, &[], None, exchange);
         }
@@ -425,8 +434,14 @@ impl JwtAuth {
     }
 }
 
-fn strip<'a>(names: impl Iterator<Item = &'a String>, exchange: &Exchange<'_>) -> Result<(), HostError> {
-    for name in names {
+/// What is done to every request that goes on. The headers that are `set` then need not be removed before.
+fn edit(edits: &Edits, set: &[Named], exchange: &Exchange<'_>) -> Result<(), HostError> {
+    if edits.clear_claims() {
+        // A condition has seen them; what comes later is not to.
+        host::set_filter_state(CLAIMS, b"")?;
+    }
+    let sets = |name: &str| set.iter().any(|(set, _)| **set == *name);
+    for name in edits.strip().iter().filter(|name| !sets(name)) {
         Headers::Request.remove(name)?;
         exchange.note_header_removed(name.as_str());
     }

@@ -82,6 +82,15 @@ pub struct ClaimTest {
     pub test: ValueTest,
 }
 
+/// The tokens of a request as a requirement sees them.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens<'a> {
+    /// What each provider confirms of each token, in the order of the tokens.
+    pub all: &'a [&'a Verified],
+    /// How many of these are about the first token, which speaks for the request.
+    pub first: usize,
+}
+
 /// Why a requirement is not met, and the scopes that it asks for.
 #[derive(Debug)]
 pub struct Refusal<'a> {
@@ -103,21 +112,22 @@ impl Requirement {
     pub const ANY_TOKEN: Self =
         Self::Token(TokenRequirement { providers: Vec::new(), claims: Vec::new(), scopes: Vec::new() });
 
-    /// Whether `tokens` meet it; notes in `used` the positions of those that do.
+    /// Whether the first token meets it, or under `allOf` any token each demand. With the positions of the confirmations that
+    /// do: one at least, and first the one that says who makes the request.
     ///
     /// # Errors
     /// Why they do not.
-    pub fn check(&self, tokens: &[&Verified], used: &mut Vec<usize>) -> Result<(), Refusal<'_>> {
+    pub fn check(&self, tokens: Tokens<'_>) -> Result<Vec<usize>, Refusal<'_>> {
         match self {
-            Self::Token(token) => token.check(tokens, used),
-            Self::AllOf(all) => all.iter().try_for_each(|requirement| requirement.check(tokens, used)),
+            Self::Token(token) => Ok(vec![token.check(tokens.all.get(..tokens.first).unwrap_or_default())?]),
+            Self::AllOf(all) => Self::check_all(all, Tokens { first: tokens.all.len(), ..tokens }),
             Self::AnyOf(any) => {
                 let mut refusal = None;
                 for requirement in any {
-                    match requirement.check(tokens, used) {
-                        Ok(()) => return Ok(()),
+                    match requirement.check(tokens) {
+                        Ok(used) => return Ok(used),
                         // What a good token lacks says more than that there is no token of another provider.
-                        Err(new) if refusal.is_none() || new.reason != DenyReason::UnknownIssuer => {
+                        Err(new) if refusal.is_none() || new.reason != DenyReason::ProviderForbidden => {
                             refusal = Some(new);
                         }
                         Err(_) => {}
@@ -127,11 +137,33 @@ impl Requirement {
             }
         }
     }
+
+    fn check_all<'a>(all: &'a [Self], tokens: Tokens<'_>) -> Result<Vec<usize>, Refusal<'a>> {
+        let is_of_another = |refusal: &Refusal<'_>| refusal.reason == DenyReason::ProviderForbidden;
+        let mut used = Vec::new();
+        for requirement in all {
+            match requirement.check(tokens) {
+                Ok(met) => used.extend(met.into_iter().filter(|n| !used.contains(n)).collect::<Vec<_>>()),
+                // Where a token is there for another demand, one more is missing.
+                Err(refusal) if is_of_another(&refusal) => {
+                    let wanted =
+                        |demand: &Self| !demand.check(tokens).is_err_and(|refusal| is_of_another(&refusal));
+                    let reason =
+                        if all.iter().any(wanted) { DenyReason::TokenMissing } else { refusal.reason };
+                    return Err(Refusal { reason, ..refusal });
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(used)
+    }
 }
 
 impl TokenRequirement {
-    fn check(&self, tokens: &[&Verified], used: &mut Vec<usize>) -> Result<(), Refusal<'_>> {
-        let mut reason = DenyReason::UnknownIssuer;
+    /// The position of the first token that shows all of this.
+    fn check(&self, tokens: &[&Verified]) -> Result<usize, Refusal<'_>> {
+        let mut reason =
+            if tokens.is_empty() { DenyReason::TokenMissing } else { DenyReason::ProviderForbidden };
         for (n, token) in tokens.iter().enumerate() {
             if !self.providers.is_empty() && !self.providers.contains(&token.provider) {
                 continue;
@@ -145,10 +177,7 @@ impl TokenRequirement {
             {
                 reason = DenyReason::InsufficientScope;
             } else {
-                if !used.contains(&n) {
-                    used.push(n);
-                }
-                return Ok(());
+                return Ok(n);
             }
         }
         Err(Refusal { reason, scopes: &self.scopes })
@@ -174,6 +203,24 @@ pub fn first_match(
     for n in index.candidates(reading) {
         let Some(rule) = rules.get(n) else { continue };
         if rule.condition.matches(exchange, request, reading)? {
+            return Ok(Some(n));
+        }
+    }
+    Ok(None)
+}
+
+/// The same for a request to open a tunnel (`CONNECT`), which has no path: a rule about paths is not about it. Nothing looks
+/// into the tunnel, where any path can follow; so without a token only a rule that names the method lets it in.
+pub fn first_match_without_path(
+    rules: &[Rule],
+    exchange: &Exchange<'_>,
+    request: &Request<'_>,
+) -> Result<Option<usize>, HostError> {
+    for (n, rule) in rules.iter().enumerate() {
+        let too_open =
+            matches!(rule.access, Access::Anyone(_)) && !rule.condition.names_method(request.method);
+        let applies = !rule.condition.reads_path() && !too_open;
+        if applies && rule.condition.matches(exchange, request, b"")? {
             return Ok(Some(n));
         }
     }
@@ -216,20 +263,30 @@ mod tests {
         ClaimTest { path: ClaimPath::parse("roles").unwrap(), space_delimited: true, test }
     }
 
-    /// The positions of the tokens that meet it, or why they do not.
+    /// The positions of the tokens that meet it, or why they do not. Each is a token of its own.
     fn check(requirement: &Requirement, tokens: &[Verified]) -> Result<Vec<usize>, DenyReason> {
-        let mut used = Vec::new();
-        let tokens: Vec<&Verified> = tokens.iter().collect();
-        requirement.check(&tokens, &mut used).map(|()| used).map_err(|refusal| refusal.reason)
+        check_with(requirement, tokens, 1)
+    }
+
+    /// The same, where the first so many are about one token.
+    fn check_with(
+        requirement: &Requirement,
+        tokens: &[Verified],
+        first: usize,
+    ) -> Result<Vec<usize>, DenyReason> {
+        let all: Vec<&Verified> = tokens.iter().collect();
+        requirement.check(Tokens { all: &all, first }).map_err(|refusal| refusal.reason)
     }
 
     #[test]
-    fn a_token_is_of_one_of_the_providers() {
+    fn the_first_token_is_of_one_of_the_providers() {
         let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
-        assert_eq!(check(&Requirement::ANY_TOKEN, &tokens), Ok(vec![0]));
-        assert_eq!(check(&Requirement::Token(of(1)), &tokens), Ok(vec![1]));
-        assert_eq!(check(&Requirement::Token(of(2)), &tokens), Err(DenyReason::UnknownIssuer));
-        assert_eq!(check(&Requirement::ANY_TOKEN, &[]), Err(DenyReason::UnknownIssuer));
+        assert_eq!(check_with(&Requirement::ANY_TOKEN, &tokens, 2), Ok(vec![0]));
+        assert_eq!(check_with(&Requirement::Token(of(1)), &tokens, 2), Ok(vec![1]));
+        assert_eq!(check_with(&Requirement::Token(of(2)), &tokens, 2), Err(DenyReason::ProviderForbidden));
+        // Another token does not speak for the request.
+        assert_eq!(check(&Requirement::Token(of(1)), &tokens), Err(DenyReason::ProviderForbidden));
+        assert_eq!(check(&Requirement::ANY_TOKEN, &[]), Err(DenyReason::TokenMissing));
     }
 
     #[test]
@@ -253,7 +310,7 @@ mod tests {
             assert_eq!(check(&requirement(), &[verified(0, &claims)]), expected, "{claims}");
         }
         let refusal = requirement();
-        let refusal = refusal.check(&[], &mut Vec::new()).unwrap_err();
+        let refusal = refusal.check(Tokens { all: &[], first: 0 }).unwrap_err();
         assert_eq!(refusal.scopes, ["read", "write"]);
     }
 
@@ -270,7 +327,7 @@ mod tests {
         }
         let scoped = Requirement::Token(TokenRequirement { scopes: vec!["s".to_owned()], ..of(0) });
         assert_eq!(check(&any(vec![admin(), scoped]), &user), Err(DenyReason::InsufficientScope));
-        assert_eq!(check(&any(vec![Requirement::Token(of(1))]), &user), Err(DenyReason::UnknownIssuer));
+        assert_eq!(check(&any(vec![Requirement::Token(of(1))]), &user), Err(DenyReason::ProviderForbidden));
         assert_eq!(check(&any(Vec::new()), &user), Err(DenyReason::Nobody));
     }
 
@@ -281,7 +338,22 @@ mod tests {
             Requirement::AllOf(providers.iter().map(|provider| Requirement::Token(of(*provider))).collect())
         };
         assert_eq!(check(&all(&[1, 0, 1]), &tokens), Ok(vec![1, 0]));
-        assert_eq!(check(&all(&[0, 2]), &tokens), Err(DenyReason::UnknownIssuer));
+        // One more token would do, which those are that nobody asks for would not.
+        for demands in [[0, 2], [2, 0]] {
+            assert_eq!(check(&all(&demands), &tokens), Err(DenyReason::TokenMissing));
+        }
+        assert_eq!(check(&all(&[2, 3]), &tokens), Err(DenyReason::ProviderForbidden));
+        let admin = Requirement::Token(TokenRequirement { claims: vec![role("admin")], ..of(1) });
+        let demands = Requirement::AllOf(vec![admin, Requirement::Token(of(2))]);
+        assert_eq!(check(&demands, &tokens), Err(DenyReason::ClaimsForbidden));
+    }
+
+    #[test]
+    fn what_a_failed_alternative_used_speaks_for_nobody() {
+        let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
+        let both = Requirement::AllOf(vec![Requirement::Token(of(1)), Requirement::Token(of(2))]);
+        let requirement = Requirement::AnyOf(vec![both, Requirement::Token(of(0))]);
+        assert_eq!(check(&requirement, &tokens), Ok(vec![0]));
     }
 
     #[test]

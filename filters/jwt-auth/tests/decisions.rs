@@ -2,18 +2,23 @@
 
 mod common;
 
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use common::{ISSUER, NOW, claims, jwks, mint, mint_raw, mint_with};
-use jwt_auth::authenticator::{Authenticator, Decision, Document, Pass, Waited, Why};
+use jwt_auth::authenticator::{Authenticator, Decision, Document, Granted, Outcome, Waited, Why};
 use jwt_auth::config::Config;
+use jwt_auth::deny::DenyReason;
 use jwt_auth::jwk::{Key, KeySet};
 use jwt_auth::jwks_cache::Fetching;
 use jwt_auth::pure_rust;
 use jwt_auth::revocation::Revoked;
 use jwt_auth::signature::{Verdict, Verifier};
 use jwt_auth::token::UntrustedToken;
-use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::cel::Variable;
+use plugin_kit::exchange::{Exchange, Facts, HostError};
+use plugin_kit::head::Head;
 use plugin_kit::testing::{AnyCel, TableFacts};
 use serde_json::{Value, json};
 
@@ -66,25 +71,29 @@ fn request(token: &str) -> TableFacts {
     TableFacts::request("GET", "/api").header("authorization", &format!("Bearer {token}")).at(NOW)
 }
 
-/// What is decided, in a word: `alice` for a token of hers, `anyone`, `preflight`, a deny code, `fetch` or `wait`.
+/// What is decided, in a word: `alice` for a token of hers, `anyone`, `preflight`, a deny code, `fetch` or `wait`, or `unread`.
 fn decide(authenticator: &Authenticator, facts: &TableFacts) -> String {
     decide_after(authenticator, facts, 0)
 }
 
 fn decide_after(authenticator: &Authenticator, facts: &TableFacts, waits: u8) -> String {
-    match authenticator.decide(&Exchange::new(1, facts), &mut Waited::after(waits)) {
-        Decision::Allow(pass) => match pass.why {
+    let decision = authenticator.decide(&Exchange::new(1, facts), &mut Waited::after(waits));
+    decision.map_or_else(|_| "unread".to_owned(), |decision| word(&decision))
+}
+
+fn word(decision: &Decision<'_>) -> String {
+    match &decision.outcome {
+        Outcome::Allow(pass) => match pass.why {
             Why::Anyone => "anyone".to_owned(),
             Why::Preflight => "preflight".to_owned(),
             Why::Token => {
-                let subjects = pass.tokens.iter().filter_map(|token| token.verified());
-                let subjects = subjects.map(|token| token.claims["sub"].as_str().unwrap().to_owned());
-                subjects.collect::<Vec<_>>().join("+")
+                let identity = pass.identity.as_ref().unwrap().verified().unwrap();
+                identity.claims["sub"].as_str().unwrap().to_owned()
             }
         },
-        Decision::Deny(denial) => denial.reason.outside().code.to_owned(),
-        Decision::Wait { fetch: true, .. } => "fetch".to_owned(),
-        Decision::Wait { fetch: false, .. } => "wait".to_owned(),
+        Outcome::Deny(denial) => denial.reason.outside().code.to_owned(),
+        Outcome::Wait { fetch: true, .. } => "fetch".to_owned(),
+        Outcome::Wait { fetch: false, .. } => "wait".to_owned(),
     }
 }
 
@@ -153,12 +162,12 @@ fn what_the_proxy_does_not_tell_denies() {
     let failure = HostError { call: "get_header_map_pairs", status: 10 };
     let token = mint("rsa-1", &claims());
     let facts = TableFacts { failure: Some(failure), ..request(&token) };
-    assert_eq!(decide(&authenticator(&inline(&["rsa-1"])), &facts), "internal");
+    assert_eq!(decide(&authenticator(&inline(&["rsa-1"])), &facts), "unread");
     let public = json!({
         "providers": inline(&["rsa-1"])["providers"],
         "rules": [{ "match": { "paths": ["/*"] }, "allow": "anyone" }],
     });
-    assert_eq!(decide(&authenticator(&public), &facts), "internal");
+    assert_eq!(decide(&authenticator(&public), &facts), "unread");
 }
 
 #[test]
@@ -221,7 +230,9 @@ fn tokens_in_two_places_are_refused_or_must_both_be_good() {
     assert_eq!(decide(&authenticator(&config), &with(&alice, &bob)), "several_tokens");
     config["severalTokens"] = json!("verifyAll");
     let both = authenticator(&config);
-    assert_eq!(decide(&both, &with(&alice, &bob)), "alice");
+    assert_eq!(decide(&both, &with(&alice, &bob)), "several_tokens");
+    let later = mint("rsa-1", &json!({ "iss": ISSUER, "sub": "alice", "exp": NOW + 600 }));
+    assert_eq!(decide(&both, &with(&alice, &later)), "alice");
     assert_eq!(decide(&both, &with(&alice, "x")), "token_malformed");
     assert_eq!(decide(&both, &with("x", &bob)), "token_malformed");
 }
@@ -324,7 +335,7 @@ fn providers_share_an_issuer_and_each_keeps_its_rules() {
         TableFacts::request("GET", "/tv/1").header("authorization", &format!("Bearer {token}")).at(NOW)
     };
     assert_eq!(decide(&authenticator, &tv(&token("tv"))), "tv");
-    assert_eq!(decide(&authenticator, &tv(&token("web"))), "issuer_unknown");
+    assert_eq!(decide(&authenticator, &tv(&token("web"))), "provider_forbidden");
     let tenant = |iss: &str| mint("rsa-2", &json!({ "iss": iss, "sub": "tenant", "exp": NOW + 300 }));
     assert_eq!(decide(&authenticator, &request(&tenant("https://a.example/"))), "tenant");
     assert_eq!(decide(&authenticator, &request(&tenant("https://a.example/b.example/"))), "issuer_unknown");
@@ -650,16 +661,16 @@ fn decide_around_a_wait(rule: &Value, first: &str, then: &str) -> (String, u32) 
     let authenticator = with_condition(&remote(), rule);
     let mut waited = Waited::default();
     let facts = at(evaluated(request(first)), 100);
-    let decision = authenticator.decide(&Exchange::new(1, &facts), &mut waited);
-    assert!(matches!(decision, Decision::Wait { document: Document::Keys(0), fetch: true }));
+    let outcome = authenticator.decide(&Exchange::new(1, &facts), &mut waited).unwrap().outcome;
+    assert!(matches!(outcome, Outcome::Wait { document: Document::Keys(0), fetch: true }));
     let set = KeySet::parse(jwks(&["rsa-1"]).to_string().as_bytes()).unwrap();
     authenticator.remote(0).unwrap().borrow_mut().succeeded(Duration::from_secs(100), set, None);
     let facts = at(request(then), 100);
-    let decided = match authenticator.decide(&Exchange::new(1, &facts), &mut waited) {
-        Decision::Allow(pass) if pass.why == Why::Token => "token",
-        Decision::Allow(_) => "anyone",
-        Decision::Deny(denial) => denial.reason.outside().code,
-        Decision::Wait { .. } => "wait",
+    let decided = match authenticator.decide(&Exchange::new(1, &facts), &mut waited).unwrap().outcome {
+        Outcome::Allow(pass) if pass.why == Why::Token => "token",
+        Outcome::Allow(_) => "anyone",
+        Outcome::Deny(denial) => denial.reason.outside().code,
+        Outcome::Wait { .. } => "wait",
     };
     (decided.to_owned(), authenticator.take_conditions_failed())
 }
@@ -731,19 +742,21 @@ fn without_a_list_cached_tokens_stay_where_they_may() {
     assert_eq!(authenticator.take_cache_counts(), (1, 0));
 }
 
-/// What a request that goes on is given.
-fn pass<'a>(authenticator: &'a Authenticator, facts: &TableFacts) -> Pass<'a> {
-    match authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()) {
-        Decision::Allow(pass) => pass,
-        other => panic!("{other:?}"),
-    }
+/// What a request that goes on loses: the client's copies of headers, and what carried a token; and whether it has an
+/// identity then.
+fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, bool) {
+    let decision = authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()).unwrap();
+    let Outcome::Allow(pass) = decision.outcome else { panic!("{:?}", decision.outcome) };
+    let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
+    (decision.edits.strip().to_vec(), spent, pass.identity.is_some())
 }
 
-/// What a request that goes on loses: the client's copies of headers, and what carried a token; and who it is then.
-fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, usize) {
-    let pass = pass(authenticator, facts);
-    let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
-    (pass.strip, spent, pass.tokens.len())
+/// Who a request that goes on is.
+fn identity(authenticator: &Authenticator, facts: &TableFacts) -> Granted {
+    match authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()).unwrap().outcome {
+        Outcome::Allow(pass) => pass.identity.unwrap(),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn with_rules(rules: &Value) -> Value {
@@ -782,9 +795,9 @@ fn where_no_token_is_looked_at_it_stays_and_says_nothing() {
         let bearer = format!("Bearer {}", token_of("alice"));
         passed(&authenticator, &TableFacts::request("GET", path).header("authorization", &bearer).at(NOW))
     };
-    assert_eq!(to("/never"), (vec![], vec![], 0));
+    assert_eq!(to("/never"), (vec![], vec![], false));
     for path in ["/maybe", "/must"] {
-        assert_eq!(to(path), (vec![], vec!["authorization".to_owned()], 1));
+        assert_eq!(to(path), (vec![], vec!["authorization".to_owned()], true));
     }
 }
 
@@ -823,7 +836,7 @@ fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
     let bearer = format!("Bearer {}", token_of("alice"));
     for path in ["/never/../maybe", "/maybe/../never"] {
         let facts = TableFacts::request("GET", path).header("authorization", &bearer).at(NOW);
-        assert_eq!(passed(&authenticator(&config), &facts), (vec![], vec![], 0), "{path}");
+        assert_eq!(passed(&authenticator(&config), &facts), (vec![], vec![], false), "{path}");
     }
 }
 
@@ -850,8 +863,8 @@ fn claims_and_payload_become_headers() {
     config["providers"]["platform"]["outputPayloadToHeader"] = json!("x-payload");
     let authenticator = authenticator(&config);
     let token = token_of("alice");
-    let pass = pass(&authenticator, &request(&token));
-    let verified = pass.tokens[0].verified().unwrap();
+    let identity = identity(&authenticator, &request(&token));
+    let verified = identity.verified().unwrap();
     let headers: Vec<(&str, &str)> =
         verified.headers.iter().map(|(name, value)| (&**name, std::str::from_utf8(value).unwrap())).collect();
     assert_eq!(headers, [("x-user-id", "alice"), ("x-payload", token.split('.').nth(1).unwrap())]);
@@ -868,7 +881,605 @@ fn where_anyone_may_pass_the_provider_that_looks_at_the_place_counts() {
     let authenticator = authenticator(&config);
     for (header, position) in [("x-a", 0), ("x-b", 1)] {
         let facts = TableFacts::request("GET", "/api").header(header, &token_of("alice")).at(NOW);
-        let pass = pass(&authenticator, &facts);
-        assert_eq!(pass.tokens[0].verified().unwrap().provider, position, "{header}");
+        let identity = identity(&authenticator, &facts);
+        assert_eq!(identity.verified().unwrap().provider, position, "{header}");
     }
+}
+
+/// A host in which each call runs other callbacks of the filter before it answers.
+struct Nesting<'a> {
+    facts: &'a TableFacts,
+    within: &'a dyn Fn(),
+}
+
+impl Facts for Nesting<'_> {
+    fn head(&self) -> Result<Head, HostError> {
+        (self.within)();
+        self.facts.head()
+    }
+
+    fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        (self.within)();
+        self.facts.header_first(name)
+    }
+
+    fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        (self.within)();
+        self.facts.header_joined(name)
+    }
+
+    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+        (self.within)();
+        self.facts.property(path)
+    }
+
+    fn evaluate(&self, number: u32, variable: Option<Variable<'_>>) -> Result<Option<Vec<u8>>, HostError> {
+        (self.within)();
+        self.facts.evaluate(number, variable)
+    }
+
+    fn unix_time(&self) -> Result<Duration, HostError> {
+        (self.within)();
+        self.facts.unix_time()
+    }
+
+    fn recent_unix_time(&self) -> Result<Duration, HostError> {
+        (self.within)();
+        self.facts.recent_unix_time()
+    }
+
+    fn monotonic_time(&self) -> Result<Duration, HostError> {
+        (self.within)();
+        self.facts.monotonic_time()
+    }
+}
+
+/// A verifier that runs other callbacks before it answers, as a host that checks signatures may.
+struct NestingVerifier(Rc<OnceCell<Rc<dyn Fn()>>>);
+
+impl Verifier for NestingVerifier {
+    fn verify(&self, key: &Key, token: &UntrustedToken<'_>) -> Verdict {
+        if let Some(within) = self.0.get() {
+            within();
+        }
+        PureRust.verify(key, token)
+    }
+}
+
+#[test]
+fn no_borrow_is_held_while_the_host_is_asked() {
+    let mut config = remote();
+    config["providers"]["platform"]["revoked"] = json!({ "uri": "http://issuer.test/revoked.json" });
+    config["rules"] = json!([{ "match": { "paths": ["/api"] }, "require": {}, "when": "…" }]);
+    let config = || Config::parse(config.to_string().as_bytes(), &AnyCel::default()).unwrap();
+    // Before there are keys; with keys and no list; with both.
+    for state in 0..3 {
+        let nested = Rc::new(OnceCell::new());
+        let authenticator =
+            Rc::new(Authenticator::new(config(), Box::new(NestingVerifier(Rc::clone(&nested))), 7));
+        let bring_keys = |authenticator: &Authenticator| {
+            let set = KeySet::parse(jwks(&["rsa-1"]).to_string().as_bytes()).unwrap();
+            authenticator.remote(0).unwrap().borrow_mut().succeeded(Duration::from_secs(100), set, None);
+        };
+        if state > 0 {
+            bring_keys(&authenticator);
+        }
+        if state > 1 {
+            authenticator.revoke(0, Duration::from_secs(100), Revoked::default(), None);
+        }
+        let forged = mint_with("rsa-2", &json!({ "alg": "RS256", "kid": "rsa-1" }), &claims());
+        let unknown = mint_with("rsa-2", &json!({ "alg": "RS256", "kid": "x" }), &claims());
+        let requests: Rc<Vec<TableFacts>> = Rc::new(
+            [token_of("alice"), forged, unknown, "x".to_owned()]
+                .map(|token| at(evaluated(request(&token)), 200))
+                .into(),
+        );
+        let (inside, count) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+        let within: Rc<dyn Fn()> = {
+            let (authenticator, requests) = (Rc::clone(&authenticator), Rc::clone(&requests));
+            let (inside, count) = (Rc::clone(&inside), Rc::clone(&count));
+            Rc::new(move || {
+                if inside.replace(true) {
+                    return;
+                }
+                count.set(count.get() + 1);
+                for facts in requests.iter() {
+                    decide(&authenticator, facts);
+                }
+                for document in authenticator.documents() {
+                    authenticator.tick(document, Duration::from_secs(100));
+                    authenticator.fetching(document).unwrap().1.failed(Duration::from_secs(0));
+                }
+                if state > 0 {
+                    bring_keys(&authenticator);
+                }
+                if state > 1 {
+                    authenticator.revoke(0, Duration::from_secs(100), Revoked::default(), None);
+                }
+                inside.set(false);
+            })
+        };
+        assert!(nested.set(Rc::clone(&within)).is_ok());
+        for facts in requests.iter() {
+            let nesting = Nesting { facts, within: &*within };
+            authenticator.decide(&Exchange::new(1, &nesting), &mut Waited::default()).unwrap();
+        }
+        assert!(count.get() > requests.len(), "{}", count.get());
+    }
+}
+
+#[test]
+fn a_clients_copies_of_headers_go_with_every_refusal_and_every_wait() {
+    let provider = |keys: Value| {
+        let mut provider = json!({
+            "issuer": ISSUER,
+            "outputClaimToHeaders": [{ "claim": "sub", "header": "x-user-id" }],
+            "from": [{ "header": "authorization" }, { "cookie": "session" }],
+        });
+        provider.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        json!({ "platform": provider })
+    };
+    let rules = json!([
+        { "match": { "paths": ["/nobody"] }, "allow": "nobody" },
+        { "match": { "paths": ["/scope"] }, "require": { "scopes": ["x"] } },
+        { "match": { "paths": ["/when"] }, "require": {}, "when": "…" },
+    ]);
+    let with = |keys: Value| {
+        let config = json!({ "providers": provider(keys), "rules": rules });
+        let config = Config::parse(config.to_string().as_bytes(), &AnyCel::default()).unwrap();
+        Authenticator::new(config, Box::new(PureRust), 7)
+    };
+    let inline = with(json!({ "jwks": jwks(&["rsa-1"]) }));
+    let remote = with(json!({ "jwksUri": "http://issuer.test/" }));
+    let asking = |path: &str, token: &str| {
+        let facts = TableFacts::request("GET", path).header("authorization", &format!("Bearer {token}"));
+        let facts = facts.header("x-user-id", "mallory").header("x_user-id", "mallory");
+        at(evaluated(facts.at(NOW)), 100)
+    };
+    let (alice, bob) = (token_of("alice"), token_of("bob"));
+    for (authenticator, facts, expected) in [
+        (&inline, asking("/nobody", &alice), "forbidden"),
+        (&inline, asking("/scope", &alice), "insufficient_scope"),
+        (&inline, asking("/when", &bob), "condition_forbidden"),
+        (&inline, asking("//", &alice), "path_ambiguous"),
+        (&inline, asking("/", "x"), "token_malformed"),
+        (&inline, asking("/", &alice).header("cookie", "session=x"), "several_tokens"),
+        (&remote, asking("/", &alice), "fetch"),
+    ] {
+        let decision = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default()).unwrap();
+        assert_eq!(word(&decision), expected);
+        assert_eq!(decision.edits.strip(), ["x-user-id", "x_user-id"], "{expected}");
+    }
+    let facts = asking("/", &alice);
+    for reason in [DenyReason::TooManyWaiting, DenyReason::KeysUnavailable] {
+        let mut waited = Waited::default();
+        remote.decide(&Exchange::new(1, &facts), &mut waited).unwrap();
+        waited.give_up(Document::Keys(0), reason);
+        let decision = remote.decide(&Exchange::new(1, &facts), &mut waited).unwrap();
+        assert_eq!(word(&decision), reason.outside().code);
+        assert_eq!(decision.edits.strip(), ["x-user-id", "x_user-id"]);
+    }
+    // A host call that fails after the headers are there.
+    struct NoClock(TableFacts);
+    impl Facts for NoClock {
+        fn head(&self) -> Result<Head, HostError> {
+            self.0.head()
+        }
+        fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+            self.0.header_first(name)
+        }
+        fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+            self.0.header_joined(name)
+        }
+        fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+            Facts::property(&self.0, path)
+        }
+        fn evaluate(&self, _: u32, _: Option<Variable<'_>>) -> Result<Option<Vec<u8>>, HostError> {
+            Err(HostError { call: "expr_evaluate", status: 2 })
+        }
+        fn unix_time(&self) -> Result<Duration, HostError> {
+            self.0.unix_time()
+        }
+        fn monotonic_time(&self) -> Result<Duration, HostError> {
+            Err(HostError { call: "clock_time_get", status: 2 })
+        }
+    }
+    for (authenticator, path) in [(&inline, "/when"), (&remote, "/"), (&remote, "/when")] {
+        let facts = NoClock(asking(path, &alice));
+        let decision = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default()).unwrap();
+        assert_eq!((word(&decision).as_str(), decision.edits.strip().len()), ("internal", 2), "{path}");
+        // The condition may have been shown the claims.
+        assert_eq!(decision.edits.clear_claims(), path == "/when" && std::ptr::eq(authenticator, &inline));
+    }
+}
+
+/// What is decided about a request that cannot wait for what it would wait for.
+fn decide_without(authenticator: &Authenticator, facts: &TableFacts, reason: DenyReason) -> String {
+    let mut waited = Waited::default();
+    for _ in 0..9 {
+        let decision = authenticator.decide(&Exchange::new(1, facts), &mut waited).unwrap();
+        match decision.outcome {
+            Outcome::Wait { document, .. } => waited.give_up(document, reason),
+            _ => return word(&decision),
+        }
+    }
+    "never".to_owned()
+}
+
+#[test]
+fn who_cannot_wait_for_keys_is_judged_by_the_rule() {
+    for (rule, expected) in [
+        (json!({ "require": {} }), None),
+        (json!({ "allow": "anyone" }), None),
+        (json!({ "allow": "anyone", "verify": "bestEffort" }), Some("anyone")),
+        (json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" }), Some("anyone")),
+        (json!({ "allow": "anyone", "verify": "never" }), Some("anyone")),
+    ] {
+        let authenticator = with_condition(&remote(), &rule);
+        let facts = at(evaluated(request(&token_of("alice"))), 100);
+        for reason in [DenyReason::TooManyWaiting, DenyReason::KeysUnavailable] {
+            let decided = decide_without(&authenticator, &facts, reason);
+            assert_eq!(decided, expected.unwrap_or(reason.outside().code), "{rule}");
+        }
+    }
+}
+
+#[test]
+fn who_cannot_wait_for_the_list_of_revoked_tokens_is_taken_where_that_is_configured() {
+    let facts = at(request(&token_of("alice")), 100);
+    for reason in [DenyReason::TooManyWaiting, DenyReason::RevocationUnavailable] {
+        assert_eq!(decide_without(&with_list("allow"), &facts, reason), "alice");
+        assert_eq!(decide_without(&with_list("deny"), &facts, reason), reason.outside().code);
+    }
+    // Without keys nobody is taken.
+    let mut config = remote();
+    config["providers"]["platform"]["revoked"] =
+        json!({ "uri": "http://issuer.test/revoked.json", "onFailure": "allow" });
+    let authenticator = authenticator(&config);
+    let reason = DenyReason::KeysUnavailable;
+    assert_eq!(decide_without(&authenticator, &facts, reason), "keys_unavailable");
+}
+
+#[test]
+fn a_document_that_cannot_be_had_does_not_keep_from_waiting_for_another() {
+    let provider = |uri: &str| json!({ "issuer": ISSUER, "jwksUri": uri });
+    let config = json!({ "providers": { "a": provider("http://a.test/"), "b": provider("http://b.test/") } });
+    let authenticator = authenticator(&config);
+    let facts = at(request(&token_of("alice")), 100);
+    let mut waited = Waited::default();
+    let decide = |waited: &mut Waited| {
+        let outcome = authenticator.decide(&Exchange::new(1, &facts), waited).unwrap().outcome;
+        if let Outcome::Wait { document, .. } = outcome { Some(document) } else { None }
+    };
+    assert_eq!(decide(&mut waited), Some(Document::Keys(0)));
+    waited.give_up(Document::Keys(0), DenyReason::KeysUnavailable);
+    assert_eq!(decide(&mut waited), Some(Document::Keys(1)));
+    waited.give_up(Document::Keys(1), DenyReason::TooManyWaiting);
+    assert_eq!(decide(&mut waited), None);
+}
+
+#[test]
+fn a_provider_that_cannot_say_makes_no_lasting_verdict() {
+    let config = json!({
+        "providers": {
+            "a": { "issuer": ISSUER, "jwks": jwks(&["rsa-1"]) },
+            "b": { "issuer": ISSUER, "jwksUri": "http://b.test/" },
+        },
+        "rules": [{ "match": { "paths": ["/b"] }, "require": { "provider": "b" } }],
+    });
+    let authenticator = authenticator(&config);
+    authenticator.fetching(Document::Keys(1)).unwrap().1.failed(Duration::from_secs(100));
+    let to = |path: &str, now| {
+        let bearer = format!("Bearer {}", token_of("alice"));
+        at(TableFacts::request("GET", path).header("authorization", &bearer).at(NOW), now)
+    };
+    assert_eq!(decide(&authenticator, &to("/a", 100)), "alice");
+    assert_eq!(decide(&authenticator, &to("/b", 100)), "keys_unavailable");
+    let set = KeySet::parse(jwks(&["rsa-1"]).to_string().as_bytes()).unwrap();
+    authenticator.remote(1).unwrap().borrow_mut().succeeded(Duration::from_secs(101), set, None);
+    assert_eq!(decide(&authenticator, &to("/b", 101)), "alice");
+}
+
+#[test]
+fn a_preflight_passes_where_every_reading_lets_it() {
+    let rules = json!([
+        { "match": { "paths": ["/internal/*"] }, "allow": "nobody" },
+        { "match": { "paths": ["/public/*"] }, "allow": "anyone" },
+        { "match": { "paths": ["/when/*"] }, "allow": "anyone", "when": "…" },
+    ]);
+    let mut config = with_rules(&rules);
+    config["ambiguousPath"] = json!("everyReading");
+    let config = Config::parse(config.to_string().as_bytes(), &AnyCel::default()).unwrap();
+    let authenticator = Authenticator::new(config, Box::new(PureRust), 7);
+    for (path, expected) in [
+        ("/api", "preflight"),
+        ("/api//x", "preflight"),
+        ("/public/../api", "preflight"),
+        ("/x/../internal/a", "forbidden"),
+        ("/internal/../x", "forbidden"),
+        ("//internal/a", "forbidden"),
+        ("/%69nternal/a", "forbidden"),
+        ("/x/../when", "condition_forbidden"),
+    ] {
+        let facts = TableFacts::request("OPTIONS", path)
+            .header("origin", "https://app.test")
+            .header("access-control-request-method", "PUT")
+            .at(NOW);
+        assert_eq!(decide(&authenticator, &facts), expected, "{path}");
+    }
+}
+
+#[test]
+fn readings_that_disagree_about_who_it_is_let_nobody_in() {
+    let provider = |aud: &str| json!({ "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "audiences": [aud] });
+    let config = json!({
+        "ambiguousPath": "everyReading",
+        "providers": { "browser": provider("web"), "device": provider("tv") },
+        "rules": [
+            { "match": { "paths": ["/web/*"] }, "require": { "provider": "browser" } },
+            { "match": { "paths": ["/tv/*"] }, "require": { "provider": "device" } },
+        ],
+    });
+    let authenticator = authenticator(&config);
+    let token =
+        mint("rsa-1", &json!({ "iss": ISSUER, "sub": "alice", "aud": ["web", "tv"], "exp": NOW + 300 }));
+    let to = |path: &str| {
+        TableFacts::request("GET", path).header("authorization", &format!("Bearer {token}")).at(NOW)
+    };
+    assert_eq!(decide(&authenticator, &to("/web/x")), "alice");
+    assert_eq!(decide(&authenticator, &to("/tv/x")), "alice");
+    assert_eq!(decide(&authenticator, &to("/web/../tv/x")), "path_ambiguous");
+}
+
+/// A provider that takes tokens of a key from these places.
+fn looking(key: &str, from: &Value) -> Value {
+    json!({ "issuer": format!("https://{key}.test/"), "jwks": jwks(&[key]), "from": from })
+}
+
+/// A token of the issuer that has this key.
+fn token_by(key: &str, subject: &str, more: &Value) -> String {
+    let mut claims = json!({ "iss": format!("https://{key}.test/"), "sub": subject, "exp": NOW + 300 });
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    mint(key, &claims)
+}
+
+#[test]
+fn tokens_speak_in_the_order_of_kind_provider_and_place() {
+    let config = json!({
+        "severalTokens": "verifyAll",
+        "providers": {
+            "z": looking("rsa-1", &json!([{ "queryParam": "q" }, { "cookie": "c" }, { "header": "x-z2", "prefix": "" }, { "header": "x-z1", "prefix": "" }])),
+            "a": looking("rsa-1", &json!([{ "queryParam": "p" }, { "header": "x-a", "prefix": "" }])),
+        },
+    });
+    let authenticator = authenticator(&config);
+    // The level says where the token is.
+    let at_place = |place: &str| token_by("rsa-1", "alice", &json!({ "level": place }));
+    let order = ["x-a", "x-z2", "x-z1", "c", "p", "q"];
+    for skipped in 0..order.len() {
+        let left = &order[skipped..];
+        let token = |name: &str| if left.contains(&name) { at_place(name) } else { String::new() };
+        let query: Vec<String> = ["q", "p"]
+            .iter()
+            .filter(|name| left.contains(name))
+            .map(|name| format!("{name}={}", token(name)))
+            .collect();
+        let mut facts = TableFacts::request("GET", &format!("/?{}", query.join("&"))).at(NOW);
+        for header in ["x-z1", "x-z2", "x-a"].iter().filter(|name| left.contains(name)) {
+            facts = facts.header(header, &token(header));
+        }
+        if left.contains(&"c") {
+            facts = facts.header("cookie", &format!("c={}", token("c")));
+        }
+        let identity = identity(&authenticator, &facts);
+        assert_eq!(identity.verified().unwrap().claims["level"], json!(left[0]));
+    }
+}
+
+/// With a place for the tokens of each of two issuers, and these rules.
+fn two_issuers(several: &str, rules: &Value) -> Value {
+    json!({
+        "severalTokens": several,
+        "providers": {
+            "a": looking("rsa-1", &json!([{ "header": "x-a", "prefix": "" }, { "cookie": "c" }])),
+            "b": looking("rsa-2", &json!([{ "header": "x-b", "prefix": "" }])),
+        },
+        "rules": rules,
+    })
+}
+
+fn with_tokens(tokens: &[(&str, &str)]) -> TableFacts {
+    let facts = TableFacts::request("GET", "/").at(NOW);
+    tokens.iter().fold(facts, |facts, (name, token)| match *name {
+        "c" => facts.header("cookie", &format!("c={token}")),
+        name => facts.header(name, token),
+    })
+}
+
+#[test]
+fn one_token_is_the_identity_of_a_request() {
+    let (alice, bob) = (token_by("rsa-1", "alice", &json!({})), token_by("rsa-1", "bob", &json!({})));
+    let admin = token_by("rsa-1", "alice", &json!({ "role": "admin" }));
+    let (partner, other) = (token_by("rsa-2", "shop", &json!({})), token_by("rsa-2", "alice", &json!({})));
+    let demand = |provider: &str| json!({ "provider": provider });
+    let admins = json!({ "claims": { "role": { "anyOf": ["admin"] } } });
+    let both = json!({ "allOf": [demand("b"), demand("a")] });
+    for (rule, tokens, expected) in [
+        (json!({ "allow": "anyone" }), vec![("x-a", &alice), ("c", &bob)], "several_tokens"),
+        (json!({ "allow": "anyone" }), vec![("x-a", &alice), ("x-b", &other)], "several_tokens"),
+        (json!({ "allow": "anyone" }), vec![("x-a", &alice), ("c", &admin)], "alice"),
+        (json!({ "allow": "anyone", "verify": "bestEffort" }), vec![("x-a", &alice), ("c", &bob)], "anyone"),
+        (json!({ "require": {} }), vec![("x-a", &alice), ("c", &bob)], "several_tokens"),
+        (json!({ "require": admins }), vec![("x-a", &admin), ("c", &alice)], "alice"),
+        (json!({ "require": admins }), vec![("x-a", &alice), ("c", &admin)], "claims_forbidden"),
+        (json!({ "require": both }), vec![("x-a", &alice), ("x-b", &partner)], "shop"),
+        (json!({ "require": both }), vec![("x-a", &alice), ("c", &bob), ("x-b", &partner)], "several_tokens"),
+        (json!({ "require": both }), vec![("x-a", &alice)], "token_missing"),
+        (json!({ "require": both }), vec![("x-b", &partner)], "token_missing"),
+        (json!({ "require": both }), vec![], "token_missing"),
+        (json!({ "require": demand("a") }), vec![("x-b", &partner)], "provider_forbidden"),
+        (
+            json!({ "require": { "anyOf": [demand("a"), both] } }),
+            vec![("x-a", &alice), ("x-b", &partner)],
+            "several_tokens",
+        ),
+        (
+            json!({ "require": { "anyOf": [both, demand("a")] } }),
+            vec![("x-a", &alice), ("x-b", &partner)],
+            "shop",
+        ),
+    ] {
+        let authenticator = authenticator(&two_issuers("verifyAll", &json!([rule])));
+        let tokens: Vec<(&str, &str)> =
+            tokens.into_iter().map(|(name, token)| (name, token.as_str())).collect();
+        assert_eq!(decide(&authenticator, &with_tokens(&tokens)), expected, "{rule}");
+    }
+}
+
+#[test]
+fn the_first_good_token_speaks_alone() {
+    let alice = token_by("rsa-1", "alice", &json!({}));
+    let admin = token_by("rsa-1", "carol", &json!({ "role": "admin" }));
+    let expired = token_by("rsa-1", "alice", &json!({ "exp": NOW - 300 }));
+    let forged = mint_with(
+        "rsa-2",
+        &json!({ "alg": "RS256", "kid": "rsa-1" }),
+        &json!({ "iss": "https://rsa-1.test/", "sub": "mallory", "exp": NOW + 300 }),
+    );
+    let partner = token_by("rsa-2", "shop", &json!({}));
+    let admins = json!({ "require": { "claims": { "role": { "anyOf": ["admin"] } } } });
+    let any = json!({ "require": {} });
+    for (rule, tokens, expected) in [
+        (&any, vec![("x-a", &alice), ("c", &admin)], "alice"),
+        (&any, vec![("x-a", &expired), ("c", &admin)], "carol"),
+        (&any, vec![("x-a", &forged), ("x-b", &partner), ("c", &alice)], "shop"),
+        (&any, vec![("x-a", &forged), ("c", &expired)], "signature_invalid"),
+        (&any, vec![("x-a", &expired), ("c", &forged)], "token_expired"),
+        (&any, vec![("x-b", &alice), ("c", &admin)], "carol"),
+        (&admins, vec![("x-a", &alice), ("c", &admin)], "claims_forbidden"),
+        (
+            &json!({ "allow": "anyone", "verify": "bestEffort" }),
+            vec![("x-a", &forged), ("c", &expired)],
+            "anyone",
+        ),
+        (
+            &json!({ "require": { "allOf": [{ "provider": "a" }, { "provider": "b" }] } }),
+            vec![("x-a", &alice), ("x-b", &partner)],
+            "token_missing",
+        ),
+    ] {
+        let authenticator = authenticator(&two_issuers("firstGood", &json!([rule])));
+        let tokens: Vec<(&str, &str)> =
+            tokens.into_iter().map(|(name, token)| (name, token.as_str())).collect();
+        assert_eq!(decide(&authenticator, &with_tokens(&tokens)), expected, "{rule}");
+    }
+}
+
+#[test]
+fn a_token_that_cannot_be_judged_ends_the_search() {
+    let mut config = two_issuers("firstGood", &json!([]));
+    config["providers"]["a"]["jwksUri"] = json!("http://a.test/");
+    config["providers"]["a"].as_object_mut().unwrap().remove("jwks");
+    let authenticator = authenticator(&config);
+    let (alice, partner) = (token_by("rsa-1", "alice", &json!({})), token_by("rsa-2", "shop", &json!({})));
+    let facts = at(with_tokens(&[("x-a", &alice), ("x-b", &partner)]), 100);
+    assert_eq!(decide(&authenticator, &facts), "fetch");
+    assert_eq!(decide_without(&authenticator, &facts, DenyReason::KeysUnavailable), "keys_unavailable");
+    assert_eq!(decide(&authenticator, &at(with_tokens(&[("x-b", &partner)]), 100)), "shop");
+}
+
+#[test]
+fn beside_the_first_good_token_the_other_places_are_emptied_unless_forwarded() {
+    let (alice, partner) = (token_by("rsa-1", "alice", &json!({})), token_by("rsa-2", "shop", &json!({})));
+    for (forwards, expected) in [
+        ([false, false], vec!["x-a", "x-b", "cookie"]),
+        ([true, false], vec!["x-b"]),
+        ([false, true], vec!["x-a", "cookie"]),
+    ] {
+        let mut config = two_issuers("firstGood", &json!([]));
+        for (name, forward) in ["a", "b"].iter().zip(forwards) {
+            config["providers"][name]["forwardOriginalToken"] = json!(forward);
+        }
+        let facts = with_tokens(&[("x-a", &alice), ("x-b", &partner), ("c", "x")]);
+        assert_eq!(passed(&authenticator(&config), &facts).1, expected, "{forwards:?}");
+    }
+}
+
+#[test]
+fn two_tokens_at_one_place_are_not_forwarded_unless_all_are_good() {
+    let alice = token_by("rsa-1", "alice", &json!({}));
+    let facts = TableFacts::request("GET", "/").header("cookie", &format!("c=x; c={alice}")).at(NOW);
+    let mut config = two_issuers("firstGood", &json!([]));
+    assert_eq!(passed(&authenticator(&config), &facts), (vec![], vec!["cookie".to_owned()], true));
+    config["providers"]["a"]["forwardOriginalToken"] = json!(true);
+    assert_eq!(decide(&authenticator(&config), &facts), "several_tokens");
+}
+
+#[test]
+fn no_more_than_sixteen_tokens_of_a_request_are_looked_at() {
+    let alice = token_by("rsa-1", "alice", &json!({}));
+    for several in ["verifyAll", "firstGood"] {
+        let authenticator = authenticator(&two_issuers(several, &json!([])));
+        let with = |count: usize| {
+            TableFacts::request("GET", "/").header("cookie", &format!("c={alice}; ").repeat(count)).at(NOW)
+        };
+        assert_eq!(decide(&authenticator, &with(16)), "alice");
+        assert_eq!(decide(&authenticator, &with(17)), "several_tokens");
+    }
+}
+
+#[test]
+fn a_condition_is_asked_about_each_token_before_a_request_waits() {
+    let mut config = two_issuers("firstGood", &json!([{ "require": {}, "when": "…" }]));
+    config["providers"]["a"]["jwksUri"] = json!("http://a.test/");
+    config["providers"]["a"].as_object_mut().unwrap().remove("jwks");
+    let config = Config::parse(config.to_string().as_bytes(), &AnyCel::default()).unwrap();
+    let authenticator = Authenticator::new(config, Box::new(PureRust), 7);
+    let expired = token_by("rsa-1", "bob", &json!({}));
+    let tokens = [("x-a", expired.as_str()), ("x-b", &token_by("rsa-2", "alice", &json!({})))];
+    let mut waited = Waited::default();
+    let facts = at(evaluated(with_tokens(&tokens)), 100);
+    let outcome = authenticator.decide(&Exchange::new(1, &facts), &mut waited).unwrap().outcome;
+    assert!(matches!(outcome, Outcome::Wait { .. }));
+    // Its key is not there, so the second one speaks.
+    let set = KeySet::parse(jwks(&["ec-1"]).to_string().as_bytes()).unwrap();
+    authenticator.remote(0).unwrap().borrow_mut().succeeded(Duration::from_secs(100), set, None);
+    let decision = authenticator.decide(&Exchange::new(1, &at(with_tokens(&tokens), 100)), &mut waited);
+    assert_eq!(word(&decision.unwrap()), "alice");
+}
+
+#[test]
+fn a_request_without_a_path_is_for_the_rules_that_are_not_about_paths() {
+    let tunnel = || {
+        let facts = TableFacts::default().header(":method", "CONNECT").header(":authority", "a.test:443");
+        facts.at(NOW)
+    };
+    let bearer = |token: &str| tunnel().header("authorization", &format!("Bearer {token}"));
+    let path = |access: &str| json!({ "match": { "paths": ["/*"] }, "allow": access });
+    for (rules, without, with) in [
+        (json!([path("anyone")]), "token_missing", "alice"),
+        (json!([path("nobody")]), "token_missing", "alice"),
+        (json!([path("nobody"), { "allow": "anyone" }]), "token_missing", "alice"),
+        (json!([path("nobody"), { "allow": "anyone", "verify": "never" }]), "token_missing", "alice"),
+        (
+            json!([path("nobody"), { "match": { "methods": ["CONNECT"] }, "allow": "anyone" }]),
+            "anyone",
+            "alice",
+        ),
+        (
+            json!([path("anyone"), { "match": { "hosts": ["a.test"] }, "allow": "nobody" }]),
+            "forbidden",
+            "forbidden",
+        ),
+        (json!([path("anyone"), { "require": { "scopes": ["x"] } }]), "token_missing", "insufficient_scope"),
+        (json!([{ "match": { "hosts": ["a.test"] }, "allow": "anyone" }]), "anyone", "alice"),
+    ] {
+        let authenticator = authenticator(&with_rules(&rules));
+        assert_eq!(decide(&authenticator, &tunnel()), without, "{rules}");
+        assert_eq!(decide(&authenticator, &bearer(&token_of("alice"))), with, "{rules}");
+    }
+    // No other method goes without a path.
+    let odd = TableFacts::default().header(":method", "GET").at(NOW);
+    let authenticator = authenticator(&with_rules(&json!([path("anyone")])));
+    assert_eq!(decide(&authenticator, &odd), "path_ambiguous");
 }

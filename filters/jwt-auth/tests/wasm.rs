@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jwt_auth::authenticator::{Authenticator, Decision, Waited, Why};
+use jwt_auth::authenticator::{Authenticator, Outcome, Waited, Why};
 use jwt_auth::config::Config;
 use jwt_auth::host_crypto::known_answer;
 use jwt_auth::jwk::{Key, KeySet};
@@ -66,11 +66,12 @@ fn decide(path: &str, token: Option<&str>, now: u64) -> &'static str {
     if let Some(token) = token {
         facts = facts.header("authorization", &format!("Bearer {token}"));
     }
-    match authenticator().decide(&Exchange::new(1, &facts), &mut Waited::default()) {
-        Decision::Allow(pass) if pass.why == Why::Token => "token",
-        Decision::Allow(_) => "anyone",
-        Decision::Deny(denial) => denial.reason.outside().code,
-        Decision::Wait { .. } => "wait",
+    let authenticator = authenticator();
+    match authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default()).unwrap().outcome {
+        Outcome::Allow(pass) if pass.why == Why::Token => "token",
+        Outcome::Allow(_) => "anyone",
+        Outcome::Deny(denial) => denial.reason.outside().code,
+        Outcome::Wait { .. } => "wait",
     }
 }
 

@@ -250,6 +250,11 @@ impl RequestMatch {
             && self.headers.iter().all(|(name, test)| test.holds(request.head.all(name)))
     }
 
+    /// Whether it is about this method by name.
+    pub fn names_method(&self, method: &[u8]) -> bool {
+        self.methods.iter().any(|named| named == method)
+    }
+
     /// Whether it holds for every request, so that none needs to be looked at.
     pub fn is_always(&self) -> bool {
         *self == Self::default()

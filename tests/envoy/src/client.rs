@@ -26,7 +26,7 @@ pub enum Protocol {
 pub struct Request {
     /// The method.
     pub method: String,
-    /// Path and query, not touched.
+    /// Path and query, not touched. A CONNECT request has none.
     pub path: String,
     /// `Host` or `:authority`.
     pub authority: String,
@@ -110,7 +110,8 @@ impl Request {
         let mut stream = TcpStream::connect(to)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
-        let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", self.method, self.path, self.authority);
+        let target = if self.method == "CONNECT" { &self.authority } else { &self.path };
+        let mut head = format!("{} {target} HTTP/1.1\r\nhost: {}\r\n", self.method, self.authority);
         for (name, value) in &self.headers {
             head.extend([name, ": ", value, "\r\n"]);
         }
@@ -120,7 +121,7 @@ impl Request {
         head += "\r\n";
         stream.write_all(&[head.as_bytes(), &self.body].concat())?;
         let client_port = stream.local_addr()?.port();
-        read_response(&mut BufReader::new(stream), self.method == "HEAD", client_port)
+        read_response(&mut BufReader::new(stream), &self.method, client_port)
     }
 
     async fn send_http2(&self, to: SocketAddr) -> Result<Response, ClientError> {
@@ -163,7 +164,7 @@ pub(crate) fn pairs(headers: &hyper::HeaderMap) -> Headers {
 
 fn read_response(
     stream: &mut BufReader<TcpStream>,
-    head_only: bool,
+    method: &str,
     client_port: u16,
 ) -> Result<Response, ClientError> {
     let mut raw = Vec::new();
@@ -182,8 +183,10 @@ fn read_response(
         .map(|header| (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned()))
         .collect();
     if (100..200).contains(&status) {
-        return read_response(stream, head_only, client_port);
+        return read_response(stream, method, client_port);
     }
+    // What follows a good answer to CONNECT is the tunnel.
+    let head_only = method == "HEAD" || (method == "CONNECT" && status < 300);
     let body =
         if head_only || matches!(status, 204 | 304) { Vec::new() } else { read_body(stream, &headers)? };
     Ok(Response { status, headers, body, trailers: Headers::new(), client_port })

@@ -327,14 +327,22 @@ impl Listener {
                 "virtual_hosts": [{
                     "name": "inbound|http|8080",
                     "domains": ["*"],
-                    "routes": [{
-                        "name": "default",
-                        "match": { "prefix": "/" },
-                        "route": { "cluster": self.upstream, "timeout": "30s" },
-                    }],
+                    "routes": [
+                        {
+                            "name": "default",
+                            "match": { "prefix": "/" },
+                            "route": { "cluster": self.upstream, "timeout": "30s" },
+                        },
+                        {
+                            "name": "tunnel",
+                            "match": { "connect_matcher": {} },
+                            "route": { "cluster": self.upstream, "timeout": "30s" },
+                        },
+                    ],
                 }],
             },
             "http_filters": filters,
+            "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
             "access_log": [self.access_log.to_json(paths)],
         });
         if let Some(tracing) = &self.tracing {

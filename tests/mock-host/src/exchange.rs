@@ -27,12 +27,13 @@ impl Request {
         Self::new("POST", path)
     }
 
-    /// A request with any method. The authority is `app.example.com` until [`Request::host`] says otherwise.
+    /// A request with any method. The authority is `app.example.com` until [`Request::host`] says otherwise. One to open a
+    /// tunnel (`CONNECT`) has no path.
     pub fn new(method: &str, path: &str) -> Self {
         let pseudo =
             [(":authority", "app.example.com"), (":path", path), (":method", method), (":scheme", "http")];
         Self {
-            headers: pseudo.into_iter().collect(),
+            headers: pseudo.into_iter().filter(|(name, _)| method != "CONNECT" || *name != ":path").collect(),
             body: Vec::new(),
             connection: Connection::default(),
             route: Route::default(),
