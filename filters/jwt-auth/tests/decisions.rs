@@ -1,4 +1,5 @@
 //! From a request to a decision, without a proxy.
+#![allow(clippy::restriction)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The same requests through this filter and through Envoy's own `jwt_authn`, in one Envoy. Every difference is in the
 //! table below and in docs/jwt-auth.md, with its reason.
+#![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
 mod common;

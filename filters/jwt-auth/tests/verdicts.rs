@@ -1,4 +1,5 @@
 //! Both ways to check a signature come to one verdict.
+#![allow(clippy::restriction)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The built module in a real Envoy: what a chain of three plugins cannot do.
+#![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
 use std::collections::BTreeMap;

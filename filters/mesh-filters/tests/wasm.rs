@@ -1,4 +1,5 @@
 //! The core in wasm32 as in native code: a pluginConfig is taken apart.
+#![allow(clippy::restriction)]
 
 use mesh_filters::config::{Parts, part};
 use plugin_kit::config::ConfigError;

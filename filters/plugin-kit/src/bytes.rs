@@ -74,6 +74,7 @@ impl AsciiSet {
 
     /// With a character more. A byte that is no ASCII is in no set.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "four bits name one of sixteen")]
     pub const fn with(mut self, character: u8) -> Self {
         if character.is_ascii() {
             self.by_low[(character & 0xf) as usize] |= 1 << (character >> 4);
@@ -83,7 +84,8 @@ impl AsciiSet {
 
     /// Whether this byte is in the set.
     pub fn contains(&self, byte: u8) -> bool {
-        byte.is_ascii() && self.by_low[usize::from(byte & 0xf)] >> (byte >> 4) & 1 == 1
+        byte.is_ascii()
+            && self.by_low.get(usize::from(byte & 0xf)).is_some_and(|bits| bits >> (byte >> 4) & 1 == 1)
     }
 
     /// Whether all of these bytes are in the set.

@@ -3,6 +3,7 @@
 //! The functions of the SDK panic on a status that they do not expect, which kills the VM and with it every stream of
 //! the worker; these return it as a [`HostError`]. They also take arguments in serialised form and hand buffers over
 //! without copying them into strings.
+#![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! What more than one filter needs, and nothing else.
+#![cfg_attr(test, allow(clippy::restriction))]
 //!
 //! The cores of the filters are functions of (configuration, [`exchange::Exchange`], now); they and most of this crate
 //! name no host. [`host`] makes every host call and [`plugin`] receives every callback; both exist only where a proxy
@@ -15,7 +16,6 @@ pub mod environment;
 pub mod exchange;
 pub mod head;
 #[cfg(target_os = "wasi")]
-#[allow(unsafe_code)]
 pub mod host;
 pub mod json;
 pub mod matcher;

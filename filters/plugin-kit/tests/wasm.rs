@@ -1,4 +1,5 @@
 //! Bytes are taken in vectors where the modules run, which the native tests do not see.
+#![allow(clippy::restriction)]
 
 use plugin_kit::bytes::{AsciiSet, equal};
 

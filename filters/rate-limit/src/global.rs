@@ -87,7 +87,7 @@ impl OverLimits {
 }
 
 fn place(key: KeyHash) -> usize {
-    usize::try_from(key.place % REMEMBERED as u64).unwrap_or_default()
+    usize::try_from(key.place.checked_rem(REMEMBERED as u64).unwrap_or_default()).unwrap_or_default()
 }
 
 #[cfg(test)]

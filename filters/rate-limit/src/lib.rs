@@ -1,4 +1,5 @@
 //! Rate limits in the proxy: exact over all of its workers, all or nothing over several limits, in fixed memory.
+#![cfg_attr(test, allow(clippy::restriction))]
 //!
 //! [`gcra`] is the algorithm, [`slots`] keeps the state of all keys in shared data, [`limiter`] charges several limits
 //! at once and lets a worker work ahead, [`filter`] decides about a request. Limits over several proxies are asked of a
@@ -18,9 +19,8 @@ pub mod reply;
 pub mod slots;
 pub mod testing;
 
-// The entry point is exported under the name that the ABI asks for, which takes an attribute that counts as unsafe.
 #[cfg(all(target_os = "wasi", feature = "module"))]
-#[allow(unsafe_code, missing_docs, unreachable_pub)]
+#[allow(missing_docs, unreachable_pub)]
 mod entry {
     proxy_wasm::main!({ plugin_kit::plugin::start::<super::plugin::RateLimit>() });
 }

@@ -384,8 +384,8 @@ impl Limiter {
     fn place(&self, demand: &Demand) -> usize {
         demand.single.unwrap_or_else(|| {
             // The lowest bit of a tag is always set.
-            let set = (demand.hash.tag >> 1) % (REMEMBERED / WAYS) as u64;
-            let set = usize::try_from(set).unwrap_or_default();
+            let set = (demand.hash.tag >> 1).checked_rem((REMEMBERED / WAYS) as u64);
+            let set = usize::try_from(set.unwrap_or_default()).unwrap_or_default();
             let first = self.singles.saturating_add(set.saturating_mul(WAYS));
             let places = || self.leases.iter().enumerate().skip(first).take(WAYS);
             let own = places().find(|(_, lease)| lease.hash == demand.hash);

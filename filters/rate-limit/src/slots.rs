@@ -165,7 +165,8 @@ impl Table {
 }
 
 fn encode(entries: &[Entry; WAYS]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(MAGIC.len() + WAYS * 16);
+    const LENGTH: usize = MAGIC.len() + WAYS * 16;
+    let mut value = Vec::with_capacity(LENGTH);
     value.extend_from_slice(&MAGIC);
     for entry in entries {
         value.extend_from_slice(&entry.tag.to_le_bytes());

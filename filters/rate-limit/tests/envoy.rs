@@ -1,4 +1,5 @@
 //! The built module in a real Envoy with four workers, under load.
+#![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
 mod support;

@@ -1,5 +1,6 @@
 //! The same load on this filter and on Envoy's own `local_ratelimit`, in one Envoy with two workers. Every difference is
 //! here and in docs/rate-limit.md.
+#![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
 use envoy::{

@@ -1,5 +1,6 @@
 //! Limits over several Envoys: the built module, Envoy's own rate limit service and Redis, none of them made for tests.
 //! `make test-services` installs the two.
+#![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
 mod support;

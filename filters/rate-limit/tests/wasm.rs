@@ -1,4 +1,5 @@
 //! The core in wasm32 as in native code: decisions about requests.
+#![allow(clippy::restriction)]
 
 use std::time::Duration;
 

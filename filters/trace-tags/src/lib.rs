@@ -1,4 +1,5 @@
 //! trace-tags: user, request and version on spans and in access logs.
+#![cfg_attr(test, allow(clippy::restriction))]
 //!
 //! Tags are written as filter state (`wasm.tag.<name>`), which no client and no service sees; Envoy's tracing and
 //! access logs read it from there. Where a tag comes from ends when it is known: the request itself, the claims that a

@@ -36,7 +36,7 @@ impl Characters {
             if allowed {
                 set = set.with(byte);
             }
-            byte += 1;
+            byte = byte.saturating_add(1);
         }
         set
     }

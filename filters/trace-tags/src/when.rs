@@ -27,7 +27,7 @@ impl Share {
 
     /// Whether it has the request of this ID.
     fn has(self, id: &RequestId) -> bool {
-        hash(id.as_bytes()) % u64::from(Self::WHOLE) < u64::from(self.0)
+        hash(id.as_bytes()).checked_rem(u64::from(Self::WHOLE)).is_some_and(|rest| rest < u64::from(self.0))
     }
 }
 

@@ -1,13 +1,15 @@
 //! The built module in a real Envoy: what the spans and the access log show.
+#![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use envoy::{
-    AccessLog, Answer, Bootstrap, Cluster, Delivery, Envoy, HttpFilter, Listener, Node, Request, Span,
+    AccessLog, Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, Listener, Node, Request, Span,
     SpanCollector, Tracing, Upstream, Wasm, values, wait_for,
 };
 use plugin_kit::config::fingerprint;
@@ -226,4 +228,29 @@ fn a_hostile_request_id_is_replaced_everywhere() {
     assert_ne!(values(&received.headers, "x-request-id"), [ID]);
     assert_eq!(values(&received.headers, "x-request-id").len(), 1);
     assert_eq!(sidecar.envoy.stats().unwrap()["wasmcustom.trace_tags_request_ids_replaced"], 4);
+}
+
+/// What docs/observability.md tells somebody to search for finds what is wrong in the log of a real proxy.
+#[test]
+fn the_documented_search_of_a_log_finds_each_mistake_of_a_refused_configuration() {
+    let document = include_str!("../../../docs/observability.md");
+    let line = document.lines().find(|line| line.ends_with("# each mistake with its path")).unwrap();
+    let (_, search) = line.split_once("| grep '").unwrap();
+    let (pattern, _) = search.split_once('\'').unwrap();
+
+    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/filters/trace-tags.wasm");
+    let wrong = r#"{ "tags": [{ "name": "a b", "from": [{ "literal": "x" }] }], "colour": 1 }"#;
+    let plugin = HttpFilter::Wasm(Wasm::new("wrong", module, wrong));
+    let started =
+        Envoy::start(&Bootstrap::default(), &[Listener::new("inbound", "service", vec![plugin])], 1);
+    let Err(Error::Refused(log)) = started else { panic!("{started:?}") };
+
+    let mut grep =
+        Command::new("grep").arg(pattern).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    grep.stdin.take().unwrap().write_all(log.as_bytes()).unwrap();
+    let found = String::from_utf8(grep.wait_with_output().unwrap().stdout).unwrap();
+    assert!(
+        found.contains("tags[0].name: ") && found.contains("colour: "),
+        "`{pattern}` finds {found:?} in {log}"
+    );
 }

@@ -1,4 +1,5 @@
 //! The core in wasm32 as in native code: one request from its head to its response.
+#![allow(clippy::restriction)]
 
 use plugin_kit::exchange::Exchange;
 use plugin_kit::testing::TableFacts;

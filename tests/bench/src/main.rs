@@ -5,6 +5,7 @@
 //! only, in fewer rounds and without the gateway's traffic, and results and page stay in `target/bench`, apart. `FILTERS_DIR` names another
 //! folder with modules. `ONLY=TEXT` counts only the variants whose names hold one of these texts (separated by `|`), prints
 //! them and writes nothing.
+#![allow(clippy::restriction)]
 
 mod callgrind;
 mod charts;

@@ -2,6 +2,7 @@
 //!
 //! A host is a proxy with the built filters: the mock host and real Envoy, so that the two can't drift.
 //! `testdata/cases/README.md` documents the format.
+#![allow(clippy::restriction)]
 
 mod check;
 mod envoy_host;

@@ -1,4 +1,5 @@
 //! Every case on real Envoy, with one worker and with four.
+#![allow(clippy::restriction)]
 
 use cases::{EnvoyHost, Host};
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
 //! Every case in the mock host, with one worker and with four.
+#![allow(clippy::restriction)]
 
 use cases::{Exchange, Filter, Host, HostError, ISSUER_CLUSTERS, LIMIT_CLUSTERS, Proxy, Setup, module};
 use envoy::{Answer, Headers, Protocol, RateLimitAnswer, Received, Request, Response};

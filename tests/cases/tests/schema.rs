@@ -1,5 +1,6 @@
 //! The JSON Schemas in docs/schema are those of the configuration types, and every case's configuration fits them.
 //! `UPDATE=1` writes them anew.
+#![allow(clippy::restriction)]
 
 use std::path::{Path, PathBuf};
 

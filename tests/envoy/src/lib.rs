@@ -10,6 +10,7 @@
 //!
 //! The binary is `$ENVOY_BIN`, or `.tools/envoy/$ENVOY_VERSION/envoy` in the repository
 //! (the version in `tools/versions` unless said).
+#![allow(clippy::restriction)]
 
 mod client;
 mod config;

@@ -1,4 +1,5 @@
 //! What the helpers promise, on real Envoy without a Wasm module.
+#![allow(clippy::restriction)]
 
 use envoy::{
     Answer, Bootstrap, Cluster, Envoy, Error, HttpFilter, JwksServer, Listener, Protocol, Request,

@@ -1,4 +1,5 @@
 //! The configurations that users copy, read by the filters' own parsers.
+#![allow(clippy::restriction)]
 
 use mesh_filters::config::Parts;
 use plugin_kit::config::ConfigErrors;

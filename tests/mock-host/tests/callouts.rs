@@ -1,4 +1,5 @@
 //! Callouts seen from a filter.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Clocks and timers.
+#![allow(clippy::restriction)]
 
 mod support;
 

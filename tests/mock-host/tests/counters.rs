@@ -1,4 +1,5 @@
 //! Filters tell the host their counts one by one while they are few, and in sums while they are many.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Faults reach a filter by name, count and moment.
+#![allow(clippy::restriction)]
 
 mod support;
 

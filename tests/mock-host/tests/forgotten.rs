@@ -1,4 +1,5 @@
 //! Filters hear nothing of the end of a stream, nor of a plugin's. What they keep for them must go all the same.
+#![allow(clippy::restriction)]
 
 mod support;
 

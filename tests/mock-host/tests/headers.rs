@@ -1,4 +1,5 @@
 //! Header maps seen from a filter.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What a token that was seen before costs, and how long it is good.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! VMs, root contexts, updates, failures, and what a module may import.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Requests that wait for a rate limit service: who leaves, what overtakes, what is configured meanwhile.
+#![allow(clippy::restriction)]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Who counts together: all workers of the proxy, or each for itself.
+#![allow(clippy::restriction)]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! Properties and filter state seen from a filter.
+#![allow(clippy::restriction)]
 
 mod support;
 

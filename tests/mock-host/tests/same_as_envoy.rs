@@ -1,4 +1,5 @@
 //! The same small filters in real Envoy and in the mock host: what the one does, the other must do.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Shared data seen from filters of several workers and plugins.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The life of a stream: contexts, local replies, pauses, the end.
+#![allow(clippy::restriction)]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The least that the Proxy-Wasm SDK can be: a filter that does nothing, built the way the SDK's examples are. The floor
 //! that the benchmark compares with.
+#![allow(clippy::restriction)]
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
@@ -18,8 +19,6 @@ impl RootContext for Empty {
     }
 }
 
-// The macro exports the entry point, which needs the attribute `no_mangle`.
-#[allow(unsafe_code)]
 mod entry {
     use super::Empty;
 
