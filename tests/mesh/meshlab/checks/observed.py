@@ -65,6 +65,7 @@ MOVED = {
     "pending requests": ('upstream:requests_pending:sum{upstream="ml-service"}', 10),
     "connections of a service": ('service:connections:active{service="event-service"}', 10),
     "plugin refused": ('count(ALERTS{alertname="PluginConfigRefused", alertstate="firing", service="user-service"})', 0),
+    "plugin crashed": ('count(ALERTS{alertname="PluginCrashed", alertstate="firing", service="notification-service"})', 0),
     "image unavailable": ('count(ALERTS{alertname="PluginImageUnavailable", alertstate="firing", service="event-service"})', 0),
 }
 

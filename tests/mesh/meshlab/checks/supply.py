@@ -2,13 +2,15 @@
 
 import json
 import sys
+import tempfile
 import uuid
+from pathlib import Path
 
-from .. import istio, kube, probe, registry
+from .. import istio, kube, probe, prometheus, registry
 from ..gateway import ask
-from ..places import MANIFESTS, NAMESPACE, REGISTRY
+from ..places import MANIFESTS, NAMESPACE, REGISTRY, ROOT
 from ..processes import wait_until
-from ..report import check, expect
+from ..report import check, expect, stats
 from .edge import PATHS
 from .filters import KEY
 
@@ -92,6 +94,42 @@ def broken() -> str:
     wait_until("recovery", lambda: all(status("user") == 200 for _ in range(8)), 60)
     expect(ask("/users/x").status, 401, "no token, after it was mended")
     return f"the new pod counts as ready but serves nothing; 30 reads got 200 elsewhere or {sorted(other) or 'no error'}"
+
+
+@check("a module that crashes starts anew with the next request, and Envoy counts it", "istiod", changes=["notification-service"])
+def crash() -> str:
+    name, path = "crashes-notification", PATHS["notification"] + "/x"
+    with tempfile.TemporaryDirectory() as folder:
+        kube.output("wat2wasm", ROOT / "testdata/modules/crashes.wat", "-o", f"{folder}/plugin.wasm")
+        image = Image(layer({"plugin.wasm": Path(folder, "plugin.wasm")}))
+    digest = registry.client().push("adaptive-learning/crashes", "1", image)
+    plugin = {
+        "apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": {"app": "notification-service"}}, "match": [{"mode": "SERVER"}],
+            "url": f"oci://{REGISTRY}/adaptive-learning/crashes:1", "sha256": digest.removeprefix("sha256:"), "imagePullSecret": "wasm-registry",
+            "phase": "AUTHN", "priority": 5, "failStrategy": "FAIL_RELOAD",
+        },
+    }
+
+    def asked(**headers: str) -> int:
+        # No read, which the gateway would try again.
+        return ask(path, method="POST", token=KEY.token(sub=uuid.uuid4().hex), headers=headers).status
+
+    def reloads() -> float:
+        return sum(number for pod in probe.pods("notification-service") for number in stats(pod.name, f"{name}.*vm_reload_success$").values())
+
+    kube.apply([plugin])
+    try:
+        wait_until("the module to crash", lambda: asked(**{"x-crash": "1"}) == 503, 60)
+        wait_until("requests to be served again", lambda: all(asked() == 200 for _ in range(8)), 30)
+        expect(reloads() > 0, True, "reloads that Envoy counts")
+        wait_until("the alert", lambda: prometheus.query(
+            'ALERTS{alertname="PluginCrashed", alertstate="firing", service="notification-service"}'), 60)
+    finally:
+        kube.delete([plugin])
+    wait_until("the module to be gone", lambda: all(asked(**{"x-crash": "1"}) == 200 for _ in range(8)), 60)
+    return "503 once, then served; PluginCrashed fires"
 
 
 @check("a wrong password fails closed and recovers", "istiod", changes=["scheduler-service"])
