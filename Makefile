@@ -51,8 +51,8 @@ test-mock: filters ## The built modules in the mock host
 test-envoy: filters tools-envoy ## The built modules in a real Envoy
 	$(STAGE) "envoy $(ENVOY_VERSION) tests" tools/run-tests envoy $(ONLY)
 
-test-services: filters tools-envoy ## Limits over several Envoys, with a real rate limit service and Redis, which it installs (Go, root once)
-	$(STAGE) "rate limit service and Redis" tests/services/install
+test-services: filters tools-envoy ## With a real rate limit service, Redis and a registry, which it installs (Go, root once)
+	$(STAGE) "services of others" tests/services/install
 	$(STAGE) "services tests" tools/run-tests services $(ONLY)
 
 bench: filters tools-envoy ## What each filter costs beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 in three minutes

@@ -3,19 +3,21 @@
 
 images.py build                     target/images/FILTER.tar, an OCI archive each, and its SBOM beside it
 images.py push --registry HOST/PATH [--settings FILE] [--ca FILE] [--insecure] [FILTER]...
-                                    REGISTRY_USER and REGISTRY_PASSWORD give the account, where one is needed
+                                    by skopeo; REGISTRY_USER and REGISTRY_PASSWORD give the account, where one is
+                                    needed and `docker login` or `skopeo login` has left none
 """
 
 import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from oci import Image, Registry, layer  # noqa: E402
+from oci import Image, Refused, Registry, layer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ROOT / "target" / "filters"
@@ -92,22 +94,28 @@ def build() -> None:
 
 
 def push_all(asked: argparse.Namespace) -> None:
-    host, _, path = asked.registry.partition("/")
+    if not asked.registry.strip("/"):
+        sys.exit("say where: make push REGISTRY=host/path")
+    if not shutil.which("skopeo"):
+        sys.exit("skopeo is missing, which pushes to every kind of registry: apt install skopeo")
+    base = asked.registry.strip("/")
     account = os.environ.get("REGISTRY_USER", ""), os.environ.get("REGISTRY_PASSWORD", "")
-    registry = Registry(host, *account, ca=asked.ca, insecure=asked.insecure)
+    registry = Registry(base, *account, ca=asked.ca, insecure=asked.insecure)
     settings = asked.settings.read_text()
     for name in asked.filters:
-        repository = f"{path}/{name}".strip("/")
-        pinned = registry.push(repository, version(), filter_image(name))
-        settings = write(settings, f"{name}.url", f"oci://{host}/{repository}:{version()}")
+        try:
+            pinned = registry.push(name, version(), filter_image(name))
+        except Refused as error:
+            sys.exit(str(error))
+        settings = write(settings, f"{name}.url", f"oci://{base}/{name}:{version()}")
         settings = write(settings, f"{name}.sha256", pinned.removeprefix("sha256:"))
-        print(f"{host}/{repository}:{version()} {pinned}")
+        print(f"{base}/{name}:{version()} {pinned}")
     asked.settings.write_text(settings)
 
 
 def write(settings: str, key: str, value: str) -> str:
     """The settings with one value replaced; the file's comments and order stay."""
-    changed, count = re.subn(rf"(?m)^(  {re.escape(key)}: )\S+", rf"\g<1>{value}", settings)
+    changed, count = re.subn(rf"(?m)^(  {re.escape(key)}:)( \S+)?", rf'\g<1> "{value}"', settings)
     if count != 1:
         sys.exit(f"the settings have {count} lines for {key}, expected 1")
     return changed
