@@ -1,11 +1,14 @@
 //! Every kustomization renders, and every configuration in the manifests and the documents is one that its filter takes.
+#![allow(clippy::restriction)]
 
 use manifests::{Variables, accepted, documented, plugin};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use tempfile::TempDir;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
@@ -26,24 +29,66 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Every kustomization of the manifests that is no component, and what it renders.
+/// A copy of the manifests, whose settings have these values beside those that they ship with. It goes with the value.
+fn installation(values: &BTreeMap<&str, &str>) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let from = root().join("wasmplugin-manifests");
+    for file in files(&from, "") {
+        let to = copy.path().join(file.strip_prefix(&from).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(&file, to).unwrap();
+    }
+    let settings = copy.path().join("settings/filters/settings.yaml");
+    let mut text = fs::read_to_string(&settings).unwrap();
+    for (key, value) in values {
+        let line = format!("\n  {key}:\n");
+        assert!(text.contains(&line), "the settings ship with a value for {key}");
+        text = text.replace(&line, &format!("\n  {key}: \"{value}\"\n"));
+    }
+    fs::write(settings, text).unwrap();
+    copy
+}
+
+/// A value for each setting that ships without one.
+fn values() -> BTreeMap<&'static str, &'static str> {
+    const DIGEST: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+    BTreeMap::from([
+        ("pseudonymKey", KEY),
+        ("jwt-auth.url", "oci://registry.example/jwt-auth:1"),
+        ("jwt-auth.sha256", DIGEST),
+        ("rate-limit.url", "oci://registry.example/rate-limit:1"),
+        ("rate-limit.sha256", DIGEST),
+        ("trace-tags.url", "oci://registry.example/trace-tags:1"),
+        ("trace-tags.sha256", DIGEST),
+        ("mesh-filters.url", "oci://registry.example/mesh-filters:1"),
+        ("mesh-filters.sha256", DIGEST),
+    ])
+}
+
+const KEY: &str = "Q2Vj4mM0s8yXgHn5tqB1rZ7oKd9wEf3u";
+
+/// What kubectl makes of a kustomization, or what it says.
+fn kustomize(folder: &Path) -> Result<String, String> {
+    let kubectl = root().join(".tools/bin/kubectl");
+    let done = Command::new(&kubectl).arg("kustomize").arg(folder).output();
+    let done = done
+        .unwrap_or_else(|error| panic!("{}: {error}; `tools/install kubectl` fetches it", kubectl.display()));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
+}
+
+/// Every kustomization of the manifests that is no component, and what it renders once the settings have their values.
 static RENDERED: LazyLock<Vec<(String, Vec<Value>)>> = LazyLock::new(render);
 
 fn render() -> Vec<(String, Vec<Value>)> {
-    let top = root().join("wasmplugin-manifests");
-    let whole = files(&top, "kustomization.yaml");
+    let top = installation(&values());
+    let whole = files(top.path(), "kustomization.yaml");
     let whole = whole.iter().filter(|file| !fs::read_to_string(file).unwrap().contains("kind: Component"));
     whole
         .map(|file| {
             let folder = file.parent().unwrap();
-            let kubectl = root().join(".tools/bin/kubectl");
-            let done = Command::new(&kubectl).arg("kustomize").arg(folder).output();
-            let done = done.unwrap_or_else(|error| {
-                panic!("{}: {error}; `tools/install kubectl` fetches it", kubectl.display())
-            });
-            let name = folder.strip_prefix(&top).unwrap().display().to_string();
-            assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
-            let text = String::from_utf8(done.stdout).unwrap();
+            let name = folder.strip_prefix(top.path()).unwrap().display().to_string();
+            let text = kustomize(folder).unwrap_or_else(|error| panic!("{name}: {error}"));
             (name, serde_saphyr::from_multiple(&text).unwrap())
         })
         .collect()
@@ -56,8 +101,12 @@ fn every_kustomization_renders_and_its_filters_take_their_configurations() {
     let mut wrong = Vec::new();
     for (name, resources) in all {
         assert!(!resources.is_empty(), "{name} renders nothing");
-        for plugin in resources.iter().filter_map(plugin) {
+        for mut plugin in resources.iter().filter_map(plugin) {
             plugins += 1;
+            // The parts of filters/ have no key of their own.
+            for value in plugin.variables.values_mut().filter(|_| name.starts_with("filters/")) {
+                KEY.clone_into(value);
+            }
             if let Err(error) = accepted(&plugin.filter, &plugin.config, &plugin.variables) {
                 wrong.push(format!("{name}, {}: {error}", plugin.resource));
             }
@@ -71,9 +120,61 @@ fn every_kustomization_renders_and_its_filters_take_their_configurations() {
     assert!(plugins > 52, "{plugins}");
 }
 
+/// Who applies the plugins before the settings are complete is told so by kustomize, and no pod is.
+#[test]
+fn a_setting_without_a_value_is_an_error_that_names_it() {
+    let all = values();
+    for missing in all.keys() {
+        let mut given = all.clone();
+        given.remove(missing);
+        let top = installation(&given);
+        let folders: &[&str] = if missing.starts_with("mesh-filters") {
+            &["overlays/mesh-filters"]
+        } else {
+            &[
+                "filters",
+                "overlays/mesh-filters",
+                "overlays/traffic-extension",
+                "overlays/edge",
+                "overlays/waypoint",
+            ]
+        };
+        for folder in folders {
+            let said = kustomize(&top.path().join(folder)).expect_err(folder);
+            let (said, path) = (said.replace(r"\\", r"\"), missing.replace('.', r"\."));
+            assert!(
+                said.contains(&format!("`data.{path}` is missing")),
+                "{folder} without {missing}: {said}"
+            );
+        }
+    }
+}
+
+/// Of the parts that take no settings the API server refuses a plugin, for which `url` may not be empty.
+#[test]
+fn a_plugin_has_its_image_and_its_key_from_the_settings_alone() {
+    let values = values();
+    for (folder, resources) in &*RENDERED {
+        let part = folder.starts_with("filters/");
+        for one in resources.iter().filter(|one| plugin(one).is_some()) {
+            let spec = if one["kind"] == "WasmPlugin" { &one["spec"] } else { &one["spec"]["wasm"] };
+            let filter = spec["pluginName"].as_str().unwrap();
+            let of = |key: &str| if part { "" } else { values[format!("{filter}.{key}").as_str()] };
+            assert_eq!(
+                (&spec["url"], &spec["sha256"]),
+                (&json!(of("url")), &json!(of("sha256"))),
+                "{folder}"
+            );
+            for variable in spec["vmConfig"]["env"].as_array().into_iter().flatten() {
+                assert_eq!(variable["value"], if part { "" } else { KEY }, "{folder}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_configuration_in_a_document_is_one_that_its_filter_takes() {
-    let key = ("PSEUDONYM_KEY".to_owned(), "change-me-to-32-random-characters".to_owned());
+    let key = ("PSEUDONYM_KEY".to_owned(), KEY.to_owned());
     let variables = Variables::from([key]);
     let mut seen = 0;
     let mut wrong = Vec::new();

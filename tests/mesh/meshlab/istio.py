@@ -1,11 +1,12 @@
 """Istio on the lab's cluster, installed as a user installs it, and a copy of the manifests with the lab's values."""
 
 import re
+import secrets
 import shutil
 import subprocess
 
 from . import kube
-from .places import GATEWAY_IP, HUB, ISTIO_VERSION, MANIFESTS, STATE, environment, module_source
+from .places import GATEWAY_IP, HUB, ISTIO_VERSION, MANIFESTS, REGISTRY, STATE, environment, module_source
 
 COPY = STATE / "manifests"
 INSTALLER = MANIFESTS / "install/install-istio.sh"
@@ -53,6 +54,11 @@ def copy_manifests() -> None:
     shutil.copytree(MANIFESTS, COPY, dirs_exist_ok=True)
     # What comes from the node is seen from the bridge; pods have other addresses.
     setting("mesh", "administrators", "10.244.0.1/32")
+    # What ships without a value. `make push` gives the images theirs; the manifests are looked at before, too.
+    setting("filters", "pseudonymKey", secrets.token_urlsafe(24))
+    for name in ("jwt-auth", "rate-limit", "trace-tags", "mesh-filters"):
+        setting("filters", f"{name}.url", f"oci://{REGISTRY}/adaptive-learning/{name}:none")
+        setting("filters", f"{name}.sha256", "f" * 64)
     # One gateway on a known address; Prometheus metrics are made by istio.stats, which upstream Envoy lacks.
     edit("base/gateway-workload.yaml", r"type: LoadBalancer", f"type: LoadBalancer\n  clusterIP: {GATEWAY_IP}")
     edit("base/telemetry.yaml", r"  metrics:\n    - providers: \[\{ name: prometheus \}\]\n", "")
@@ -62,7 +68,7 @@ def copy_manifests() -> None:
 
 
 def setting(group: str, key: str, value: str) -> None:
-    edit(f"settings/{group}/settings.yaml", rf"(?m)^  {key}: \S+", f"  {key}: {value}")
+    edit(f"settings/{group}/settings.yaml", rf"(?m)^  {re.escape(key)}:( \S+)?", f"  {key}: {value}")
 
 
 def edit(file: str, pattern: str, replacement: str) -> None:

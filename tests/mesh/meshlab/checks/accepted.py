@@ -10,6 +10,8 @@ from ..places import MANIFESTS, NAMESPACE
 from ..report import check, expect
 
 SHIPPED = MANIFESTS / "overlays/observability"
+# Its folders have no image of their own.
+PARTS = istio.COPY / "filters"
 
 
 @check("istioctl analyze of the running mesh is clean", alone=True)
@@ -22,7 +24,8 @@ def analyze() -> str:
 
 @check("every kustomization is accepted by the API server and istiod, istioctl validate and analyze")
 def everything() -> str:
-    folders = sorted(p.parent for p in istio.COPY.glob("**/kustomization.yaml") if "kind: Component" not in p.read_text())
+    folders = sorted(p.parent for p in istio.COPY.glob("**/kustomization.yaml")
+                     if "kind: Component" not in p.read_text() and p.parent.parent != PARTS)
     with ThreadPoolExecutor(4) as pool:
         rendered = list(pool.map(lambda folder: documents(kube.output("kubectl", "kustomize", folder)), folders))
     # The overlays have most resources in common with base/: each is asked about once.
@@ -31,6 +34,20 @@ def everything() -> str:
     kube.apply(text, "--dry-run=server")
     kube.output("istioctl", "validate", "-f", "-", given=text)
     return f"{len(folders)} kustomizations, {len(different)} different resources"
+
+
+@check("a plugin to which settings/ has given no image is refused by the API server")
+def without_image() -> str:
+    folders = sorted(p.parent for p in PARTS.glob("*/kustomization.yaml"))
+    for folder in folders:
+        try:
+            kube.output("kubectl", "apply", "--dry-run=server", "-k", folder)
+        except kube.Refused as error:
+            expect("spec.url" in str(error), True, f"the API server's reason in {error}")
+        else:
+            raise AssertionError(f"{folder} is accepted")
+    expect(len(folders), 3, "filters")
+    return f"{len(folders)} filters"
 
 
 @check("a wrong resource is refused by istiod's webhook")

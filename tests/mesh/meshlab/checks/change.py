@@ -1,7 +1,6 @@
 """Changes while requests flow: none is lost, and each is decided by the old or by the new rule."""
 
 import json
-import subprocess
 import time
 import uuid
 from collections import Counter
@@ -9,12 +8,12 @@ from contextlib import AbstractContextManager
 
 from .. import istio, kube, lab, probe, registry
 from ..gateway import API, ask
-from ..places import GATEWAY_IP, MANIFESTS, NAMESPACE, environment
+from ..places import GATEWAY_IP, NAMESPACE
 from ..processes import wait_until
 from ..report import check, expect
 from ..tokens import Key
 from .edge import PATHS
-from .filters import KEY
+from .filters import KEY, report_mode
 from .supply import installed, patch, status
 
 
@@ -110,13 +109,12 @@ def policy() -> str:
 def kill_switch() -> str:
     path = PATHS["notification"] + "/x"
 
-    def switch(filter_name: str, mode: str) -> None:
-        command = [MANIFESTS / "report-mode.sh", filter_name, "notification", mode]
-        subprocess.run(command, check=True, capture_output=True, env=environment())
+    def limits() -> list[dict]:
+        return kube.get("wasmplugin", "-n", NAMESPACE, "rate-limit-notification")["spec"]["pluginConfig"]["limits"]
 
     took = []
     for mode, wanted in (("on", 200), ("off", 401)):
-        switch("jwt-auth", mode)
+        report_mode("jwt-auth", "notification", mode)
         begun = time.monotonic()
         wait_until(f"jwt-auth's report mode to be {mode}", lambda: all(ask(path).status == wanted for _ in range(8)), 30)
         took.append(time.monotonic() - begun)
@@ -127,11 +125,20 @@ def kill_switch() -> str:
         seen = probe.pod("plain", "outside").call(f"https://{API}{path}", via=f"{GATEWAY_IP}:443", bearers=bearers, count=100, concurrency=4)
         return probe.statuses(seen)[429] > 0
 
-    switch("rate-limit", "on")
+    # One limit reports anyway, and goes on to.
+    shipped = limits()
+    tried = [one | {"mode": "report"} if one["name"] == "service-total" else one for one in shipped]
+    kube.output("kubectl", "patch", "wasmplugin", "-n", NAMESPACE, "rate-limit-notification", "--type=merge", "-p",
+                json.dumps({"spec": {"pluginConfig": {"limits": tried}}}))
+    report_mode("rate-limit", "notification", "on")
+    report_mode("rate-limit", "notification", "on")
     wait_until("rate-limit to let through", lambda: not limited(), 60)
-    switch("rate-limit", "off")
+    report_mode("rate-limit", "notification", "off")
     wait_until("rate-limit to limit again", limited, 60)
-    return f"jwt-auth reports after {took[0]:.1f} s, enforces after {took[1]:.1f} s"
+    expect(limits(), tried, "limits after on, on and off")
+    kube.output("kubectl", "patch", "wasmplugin", "-n", NAMESPACE, "rate-limit-notification", "--type=merge", "-p",
+                json.dumps({"spec": {"pluginConfig": {"limits": shipped}}}))
+    return f"jwt-auth reports after {took[0]:.1f} s, enforces after {took[1]:.1f} s; each limit has its own mode again"
 
 
 @check("without istiod traffic goes on, and a new pod waits for it", "user-service", changes=["istiod"])

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import istio, kube, lab, probe, registry
 from ..gateway import ADMIN, ask
-from ..places import NAMESPACE, SERVICES
+from ..places import MANIFESTS, NAMESPACE, SERVICES
 from ..processes import cpu_seconds, named, wait_until
 from ..report import check, expect, stats
 from ..tokens import Key
@@ -212,12 +212,31 @@ def forms() -> str:
     present = istio.kustomize("filters")
     seen = []
     try:
-        for folder in ("overlays/traffic-extension", "overlays/mesh-filters"):
+        for folder, plugin in (("overlays/traffic-extension", "trafficextension/jwt-auth-user"), ("overlays/mesh-filters", "wasmplugin/mesh-filters-user")):
             present = replaced(present, istio.kustomize(folder))
             seen.append(expect_table())
+            expect_switch(plugin)
     finally:
         replaced(present, istio.kustomize("filters"))
     return f"{seen} answers alike"
+
+
+def report_mode(*arguments: str) -> None:
+    """The kill switch as somebody on call uses it."""
+    kube.output(MANIFESTS / "report-mode.sh", *arguments)
+
+
+def expect_switch(plugin: str) -> None:
+    """Switches the service user's jwt-auth and its limits to report mode, twice, and back: then the plugin is as it was."""
+    before = kube.get("-n", NAMESPACE, plugin)["spec"]
+    for _ in range(2):
+        for name in ("jwt-auth", "rate-limit"):
+            report_mode(name, "user", "on")
+    wait_until("report mode", lambda: all(ask("/users/x").status == 200 for _ in range(8)), 30)
+    for name in ("jwt-auth", "rate-limit"):
+        report_mode(name, "user", "off")
+    wait_until("tokens to be asked for again", lambda: all(ask("/users/x").status == 401 for _ in range(8)), 30)
+    expect(kube.get("-n", NAMESPACE, plugin)["spec"], before, f"{plugin} after on and off")
 
 
 def replaced(present: str, other: str) -> str:
