@@ -239,10 +239,12 @@ fn the_documented_search_of_a_log_finds_each_mistake_of_a_refused_configuration(
     let (pattern, _) = search.split_once('\'').unwrap();
 
     let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/filters/trace-tags.wasm");
-    let wrong = r#"{ "tags": [{ "name": "a b", "from": [{ "literal": "x" }] }], "colour": 1 }"#;
+    let wrong = r#"{ "tags": [{ "name": "a", "from": [{ "literal": "x" }], "sound": 1 }], "colour": 1 }"#;
     let plugin = HttpFilter::Wasm(Wasm::new("wrong", module, wrong));
-    let started =
-        Envoy::start(&Bootstrap::default(), &[Listener::new("inbound", "service", vec![plugin])], 1);
+    let upstream = Upstream::start().unwrap();
+    let clusters = vec![Cluster::new("service", upstream.address())];
+    let listener = Listener::new("inbound", "service", vec![plugin]);
+    let started = Envoy::start(&Bootstrap { clusters, ..Bootstrap::default() }, &[listener], 1);
     let Err(Error::Refused(log)) = started else { panic!("{started:?}") };
 
     let mut grep =
@@ -250,7 +252,7 @@ fn the_documented_search_of_a_log_finds_each_mistake_of_a_refused_configuration(
     grep.stdin.take().unwrap().write_all(log.as_bytes()).unwrap();
     let found = String::from_utf8(grep.wait_with_output().unwrap().stdout).unwrap();
     assert!(
-        found.contains("tags[0].name: ") && found.contains("colour: "),
+        found.contains("tags[0].sound: ") && found.contains("colour: "),
         "`{pattern}` finds {found:?} in {log}"
     );
 }
