@@ -9,32 +9,33 @@ use envoy::{
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use tempfile::TempDir;
 
-/// Traps on a request with header `x-crash`, and lets every other pass.
+/// Traps on a request with header `x-crash`, holds one with `x-waits`, and lets every other pass.
 const CRASHES: &str = include_str!("../../../testdata/modules/crashes.wat");
 
 struct World {
     envoy: Envoy,
     plugin: Wasm,
-    _upstream: Upstream,
     _folder: TempDir,
 }
 
 impl World {
     /// One worker with the module, and with nothing else before the service.
-    fn start(failure_policy: FailurePolicy) -> Self {
+    fn start(failure_policy: FailurePolicy, service: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let module = folder.path().join("crashes.wasm");
         fs::write(&module, wat::parse_str(CRASHES).unwrap()).unwrap();
-        let upstream = Upstream::start().unwrap();
         let mut plugin = Wasm::new("shop.crashes", module, "{}");
         plugin.failure_policy = failure_policy;
         plugin.delivery = Delivery::Discovery;
-        let listener = Listener::new("in", "upstream", vec![HttpFilter::Wasm(plugin.clone())]);
-        let clusters = vec![Cluster::new("upstream", upstream.address())];
+        let listener = Listener::new("in", "service", vec![HttpFilter::Wasm(plugin.clone())]);
+        let clusters = vec![Cluster::new("service", service)];
         let envoy = Envoy::start(&Bootstrap { clusters, ..Bootstrap::default() }, &[listener], 1).unwrap();
-        Self { envoy, plugin, _upstream: upstream, _folder: folder }
+        Self { envoy, plugin, _folder: folder }
     }
 
     /// Status, and `details` of the access log.
@@ -51,6 +52,10 @@ impl World {
 
     fn crash(&self) -> (u16, String) {
         self.send(&Request::new("GET", "/").header("x-crash", "1"))
+    }
+
+    fn active_requests(&self) -> u64 {
+        self.envoy.stats().unwrap().get("http.in.downstream_rq_active").copied().unwrap_or_default()
     }
 
     /// How often Envoy reloaded the VM, put a reload off, and failed to reload.
@@ -88,7 +93,8 @@ fn passed() -> (u16, String) {
 
 #[test]
 fn a_crash_under_fail_reload_costs_its_request_and_the_next_ones_start_a_new_vm() {
-    let world = World::start(FailurePolicy::Reload);
+    let service = Upstream::start().unwrap();
+    let world = World::start(FailurePolicy::Reload, service.address());
     assert_eq!(world.ask(), passed());
     let (mut crashes, mut put_off) = (0, 0);
     // The first are reloaded at once where this machine is slow: Envoy wants a second between two loads.
@@ -105,7 +111,8 @@ fn a_crash_under_fail_reload_costs_its_request_and_the_next_ones_start_a_new_vm(
 
 #[test]
 fn a_crash_under_fail_closed_refuses_everything_until_a_new_configuration_and_no_statistic_moves() {
-    let mut world = World::start(FailurePolicy::Closed);
+    let service = Upstream::start().unwrap();
+    let mut world = World::start(FailurePolicy::Closed, service.address());
     let before = wasm_stats(&world.envoy);
     assert_eq!(world.crash(), failed());
     for _ in 0..20 {
@@ -121,7 +128,8 @@ fn a_crash_under_fail_closed_refuses_everything_until_a_new_configuration_and_no
 
 #[test]
 fn a_crash_under_fail_open_lets_everything_pass_unseen_and_no_statistic_moves() {
-    let world = World::start(FailurePolicy::Open);
+    let service = Upstream::start().unwrap();
+    let world = World::start(FailurePolicy::Open, service.address());
     let before = wasm_stats(&world.envoy);
     assert_eq!(world.crash(), failed());
     for _ in 0..20 {
@@ -129,6 +137,30 @@ fn a_crash_under_fail_open_lets_everything_pass_unseen_and_no_statistic_moves() 
     }
     assert_eq!(world.crash(), passed(), "the plugin does not see it");
     assert_eq!(wasm_stats(&world.envoy), before);
+}
+
+#[test]
+fn a_crash_fails_requests_that_the_service_still_answers_and_leaves_those_that_wait_in_the_module() {
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let world = World::start(FailurePolicy::Reload, service.local_addr().unwrap());
+    let waiting = || {
+        let mut client = TcpStream::connect(world.envoy.address("in").unwrap()).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-waits: 1\r\n\r\n").unwrap();
+        client
+    };
+    thread::scope(|threads| {
+        let at_the_service = threads.spawn(|| world.ask());
+        let (mut connection, _) = service.accept().unwrap();
+        let mut client = waiting();
+        wait_for("both requests", || (world.active_requests() == 2).then_some(())).unwrap();
+        assert_eq!(world.crash(), failed());
+        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert_eq!(at_the_service.join().unwrap(), failed());
+        wait_for("the others to end", || (world.active_requests() == 1).then_some(())).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let nothing = client.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    });
 }
 
 /// All that Envoy counts of modules.
