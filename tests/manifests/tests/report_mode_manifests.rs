@@ -147,9 +147,9 @@ fn answer(method: &str, path: &str, body: &[u8], store: &mut Store) -> (u16, Val
         return status(404, "NotFound", format!("{name} not found"));
     };
     if method == "PATCH" {
-        let patch: Value = serde_json::from_slice(body).unwrap();
+        let changes: Value = serde_json::from_slice(body).unwrap();
         let mut patched = resource.clone();
-        for change in patch.as_array().unwrap() {
+        for change in changes.as_array().unwrap() {
             if let Err(message) = apply(&mut patched, change) {
                 return status(422, "Invalid", message);
             }
