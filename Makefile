@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-services test-tools fuzz mutants lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
@@ -54,6 +54,16 @@ test-envoy: filters tools-envoy ## The built modules in a real Envoy
 test-services: filters tools-envoy ## With a real rate limit service, Redis and a registry, which it installs (Go, root once)
 	$(STAGE) "services of others" tests/services/install
 	$(STAGE) "services tests" tools/run-tests services $(ONLY)
+
+MINUTES ?= 10
+
+soak: filters tools-envoy ## Real Envoy under traffic and troubles with a judge beside every request; MINUTES=10, SEED=, FORM=joined|three
+	$(STAGE) "soak" cargo build --locked --workspace --bin soak
+	@MINUTES=$(MINUTES) SEED=$(SEED) FORM=$(FORM) RATE=$(RATE) target/debug/soak
+
+soak-faults: filters tools-envoy ## Deliberate faults, each of which the soak must find; FAULT=name for one
+	$(STAGE) "soak" cargo build --locked --workspace --bin soak
+	@FAULT=$(or $(FAULT),all) SEED=$(or $(SEED),1) target/debug/soak
 
 bench: filters tools-envoy ## What each filter costs beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 in three minutes
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }

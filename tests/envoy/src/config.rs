@@ -100,6 +100,10 @@ impl Cluster {
             "name": self.name,
             "type": "STATIC",
             "connect_timeout": "1s",
+            // A thousand requests at once are for the filters to bear; Envoy would refuse some by itself.
+            "circuit_breakers": { "thresholds": [
+                { "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000 },
+            ]},
             "load_assignment": { "cluster_name": self.name, "endpoints": [{ "lb_endpoints": [
                 { "endpoint": { "address": self.endpoint.to_json() } },
             ]}]},

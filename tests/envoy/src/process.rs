@@ -181,6 +181,16 @@ impl Envoy {
         Ok(wait_for(&format!("access log entry of client port {client_port}"), entry)?)
     }
 
+    /// Where the access log is written, for a reader that follows it.
+    pub fn access_log_file(&self) -> PathBuf {
+        paths(self.folder()).access_log
+    }
+
+    /// Where Envoy's own log is written.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder().join(LOG)
+    }
+
     /// Envoy's own log so far, the plugins' lines among it.
     pub fn log(&self) -> String {
         self.log_since(0)

@@ -250,5 +250,5 @@ fn http(answer: &RateLimitAnswer, request: &Received) -> Answer {
     let status = if known { answer.grpc_status } else { 12 };
     let body = if status == 0 { body } else { Vec::new() };
     let headers = vec![("grpc-status".to_owned(), status.to_string())];
-    Answer { status: 200, headers, body, delay: answer.delay }
+    Answer { headers, body, delay: answer.delay, ..Answer::default() }
 }

@@ -38,11 +38,19 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// How long the server waits before it answers.
     pub delay: Duration,
+    /// It ends the connection then, in the place of an answer.
+    pub hangs_up: bool,
 }
 
 impl Default for Answer {
     fn default() -> Self {
-        Self { status: 200, headers: Headers::new(), body: Vec::new(), delay: Duration::ZERO }
+        Self {
+            status: 200,
+            headers: Headers::new(),
+            body: Vec::new(),
+            delay: Duration::ZERO,
+            hangs_up: false,
+        }
     }
 }
 
@@ -103,7 +111,7 @@ type Handler = Arc<dyn Fn(Received) -> Answer + Send + Sync>;
 async fn serve(
     handler: Handler,
     request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<AnswerBody>, Infallible> {
+) -> io::Result<hyper::Response<AnswerBody>> {
     let (head, body) = request.into_parts();
     let authority = head.uri.authority().map(ToString::to_string).unwrap_or_default();
     let received = Received {
@@ -124,6 +132,9 @@ async fn serve(
         Err(_) => Answer { status: 500, ..Answer::default() },
     };
     tokio::time::sleep(answer.delay).await;
+    if answer.hangs_up {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
     let mut response = hyper::Response::builder().status(answer.status);
     let mut trailers = hyper::HeaderMap::new();
     if grpc {

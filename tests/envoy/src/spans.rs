@@ -59,6 +59,11 @@ impl SpanCollector {
         self.0.state().clone()
     }
 
+    /// Takes the spans that came since the last call.
+    pub fn take_spans(&self) -> Vec<Span> {
+        std::mem::take(&mut *self.0.state())
+    }
+
     /// Waits until a trace has that many spans and gives them in order of start.
     pub fn wait_for_trace(&self, trace_id: &str, count: usize) -> Result<Vec<Span>, TimedOut> {
         wait_for(&format!("trace {trace_id} with {count} spans"), || {

@@ -1,0 +1,261 @@
+//! What goes wrong around the proxy, and what changes in it: one thing after the other, as the seed says.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::Duration;
+
+use envoy::{Delivery, Envoy, Error, Wasm};
+use serde_json::{Value, json};
+use soak::plan::{Fault, Form, KEYS, PATIENT, Settings};
+use soak::random::Random;
+use soak::world::{Delivered, Troubles, World};
+use tokio::runtime::Handle;
+
+use crate::clients::{BurstKind, Crowd};
+use crate::stage::{Mood, Stage, lock};
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// A new version of the configuration.
+    Update,
+    /// A configuration that must be refused.
+    BadUpdate,
+    /// The issuer has other keys.
+    Rotation,
+    /// Others are revoked.
+    Revocation,
+    /// A server has troubles for a while.
+    Trouble(Peer),
+    /// Many requests at once.
+    Burst(BurstKind),
+    /// Many requests at once while the server that they need does not answer.
+    StalledBurst(BurstKind),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Issuer,
+    List,
+    Limits,
+}
+
+const DECK: [Event; 19] = [
+    Event::StalledBurst(BurstKind::UnknownKids),
+    Event::Update,
+    Event::Burst(BurstKind::Ready),
+    Event::Rotation,
+    Event::StalledBurst(BurstKind::Global),
+    Event::Revocation,
+    Event::Update,
+    Event::Trouble(Peer::Issuer),
+    Event::Burst(BurstKind::UnknownKids),
+    Event::StalledBurst(BurstKind::RemoteKeys),
+    Event::Rotation,
+    Event::BadUpdate,
+    Event::Trouble(Peer::Limits),
+    Event::Update,
+    Event::StalledBurst(BurstKind::Listed),
+    Event::Trouble(Peer::List),
+    Event::Update,
+    Event::Burst(BurstKind::RemoteKeys),
+    Event::Burst(BurstKind::Listed),
+];
+
+/// Sizes of bursts. More than three hundred at once have filled a stack.
+const SIZES: [usize; 4] = [150, 400, 700, 1000];
+
+/// What makes the troubles.
+pub(crate) struct Director {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) envoy: Arc<Mutex<Envoy>>,
+    pub(crate) crowd: Crowd,
+    pub(crate) runtime: Handle,
+    pub(crate) modules: std::path::PathBuf,
+    pub(crate) version: u32,
+    /// The configuration that each plugin has; Envoy takes no notice of the same again.
+    pub(crate) in_force: BTreeMap<String, String>,
+    /// The largest burst.
+    pub(crate) largest: usize,
+    /// What could not be told to the proxy, or was taken and must not be.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Director {
+    /// Makes troubles until the end of the soak, then sees to it that all is well.
+    pub(crate) fn run(mut self) -> Self {
+        let mut random = Random::of(self.stage.seed, 0xd1_4ec7);
+        let mut first = true;
+        'soak: loop {
+            // The first round begins with what has stopped proxies.
+            let deck = if first { DECK.to_vec() } else { random.shuffled(&DECK) };
+            first = false;
+            for event in deck {
+                let pause = 300 + u64::try_from(random.below(1200)).unwrap_or(0);
+                sleep(Duration::from_millis(pause));
+                if self.stage.has_ended() {
+                    break 'soak;
+                }
+                self.happen(event, &mut random);
+            }
+        }
+        self
+    }
+
+    fn happen(&mut self, event: Event, random: &mut Random) {
+        match event {
+            Event::Update => self.update(),
+            Event::BadUpdate => self.bad_update(),
+            Event::Rotation => {
+                let mut keys = random.shuffled(&KEYS);
+                keys.truncate(1 + random.below(2));
+                let now = self.stage.now();
+                self.stage.world().keys.set(now, keys);
+            }
+            Event::Revocation => {
+                let users = (0..4).map(|_| random.below(PATIENT.start)).collect();
+                let now = self.stage.now();
+                self.stage.world().revoked.set(now, users);
+            }
+            Event::Trouble(peer) => {
+                let mood = match random.below(3) {
+                    0 => Mood::Stalled(Duration::from_secs(4)),
+                    1 => Mood::Dead,
+                    _ => Mood::Rubbish(random.below(5)),
+                };
+                let lasts = Duration::from_millis(1000 + u64::try_from(random.below(2500)).unwrap_or(0));
+                self.set(peer, mood);
+                sleep(lasts);
+                self.set(peer, Mood::Well(Duration::ZERO));
+            }
+            Event::Burst(kind) => {
+                let count = random.pick(&SIZES);
+                self.burst(kind, count, random);
+            }
+            Event::StalledBurst(kind) => {
+                let peer = match kind {
+                    BurstKind::Global => Peer::Limits,
+                    BurstKind::Listed => Peer::List,
+                    _ => Peer::Issuer,
+                };
+                // It answers while they wait, or too late.
+                let late = if peer == Peer::Limits { 2500 } else { 3500 };
+                let stall = random.pick(&[500, 800, late]);
+                self.set(peer, Mood::Stalled(Duration::from_millis(stall)));
+                if kind != BurstKind::UnknownKids && kind != BurstKind::Global {
+                    // A fresh configuration has yet to fetch what it needs.
+                    self.update();
+                }
+                // Beyond the least time between two fetches.
+                sleep(Duration::from_millis(1100));
+                let count = random.pick(&SIZES[1..]);
+                self.burst(kind, count, random);
+                self.set(peer, Mood::Well(Duration::ZERO));
+            }
+        }
+    }
+
+    fn burst(&self, kind: BurstKind, count: usize, random: &mut Random) {
+        // One connection is one worker's.
+        let count = count.min(self.largest);
+        let connections = if random.chance(70) { 1 } else { 4 };
+        self.runtime.block_on(self.crowd.burst(kind, count, connections, random.number()));
+    }
+
+    fn set(&self, peer: Peer, mood: Mood) {
+        let now = self.stage.now();
+        let mut world = self.stage.world();
+        let (troubles, place) = match peer {
+            Peer::Issuer => (&mut world.issuer, &self.stage.issuer),
+            Peer::List => (&mut world.list, &self.stage.list),
+            Peer::Limits => (&mut world.limits, &self.stage.limits),
+        };
+        let well = matches!(mood, Mood::Well(_));
+        let change = if well { Troubles::end } else { Troubles::begin };
+        change(troubles, now);
+        *lock(place) = mood;
+    }
+
+    /// Delivers the next version.
+    fn update(&mut self) {
+        if self.stage.fault == Some(Fault::StaleFetchedKey) {
+            // A fresh configuration would fetch the keys anew.
+            return;
+        }
+        self.version += 1;
+        let settings = Settings::of(self.stage.seed, self.version);
+        let written = self.stage.now();
+        deliver(&mut self.stage.world(), settings.clone(), written);
+        if self.stage.fault != Some(Fault::OldVersion) {
+            match plugins(&settings, self.stage.form, self.stage.fault, &self.modules) {
+                Ok(plugins) => {
+                    for plugin in plugins {
+                        let before = self.in_force.insert(plugin.name.clone(), plugin.configuration.clone());
+                        if before.as_ref() == Some(&plugin.configuration) {
+                            continue;
+                        }
+                        if let Err(error) = lock(&self.envoy).reconfigure(&plugin) {
+                            self.problems.push(format!("version {} was not taken: {error}", self.version));
+                        }
+                    }
+                }
+                Err(error) => self.problems.push(error),
+            }
+        }
+        let taken = self.stage.now();
+        if let Some(last) = self.stage.world().versions.last_mut() {
+            last.taken = Some(taken);
+        }
+    }
+
+    /// A mistake in the configuration: what is in force stays in force.
+    fn bad_update(&mut self) {
+        let settings = Settings::of(self.stage.seed, self.version);
+        let Ok(plugins) = plugins(&settings, self.stage.form, None, &self.modules) else { return };
+        for mut plugin in plugins {
+            let mut config: Value = serde_json::from_str(&plugin.configuration).unwrap_or_default();
+            config["mistake"] = json!(true);
+            plugin.configuration = config.to_string();
+            match lock(&self.envoy).reconfigure(&plugin) {
+                Err(Error::Refused(_)) => {}
+                Ok(()) => self.problems.push(format!("{} took a configuration with a mistake", plugin.name)),
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+    }
+}
+
+/// Notes that a version is on its way.
+pub(crate) fn deliver(world: &mut World, settings: Settings, written: Duration) {
+    world.versions.push(Delivered { settings, written, taken: None });
+}
+
+/// The plugins of a version, in the order of their chain.
+pub(crate) fn plugins(
+    settings: &Settings,
+    form: Form,
+    fault: Option<Fault>,
+    modules: &std::path::Path,
+) -> Result<Vec<Wasm>, String> {
+    let (jwt, limits, tags) =
+        (settings.jwt_auth(fault)?, settings.rate_limit(fault), settings.trace_tags(fault));
+    let configurations = match form {
+        Form::Three => vec![("trace-tags", tags), ("jwt-auth", jwt), ("rate-limit", limits)],
+        Form::Joined => {
+            vec![("mesh-filters", json!({ "traceTags": tags, "jwtAuth": jwt, "rateLimit": limits }))]
+        }
+    };
+    configurations
+        .into_iter()
+        .map(|(name, config)| {
+            let module = modules.join(format!("{name}.wasm"));
+            if !module.is_file() {
+                return Err(format!("{} is missing: run `make filters`", module.display()));
+            }
+            let mut wasm = Wasm::new(name, module, config.to_string());
+            wasm.delivery = Delivery::Discovery;
+            Ok(wasm)
+        })
+        .collect()
+}
