@@ -55,7 +55,7 @@ def copy_manifests() -> None:
     # What comes from the node is seen from the bridge; pods have other addresses.
     setting("mesh", "administrators", "10.244.0.1/32")
     # What ships without a value. `make push` gives the images theirs; the manifests are looked at before, too.
-    setting("filters", "pseudonymKey", secrets.token_urlsafe(24))
+    setting("filters", "pseudonymKey", f'"{secrets.token_urlsafe(24)}"')
     for name in ("jwt-auth", "rate-limit", "trace-tags", "mesh-filters"):
         setting("filters", f"{name}.url", f"oci://{REGISTRY}/adaptive-learning/{name}:none")
         setting("filters", f"{name}.sha256", "f" * 64)

@@ -38,6 +38,7 @@ def labels() -> str:
                        'rate_limit_limit{limit="per_user", outcome="denied", service="ml-service"}',
                        'filter_config_hash{filter="jwt_auth", plugin="adaptive_learning_jwt_auth_user", service="user-service"}',
                        'envoy_plugin_config_reload{plugin=~".*jwt_auth_user.*", service="user-service"}',
+                       'envoy_plugin_vm_reload_success{plugin=~".*jwt_auth_user", service="user-service"}',
                        'envoy_cluster_outlier_detection_ejections_active{upstream="content-service"}'):
         expect(prometheus.value(expression) is not None, True, expression)
     series = prometheus.query(FILTERS)
