@@ -20,7 +20,7 @@ use crate::condition;
 use crate::config::{AmbiguousPath, Config, CorsPreflight, SeveralTokens};
 use crate::deny::DenyReason;
 use crate::jwk::KeySet;
-use crate::jwks_cache::{Fetched, Fetching, JwksCache, Missing};
+use crate::jwks_cache::{Fetched, Fetching, JwksCache, Missing, SharedByUrl};
 use crate::output::{self, OwnHeaders};
 use crate::place::{self, Edit, Place, behind_prefix};
 use crate::provider::{KeySource, Provider, Remote};
@@ -207,6 +207,11 @@ struct Answer {
 }
 
 impl Waited {
+    /// Whether the request has waited before.
+    pub fn has_waited(&self) -> bool {
+        self.times > 0
+    }
+
     /// A request that has waited so many times.
     pub fn after(times: u8) -> Self {
         Self { times, ..Self::default() }
@@ -305,20 +310,56 @@ enum Entry {
     Preflight,
 }
 
+/// Key sets and lists of revoked tokens that the configurations in one VM share.
+#[derive(Debug)]
+pub struct SharedDocuments {
+    keys: SharedByUrl<KeySet>,
+    lists: SharedByUrl<Revoked>,
+}
+
+impl SharedDocuments {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self { keys: SharedByUrl::new(), lists: SharedByUrl::new() }
+    }
+}
+
+impl Default for SharedDocuments {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Authenticator {
-    /// The filter with this configuration. `seed` is any number that clients cannot know.
-    #[inline(never)]
+    /// The filter with this configuration, which shares nothing. `seed` is any number that clients cannot know.
     pub fn new(config: Config, verifier: Box<dyn Verifier>, seed: u64) -> Self {
+        Self::sharing(&mut SharedDocuments::new(), b"", config, verifier, seed)
+    }
+
+    /// The same with the keys and lists that other configurations of the plugin of this name have fetched. Verdicts about tokens
+    /// are not shared: they hold what the configuration says of claims.
+    #[inline(never)]
+    pub fn sharing(
+        documents: &mut SharedDocuments,
+        plugin: &[u8],
+        config: Config,
+        verifier: Box<dyn Verifier>,
+        seed: u64,
+    ) -> Self {
         let remote = config.providers.iter().map(|provider| match &provider.keys {
             KeySource::Inline(_) => None,
-            KeySource::Remote(remote) => Some(RefCell::new(JwksCache::new(remote.settings))),
+            KeySource::Remote(remote) => {
+                let shared = documents.keys.of(plugin, remote);
+                Some(RefCell::new(JwksCache::new(remote.settings, shared)))
+            }
         });
+        let remote = remote.collect();
         let lists = config.providers.iter().map(|provider| {
-            let list = provider.revoked_elsewhere.as_ref()?;
-            Some(RefCell::new(Fetched::new(list.remote.settings)))
+            let remote = &provider.revoked_elsewhere.as_ref()?.remote;
+            Some(RefCell::new(Fetched::new(remote.settings, documents.lists.of(plugin, remote))))
         });
         Self {
-            remote: remote.collect(),
+            remote,
             rules: PathIndex::new(config.rules.iter().map(|rule| &rule.condition)),
             lists: lists.collect(),
             refused: RefCell::new(RefusedTokens::new(config.refused_tokens, seed)),
@@ -365,11 +406,14 @@ impl Authenticator {
     /// To be called for each document about once a second; whether to start a fetch of it.
     pub fn tick(&self, document: Document, now: Duration) -> bool {
         let due = self.fetching(document).is_some_and(|(_, mut fetching)| fetching.tick(now));
-        if let Document::Revoked(n) = document
-            && self.denies_without_list(n)
-        {
-            // What was verified under a list that is too old is not known any more.
-            self.tokens.borrow_mut().retain(|verified| verified.provider != n);
+        let too_old = match document {
+            // The keys themselves may live on: another configuration may use them for longer.
+            Document::Keys(n) => self.remote(n).is_some_and(|keys| keys.borrow().keys().is_none()),
+            Document::Revoked(n) => self.denies_without_list(n),
+        };
+        if too_old {
+            // What was verified by what is too old now is not known any more.
+            self.tokens.borrow_mut().retain(|verified| verified.provider != document.provider());
         }
         due
     }
@@ -377,11 +421,25 @@ impl Authenticator {
     /// A fetch brought the list of revoked tokens of the provider at this position, to be used for `max_age` if the server
     /// said so. It is in force for tokens that were verified before, too.
     pub fn revoke(&self, position: usize, now: Duration, list: Revoked, max_age: Option<Duration>) {
-        let Some(cache) = self.list(position) else { return };
-        self.tokens.borrow_mut().retain(|verified| {
-            verified.provider != position || !list.contains(&verified.claims, verified.kid.as_deref())
-        });
-        cache.borrow_mut().received(now, list, max_age);
+        if let Some(cache) = self.list(position) {
+            cache.borrow_mut().received(now, list, max_age);
+        }
+        self.apply_new_lists();
+    }
+
+    /// Forgets the tokens that a list has revoked which came since the last call, perhaps to another configuration.
+    fn apply_new_lists(&self) {
+        for (position, cache) in self.lists.iter().enumerate() {
+            let Some(cache) = cache else { continue };
+            let mut cache = cache.borrow_mut();
+            if cache.take_news()
+                && let Some(list) = cache.value()
+            {
+                self.tokens.borrow_mut().retain(|verified| {
+                    verified.provider != position || !list.contains(&verified.claims, verified.kid.as_deref())
+                });
+            }
+        }
     }
 
     /// Whether the provider has a list of revoked tokens that is missing, and is to take no token without it.
@@ -407,6 +465,7 @@ impl Authenticator {
     /// # Errors
     /// The request could not be read. What is to be taken from it is unknown, so it must not go on in any mode.
     pub fn decide(&self, exchange: &Exchange<'_>, waited: &mut Waited) -> Result<Decision<'_>, HostError> {
+        self.apply_new_lists();
         if let Some(decision) = self.quick(exchange) {
             return Ok(decision);
         }
@@ -816,7 +875,7 @@ impl Authenticator {
             (KeySource::Remote(_), Some(cache)) => cache,
         };
         // No borrow outlives its statement: whatever the host is asked, it may run another callback of this filter.
-        let set = cache.borrow().keys().filter(|set| set.knows(kid)).cloned();
+        let set = cache.borrow().keys().filter(|set| set.knows(kid));
         if let Some(set) = set {
             return Ok(set);
         }
@@ -849,7 +908,7 @@ impl Authenticator {
         let (Some(elsewhere), Some(cache)) = (&provider.revoked_elsewhere, self.list(position)) else {
             return Ok(());
         };
-        let list = cache.borrow().value().cloned();
+        let list = cache.borrow().value();
         if let Some(list) = list {
             return if list.contains(claims, kid) { Err(DenyReason::Revoked.into()) } else { Ok(()) };
         }
@@ -878,11 +937,11 @@ impl Authenticator {
         };
         let fetched = self.remote(n).map(RefCell::borrow);
         let keys = match &provider.keys {
-            KeySource::Inline(set) => Some(set),
+            KeySource::Inline(set) => Some(Rc::clone(set)),
             KeySource::Remote(_) => fetched.as_ref().and_then(|fetched| fetched.keys()),
         };
         if let Some(keys) = keys {
-            self.refused.borrow_mut().insert(token, DenyReason::BadSignature, Some(keys));
+            self.refused.borrow_mut().insert(token, DenyReason::BadSignature, Some(&keys));
         }
     }
 

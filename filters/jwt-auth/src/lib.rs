@@ -28,6 +28,7 @@ pub mod signature;
 pub mod token;
 pub mod token_cache;
 pub mod verified;
+pub mod waiting;
 
 #[cfg(all(feature = "module", target_os = "wasi"))]
 #[allow(missing_docs)]

@@ -1,6 +1,6 @@
 //! The shell: carries the authenticator's decisions out.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use plugin_kit::cel::CLAIMS;
 use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::host::{self, Counter, Gauge, Headers, HostEnvironment};
-use plugin_kit::plugin::{AT_ONCE, CallResponse, Filter, Flow, TICK};
+use plugin_kit::plugin::{CallResponse, Filter, Flow};
 use serde_json::Value;
 
 use crate::authenticator::{
-    Authenticator, Decision, Denial, Document, Edits, Granted, Outcome, Pass, Waited, Why,
+    Authenticator, Decision, Denial, Document, Edits, Granted, Outcome, Pass, SharedDocuments, Waited, Why,
 };
 use crate::config::{Config, Mode};
 use crate::crypto::Crypto;
@@ -25,6 +25,12 @@ use crate::revocation::Revoked;
 use crate::rules::Rule;
 use crate::signature::Algorithm;
 use crate::verified::Named;
+use crate::waiting::{Place, Waiting};
+
+thread_local! {
+    /// A new configuration is a new filter in the same VM.
+    static DOCUMENTS: RefCell<SharedDocuments> = const { RefCell::new(SharedDocuments::new()) };
+}
 
 /// Filter state that holds the deny code: `wasm.jwt.deny_code`.
 const DENY_CODE: &str = "jwt.deny_code";
@@ -34,11 +40,9 @@ pub struct JwtAuth {
     authenticator: Authenticator,
     root: u32,
     metrics: Metrics,
-    ticking: Cell<bool>,
     /// Fetches under way: token of the call and what it brings.
     calls: RefCell<Vec<(u32, Document)>>,
-    /// Requests that wait: for what, and the stream.
-    waiting: RefCell<Vec<(Document, u32)>>,
+    waiting: RefCell<Waiting>,
 }
 
 struct Metrics {
@@ -119,12 +123,6 @@ impl Filter for JwtAuth {
         for algorithm in algorithms {
             show_who_checks(algorithm, host_crypto.checks(algorithm));
         }
-        let remote = config.providers.iter().any(|provider| {
-            matches!(provider.keys, KeySource::Remote(_)) || provider.revoked_elsewhere.is_some()
-        });
-        if remote && let Err(error) = host::set_tick_period(AT_ONCE) {
-            log::warn!("jwt-auth: keys are fetched only when requests need them: {error}");
-        }
         for provider in &config.providers {
             if let KeySource::Inline(set) = &provider.keys {
                 warn_of_refused_keys(&provider.name, set);
@@ -138,19 +136,26 @@ impl Filter for JwtAuth {
         }
         let crypto = Crypto::new(host_crypto, config.slow_verifications, || host::monotonic_time().ok());
         let seed = host::unix_time().map_or(0, |now| u64::from(now.subsec_nanos()));
-        let filter = Self {
-            metrics: Metrics::define(&config.rules),
-            authenticator: Authenticator::new(config, Box::new(crypto), seed),
-            root,
-            ticking: Cell::new(false),
-            calls: RefCell::default(),
-            waiting: RefCell::default(),
-        };
+        let (metrics, plugin) = (Metrics::define(&config.rules), host::plugin_name());
+        let waiting = RefCell::new(Waiting::new(config.most_waiting));
+        let authenticator = DOCUMENTS.with_borrow_mut(|documents| {
+            Authenticator::sharing(documents, &plugin, config, Box::new(crypto), seed)
+        });
+        if let Ok(now) = host::monotonic_time() {
+            // What an older configuration has fetched is used, as far as it is young enough for this one.
+            for document in authenticator.documents() {
+                authenticator.tick(document, now);
+            }
+        }
+        let filter = Self { metrics, authenticator, root, calls: RefCell::default(), waiting };
         filter.show_keys();
         Ok(filter)
     }
 
     fn on_request(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Flow {
+        if stream.has_waited() {
+            self.waiting.borrow_mut().leave(exchange.id());
+        }
         let decision = self.decide(stream, exchange);
         let (hits, misses) = self.authenticator.take_cache_counts();
         let failed = self.authenticator.take_conditions_failed();
@@ -179,12 +184,13 @@ impl Filter for JwtAuth {
         false
     }
 
+    fn ticks_at_once(&self) -> bool {
+        self.authenticator.documents().next().is_some()
+    }
+
     fn on_tick(&self) -> Vec<u32> {
         if self.authenticator.documents().next().is_none() {
             return Vec::new();
-        }
-        if !self.ticking.replace(true) {
-            let _ = host::set_tick_period(TICK);
         }
         let Ok(now) = host::monotonic_time() else { return Vec::new() };
         let mut settled = Vec::new();
@@ -197,7 +203,9 @@ impl Filter for JwtAuth {
             }
         }
         self.show_keys();
-        settled.into_iter().flat_map(|document| self.take_waiting(document)).collect()
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.tick();
+        settled.into_iter().flat_map(|document| waiting.wake(document)).collect()
     }
 
     fn on_call(&self, token: u32, response: &CallResponse) -> Vec<u32> {
@@ -208,7 +216,11 @@ impl Filter for JwtAuth {
         if let Err(error) = self.receive(document, response, now) {
             self.fetch_failed(document, now, &error);
         }
-        self.take_waiting(document)
+        self.waiting.borrow_mut().wake(document)
+    }
+
+    fn on_gone(&self, stream: u32) {
+        self.waiting.borrow_mut().leave(stream);
     }
 }
 
@@ -333,7 +345,7 @@ impl JwtAuth {
 
     /// Lets a stream wait for a document.
     fn wait(&self, document: Document, fetch: bool, stream: u32) -> Result<(), DenyReason> {
-        if self.waiting.borrow().len() >= self.authenticator.config().most_waiting {
+        if !self.has_place(stream) {
             return Err(DenyReason::TooManyWaiting);
         }
         if fetch && !self.fetch(document, stream) {
@@ -342,17 +354,22 @@ impl JwtAuth {
                 Document::Revoked(_) => DenyReason::RevocationUnavailable,
             });
         }
-        self.waiting.borrow_mut().push((document, stream));
+        self.waiting.borrow_mut().enter(document, stream);
         Ok(())
     }
 
-    /// The streams that wait for this document, which wait no longer.
-    fn take_waiting(&self, document: Document) -> Vec<u32> {
-        let mut waiting = self.waiting.borrow_mut();
-        let (woken, others) =
-            waiting.drain(..).partition::<Vec<_>, _>(|(waits_for, _)| *waits_for == document);
-        *waiting = others;
-        woken.into_iter().map(|(_, stream)| stream).collect()
+    /// Whether one more request may wait. Where all places are taken, those of clients that have left are looked for.
+    fn has_place(&self, current: u32) -> bool {
+        let suspects = match self.waiting.borrow_mut().place() {
+            Place::Free => return true,
+            Place::None => return false,
+            Place::Suspects(suspects) => suspects,
+        };
+        let gone = |stream: &u32| host::set_effective_context(*stream).is_err();
+        let gone: Vec<u32> = suspects.into_iter().filter(gone).collect();
+        let _ = host::set_effective_context(current);
+        self.waiting.borrow_mut().leave_all(&gone);
+        !gone.is_empty()
     }
 
     /// Takes what a fetch brought.

@@ -67,6 +67,12 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// Whether both are the same URL, reached through the same cluster.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let Self { cluster, scheme, authority, path, settings: _ } = self;
+        (cluster, scheme, authority, path) == (&other.cluster, &other.scheme, &other.authority, &other.path)
+    }
+
     /// Reads a URL and derives the cluster, unless one is named: Istio's for the host and port.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The core in wasm32 as in native code, with the vectors of RFC 7515 appendix A.
 #![allow(clippy::restriction)]
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use jwt_auth::authenticator::{Authenticator, Outcome, Waited, Why};
@@ -117,12 +118,15 @@ fn known_answers_hold() {
 #[test]
 fn keys_are_fetched_kept_and_dropped() {
     let seconds = Duration::from_secs;
-    let mut cache = JwksCache::new(Settings {
-        duration: seconds(600),
-        min_interval: seconds(30),
-        timeout: seconds(2),
-        stale_if_error: seconds(3600),
-    });
+    let mut cache = JwksCache::new(
+        Settings {
+            duration: seconds(600),
+            min_interval: seconds(30),
+            timeout: seconds(2),
+            stale_if_error: seconds(3600),
+        },
+        Rc::default(),
+    );
     assert!(cache.tick(seconds(0)));
     cache.started(seconds(0));
     assert!(!cache.tick(seconds(1)));

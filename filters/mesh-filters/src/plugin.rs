@@ -135,6 +135,10 @@ impl Filter for MeshFilters {
         }
     }
 
+    fn ticks_at_once(&self) -> bool {
+        self.jwt_auth.as_ref().is_some_and(Filter::ticks_at_once)
+    }
+
     fn on_tick(&self) -> Vec<u32> {
         let woken = [
             self.trace_tags.as_ref().map(Filter::on_tick),
@@ -157,5 +161,14 @@ impl Filter for MeshFilters {
     fn on_grpc(&self, token: u32, reply: Result<usize, u32>) -> Vec<u32> {
         // Only limits ask by gRPC.
         self.rate_limit.as_ref().map(|filter| filter.on_grpc(token, reply)).unwrap_or_default()
+    }
+
+    fn on_gone(&self, stream: u32) {
+        if let Some(filter) = &self.jwt_auth {
+            filter.on_gone(stream);
+        }
+        if let Some(filter) = &self.rate_limit {
+            filter.on_gone(stream);
+        }
     }
 }

@@ -638,7 +638,7 @@ pub fn declare_variables() -> Answer<()> {
 }
 
 /// Calls `on_tick` of the root context whose callback is running, every `period`; zero stops it.
-pub fn set_tick_period(period: Duration) -> Answer<()> {
+pub(crate) fn set_tick_period(period: Duration) -> Answer<()> {
     let millis = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
     // SAFETY: no pointers.
     done("set_tick_period_milliseconds", unsafe { abi::proxy_set_tick_period_milliseconds(millis) })

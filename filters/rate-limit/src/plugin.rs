@@ -1,6 +1,7 @@
 //! The shell: reads the configuration, asks [`Limits`], counts, and answers.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 
 use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::exchange::{Exchange, HostError};
@@ -56,8 +57,8 @@ struct Service {
     /// Under way: the token of the call, the stream that waits, and what was asked. The circuit breaker of the
     /// service's cluster bounds how many there are.
     calls: RefCell<Vec<(u32, u32, Question)>>,
-    /// The decision for a stream that is about to run again.
-    heard: RefCell<Option<(u32, Decision)>>,
+    /// The decisions for streams that are to run again, each until its stream runs or is gone.
+    heard: RefCell<VecDeque<(u32, Decision)>>,
     counters: ServiceCounters,
 }
 
@@ -244,12 +245,14 @@ impl RateLimit {
         // Counted though the client may have left.
         self.count(std::mem::take(&mut decision.tally));
         self.count_service(std::mem::take(&mut decision.service));
-        service.heard.replace(Some((stream, decision)));
+        service.heard.borrow_mut().push_back((stream, decision));
     }
 
     fn take_heard(&self, stream: u32) -> Option<Decision> {
         let mut heard = self.service.as_ref()?.heard.borrow_mut();
-        heard.take_if(|(for_stream, _)| *for_stream == stream).map(|(_, decision)| decision)
+        // Streams run in the order in which their answers came: it is the first, or not far from it.
+        let position = heard.iter().position(|(for_stream, _)| *for_stream == stream)?;
+        heard.remove(position).map(|(_, decision)| decision)
     }
 }
 
@@ -334,6 +337,11 @@ impl Filter for RateLimit {
         };
         self.hear(service, stream, question, answer);
         vec![stream]
+    }
+
+    fn on_gone(&self, stream: u32) {
+        // What was charged stays charged: the service has counted the request too.
+        self.take_heard(stream);
     }
 
     fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {

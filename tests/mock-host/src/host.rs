@@ -30,6 +30,10 @@ pub(crate) struct Host {
     pub(crate) calls: BTreeMap<&'static str, u64>,
     /// Which host calls were made in which callback.
     pub(crate) moments: BTreeSet<(String, &'static str)>,
+    /// How deep the calls are in each other that run from within the actions after another call.
+    pub(crate) nested: usize,
+    /// How often a timer has fired.
+    pub(crate) ticks: u64,
 }
 
 /// Shared by the VMs, which run one at a time.
