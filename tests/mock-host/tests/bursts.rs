@@ -266,7 +266,7 @@ fn a_new_configuration_while_the_issuer_is_down_keeps_the_keys() {
         assert_eq!(proxy.worker(0).request(burst.good()).status, 200);
         proxy.advance(Duration::from_millis(10));
         assert!(*fetches.borrow() - before <= 2, "the wait after failures is kept too");
-        proxy.advance(Duration::from_mins(50));
+        proxy.advance(Duration::from_mins(60));
         let late = proxy.worker(0).request(burst.good()).status;
         assert_eq!(late, 503, "the keys are as old as they are for the new configuration too");
     }
