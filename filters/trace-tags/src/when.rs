@@ -63,10 +63,21 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_a_share_and_the_same_for_the_same_id() {
+    fn a_share_is_a_share() {
         assert_eq!((chosen(0.0), chosen(100.0)), (0, 10_000));
         assert!((400..600).contains(&chosen(5.0)), "{}", chosen(5.0));
-        assert_eq!(chosen(5.0), chosen(5.0));
+    }
+
+    /// Every proxy, of whatever version, must choose the same requests.
+    #[test]
+    fn an_id_is_chosen_by_a_hash_that_stays_as_it_is() {
+        let hashes = [&b""[..], b"a", b"foobar"].map(hash);
+        assert_eq!(hashes, [0xecba_3df2_c338_3c52, 0xed81_70de_1919_a24d, 0x6916_ce8b_48d4_bc55]);
+        // Of a million, this ID has place 158441.
+        let id = b"00000000-0000-4000-8000-000000000001".to_vec();
+        let id = RequestId::of(Some(id), || unreachable!()).unwrap().0;
+        let has = |percentage| Share::from_percentage(percentage).unwrap().has(&id);
+        assert_eq!([0.0, 15.8441, 15.8442, 100.0].map(has), [false, false, true, true]);
     }
 
     #[test]
