@@ -32,17 +32,25 @@ impl Counts {
         Self { names: Vec::new(), counters: Vec::new(), ticks: false }
     }
 
-    /// The number of the counter `name`; `define` gets its ID where it is new.
-    pub(crate) fn define(&mut self, name: &str, define: impl FnOnce() -> Option<u32>) -> Option<usize> {
-        match self.names.binary_search_by(|(known, _)| (**known).cmp(name)) {
-            Ok(at) => self.names.get(at).map(|(_, number)| *number),
-            Err(at) => {
-                let (id, number) = (define()?, self.counters.len());
-                self.counters.push(Count { id, at_once: AT_ONCE, pending: 0 });
-                self.names.insert(at, (name.into(), number));
-                Some(number)
-            }
+    /// The number of the counter `name`, if it is known.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        self.position(name).ok().and_then(|at| self.names.get(at)).map(|(_, number)| *number)
+    }
+
+    /// The number of the counter `name`, which has this ID at the host unless it is known already.
+    pub(crate) fn insert(&mut self, name: &str, id: u32) -> usize {
+        if let Some(known) = self.find(name) {
+            return known;
         }
+        let number = self.counters.len();
+        self.counters.push(Count { id, at_once: AT_ONCE, pending: 0 });
+        let (Ok(at) | Err(at)) = self.position(name);
+        self.names.insert(at, (name.into(), number));
+        number
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.names.binary_search_by(|(known, _)| (**known).cmp(name))
     }
 
     /// Says that [`Counts::tick`] will be called from now on. Before, nothing is held back.
@@ -91,7 +99,7 @@ mod tests {
     #[test]
     fn few_are_told_at_once_and_more_at_the_next_tick() {
         let mut counts = Counts::new();
-        let a = counts.define("a", || Some(5)).unwrap();
+        let a = counts.insert("a", 5);
         assert!(!counts.expects_ticks());
         counts.expect_ticks();
         assert!(counts.expects_ticks());
@@ -108,7 +116,7 @@ mod tests {
     #[test]
     fn what_was_defined_first_is_told_last() {
         let mut counts = Counts::new();
-        let numbers = [1, 2, 3].map(|id| counts.define(&id.to_string(), || Some(id)).unwrap());
+        let numbers = [1, 2, 3].map(|id| counts.insert(&id.to_string(), id));
         counts.expect_ticks();
         for n in 0..12 {
             for number in numbers {
@@ -119,18 +127,20 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_defined_once_and_again_after_a_failure() {
+    fn a_name_has_one_counter() {
         let mut counts = Counts::new();
-        assert_eq!(counts.define("a", || None), None);
-        let (a, b) = (counts.define("a", || Some(1)), counts.define("b", || Some(2)));
-        assert_eq!(counts.define("a", || unreachable!()), a);
+        assert_eq!(counts.find("a"), None);
+        let (b, a) = (counts.insert("b", 2), counts.insert("a", 1));
         assert_ne!(a, b);
+        assert_eq!((counts.find("a"), counts.find("b"), counts.find("c")), (Some(a), Some(b), None));
+        assert_eq!(counts.insert("a", 3), a);
+        assert_eq!(counts.add(a, 1), Some((1, 1)));
     }
 
     #[test]
     fn a_sum_does_not_overflow() {
         let mut counts = Counts::new();
-        let a = counts.define("a", || Some(1)).unwrap();
+        let a = counts.insert("a", 1);
         counts.expect_ticks();
         for _ in 0..12 {
             counts.add(a, u32::MAX);
@@ -143,7 +153,7 @@ mod tests {
         #[test]
         fn all_is_told(adds in prop::collection::vec((0_usize..3, 0_u32..5, any::<bool>()), 0..200), ticks: bool) {
             let mut counts = Counts::new();
-            let numbers = [7, 8, 9].map(|id| counts.define(&id.to_string(), || Some(id)).unwrap());
+            let numbers = [7, 8, 9].map(|id| counts.insert(&id.to_string(), id));
             if ticks {
                 counts.expect_ticks();
             }

@@ -25,6 +25,8 @@ impl HostError {
     pub const NOT_FOUND: u32 = 1;
     /// The host does not take the argument.
     pub const BAD_ARGUMENT: u32 = 2;
+    /// Somebody else has written the shared data, again and again.
+    pub const CAS_MISMATCH: u32 = 8;
     /// The host failed; for CEL: the expression has no value.
     pub const INTERNAL_FAILURE: u32 = 10;
     /// Stands for an answer that was OK, with bytes that are not what the ABI says.

@@ -19,7 +19,7 @@ use crate::reply::Reply;
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = HostError::NOT_FOUND;
-const CAS_MISMATCH: u32 = 8;
+const CAS_MISMATCH: u32 = HostError::CAS_MISMATCH;
 
 type Answer<T> = Result<T, HostError>;
 
@@ -381,8 +381,12 @@ pub struct Counter(Option<usize>);
 impl Counter {
     /// Defines a counter, or finds the one of that name.
     pub fn define(name: &str) -> Self {
-        let define = || define_metric(MetricType::Counter, name);
-        Self(COUNTS.with_borrow_mut(|counts| counts.define(name, define)))
+        let known = COUNTS.with_borrow(|counts| counts.find(name));
+        // Not while the counts are borrowed: the host is called.
+        Self(known.or_else(|| {
+            let id = define_metric(MetricType::Counter, name)?;
+            Some(COUNTS.with_borrow_mut(|counts| counts.insert(name, id)))
+        }))
     }
 
     /// Adds one.
