@@ -32,7 +32,7 @@ pub(crate) enum Effect {
 
 impl Fault {
     /// A fault of one host call, by its import name, such as `proxy_get_property`. Until told more it answers
-    /// `INTERNAL_FAILURE`, always.
+    /// `INTERNAL_FAILURE`, always. A WASI function can only be made to answer a status.
     pub fn on(call: &str) -> Self {
         Self {
             call: Some(call.to_owned()),
@@ -84,7 +84,7 @@ impl Fault {
     }
 
     fn strikes(&mut self, call: &str, callback: &str) -> bool {
-        let matches = self.call.as_ref().is_none_or(|name| name == call)
+        let matches = self.call.as_ref().map_or(call.starts_with("proxy_"), |name| name == call)
             && self.callback.as_ref().is_none_or(|name| name == callback);
         if !matches {
             return false;

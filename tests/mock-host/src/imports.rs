@@ -64,11 +64,9 @@ impl<'a> Guest<'a> {
         if let Some(stream) = stream.and_then(|id| host.streams.get_mut(&id)) {
             *stream.calls.entry(name).or_default() += 1;
         }
-        if !name.starts_with("proxy_") {
-            return Ok(None);
-        }
         match host.faults.strike(name, &state.callback) {
             Some(Effect::Status(status)) => Ok(Some(status)),
+            _ if !name.starts_with("proxy_") => Ok(None),
             other => {
                 drop(host);
                 self.spoil = other;

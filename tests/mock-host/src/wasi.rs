@@ -30,7 +30,9 @@ pub(crate) fn link(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
                     stringify!($name),
                     |caller: Caller<'_, VmState>, $($argument: $type),*| -> wasmtime::Result<Errno> {
                         let mut guest = Guest::new(caller);
-                        guest.enter(stringify!($name))?;
+                        if let Some(status) = guest.enter(stringify!($name))? {
+                            return Ok(status.0);
+                        }
                         Ok($name(&mut guest, $($argument),*))
                     },
                 )?;
