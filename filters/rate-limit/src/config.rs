@@ -63,6 +63,7 @@ config_object! {
         plans: Option<RawPlans>,
         cost: Option<u32>,
         cost_from: Option<RawSource>,
+        on_invalid_cost: OnInvalidCost = OnInvalidCost::default(),
         count_statuses: Vec<u16> = Vec::new(),
         mode: Mode = Mode::default(),
         enforce_percent: Option<u8>,
@@ -139,6 +140,18 @@ config_choice! {
         Skip,
         /// It is denied.
         Deny,
+    }
+}
+
+config_choice! {
+    /// What becomes of a request whose cost is no number.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnInvalidCost {
+        /// It is denied.
+        #[default]
+        Deny,
+        /// It counts as the limit's `cost`.
+        UseCost,
     }
 }
 
@@ -243,14 +256,16 @@ pub struct Limit {
     /// Rates that depend on the request.
     pub plans: Option<Plans>,
     /// As how many requests one counts.
-    pub cost: u32,
+    pub cost: u64,
     /// Where a request says as how many it counts.
     pub cost_from: Option<Source>,
+    /// What becomes of a request that says there what is no number.
+    pub on_invalid_cost: OnInvalidCost,
     /// Where not empty: only requests answered with one of these statuses stay counted.
     pub count_statuses: Vec<u16>,
     /// Whether it denies.
     pub mode: Mode,
-    /// For how many of a hundred keys it does.
+    /// For how many of a hundred keys it does, or of a hundred requests without a key.
     pub enforce_percent: u8,
     /// Where its state is.
     pub table: Table,
@@ -479,8 +494,14 @@ fn compile_limit(
         );
     }
     let cost = raw.cost.unwrap_or(1);
-    if cost == 0 {
-        errors.add(&path.field("cost"), "expected at least 1");
+    let plan_rates = plans.iter().flatten().flat_map(|plans| &plans.rates);
+    let named = plan_rates.map(|(name, rate)| (format!("plan `{name}`"), rate));
+    for (name, rate) in rate.iter().map(|rate| ("`rate`".to_owned(), rate)).chain(named) {
+        let burst = rate.burst();
+        if burst > 0 && cost > burst {
+            let expected = format_args!("expected at most {burst}, the burst of {name}, found {cost}");
+            errors.add(&path.field("cost"), expected);
+        }
     }
     for (n, status) in raw.count_statuses.iter().enumerate() {
         if !(200..=599).contains(status) {
@@ -526,11 +547,12 @@ fn compile_limit(
             Some(plans) => Some(plans?),
             None => None,
         },
-        cost,
+        cost: cost.into(),
         cost_from: match cost_from {
             Some(source) => Some(source?),
             None => None,
         },
+        on_invalid_cost: raw.on_invalid_cost,
         count_statuses: raw.count_statuses,
         mode: raw.mode,
         enforce_percent,
@@ -640,7 +662,11 @@ mod tests {
                 "limits[0].plans.rates.pro: expected a window",
             ),
             (r#","costFrom":{"header":"x-cost"}"#, "limits[0].costFrom: a client could"),
-            (r#","cost":0"#, "limits[0].cost: "),
+            (r#","cost":2"#, "limits[0].cost: expected at most 1, the burst of `rate`, found 2"),
+            (
+                r#","rate":{"requests":9,"per":"1s"},"cost":5,"plans":{"from":{"claim":"plan"},"rates":{"free":{"requests":4,"per":"1s"}}}"#,
+                "limits[0].cost: expected at most 4, the burst of plan `free`, found 5",
+            ),
             (r#","countStatuses":[401,40]"#, "limits[0].countStatuses[1]: "),
             (r#","enforcePercent":101"#, "limits[0].enforcePercent: "),
             (r#","maxKeys":0"#, "limits[0].maxKeys: "),

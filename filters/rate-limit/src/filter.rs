@@ -1,24 +1,26 @@
 //! The decision about a request: which limits count it, by which keys, and what becomes of it.
 
-use std::cell::{OnceCell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell};
 use std::cmp::Reverse;
 
 use plugin_kit::exchange::{CurrentHead, Exchange, HostError};
 use plugin_kit::matcher::{Request, RequestMatch};
 use plugin_kit::path::{PathCase, Readings};
 use plugin_kit::reply::Reply;
+use plugin_kit::source::Source;
 use serde_json::Value;
 
 use crate::config::{
-    Condition, Config, GlobalLimit, Limit, Mode, OnConflict, OnFailure, OnMissingKey, Plans,
+    Condition, Config, GlobalLimit, Limit, Mode, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, Plans,
 };
+use crate::cost;
 use crate::gcra::{Rate, nanoseconds};
 use crate::global::{Breaker, OverLimits};
 use crate::key::KeyHasher;
 use crate::limiter::{Demand, Limiter, Receipt, Standing, Tally, Verdict};
 use crate::protocol::{Descriptor, Failure, Header, Response, Status, request};
 use crate::reply::{self, DenyReason, HeaderStyle, HeadersOn, Shown, standing_headers};
-use crate::slots::{SharedStore, hash_key};
+use crate::slots::{KeyHash, SharedStore, hash_key};
 
 /// Which limits are to be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,11 +138,14 @@ pub struct Limits {
     config: Config,
     /// For each limit: for its rate and for each plan.
     hashers: Vec<(KeyHasher, Vec<KeyHasher>)>,
-    limiter: RefCell<Limiter>,
+    limiter: Limiter,
+    /// How many requests without a key a limit was to deny for a share of.
+    drawn: Cell<u64>,
     /// For each stage.
     ways: [Way; 3],
     created: usize,
-    service: Option<RefCell<Service>>,
+    changed: Vec<usize>,
+    service: Option<Service>,
 }
 
 /// How the limits that count a request are found.
@@ -154,12 +159,28 @@ enum Way {
     Each,
 }
 
-/// What a worker knows of the rate limit service.
+/// What a worker knows of the rate limit service, in cells that lend nothing.
 #[derive(Debug, Default)]
 struct Service {
-    breaker: Breaker,
+    breaker: Cell<Breaker>,
     over_limits: OverLimits,
-    tally: ServiceTally,
+    tally: Cell<ServiceTally>,
+}
+
+impl Service {
+    fn tell<T>(&self, tell: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breaker = self.breaker.get();
+        let answer = tell(&mut breaker);
+        self.breaker.set(breaker);
+        answer
+    }
+
+    fn count(&self, count: impl FnOnce(&mut ServiceTally) -> &mut u32) {
+        let mut tally = self.tally.get();
+        let count = count(&mut tally);
+        *count = count.saturating_add(1);
+        self.tally.set(tally);
+    }
 }
 
 /// A limit that counts the request, and as what.
@@ -186,16 +207,24 @@ impl Limits {
     /// Prepares the limits of `config`, in `on_configure`. Limits of the same name, rate and `scope` share their state;
     /// `random` makes the number that keys are hashed with, if there is none yet.
     pub fn new(
-        config: Config,
+        mut config: Config,
         store: &impl SharedStore,
         scope: &[u8],
         random: impl FnOnce() -> Result<[u8; 16], HostError>,
     ) -> Result<Self, HostError> {
         let hasher = KeyHasher::new(&hash_key(store, random)?);
         let mut hashers = Vec::with_capacity(config.limits.len());
-        let mut created = 0_usize;
-        for limit in &config.limits {
-            created = created.saturating_add(usize::from(limit.table.create(store)?));
+        let (mut created, mut changed) = (0_usize, Vec::new());
+        for (index, limit) in config.limits.iter_mut().enumerate() {
+            let (table, is_new) = limit.table.create(store)?;
+            limit.table = table;
+            created = created.saturating_add(usize::from(is_new));
+            let plan_rates = limit.plans.iter().flat_map(|plans| plans.rates.iter().map(|(_, rate)| rate));
+            let rates = std::iter::once(&limit.rate).chain(plan_rates);
+            let (name, rates) = hasher.of_rates(scope, &limit.name, rates);
+            if table.changes_rates(store, name, rates)? {
+                changed.push(index);
+            }
             let of = |rate: &Rate| hasher.of_limit(scope, &limit.name, rate);
             let plans = limit
                 .plans
@@ -205,13 +234,18 @@ impl Limits {
         }
         let alone = config.limits.len() == 1 && config.limits.iter().all(|l| l.count_statuses.is_empty());
         let limiter = Limiter::new(config.singles, config.longest_lease, alone);
-        let service = config.global.is_some().then(RefCell::default);
+        let service = config.global.is_some().then(Service::default);
         let ways =
             [Stage::BeforeAuth, Stage::AfterAuth, Stage::All].map(|stage| way(&config, &hashers, stage));
-        Ok(Self { config, hashers, limiter: RefCell::new(limiter), ways, created, service })
+        Ok(Self { config, hashers, limiter, drawn: Cell::default(), ways, created, changed, service })
     }
 
-    /// For how many limits the slots had to be created.
+    /// The limits whose rate, or that of a plan, is another one than before.
+    pub fn changed(&self) -> impl Iterator<Item = &Limit> {
+        self.changed.iter().filter_map(|index| self.config.limits.get(*index))
+    }
+
+    /// For how many limits slots had to be created.
     pub fn created(&self) -> usize {
         self.created
     }
@@ -230,7 +264,7 @@ impl Limits {
     ) -> Option<Decision> {
         let mut reported = Vec::new();
         let outcome = match self.outcome(store, exchange, stage, &mut reported) {
-            Ok(None) if reported.is_empty() => return None,
+            Ok(None) if reported.is_empty() && !self.limiter.has_tally() => return None,
             Ok(outcome) => outcome.unwrap_or_default(),
             Err(denial) => Outcome::Denied(denial),
         };
@@ -238,9 +272,9 @@ impl Limits {
     }
 
     fn decision(&self, outcome: Outcome, reported: Vec<usize>) -> Decision {
-        let tally = self.limiter.try_borrow_mut().map(|mut limiter| limiter.take_tally());
-        let service = self.service().map(|mut service| std::mem::take(&mut service.tally));
-        Decision { outcome, reported, tally: tally.unwrap_or_default(), service: service.unwrap_or_default() }
+        let tally = self.limiter.take_tally();
+        let service = self.service.as_ref().map(|service| service.tally.take());
+        Decision { outcome, reported, tally, service: service.unwrap_or_default() }
     }
 
     fn outcome(
@@ -258,7 +292,9 @@ impl Limits {
                     None => self.counted_by(*index, exchange, reported)?,
                 };
                 let Some(one) = one else { return Ok(None) };
-                let now = now(exchange).map_err(unavailable)?;
+                let Some(now) = now_for(exchange, std::slice::from_ref(&one), reported)? else {
+                    return Ok(None);
+                };
                 if self.spends(&one, now) {
                     return Ok(None);
                 }
@@ -269,7 +305,7 @@ impl Limits {
                 if counted.is_empty() {
                     return Ok(None);
                 }
-                let now = now(exchange).map_err(unavailable)?;
+                let Some(now) = now_for(exchange, &counted, reported)? else { return Ok(None) };
                 if let [one] = counted.as_slice()
                     && self.spends(one, now)
                 {
@@ -293,7 +329,7 @@ impl Limits {
         one.enforced
             && !one.is_asked()
             && self.config.reply.headers_on == HeadersOn::Denied
-            && self.limiter.try_borrow_mut().is_ok_and(|mut limiter| limiter.spends(&one.demand, now))
+            && self.limiter.spends(&one.demand, now)
     }
 
     /// Charges the limits, all that are enforced or none. With what is left, where clients are told.
@@ -304,10 +340,9 @@ impl Limits {
         now: u64,
         reported: &mut Vec<usize>,
     ) -> Result<(Admission, Option<u64>), Denial> {
-        let mut limiter = self.limiter.try_borrow_mut().map_err(|_| denied(None, DenyReason::Unavailable))?;
         let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
         let demands: Vec<Demand> = enforced.iter().map(|counted| counted.demand).collect();
-        let standings = limiter.charge(store, &demands, now).map_err(unavailable)?;
+        let standings = self.limiter.charge(store, &demands, now).map_err(unavailable)?;
         let mut admission = Admission::default();
         let worst = enforced.iter().zip(&standings).max_by_key(|(_, standing)| severity(standing));
         if let Some((counted, standing)) = worst {
@@ -322,9 +357,11 @@ impl Limits {
         let pending = enforced.iter().zip(&standings);
         admission.pending.extend(pending.filter_map(|(counted, standing)| counted.pending(standing)));
         for counted in counted.iter().filter(|counted| !counted.enforced) {
-            let standings = limiter.charge(store, &[counted.demand], now).map_err(unavailable)?;
-            admission.pending.extend(standings.first().and_then(|standing| counted.pending(standing)));
-            if standings.iter().any(|standing| matches!(standing.verdict, Verdict::Denied(_))) {
+            // Of a limit that only reports a failure too is only reported.
+            let standings = self.limiter.charge(store, &[counted.demand], now).unwrap_or_default();
+            let standing = standings.first();
+            admission.pending.extend(standing.and_then(|standing| counted.pending(standing)));
+            if standing.is_none_or(|standing| matches!(standing.verdict, Verdict::Denied(_))) {
                 reported.push(counted.index);
             }
         }
@@ -344,13 +381,9 @@ impl Limits {
         Denial { headers, ..denied(Some(counted.index), reason) }
     }
 
-    fn service(&self) -> Option<RefMut<'_, Service>> {
-        self.service.as_ref()?.try_borrow_mut().ok()
-    }
-
     /// Looks for keys that are known to be over their limit: the service is not asked for them again.
     fn remembered(&self, counted: &mut [Counted], now: u64, reported: &mut Vec<usize>) -> Result<(), Denial> {
-        let Some(mut service) = self.service() else { return Ok(()) };
+        let Some(service) = &self.service else { return Ok(()) };
         let mut longest: Option<(usize, u64)> = None;
         for counted in counted.iter_mut().filter(|counted| counted.is_asked()) {
             let Some(wait) = service.over_limits.wait(counted.demand.hash, now) else { continue };
@@ -362,7 +395,7 @@ impl Limits {
             }
         }
         let Some((index, wait)) = longest else { return Ok(()) };
-        service.tally.remembered = service.tally.remembered.saturating_add(1);
+        service.count(|tally| &mut tally.remembered);
         Err(denied(Some(index), DenyReason::Limited(Some(wait))))
     }
 
@@ -374,47 +407,60 @@ impl Limits {
         now: u64,
         reported: &mut Vec<usize>,
     ) -> Result<Outcome, Denial> {
-        if let Some(mut service) = self.service().filter(|service| !service.breaker.lets(now)) {
-            service.tally.skipped = service.tally.skipped.saturating_add(1);
-            drop(service);
+        if let Some(service) = self.service.as_ref().filter(|service| !service.breaker.get().lets(now)) {
+            service.count(|tally| &mut tally.skipped);
             return self.without_answer(store, counted, now, reported);
         }
-        if let Ok(mut limiter) = self.limiter.try_borrow_mut() {
-            let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
-            let demands: Vec<Demand> = enforced.iter().map(|counted| counted.demand).collect();
-            let standings = limiter.peek(store, &demands, now).map_err(unavailable)?.unwrap_or_default();
-            let worst = enforced.iter().zip(&standings).max_by_key(|(_, standing)| severity(standing));
-            if let Some((counted, standing)) = worst {
-                return Err(self.denial(counted, standing));
-            }
+        let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
+        let demands: Vec<Demand> = enforced.iter().map(|counted| counted.demand).collect();
+        let standings = self.limiter.peek(store, &demands, now).map_err(unavailable)?.unwrap_or_default();
+        let worst = enforced.iter().zip(&standings).max_by_key(|(_, standing)| severity(standing));
+        if let Some((counted, standing)) = worst {
+            return Err(self.denial(counted, standing));
         }
-        if let Some(mut service) = self.service() {
-            service.breaker.asked(now);
+        if let Some(service) = &self.service {
+            service.tell(|breaker| breaker.asked(now));
         }
         let descriptors: Vec<(&Descriptor, u32)> = counted
             .iter()
-            .filter_map(|counted| Some((counted.descriptor.as_ref()?, counted.demand.cost)))
+            .filter_map(|counted| {
+                // What is more than a burst is not asked, see `counted_by`.
+                let cost = u32::try_from(counted.demand.cost).unwrap_or(u32::MAX);
+                Some((counted.descriptor.as_ref()?, cost))
+            })
             .collect();
         let domain = self.config.global.as_ref().map_or("", |global| global.domain.as_str());
         let message = request(domain, &descriptors);
         Ok(Outcome::Ask(Box::new(Question { message, counted })))
     }
 
-    /// Takes the service's answer to a question: what becomes of the request, which still waits or has left.
+    /// Takes the service's answer to a question, at the time `now`: what becomes of the request, which still waits or has
+    /// left.
     pub fn hear(
         &self,
         store: &impl SharedStore,
         question: Question,
         answer: Result<Response, Failure>,
-        now: u64,
+        now: Result<u64, HostError>,
     ) -> Decision {
         let mut reported = Vec::new();
+        let now = match now {
+            Ok(now) => now,
+            // Without a time nothing can be counted.
+            Err(error) => {
+                let outcome = untimed(&question.counted, error, &mut reported);
+                let outcome = outcome.map(|()| Outcome::default());
+                return self.decision(outcome.unwrap_or_else(Outcome::Denied), reported);
+            }
+        };
         let outcome = if let Ok(response) = answer {
             self.answered(store, &question.counted, response, now, &mut reported)
         } else {
-            if let Some(mut service) = self.service() {
-                service.tally.failed = service.tally.failed.saturating_add(1);
-                service.tally.opened |= service.breaker.failed(now);
+            if let Some(service) = &self.service {
+                service.count(|tally| &mut tally.failed);
+                let opened = service.tell(|breaker| breaker.failed(now));
+                let tally = service.tally.get();
+                service.tally.set(ServiceTally { opened: tally.opened || opened, ..tally });
             }
             self.without_answer(store, question.counted, now, &mut reported)
         };
@@ -437,11 +483,11 @@ impl Limits {
         let statuses = || asked.iter().enumerate().map(|(n, asked)| (*asked, status(n)));
         // A service that only reports says OK of the whole.
         let over = || statuses().filter(|(_, status)| response.over_limit && status.over_limit);
-        if let Some(mut service) = self.service() {
-            service.tally.closed |= service.breaker.answered();
-            let tally = &mut service.tally;
-            let count = if response.over_limit { &mut tally.over_limit } else { &mut tally.ok };
-            *count = count.saturating_add(1);
+        if let Some(service) = &self.service {
+            let closed = service.tell(Breaker::answered);
+            let tally = service.tally.get();
+            service.tally.set(ServiceTally { closed: tally.closed || closed, ..tally });
+            service.count(|tally| if response.over_limit { &mut tally.over_limit } else { &mut tally.ok });
             // Where something is left a cheaper request may have it.
             for (asked, status) in over().filter(|(_, status)| status.remaining == 0 && status.reset > 0) {
                 service.over_limits.note(asked.demand.hash, now.saturating_add(status.reset));
@@ -517,14 +563,13 @@ impl Limits {
         status: Option<u16>,
     ) -> Tally {
         let Ok(now) = now(exchange) else { return Tally::default() };
-        let Ok(mut limiter) = self.limiter.try_borrow_mut() else { return Tally::default() };
         for Pending { limit, demand, receipt } in pending {
             let counts = self.config.limits.get(limit).zip(status);
             if counts.is_some_and(|(limit, status)| !limit.count_statuses.contains(&status)) {
-                limiter.refund(store, &demand, receipt, now);
+                self.limiter.refund(store, &demand, receipt, now);
             }
         }
-        limiter.take_tally()
+        self.limiter.take_tally()
     }
 
     /// The limits that count the request.
@@ -566,18 +611,62 @@ impl Limits {
         let Some((limit, hashers)) = self.config.limits.get(index).zip(self.hashers.get(index)) else {
             return Ok(None);
         };
-        match demand(limit, hashers, exchange).map_err(unavailable)? {
-            Some((demand, descriptor)) => {
-                let enforced = limit.mode == Mode::Enforce && is_in_share(limit, &demand);
-                Ok(Some(Counted { index, enforced, demand, descriptor }))
+        let mut refused = |reason, enforced| {
+            if enforced {
+                return Err(denied(Some(index), reason));
             }
-            None if limit.on_missing_key == OnMissingKey::Skip => Ok(None),
-            None if limit.mode == Mode::Report => {
-                reported.push(index);
-                Ok(None)
+            reported.push(index);
+            Ok(None)
+        };
+        let enforces = limit.mode == Mode::Enforce;
+        let Ok(key) = key(limit, hashers, exchange) else {
+            return refused(DenyReason::Unavailable, enforces);
+        };
+        let known = key.as_ref().filter(|key| key.is_known).map(|key| key.hash);
+        let enforced = enforces && self.is_in_share(limit, &hashers.0, known);
+        let Some(key) = key else {
+            return match limit.on_missing_key {
+                OnMissingKey::Skip => Ok(None),
+                _ => refused(DenyReason::KeyMissing, enforced),
+            };
+        };
+        let cost = match cost(limit, exchange) {
+            Ok(Cost::Of(cost)) => cost,
+            Ok(Cost::Invalid) => {
+                self.limiter.note_invalid_cost();
+                match limit.on_invalid_cost {
+                    OnInvalidCost::Deny => return refused(DenyReason::CostInvalid, enforced),
+                    OnInvalidCost::UseCost => limit.cost,
+                }
             }
-            None => Err(denied(Some(index), DenyReason::KeyMissing)),
+            Err(_) => return refused(DenyReason::Unavailable, enforced),
+        };
+        let Key { hash, rate, single, descriptor, .. } = key;
+        if cost == 0 && rate.burst() > 0 {
+            return Ok(None);
         }
+        // The service is not asked for what this proxy never admits.
+        let descriptor = descriptor.filter(|_| cost <= u64::from(rate.burst()));
+        let refundable = !limit.count_statuses.is_empty();
+        let demand =
+            Demand { table: limit.table, hash, rate, cost, on_full: limit.on_full, single, refundable };
+        Ok(Some(Counted { index, enforced, demand, descriptor }))
+    }
+
+    /// A ramp takes the same keys each time, and keeps them as it grows. Where there is no key it takes requests, which
+    /// nobody can foresee who does not know the number that keys are hashed with.
+    fn is_in_share(&self, limit: &Limit, hasher: &KeyHasher, key: Option<KeyHash>) -> bool {
+        if limit.enforce_percent >= 100 {
+            return true;
+        }
+        let hash = key.unwrap_or_else(|| {
+            let drawn = self.drawn.get();
+            self.drawn.set(drawn.wrapping_add(1));
+            let mut hasher = hasher.clone();
+            hasher.part(Some(&drawn.to_le_bytes()));
+            hasher.finish()
+        });
+        (hash.tag >> 1) % 100 < u64::from(limit.enforce_percent)
     }
 
     fn headers(&self, limit: usize, shown: impl FnOnce() -> Shown) -> Vec<Header> {
@@ -595,6 +684,24 @@ fn denied(limit: Option<usize>, reason: DenyReason) -> Denial {
 
 fn unavailable(_: HostError) -> Denial {
     denied(None, DenyReason::Unavailable)
+}
+
+/// The time at which these limits count; `None` where there is none and they all only report.
+fn now_for(
+    exchange: &Exchange<'_>,
+    counted: &[Counted],
+    reported: &mut Vec<usize>,
+) -> Result<Option<u64>, Denial> {
+    now(exchange).map(Some).or_else(|error| untimed(counted, error, reported).map(|()| None))
+}
+
+/// What becomes of a request where the clock fails.
+fn untimed(counted: &[Counted], error: HostError, reported: &mut Vec<usize>) -> Result<(), Denial> {
+    if counted.iter().any(|counted| counted.enforced) {
+        return Err(unavailable(error));
+    }
+    reported.extend(counted.iter().map(|counted| counted.index));
+    Ok(())
 }
 
 /// Nanoseconds on the proxy's monotonic clock.
@@ -619,6 +726,7 @@ fn alike(limit: &Limit, hasher: &KeyHasher) -> Option<Demand> {
     let plain = limit.key.is_empty()
         && limit.plans.is_none()
         && limit.cost_from.is_none()
+        && limit.cost > 0
         && limit.global.is_none()
         && limit.count_statuses.is_empty();
     plain.then(|| Demand {
@@ -641,17 +749,23 @@ fn severity(standing: &Standing) -> (u64, u64) {
     }
 }
 
-/// A ramp takes the same keys each time, and keeps them as it grows.
-fn is_in_share(limit: &Limit, demand: &Demand) -> bool {
-    limit.enforce_percent >= 100 || (demand.hash.tag >> 1) % 100 < u64::from(limit.enforce_percent)
+/// What a request is counted by.
+struct Key {
+    hash: KeyHash,
+    rate: Rate,
+    single: Option<usize>,
+    /// What the rate limit service is asked.
+    descriptor: Option<Descriptor>,
+    /// A part of it tells requests apart.
+    is_known: bool,
 }
 
-/// The limit's part in the request, and what the rate limit service is asked; `None` where a part of the key is missing.
-fn demand(
+/// The limit's key of the request; `None` where a part is missing.
+fn key(
     limit: &Limit,
     (hasher, plan_hashers): &(KeyHasher, Vec<KeyHasher>),
     exchange: &Exchange<'_>,
-) -> Result<Option<(Demand, Option<Descriptor>)>, HostError> {
+) -> Result<Option<Key>, HostError> {
     limit.head_use.prepare(exchange)?;
     let (mut rate, mut hasher, mut single) = (limit.rate, hasher, limit.single);
     if let Some(Plans { from, rates }) = &limit.plans {
@@ -664,6 +778,7 @@ fn demand(
     }
     let mut hasher = hasher.clone();
     let mut descriptor = limit.global.as_ref().map(|_| Descriptor::default());
+    let mut is_known = false;
     for (n, source) in limit.key.iter().enumerate() {
         // Of a header the first value, as Envoy's own limits take it: to send more must not make a new key.
         let part = source.first_value(exchange)?;
@@ -671,6 +786,7 @@ fn demand(
             return Ok(None);
         }
         hasher.part(part.as_deref());
+        is_known |= part.is_some() && !matches!(source, Source::Fixed(_) | Source::WorkloadLabel(_));
         if let Some(GlobalLimit { entries, .. }) = &limit.global {
             let entry = entries.get(n).map_or("", String::as_str);
             descriptor = descriptor.map(|d| d.entry(entry, part.as_deref().unwrap_or_default()));
@@ -684,18 +800,22 @@ fn demand(
             descriptor = descriptor.map(|d| d.limit(&rate));
         }
     }
-    let cost = match &limit.cost_from {
-        Some(source) => {
-            let value = source.value(exchange)?;
-            let number = value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-            number.unwrap_or(limit.cost).max(1)
-        }
-        None => limit.cost,
-    };
-    let hash = hasher.finish();
-    let refundable = !limit.count_statuses.is_empty();
-    let demand = Demand { table: limit.table, hash, rate, cost, on_full: limit.on_full, single, refundable };
-    Ok(Some((demand, descriptor)))
+    Ok(Some(Key { hash: hasher.finish(), rate, single, descriptor, is_known }))
+}
+
+/// As how many requests one counts.
+enum Cost {
+    Of(u64),
+    /// What the request says is no number.
+    Invalid,
+}
+
+fn cost(limit: &Limit, exchange: &Exchange<'_>) -> Result<Cost, HostError> {
+    let Some(source) = &limit.cost_from else { return Ok(Cost::Of(limit.cost)) };
+    Ok(match source.value(exchange)? {
+        Some(text) => cost::parse(&text).map_or(Cost::Invalid, Cost::Of),
+        None => Cost::Of(limit.cost),
+    })
 }
 
 /// What a condition on a path says where the path has several readings, or none.
@@ -861,6 +981,28 @@ mod tests {
         let two = r#"{"limits":[{"name":"total","rate":{"requests":1,"per":"1h"}},
             {"name":"user","key":[{"header":"x"}],"rate":{"requests":1,"per":"1h"}}]}"#;
         assert_eq!((limits(&store, two).created(), limits(&store, two).created()), (2, 0));
+    }
+
+    #[test]
+    fn a_limit_whose_rates_were_changed_is_named_once() {
+        let store = MemoryStore::default();
+        let changed = |requests: u32, pro: u32, scope: &[u8]| {
+            let json = format!(
+                r#"{{"limits":[{{"name":"other","rate":{{"requests":1,"per":"1h"}}}},{{"name":"user","rate":{{"requests":{requests},"per":"1h"}},
+                "plans":{{"from":{{"claim":"plan"}},"rates":{{"pro":{{"requests":{pro},"per":"1h"}}}}}}}}]}}"#
+            );
+            let config = Config::parse(json.as_bytes(), &|_: &str| None).unwrap();
+            let limits = Limits::new(config, &store, scope, || Ok([1; 16])).unwrap();
+            limits.changed().map(|limit| limit.name.clone()).collect::<Vec<_>>()
+        };
+        for (requests, pro, expected) in
+            [(1, 2, false), (1, 2, false), (3, 2, true), (3, 2, false), (3, 4, true), (4, 3, true)]
+        {
+            let expected: &[&str] = if expected { &["user"] } else { &[] };
+            assert_eq!(changed(requests, pro, b"a"), expected);
+        }
+        // Another plugin's limit of that name is another limit.
+        assert!(changed(9, 9, b"b").is_empty());
     }
 
     #[test]
@@ -1037,6 +1179,179 @@ mod tests {
         assert!(none.iter().chain(&few).chain(&all).all(|(denied, reported)| *denied == (*reported == 0)));
     }
 
+    /// For each request, whether it was denied; otherwise it was reported.
+    fn ramp(percent: u8, more: &str, requests: impl Iterator<Item = TableFacts>) -> Vec<bool> {
+        let json = format!(
+            r#"{{"limits":[{{"name":"a","enforcePercent":{percent},"rate":{{"requests":0,"per":"1h"}}{more}}}]}}"#
+        );
+        let store = MemoryStore::default();
+        let limits = limits(&store, &json);
+        let denied = |request: TableFacts| {
+            let decision = decide(&limits, &store, &request);
+            let denied = matches!(decision.outcome, Outcome::Denied(_));
+            assert_eq!(decision.reported.len(), usize::from(!denied));
+            denied
+        };
+        requests.map(denied).collect()
+    }
+
+    #[test]
+    fn a_ramp_without_a_key_enforces_for_its_share_of_requests() {
+        let same = || (0..1_000).map(|_| facts("GET", "/"));
+        let count = |denied: &[bool]| denied.iter().filter(|denied| **denied).count();
+        for more in [
+            "",
+            r#","key":[{"header":"x"}]"#,
+            r#","key":[{"literal":"search"},{"header":"x"}]"#,
+            r#","key":[{"header":"x"}],"onMissingKey":"deny""#,
+        ] {
+            assert_eq!(count(&ramp(0, more, same())), 0, "{more}");
+            assert_eq!(count(&ramp(100, more, same())), 1_000, "{more}");
+            let denied = ramp(30, more, same());
+            assert!((230..370).contains(&count(&denied)), "{more}: {}", count(&denied));
+            // No client that takes turns with others is always, or never, denied.
+            for period in 2..10 {
+                for first in 0..period {
+                    let one: Vec<bool> = denied.iter().skip(first).step_by(period).copied().collect();
+                    assert!(count(&one) > 0 && count(&one) < one.len(), "{more}: {first} of {period}");
+                }
+            }
+        }
+        // A part that tells requests apart is a key, whatever else is missing.
+        let user = |user: &str| {
+            let request = facts("GET", "/").header("x", user);
+            (0..9).map(move |_| request.clone())
+        };
+        let more = r#","key":[{"header":"x"},{"header":"y"}]"#;
+        let shares: Vec<usize> = (0..50).map(|n| count(&ramp(50, more, user(&n.to_string())))).collect();
+        assert!(shares.contains(&0) && shares.contains(&9), "{shares:?}");
+        assert!(shares.iter().all(|share| [0, 9].contains(share)), "{shares:?}");
+    }
+
+    #[test]
+    fn a_request_costs_what_it_says() {
+        for (cost, expected) in [
+            (Some("0"), "AAAAAAAA"),
+            (Some("0.0"), "AAAAAAAA"),
+            (Some("1"), "AAAAA---"),
+            (Some("1.5"), "AA------"),
+            (Some("2.0"), "AA------"),
+            (Some("0.5e1"), "A-------"),
+            (Some("6"), "--------"),
+            (Some("1e2"), "--------"),
+            (Some("4294967295"), "--------"),
+            (Some("4294967296"), "--------"),
+            (Some("99999999999999999999"), "--------"),
+            (None, "AA------"),
+            (Some("none"), "!!!!!!!!"),
+            (Some("-1"), "!!!!!!!!"),
+            (Some(""), "AA------"),
+        ] {
+            for (more, invalid) in [("", "!!!!!!!!"), (r#","onInvalidCost":"useCost""#, "AA------")] {
+                let json = format!(
+                    r#"{{"limits":[{{"name":"a","cost":2,"costFrom":{{"header":"x-cost","trust":true}},"rate":{{"requests":5,"per":"1h"}}{more}}}]}}"#
+                );
+                let store = MemoryStore::default();
+                let limits = limits(&store, &json);
+                let mut request = facts("GET", "/");
+                if let Some(cost) = cost {
+                    request = request.header("x-cost", cost);
+                }
+                let expected = if expected.starts_with('!') { invalid } else { expected };
+                let seen: String = (0..8)
+                    .map(|_| {
+                        let decision = decide(&limits, &store, &request);
+                        let is_invalid = matches!(cost, Some("none" | "-1"));
+                        assert_eq!(decision.tally.invalid_costs, u32::from(is_invalid), "{cost:?}");
+                        match verdict(&decision) {
+                            "A" => 'A',
+                            "rate_limit_cost_invalid" => '!',
+                            "rate_limit_exceeded" => '-',
+                            other => panic!("{other}"),
+                        }
+                    })
+                    .collect();
+                assert_eq!(seen, expected, "{cost:?} {more}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_that_only_reports_denies_nothing_for_a_cost_or_a_host_that_fails() {
+        let json = r#"{"limits":[{"name":"a","mode":"report","costFrom":{"header":"x-cost","trust":true},"rate":{"requests":5,"per":"1h"}}]}"#;
+        let store = MemoryStore::default();
+        let limits = limits(&store, json);
+        let reports = |request: &TableFacts| {
+            let decision = decide(&limits, &store, request);
+            assert_eq!((verdict(&decision), &*decision.reported), ("A", &[0][..]));
+        };
+        reports(&facts("GET", "/").header("x-cost", "none"));
+        reports(&TableFacts { failure: Some(FAILURE), ..facts("GET", "/") });
+        store.failure.set(Some(FAILURE));
+        reports(&facts("GET", "/"));
+    }
+
+    #[test]
+    fn a_limit_that_counts_nothing_admits_all_and_one_of_0_denies_what_is_free() {
+        for (limit, expected) in [
+            (r#""cost":0,"rate":{"requests":1,"per":"1h"}"#, "A"),
+            (r#""cost":0,"rate":{"requests":0,"per":"1h"}"#, "rate_limit_exceeded"),
+        ] {
+            let store = MemoryStore::default();
+            let limits = limits(&store, &format!(r#"{{"limits":[{{"name":"a",{limit}}}]}}"#));
+            for _ in 0..9 {
+                assert_eq!(verdict(&decide(&limits, &store, &facts("GET", "/"))), expected, "{limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_service_is_asked_neither_for_what_is_free_nor_for_what_is_too_much() {
+        for (on_failure, more) in
+            [("deny", ""), ("allow", ""), ("local", ""), ("deny", r#","mode":"report""#)]
+        {
+            let store = MemoryStore::default();
+            let json = format!(
+                r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":5,"per":"1d"}},
+                "global":{{"entries":["user"]}},"costFrom":{{"header":"x-cost","trust":true}}{more}}}],
+                "global":{{"domain":"d","cluster":"c","onFailure":"{on_failure}"}}}}"#
+            );
+            let store = MemoryStore::default();
+            let limits = limits(&store, &json);
+            let ask = |cost: &str| {
+                let request = facts("GET", "/").header("x", "a").header("x-cost", cost);
+                decide(&limits, &store, &request)
+            };
+            assert_eq!(verdict(&ask("0")), "A");
+            let decision = ask("6");
+            let expected = if more.contains("report") { ("A", 1) } else { ("rate_limit_exceeded", 0) };
+            assert_eq!((verdict(&decision), decision.reported.len()), expected, "{on_failure}");
+            assert_eq!(verdict(&ask("5")), "?");
+            // Not while it is left alone either.
+            for _ in 0..5 {
+                limits.hear(&store, question(ask("1")), Err(Failure::Malformed), Ok(NOW));
+            }
+            let decision = ask("6");
+            assert_eq!((verdict(&decision), decision.reported.len()), expected, "{on_failure}");
+        }
+    }
+
+    #[test]
+    fn an_answer_at_no_known_time_lets_nothing_through_that_a_limit_enforces() {
+        for (more, expected) in [("", ("rate_limit_unavailable", 0)), (r#","mode":"report""#, ("A", 1))] {
+            for answer in [Ok(OK), Ok(over(0, 5_000)), Err(Failure::Grpc(14))] {
+                let json = format!(
+                    r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":5,"per":"1d"}},"global":{{"entries":["user"]}}{more}}}],
+                    "global":{{"domain":"d","cluster":"c","onFailure":"allow"}}}}"#
+                );
+                let store = MemoryStore::default();
+                let limits = limits(&store, &json);
+                let decision = limits.hear(&store, ask(&limits, &store, "a"), answer, Err(FAILURE));
+                assert_eq!((verdict(&decision), decision.reported.len()), expected);
+            }
+        }
+    }
+
     /// A limit of 5 a day that is asked globally, and one of 5 a day that is not.
     fn asking(store: &MemoryStore, on_failure: &str, more: &str) -> Limits {
         let json = format!(
@@ -1079,7 +1394,7 @@ mod tests {
             let user = facts("GET", "/").header("x", &format!("fresh-{n}"));
             match decide(limits, store, &user).outcome {
                 Outcome::Ask(question) => {
-                    let decision = limits.hear(store, *question, Ok(OK), NOW);
+                    let decision = limits.hear(store, *question, Ok(OK), Ok(NOW));
                     matches!(decision.outcome, Outcome::Admitted(_))
                 }
                 _ => false,
@@ -1092,12 +1407,12 @@ mod tests {
     fn the_service_decides_and_what_it_denies_costs_no_limit_anything() {
         let store = MemoryStore::default();
         let limits = asking(&store, "deny", "");
-        let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(OK), NOW);
+        let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(OK), Ok(NOW));
         assert!(matches!(decision.outcome, Outcome::Admitted(Admission { uncounted: false, .. })));
         assert_eq!(decision.service, ServiceTally { ok: 1, ..ServiceTally::default() });
         for n in 0..20 {
             let decision =
-                limits.hear(&store, ask(&limits, &store, &format!("b{n}")), Ok(over(0, 5_000)), NOW);
+                limits.hear(&store, ask(&limits, &store, &format!("b{n}")), Ok(over(0, 5_000)), Ok(NOW));
             assert_eq!(verdict(&decision), "rate_limit_exceeded");
             assert_eq!(decision.service.over_limit, 1);
         }
@@ -1109,7 +1424,7 @@ mod tests {
         let store = MemoryStore::default();
         let limits = asking(&store, "deny", "");
         let reset = 7_000_000_000;
-        limits.hear(&store, ask(&limits, &store, "a"), Ok(over(0, reset)), NOW);
+        limits.hear(&store, ask(&limits, &store, "a"), Ok(over(0, reset)), Ok(NOW));
         let reads = store.reads.get();
         let decision = decide(&limits, &store, &facts("GET", "/").header("x", "a"));
         let Outcome::Denied(denial) = &decision.outcome else { panic!("{decision:?}") };
@@ -1120,7 +1435,7 @@ mod tests {
         later.monotonic_time += Duration::from_nanos(reset);
         question(decide(&limits, &store, &later));
         // Something is left for a cheaper request: nothing is remembered.
-        limits.hear(&store, ask(&limits, &store, "c"), Ok(over(2, reset)), NOW);
+        limits.hear(&store, ask(&limits, &store, "c"), Ok(over(2, reset)), Ok(NOW));
         ask(&limits, &store, "c");
     }
 
@@ -1134,16 +1449,14 @@ mod tests {
         ] {
             let store = MemoryStore::default();
             let limits = asking(&store, on_failure, "");
-            let decision = limits.hear(&store, ask(&limits, &store, "a"), failure(), NOW);
+            let decision = limits.hear(&store, ask(&limits, &store, "a"), failure(), Ok(NOW));
             assert_eq!(verdict(&decision), expected);
             let is_uncounted =
                 matches!(decision.outcome, Outcome::Admitted(Admission { uncounted: true, .. }));
             assert_eq!((is_uncounted, decision.service.failed), (uncounted, 1), "{on_failure}");
             let demand = ask(&limits, &store, "a").counted[0].demand;
-            let mut limiter = limits.limiter.borrow_mut();
             let remaining =
-                limiter.charge(&store, &[Demand { cost: 99, ..demand }], NOW).unwrap()[0].remaining;
-            drop(limiter);
+                limits.limiter.charge(&store, &[Demand { cost: 99, ..demand }], NOW).unwrap()[0].remaining;
             assert_eq!((remaining, left(&limits, &store)), (user_left, total_left), "{on_failure}");
         }
     }
@@ -1153,7 +1466,7 @@ mod tests {
         let store = MemoryStore::default();
         let limits = asking(&store, "deny", "");
         let opened = (0..5).map(|_| {
-            limits.hear(&store, ask(&limits, &store, "a"), Err(Failure::Malformed), NOW).service.opened
+            limits.hear(&store, ask(&limits, &store, "a"), Err(Failure::Malformed), Ok(NOW)).service.opened
         });
         assert_eq!(opened.collect::<Vec<_>>(), [false, false, false, false, true]);
         let request = facts("GET", "/").header("x", "a");
@@ -1164,7 +1477,7 @@ mod tests {
         later.monotonic_time += Duration::from_secs(1);
         let probe = question(decide(&limits, &store, &later));
         assert_eq!(verdict(&decide(&limits, &store, &later)), "rate_limit_service_unavailable");
-        let decision = limits.hear(&store, probe, Ok(OK), NOW + 1_000_000_000);
+        let decision = limits.hear(&store, probe, Ok(OK), Ok(NOW + 1_000_000_000));
         assert!(decision.service.closed && verdict(&decision) == "A");
         question(decide(&limits, &store, &later));
     }
@@ -1174,12 +1487,12 @@ mod tests {
         for more in [r#","mode":"report""#, r#","enforcePercent":0"#] {
             let store = MemoryStore::default();
             let limits = asking(&store, "deny", more);
-            let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(over(0, 5_000)), NOW);
+            let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(over(0, 5_000)), Ok(NOW));
             assert_eq!((verdict(&decision), &*decision.reported), ("A", &[0][..]));
             // From memory too, and a failure of the service is no reason to deny.
             let decision = decide(&limits, &store, &facts("GET", "/").header("x", "a"));
             assert_eq!((verdict(&decision), &*decision.reported), ("A", &[0][..]));
-            let decision = limits.hear(&store, ask(&limits, &store, "b"), Err(Failure::Code(0)), NOW);
+            let decision = limits.hear(&store, ask(&limits, &store, "b"), Err(Failure::Code(0)), Ok(NOW));
             assert_eq!((verdict(&decision), decision.reported.len()), ("A", 0));
         }
     }
@@ -1204,7 +1517,7 @@ mod tests {
         for n in 0..20 {
             let decision = decide(&asked, &store, &request(n));
             let now = nanoseconds(request(n).monotonic_time);
-            assert_eq!(verdict(&asked.hear(&store, question(decision), Ok(OK), now)), "A");
+            assert_eq!(verdict(&asked.hear(&store, question(decision), Ok(OK), Ok(now))), "A");
         }
         let shown = limits(&store, &limit("", r#","response":{"headersOn":"always"}"#));
         for n in 0..20 {
@@ -1228,7 +1541,7 @@ mod tests {
                 |reset| Status { over_limit: true, requests: 5, window: 86_400, remaining: 0, reset };
             let answer = Response { over_limit: true, statuses: resets.map(status).to_vec(), ..OK };
             let request = facts("GET", "/").header("x", "k");
-            let first = limits.hear(&store, question(decide(&limits, &store, &request)), Ok(answer), NOW);
+            let first = limits.hear(&store, question(decide(&limits, &store, &request)), Ok(answer), Ok(NOW));
             for decision in [first, decide(&limits, &store, &request)] {
                 let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
                 assert_eq!(denial.reason, DenyReason::Limited(Some(9_000)));
@@ -1247,7 +1560,7 @@ mod tests {
             ..over(0, 5_000)
         };
         let request = facts("GET", "/").header("x", "a");
-        let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(answer), NOW);
+        let decision = limits.hear(&store, ask(&limits, &store, "a"), Ok(answer), Ok(NOW));
         let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
         let reply = limits.reply(&Exchange::new(1, &request), denial);
         assert!(reply.headers.contains(&("x-from-service".to_owned(), "7".to_owned())), "{reply:?}");
@@ -1263,6 +1576,9 @@ mod tests {
         let reply = limits.reply(&Exchange::new(1, &request), denial);
         let header = |name: &str| reply.headers.iter().any(|(found, _)| found.eq_ignore_ascii_case(name));
         assert!(header("ratelimit") && header("ratelimit-policy"), "{reply:?}");
+        // It never comes back, so no time is told at which it does.
+        assert!(reply.headers.contains(&("ratelimit".to_owned(), r#""total";r=0"#.to_owned())), "{reply:?}");
+        assert!(!header("retry-after"), "{reply:?}");
         assert!(String::from_utf8_lossy(&reply.body).contains("r-1"), "{reply:?}");
     }
 
@@ -1271,12 +1587,12 @@ mod tests {
         let store = MemoryStore::default();
         let limits = asking(&store, "deny", "");
         let decision =
-            limits.hear(&store, ask(&limits, &store, "a"), Ok(Response { over_limit: true, ..OK }), NOW);
+            limits.hear(&store, ask(&limits, &store, "a"), Ok(Response { over_limit: true, ..OK }), Ok(NOW));
         let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
         assert_eq!((denial.limit, denial.reason), (Some(0), DenyReason::Limited(None)));
         // A service that only reports says OK of the whole.
         let shadow = Response { over_limit: false, ..over(0, 5_000) };
-        assert_eq!(verdict(&limits.hear(&store, ask(&limits, &store, "a"), Ok(shadow), NOW)), "A");
+        assert_eq!(verdict(&limits.hear(&store, ask(&limits, &store, "a"), Ok(shadow), Ok(NOW))), "A");
         ask(&limits, &store, "a");
     }
 
@@ -1285,7 +1601,7 @@ mod tests {
         let store = MemoryStore::default();
         let limits = asking(&store, "deny", "");
         for _ in 0..5 {
-            limits.hear(&store, ask(&limits, &store, "a"), Ok(OK), NOW);
+            limits.hear(&store, ask(&limits, &store, "a"), Ok(OK), Ok(NOW));
         }
         let decision = decide(&limits, &store, &facts("GET", "/").header("x", "b"));
         let Outcome::Denied(denial) = decision.outcome else { panic!("{decision:?}") };
@@ -1299,7 +1615,7 @@ mod tests {
         let questions: Vec<_> = (0..8).map(|n| ask(&limits, &store, &format!("u{n}"))).collect();
         let admitted = questions
             .into_iter()
-            .map(|question| verdict(&limits.hear(&store, question, Ok(OK), NOW)))
+            .map(|question| verdict(&limits.hear(&store, question, Ok(OK), Ok(NOW))))
             .collect::<Vec<_>>();
         let expected = [["A"; 5].as_slice(), ["rate_limit_exceeded"; 3].as_slice()].concat();
         assert_eq!(admitted, expected);
@@ -1313,7 +1629,7 @@ mod tests {
             let status =
                 Status { over_limit: false, requests: 100, window: 60, remaining, reset: 30_000_000_000 };
             let response = Response { statuses: vec![status], ..OK };
-            match limits.hear(&store, ask(&limits, &store, "a"), Ok(response), NOW).outcome {
+            match limits.hear(&store, ask(&limits, &store, "a"), Ok(response), Ok(NOW)).outcome {
                 Outcome::Admitted(admission) => {
                     admission.headers.into_iter().map(|(_, value)| value).collect::<Vec<_>>().join(" ")
                 }

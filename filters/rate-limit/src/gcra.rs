@@ -22,7 +22,7 @@ pub struct Rate {
 pub enum Retry {
     /// At this time, not a nanosecond earlier, if nothing else is charged until then.
     At(u64),
-    /// It costs more than the burst.
+    /// It costs more than the burst, or the burst is 0.
     Never,
 }
 
@@ -82,8 +82,8 @@ impl Rate {
     }
 
     /// What `cost` requests use up, in nanoseconds.
-    pub fn time_of(&self, cost: u32) -> u64 {
-        self.interval.saturating_mul(u64::from(cost))
+    pub fn time_of(&self, cost: u64) -> u64 {
+        self.interval.saturating_mul(cost)
     }
 
     /// How many requests may be made at once after a pause.
@@ -94,11 +94,11 @@ impl Rate {
     /// The TAT after a request of this cost at `now`.
     ///
     /// # Errors
-    /// The request is denied, and nothing is charged.
-    pub fn charge(&self, tat: u64, now: u64, cost: u32) -> Result<u64, Retry> {
+    /// The request is denied, and nothing is charged. A burst of 0 denies what is free too.
+    pub fn charge(&self, tat: u64, now: u64, cost: u64) -> Result<u64, Retry> {
         let need = self.time_of(cost);
         let charged = tat.max(now).saturating_add(need);
-        if need > self.tolerance() {
+        if cost > u64::from(self.burst) || self.burst == 0 {
             Err(Retry::Never)
         } else if charged > now.saturating_add(self.tolerance()) {
             Err(Retry::At(tat.saturating_add(need).saturating_sub(self.tolerance())))
@@ -165,7 +165,7 @@ mod tests {
     fn known_sequence_of_costs() {
         let rate = rate(10, Duration::from_secs(1), 10);
         let mut tat = 0;
-        let mut ask = |ms: u64, cost: u32| match rate.charge(tat, ms * MS, cost) {
+        let mut ask = |ms: u64, cost: u64| match rate.charge(tat, ms * MS, cost) {
             Ok(charged) => {
                 tat = charged;
                 true
@@ -198,7 +198,7 @@ mod tests {
         #[test]
         fn no_window_admits_more_than_burst_and_refill(
             requests in 1_u32..50, per in 1_u64..2_000, burst in 1_u32..20,
-            steps in prop::collection::vec((0_u64..100 * MS, 1_u32..4), 1..200),
+            steps in prop::collection::vec((0_u64..100 * MS, 1_u64..4), 1..200),
         ) {
             let rate = rate(requests, Duration::from_millis(per), burst);
             let (mut tat, mut now, mut admitted) = (0, 5_000 * MS, Vec::new());
@@ -206,7 +206,7 @@ mod tests {
                 now += pause;
                 if let Ok(charged) = rate.charge(tat, now, cost) {
                     tat = charged;
-                    admitted.push((now, u64::from(cost)));
+                    admitted.push((now, cost));
                 }
             }
             for (first, (from, _)) in admitted.iter().enumerate() {
@@ -222,7 +222,7 @@ mod tests {
         /// Denied a nanosecond before the time that it names, admitted at it.
         #[test]
         fn retry_is_exact(
-            requests in 1_u32..1_000, per in 1_u64..100_000, burst in 1_u32..50, cost in 1_u32..60, ahead in 0.0..1.0_f64,
+            requests in 1_u32..1_000, per in 1_u64..100_000, burst in 1_u32..50, cost in 1_u64..60, ahead in 0.0..1.0_f64,
         ) {
             let rate = rate(requests, Duration::from_millis(per), burst);
             let now = 1_000_000 * MS;
@@ -230,7 +230,7 @@ mod tests {
             let tat = now + (rate.tolerance() as f64 * ahead) as u64;
             match rate.charge(tat, now, cost) {
                 Ok(charged) => prop_assert!(charged <= now + rate.tolerance()),
-                Err(Retry::Never) => prop_assert!(cost > burst),
+                Err(Retry::Never) => prop_assert!(cost > u64::from(burst)),
                 Err(Retry::At(at)) => {
                     prop_assert!(at > now);
                     prop_assert!(rate.charge(tat, at - 1, cost).is_err());
@@ -255,7 +255,7 @@ mod tests {
             for (pause, cost) in steps {
                 now += pause;
                 clock.advance(Duration::from_nanos(pause));
-                let charged = rate.charge(tat, now, cost);
+                let charged = rate.charge(tat, now, cost.into());
                 tat = charged.unwrap_or(tat);
                 let cells = std::num::NonZeroU32::new(cost).unwrap();
                 prop_assert_eq!(charged.is_ok(), matches!(oracle.check_n(cells), Ok(Ok(()))));
@@ -268,7 +268,7 @@ mod tests {
             let rate = rate(requests, Duration::from_mins(1), burst);
             let now = 1_000_000 * MS;
             let tat = now + ahead * MS;
-            let remaining = u32::try_from(rate.remaining(tat, now)).unwrap();
+            let remaining = rate.remaining(tat, now);
             prop_assert!(remaining == 0 || rate.charge(tat, now, remaining).is_ok());
             prop_assert!(rate.charge(tat, now, remaining + 1).is_err());
         }

@@ -1,6 +1,8 @@
 //! What a worker knows of the rate limit service: whether it answers, and which keys are over their limit. Times are in
 //! nanoseconds.
 
+use std::cell::Cell;
+
 use crate::slots::KeyHash;
 
 /// Failures in a row after which the service is left alone.
@@ -10,7 +12,7 @@ const LONGEST_PAUSE: u64 = 30_000_000_000;
 
 /// A circuit breaker: after some failures in a row one request each pause asks, the others do without. If that one
 /// fails too the pause doubles; an answer ends it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Breaker {
     failures: u32,
     /// 0 while the service is well.
@@ -63,25 +65,25 @@ const REMEMBERED: usize = 512;
 /// Keys that the service has found over their limit, each until its window ends. A key may push another one out: then
 /// the service is asked once more.
 #[derive(Debug)]
-pub struct OverLimits(Vec<(KeyHash, u64)>);
+pub struct OverLimits(Vec<Cell<(KeyHash, u64)>>);
 
 impl Default for OverLimits {
     fn default() -> Self {
-        Self(vec![(KeyHash::default(), 0); REMEMBERED])
+        Self(vec![Cell::default(); REMEMBERED])
     }
 }
 
 impl OverLimits {
     /// For how long the key still is over its limit.
     pub fn wait(&self, key: KeyHash, now: u64) -> Option<u64> {
-        let (known, until) = self.0.get(place(key))?;
-        until.checked_sub(now).filter(|wait| *known == key && *wait > 0)
+        let (known, until) = self.0.get(place(key))?.get();
+        until.checked_sub(now).filter(|wait| known == key && *wait > 0)
     }
 
     /// Notes that the key is over its limit until then.
-    pub fn note(&mut self, key: KeyHash, until: u64) {
-        if let Some(place) = self.0.get_mut(place(key)) {
-            *place = (key, until);
+    pub fn note(&self, key: KeyHash, until: u64) {
+        if let Some(place) = self.0.get(place(key)) {
+            place.set((key, until));
         }
     }
 }
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_key_is_over_its_limit_until_then_and_no_other_is() {
-        let mut over = OverLimits::default();
+        let over = OverLimits::default();
         let key = |n| KeyHash { place: n, tag: 1 };
         over.note(key(7), 100);
         assert_eq!(over.wait(key(7), 40), Some(60));

@@ -28,6 +28,23 @@ impl KeyHasher {
         hasher
     }
 
+    /// The limit by its name, and its rates. A limit whose rate was changed is known by its name.
+    pub fn of_rates<'a>(
+        &self,
+        scope: &[u8],
+        name: &str,
+        rates: impl Iterator<Item = &'a Rate>,
+    ) -> (KeyHash, KeyHash) {
+        let mut hasher = self.clone();
+        hasher.part(Some(scope));
+        hasher.part(Some(name.as_bytes()));
+        let limit = hasher.finish();
+        for rate in rates {
+            hasher.0.write(&rate.definition());
+        }
+        (limit, hasher.finish())
+    }
+
     /// Adds a part of the key; `None` where the request has none, which is not the same as an empty one.
     pub fn part(&mut self, part: Option<&[u8]>) {
         // With its length, so that `a`, `bc` and `ab`, `c` differ.
@@ -80,15 +97,17 @@ mod tests {
         ];
         let hashes: Vec<KeyHash> = keys.iter().map(|(r, n, q, p)| hash(*r, n, *q, p)).collect();
         for (n, one) in hashes.iter().enumerate() {
-            assert_eq!(*one, hash(keys[n].0, keys[n].1, keys[n].2, keys[n].3));
             assert!(hashes[n + 1..].iter().all(|other| other != one), "{:?}", keys[n]);
             assert_ne!(one.tag, 0);
         }
     }
 
     #[test]
-    fn a_limit_keeps_its_table() {
-        assert_eq!(table_number("per-user", 64), table_number("per-user", 64));
-        assert!(table_number("anything", 64) < 64);
+    fn a_limit_keeps_its_table_and_a_key_its_place_in_every_version() {
+        let numbers = ["per-user", "total", "a", ""].map(|name| table_number(name, 128));
+        assert_eq!(numbers, [31, 99, 97, 0]);
+        assert!((0..=u8::MAX).all(|tables| table_number("per-user", tables) <= tables.saturating_sub(1)));
+        let hash = hash(7, "per-user", 20, &[Some(b"alice"), None]);
+        assert_eq!((hash.place, hash.tag), (0xbc77_481e_8164_2559, 0xfe7f_ad16_2078_cf65));
     }
 }

@@ -7,6 +7,7 @@
 //! them to the proxy.
 
 pub mod config;
+pub mod cost;
 pub mod filter;
 pub mod gcra;
 pub mod global;

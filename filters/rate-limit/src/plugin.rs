@@ -80,6 +80,7 @@ struct Counters {
     undone: Counter,
     refunded: Counter,
     evicted: Counter,
+    costs_invalid: Counter,
 }
 
 struct LimitCounters {
@@ -104,6 +105,7 @@ impl RateLimit {
             (counters.undone, tally.undone),
             (counters.refunded, tally.refunded),
             (counters.evicted, tally.evicted),
+            (counters.costs_invalid, tally.invalid_costs),
         ] {
             counter.add(count);
         }
@@ -205,7 +207,7 @@ impl RateLimit {
             note(exchange, &limit.name);
         }
         let reason = denial.reason;
-        if matches!(reason, DenyReason::Conflict | DenyReason::Unavailable | DenyReason::ServiceUnavailable) {
+        if reason.is_failure() {
             self.counters.failed.increment();
         }
         if matches!(reason, DenyReason::Conflict | DenyReason::Unavailable) {
@@ -240,7 +242,7 @@ impl RateLimit {
         if let Err(failure) = &answer {
             log::debug!("{}: the rate limit service failed: {failure}", Self::NAME);
         }
-        let now = host::monotonic_time().map_or(0, nanoseconds);
+        let now = host::monotonic_time().map(nanoseconds);
         let mut decision = self.limits.hear(&self.store, question, answer, now);
         // Counted though the client may have left.
         self.count(std::mem::take(&mut decision.tally));
@@ -278,6 +280,9 @@ impl Filter for RateLimit {
         };
         // Two plugins with limits of the same name do not share them.
         let limits = Limits::new(config, &store, &host::plugin_name(), host::random).map_err(failed)?;
+        for limit in limits.changed() {
+            log::info!("{}: the rate of `{}` was changed: its keys begin anew", Self::NAME, limit.name);
+        }
         if limits.created() > 0 && matches!(store, Store::Proxy) {
             log::info!("{}: slots created for {} limits", Self::NAME, limits.created());
         }
@@ -290,6 +295,7 @@ impl Filter for RateLimit {
             undone: Counter::define("rate_limit_charges_undone"),
             refunded: Counter::define("rate_limit_charges_refunded"),
             evicted: Counter::define("rate_limit_keys_evicted"),
+            costs_invalid: Counter::define("rate_limit_costs_invalid"),
         };
         let by_limit = limits.config().limits.iter().map(|limit| {
             let define = |what| Counter::define(&format!("rate_limit_limit_{}_{what}", limit.name));

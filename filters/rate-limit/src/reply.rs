@@ -69,6 +69,8 @@ pub enum DenyReason {
     Limited(Option<u64>),
     /// It has no key, and the limit wants one.
     KeyMissing,
+    /// What it says that it costs is no number.
+    CostInvalid,
     /// Other workers were faster, again and again.
     Conflict,
     /// The host failed.
@@ -83,9 +85,18 @@ impl DenyReason {
         match self {
             Self::Limited(_) => "rate_limit_exceeded",
             Self::KeyMissing => "rate_limit_key_missing",
+            Self::CostInvalid => "rate_limit_cost_invalid",
             Self::Conflict => "rate_limit_conflict",
             Self::Unavailable => "rate_limit_unavailable",
             Self::ServiceUnavailable => "rate_limit_service_unavailable",
+        }
+    }
+
+    /// Whether the request was not counted, for a reason that is not its client's.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::CostInvalid | Self::Conflict | Self::Unavailable | Self::ServiceUnavailable => true,
+            Self::Limited(_) | Self::KeyMissing => false,
         }
     }
 
@@ -94,7 +105,7 @@ impl DenyReason {
         match self {
             Self::Limited(wait) => wait,
             Self::Conflict | Self::Unavailable | Self::ServiceUnavailable => Some(0),
-            Self::KeyMissing => None,
+            Self::KeyMissing | Self::CostInvalid => None,
         }
     }
 }
@@ -117,7 +128,9 @@ pub fn denial(
         DenyReason::Limited(_) | DenyReason::Conflict | DenyReason::KeyMissing => {
             (options.status, GRPC_RESOURCE_EXHAUSTED)
         }
-        DenyReason::Unavailable | DenyReason::ServiceUnavailable => (503, GRPC_UNAVAILABLE),
+        DenyReason::CostInvalid | DenyReason::Unavailable | DenyReason::ServiceUnavailable => {
+            (503, GRPC_UNAVAILABLE)
+        }
     };
     let mut add = |name: &str, value: String| {
         if !headers.iter().any(|(known, _)| known == name) {
@@ -134,7 +147,7 @@ pub fn denial(
         DenyReason::Limited(_) => ("Too many requests", QUOTA_EXCEEDED),
         DenyReason::KeyMissing => ("The request lacks what it is counted by", "about:blank"),
         DenyReason::Conflict => ("Too many requests at the same time", "about:blank"),
-        DenyReason::Unavailable | DenyReason::ServiceUnavailable => {
+        DenyReason::CostInvalid | DenyReason::Unavailable | DenyReason::ServiceUnavailable => {
             ("The request could not be counted", "about:blank")
         }
     };
@@ -165,8 +178,8 @@ pub struct Shown {
     pub window: u64,
     /// Requests that are left.
     pub remaining: u64,
-    /// Nanoseconds until there are more.
-    pub reset: u64,
+    /// Nanoseconds until there are more; `None`: there never are.
+    pub reset: Option<u64>,
 }
 
 impl Shown {
@@ -178,31 +191,34 @@ impl Shown {
             quota: u64::from(rate.burst()),
             window: seconds(rate.tolerance()).max(1),
             remaining,
-            reset: if remaining == 0 { standing.next_in } else { standing.whole_in },
+            reset: if remaining == 0 { standing.next_in } else { Some(standing.whole_in) },
         }
     }
 
     /// A limit of the rate limit service; `None` where it did not say.
     pub fn by_service(status: &Status) -> Option<Self> {
         let Status { requests, window, remaining, reset, .. } = *status;
-        (window > 0).then_some(Self { quota: requests, window, remaining, reset })
+        (window > 0).then_some(Self { quota: requests, window, remaining, reset: Some(reset) })
     }
 }
 
 /// The headers that tell how a limit stands; times are rounded up.
 pub fn standing_headers(style: HeaderStyle, name: &str, shown: &Shown) -> Vec<(String, String)> {
     let Shown { quota, window, remaining, reset } = *shown;
-    let reset = seconds(reset);
+    let reset = reset.map(seconds);
     let mut headers = Vec::with_capacity(5);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
     if matches!(style, HeaderStyle::Ietf | HeaderStyle::Both) {
         add("ratelimit-policy", format!("\"{name}\";q={quota};w={window}"));
-        add("ratelimit", format!("\"{name}\";r={remaining};t={reset}"));
+        let reset = reset.map(|reset| format!(";t={reset}")).unwrap_or_default();
+        add("ratelimit", format!("\"{name}\";r={remaining}{reset}"));
     }
     if matches!(style, HeaderStyle::Legacy | HeaderStyle::Both) {
         add("x-ratelimit-limit", quota.to_string());
         add("x-ratelimit-remaining", remaining.to_string());
-        add("x-ratelimit-reset", reset.to_string());
+        if let Some(reset) = reset {
+            add("x-ratelimit-reset", reset.to_string());
+        }
     }
     headers
 }

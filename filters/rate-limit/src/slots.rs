@@ -5,6 +5,12 @@
 //! for; a TAT that has passed is the same as none, so its entry is free. Where a set has no free entry the one that owes
 //! least gives way: a client that wants to be forgotten needs eight others in its set that owe more than it does.
 //!
+//! **Growth.** A table never shrinks, since its values could not be deleted. It grows by doubling: each set is split in
+//! two, and says so in its depth, the number of bits of the hash by which its keys were chosen. Whoever still counts by
+//! the old configuration, with fewer bits, reads that its set was split and goes on to where the key is now. So a key has
+//! one place at any time, and the compare-and-swap on a set's value decides who was first: the one that splits it or the
+//! one that charges a key of it.
+//!
 //! **Creation.** The host ignores the compare-and-swap number of a value that is absent, so two workers that create the
 //! same set could each count alone. Every set is therefore created before requests come: [`Table::create`] runs in
 //! `on_configure`, and the proxy runs that on its main thread, in a VM that it throws away, before it hands the plugin to
@@ -45,7 +51,13 @@ impl SharedStore for WorkerStore {
 /// Entries in a set.
 pub const WAYS: usize = 8;
 
-const MAGIC: [u8; 8] = *b"rlslots1";
+/// A set begins with it and its depth, counted from `1`.
+const MAGIC: &[u8] = b"rlslots";
+const DEPTH_0: u8 = b'1';
+/// The most bits of a hash by which a set is chosen.
+const DEEPEST: u8 = 17;
+/// Tries to split a set. Each loss is a charge of another worker, which takes it as long.
+const SPLITS: u32 = 1_000;
 const PREFIX: &str = "rate-limit.1";
 
 /// One key's place in a set; all zero where it is free.
@@ -55,9 +67,25 @@ struct Entry {
     tat: u64,
 }
 
+impl Entry {
+    /// What a key is known by in its set: never 0, and with the bits by which sets are chosen, so that a set can be split.
+    fn tag(hash: KeyHash) -> u64 {
+        let places = (1 << DEEPEST) - 1;
+        // The lowest bit of a tag is always set.
+        (hash.tag >> 1) << (DEEPEST + 1) | (hash.place & places) << 1 | 1
+    }
+
+    /// Whether the key's place has this bit.
+    fn has(self, bit: u8) -> bool {
+        self.tag >> 1 >> bit & 1 == 1
+    }
+}
+
 /// A set as it was read, and the entry that belongs to one key.
 #[derive(Debug, Clone)]
 pub struct Found {
+    set: u64,
+    depth: u8,
     entries: [Entry; WAYS],
     way: usize,
     cas: u32,
@@ -92,7 +120,8 @@ pub struct KeyHash {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
     number: u8,
-    sets: u32,
+    /// How many bits of a hash choose a set.
+    depth: u8,
 }
 
 impl Table {
@@ -102,32 +131,79 @@ impl Table {
     /// The table `number` with room for `keys`, rounded up to a power of two; at least [`WAYS`].
     pub fn new(number: u8, keys: u32) -> Self {
         let sets = keys.div_ceil(u32::try_from(WAYS).unwrap_or(1)).max(1).checked_next_power_of_two();
-        Self { number, sets: sets.unwrap_or(1 << 31) }
+        let depth = sets.map_or(DEEPEST, depth_of);
+        Self { number, depth: depth.min(DEEPEST) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn number(self) -> u8 {
+        self.number
     }
 
     fn key(self, set: u64) -> String {
         format!("{PREFIX}.{}.{set}", self.number)
     }
 
-    fn set_of(self, hash: KeyHash) -> u64 {
-        hash.place & u64::from(self.sets.saturating_sub(1))
+    /// Creates the sets that are not there yet, and says whether there were any. With the table as it is then: no smaller
+    /// than it ever was. To be called in `on_configure`.
+    pub fn create(self, store: &impl SharedStore) -> Result<(Self, bool), HostError> {
+        let mark = format!("{PREFIX}.{}.sets", self.number);
+        let write_mark = |depth: u8| store.set(&mark, &(1_u32 << depth).to_le_bytes(), 0);
+        let marked = store.get(&mark)?.and_then(|(value, _)| value.try_into().ok().map(u32::from_le_bytes));
+        let Some(present) = marked.filter(|sets| sets.is_power_of_two()).map(depth_of) else {
+            for set in 0..1 << self.depth {
+                store.set(&self.key(set), &encode(0, &[Entry::default(); WAYS]), 0)?;
+            }
+            return write_mark(self.depth).map(|_| (self, true));
+        };
+        let present = present.min(DEEPEST);
+        for depth in present..self.depth {
+            for set in 0..1 << depth {
+                self.split(store, set, depth)?;
+            }
+            write_mark(depth.saturating_add(1))?;
+        }
+        Ok((Self { depth: self.depth.max(present), ..self }, self.depth > present))
     }
 
-    /// Creates the sets that are not there yet, and says whether there were any. To be called in `on_configure`.
-    pub fn create(self, store: &impl SharedStore) -> Result<bool, HostError> {
-        let mark = format!("{PREFIX}.{}.sets", self.number);
-        let marked = store.get(&mark)?.and_then(|(value, _)| value.try_into().ok());
-        let present = marked.map_or(0, u32::from_le_bytes);
-        if present >= self.sets {
-            return Ok(false);
-        }
-        for set in 0..u64::from(self.sets) {
-            let key = self.key(set);
-            if store.get(&key)?.is_none() {
-                store.set(&key, &encode(&[Entry::default(); WAYS]), 0)?;
+    /// Splits a set of a table of this depth: the keys whose place has one more bit move to a set of their own.
+    fn split(self, store: &impl SharedStore, set: u64, depth: u8) -> Result<(), HostError> {
+        let (own, other, deeper) = (self.key(set), self.key(set | 1 << depth), depth.saturating_add(1));
+        for _ in 0..SPLITS {
+            let (value, cas) = store.get(&own)?.unwrap_or_default();
+            let (present, entries) = decode(&value).unwrap_or_default();
+            if present > depth {
+                return Ok(());
+            }
+            let half = |moves: bool| {
+                let entries = entries.map(|entry| Some(entry).filter(|entry| entry.has(depth) == moves));
+                encode(deeper, &entries.map(Option::unwrap_or_default))
+            };
+            // Nobody looks for a key in the new set before the old one says that it was split.
+            store.set(&other, &half(true), 0)?;
+            if store.set(&own, &half(false), cas)? {
+                return Ok(());
             }
         }
-        store.set(&mark, &self.sets.to_le_bytes(), 0).map(|_| true)
+        Err(HostError { call: "set_shared_data", status: HostError::CAS_MISMATCH })
+    }
+
+    /// Notes the rates of the limit that has the table; `true` where the same limit had others before.
+    pub fn changes_rates(
+        self,
+        store: &impl SharedStore,
+        limit: KeyHash,
+        rates: KeyHash,
+    ) -> Result<bool, HostError> {
+        let name = format!("{PREFIX}.{}.rates", self.number);
+        let numbers = [limit.place, limit.tag, rates.place, rates.tag].map(u64::to_le_bytes);
+        let (value, of_limit) = (numbers.as_flattened(), numbers.as_flattened().get(..16));
+        let known = store.get(&name)?.map(|(known, _)| known).unwrap_or_default();
+        if known == value {
+            return Ok(false);
+        }
+        store.set(&name, value, 0)?;
+        Ok(known.get(..16) == of_limit)
     }
 
     /// Reads the set of a key.
@@ -138,15 +214,36 @@ impl Table {
         now: u64,
         on_full: OnFull,
     ) -> Result<Found, HostError> {
-        let (value, cas) = store.get(&self.key(self.set_of(hash)))?.unwrap_or_default();
-        let entries = decode(&value).unwrap_or_default();
-        let mine = entries.iter().position(|entry| entry.tag == hash.tag && entry.tag != 0);
+        let mut depth = self.depth;
+        let (mut set, mut cas, mut present, mut entries) = self.read(store, hash, depth)?;
+        // Bit by bit: how often the other half of a set was split says nothing of this one.
+        while present > depth {
+            depth = depth.saturating_add(1);
+            if set != set_of(hash, depth) {
+                (set, cas, present, entries) = self.read(store, hash, depth)?;
+            }
+        }
+        let tag = Entry::tag(hash);
+        let mine = entries.iter().position(|entry| entry.tag == tag);
         let least = || entries.iter().enumerate().min_by_key(|(_, entry)| entry.tat).map(|(way, _)| way);
         let way = mine.or_else(least).unwrap_or_default();
         let entry = entries.get(way).copied().unwrap_or_default();
         let evicts = mine.is_none() && entry.tat > now;
         let tat = if mine.is_some() || (evicts && on_full == OnFull::Share) { entry.tat } else { 0 };
-        Ok(Found { entries, way, cas, tat, evicts })
+        Ok(Found { set, depth: present, entries, way, cas, tat, evicts })
+    }
+
+    /// The set where a key is looked for with so many bits: its number, that of its value, its depth and its entries.
+    fn read(
+        self,
+        store: &impl SharedStore,
+        hash: KeyHash,
+        depth: u8,
+    ) -> Result<(u64, u32, u8, [Entry; WAYS]), HostError> {
+        let set = set_of(hash, depth);
+        let (value, cas) = store.get(&self.key(set))?.unwrap_or_default();
+        let (present, entries) = decode(&value).unwrap_or_default();
+        Ok((set, cas, present, entries))
     }
 
     /// Writes the key's TAT if nobody has written its set since it was found.
@@ -158,16 +255,27 @@ impl Table {
         tat: u64,
     ) -> Result<bool, HostError> {
         if let Some(entry) = found.entries.get_mut(found.way) {
-            *entry = Entry { tag: hash.tag, tat };
+            *entry = Entry { tag: Entry::tag(hash), tat };
         }
-        store.set(&self.key(self.set_of(hash)), &encode(&found.entries), found.cas)
+        store.set(&self.key(found.set), &encode(found.depth, &found.entries), found.cas)
     }
 }
 
-fn encode(entries: &[Entry; WAYS]) -> Vec<u8> {
-    const LENGTH: usize = MAGIC.len() + WAYS * 16;
+/// The number of the set that so many bits of a hash choose.
+fn set_of(hash: KeyHash, depth: u8) -> u64 {
+    hash.place & ((1 << depth) - 1)
+}
+
+/// The number of bits that choose one of so many sets, a power of two.
+fn depth_of(sets: u32) -> u8 {
+    u8::try_from(sets.trailing_zeros()).unwrap_or(DEEPEST)
+}
+
+fn encode(depth: u8, entries: &[Entry; WAYS]) -> Vec<u8> {
+    const LENGTH: usize = MAGIC.len() + 1 + WAYS * 16;
     let mut value = Vec::with_capacity(LENGTH);
-    value.extend_from_slice(&MAGIC);
+    value.extend_from_slice(MAGIC);
+    value.push(DEPTH_0.saturating_add(depth));
     for entry in entries {
         value.extend_from_slice(&entry.tag.to_le_bytes());
         value.extend_from_slice(&entry.tat.to_le_bytes());
@@ -175,16 +283,18 @@ fn encode(entries: &[Entry; WAYS]) -> Vec<u8> {
     value
 }
 
-fn decode(value: &[u8]) -> Option<[Entry; WAYS]> {
-    let numbers = value.strip_prefix(&MAGIC)?;
+fn decode(value: &[u8]) -> Option<(u8, [Entry; WAYS])> {
+    let (depth, numbers) = value.strip_prefix(MAGIC)?.split_first()?;
+    let depth = depth.checked_sub(DEPTH_0).filter(|depth| *depth <= DEEPEST)?;
     let (pairs, rest) = numbers.as_chunks::<16>();
     let pairs: &[[u8; 16]; WAYS] = pairs.try_into().ok()?;
     rest.is_empty().then(|| {
-        pairs.map(|pair| {
+        let entries = pairs.map(|pair| {
             let (tag, tat) = pair.split_at(8);
             let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
             Entry { tag: number(tag), tat: number(tat) }
-        })
+        });
+        (depth, entries)
     })
 }
 

@@ -90,6 +90,36 @@ fn a_client_that_leaves_while_keys_are_fetched_takes_no_other_along() {
 }
 
 #[test]
+fn a_clock_that_fails_lets_nothing_through_that_a_limit_enforces() {
+    let with = |change: fn(&mut Value)| {
+        let mut configuration = rate_limit();
+        configuration["limits"][0]["global"] = json!({});
+        configuration["global"] = json!({ "domain": "d", "cluster": "ratelimit", "onFailure": "allow" });
+        change(&mut configuration);
+        Subject { filter: "rate-limit", configuration, guards: false }
+    };
+    let report = |configuration: &mut Value| {
+        for limit in configuration["limits"].as_array_mut().unwrap() {
+            limit["mode"] = json!("report");
+        }
+    };
+    for callback in ["proxy_on_request_headers", "proxy_on_grpc_receive"] {
+        for (subject, status) in [(with(|_| ()), 503), (with(report), 200)] {
+            let fault = Fault::on("clock_time_get").during(callback).status(Status(29));
+            let proxy = subject.proxy(&json!({})).build().unwrap();
+            let ask = || proxy.worker(0).request(Request::get("/").header("x-user", "alice"));
+            assert_eq!(ask().status, 200);
+            proxy.fault(fault);
+            let denied = ask();
+            assert_eq!(denied.status, status, "{callback}: {denied:?}");
+            proxy.clear_faults();
+            assert_eq!(ask().status, 200);
+            assert!(proxy.failures().is_empty());
+        }
+    }
+}
+
+#[test]
 fn the_three_together_stay_sane() {
     let issuer = Issuer::new();
     let configuration =

@@ -65,11 +65,13 @@ struct Job {
     demands: Vec<Demand>,
     /// Its response is one that its limit does not count: when it is there, the charge is given back.
     refund: bool,
+    /// It is no request but a configuration, which makes the table as large as this.
+    grow: Option<Table>,
 }
 
 impl From<Vec<Demand>> for Job {
     fn from(demands: Vec<Demand>) -> Self {
-        Self { demands, refund: false }
+        Self { demands, refund: false, grow: None }
     }
 }
 
@@ -137,7 +139,7 @@ impl Model {
     /// Runs one worker up to and with its next operation; `false` where it has nothing left to do.
     fn step(&self, state: &mut State, index: usize) -> bool {
         let worker = &mut state.workers[index];
-        let Some(Job { demands, refund }) = worker.requests.last().cloned() else { return false };
+        let Some(Job { demands, refund, grow }) = worker.requests.last().cloned() else { return false };
         let Some((now, mut known)) = worker.running.take() else {
             worker.running = Some((state.clock, Vec::new()));
             return true;
@@ -145,13 +147,14 @@ impl Model {
         let refunding = worker.refunding;
         let attempt = |known: &[Answer]| {
             let replay = Replay { known, next: Cell::new(0), wanted: RefCell::new(None) };
-            let mut limiter = worker.limiter.clone();
-            let result = match &refunding {
-                Some((demand, receipt, _)) => {
+            let limiter = worker.limiter.clone();
+            let result = match (&refunding, grow) {
+                (Some((demand, receipt, _)), _) => {
                     limiter.refund(&replay, demand, *receipt, now);
                     Ok(Vec::new())
                 }
-                None => limiter.charge(&replay, &demands, now),
+                (None, Some(table)) => table.create(&replay).map(|_| Vec::new()),
+                (None, None) => limiter.charge(&replay, &demands, now),
             };
             (replay.wanted.into_inner(), limiter, result)
         };
@@ -173,6 +176,10 @@ impl Model {
             return true;
         }
         let standings = result.unwrap();
+        if grow.is_some() {
+            worker.requests.pop();
+            return true;
+        }
         if let (true, Some(receipt)) = (refund, standings[0].receipt) {
             worker.refunding = Some((demands[0], receipt, now));
         } else {
@@ -208,7 +215,7 @@ fn fingerprint(state: &State) -> u64 {
     state.data.hash(&mut hasher);
     (state.clock, state.ticks, state.denied).hash(&mut hasher);
     for worker in &state.workers {
-        worker.limiter.leases.hash(&mut hasher);
+        worker.limiter.leases.iter().for_each(|lease| lease.get().hash(&mut hasher));
         worker.requests.len().hash(&mut hasher);
         worker.running.hash(&mut hasher);
         let refunding = worker.refunding.map(|(_, receipt, came)| (receipt.start, receipt.end, came));
@@ -248,7 +255,8 @@ fn explore<J: Into<Job> + Clone>(
     limiter.leases.truncate(3);
     let workers: Vec<Vec<Job>> =
         workers.iter().map(|jobs| jobs.iter().cloned().map(Into::into).collect()).collect();
-    for demand in workers.iter().flatten().flat_map(|job| &job.demands) {
+    let old = workers.iter().filter(|jobs| jobs.iter().all(|job| job.grow.is_none()));
+    for demand in old.flatten().flat_map(|job| &job.demands) {
         demand.table.create(&store).unwrap();
     }
     let data =
@@ -268,8 +276,12 @@ fn explore<J: Into<Job> + Clone>(
 
 /// The formula over every window of one limit's admissions, by the time at which the requests came.
 fn formula(state: &State, demand: &Demand, requests: u64) -> Result<(), String> {
-    let mut times: Vec<u64> =
-        state.admitted.iter().filter(|(_, table)| *table == demand.table).map(|(time, _)| *time).collect();
+    let mut times: Vec<u64> = state
+        .admitted
+        .iter()
+        .filter(|(_, table)| table.number() == demand.table.number())
+        .map(|(time, _)| *time)
+        .collect();
     times.sort_unstable();
     for (first, from) in times.iter().enumerate() {
         for (count, until) in times[first..].iter().enumerate() {
@@ -283,7 +295,7 @@ fn formula(state: &State, demand: &Demand, requests: u64) -> Result<(), String> 
 }
 
 fn count(state: &State, demand: &Demand) -> usize {
-    state.admitted.iter().filter(|(_, table)| *table == demand.table).count()
+    state.admitted.iter().filter(|(_, table)| table.number() == demand.table.number()).count()
 }
 
 #[test]
@@ -351,7 +363,7 @@ fn what_is_undone_can_be_used_again() {
 /// A request whose charge stays, and one whose charge is given back.
 fn refundable(limit: Demand) -> [Job; 2] {
     let demands = vec![Demand { refundable: true, ..limit }];
-    [Job { demands: demands.clone(), refund: false }, Job { demands, refund: true }]
+    [demands.clone().into(), Job { refund: true, ..demands.into() }]
 }
 
 #[test]
@@ -364,6 +376,26 @@ fn what_stays_counted_keeps_the_formula_where_charges_are_given_back() {
     assert!(ends.unwrap() > 1);
     let workers = [vec![returns.clone(), stays.clone()], vec![stays, returns]];
     explore(&workers, SECOND, (SECOND / 2, 3), false, move |state| formula(state, &limit, 1)).unwrap();
+}
+
+#[test]
+fn a_table_that_grows_while_others_count_forgets_nobody() {
+    for (place, larger) in [(0, 16), (1, 16), (2, 32), (3, 32)] {
+        let old = Demand { hash: KeyHash { place, tag: 1 }, ..demand(0, 1, 2) };
+        let table = Table::new(0, larger);
+        let new = Demand { table, ..old };
+        let grow = Job { demands: Vec::new(), refund: false, grow: Some(table) };
+        let counts = |demand| Job::from(vec![demand]);
+        let workers = [vec![counts(old), counts(old)], vec![grow.clone(), counts(new)]];
+        let ends = explore(&workers, SECOND / 10, (0, 0), false, move |state| match count(state, &old) {
+            2 => Ok(()),
+            other => Err(format!("{other} admitted")),
+        });
+        assert!(ends.unwrap() > 1);
+        let [stays, returns] = refundable(old);
+        let workers = [vec![returns, stays], vec![grow, counts(new)]];
+        explore(&workers, SECOND / 10, (0, 0), false, move |state| formula(state, &old, 1)).unwrap();
+    }
 }
 
 #[test]
