@@ -70,14 +70,14 @@ struct Entry {
 impl Entry {
     /// What a key is known by in its set: never 0, and with the bits by which sets are chosen, so that a set can be split.
     fn tag(hash: KeyHash) -> u64 {
-        let places = (1 << DEEPEST) - 1;
+        const PLACES: u64 = (1 << DEEPEST) - 1;
         // The lowest bit of a tag is always set.
-        (hash.tag >> 1) << (DEEPEST + 1) | (hash.place & places) << 1 | 1
+        (hash.tag >> 1) << (DEEPEST + 1) | (hash.place & PLACES) << 1 | 1
     }
 
     /// Whether the key's place has this bit.
     fn has(self, bit: u8) -> bool {
-        self.tag >> 1 >> bit & 1 == 1
+        (self.tag >> 1) & sets(bit) != 0
     }
 }
 
@@ -148,17 +148,17 @@ impl Table {
     /// than it ever was. To be called in `on_configure`.
     pub fn create(self, store: &impl SharedStore) -> Result<(Self, bool), HostError> {
         let mark = format!("{PREFIX}.{}.sets", self.number);
-        let write_mark = |depth: u8| store.set(&mark, &(1_u32 << depth).to_le_bytes(), 0);
+        let write_mark = |depth: u8| store.set(&mark, &1_u32.wrapping_shl(depth.into()).to_le_bytes(), 0);
         let marked = store.get(&mark)?.and_then(|(value, _)| value.try_into().ok().map(u32::from_le_bytes));
         let Some(present) = marked.filter(|sets| sets.is_power_of_two()).map(depth_of) else {
-            for set in 0..1 << self.depth {
+            for set in 0..sets(self.depth) {
                 store.set(&self.key(set), &encode(0, &[Entry::default(); WAYS]), 0)?;
             }
             return write_mark(self.depth).map(|_| (self, true));
         };
         let present = present.min(DEEPEST);
         for depth in present..self.depth {
-            for set in 0..1 << depth {
+            for set in 0..sets(depth) {
                 self.split(store, set, depth)?;
             }
             write_mark(depth.saturating_add(1))?;
@@ -168,7 +168,7 @@ impl Table {
 
     /// Splits a set of a table of this depth: the keys whose place has one more bit move to a set of their own.
     fn split(self, store: &impl SharedStore, set: u64, depth: u8) -> Result<(), HostError> {
-        let (own, other, deeper) = (self.key(set), self.key(set | 1 << depth), depth.saturating_add(1));
+        let (own, other, deeper) = (self.key(set), self.key(set | sets(depth)), depth.saturating_add(1));
         for _ in 0..SPLITS {
             let (value, cas) = store.get(&own)?.unwrap_or_default();
             let (present, entries) = decode(&value).unwrap_or_default();
@@ -261,9 +261,14 @@ impl Table {
     }
 }
 
+/// How many sets so many bits choose from.
+fn sets(depth: u8) -> u64 {
+    1_u64.wrapping_shl(depth.into())
+}
+
 /// The number of the set that so many bits of a hash choose.
 fn set_of(hash: KeyHash, depth: u8) -> u64 {
-    hash.place & ((1 << depth) - 1)
+    hash.place & sets(depth).saturating_sub(1)
 }
 
 /// The number of bits that choose one of so many sets, a power of two.
