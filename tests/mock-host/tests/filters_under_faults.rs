@@ -71,6 +71,21 @@ fn jwt_auth_with_conditions_stays_sane() {
 }
 
 #[test]
+fn jwt_auth_in_report_mode_stays_sane() {
+    let mut configuration = jwt_auth("jwksUri", &json!("http://jwks.test/keys"));
+    configuration["mode"] = json!("report");
+    sweep(&Issuer::new(), &Subject { filter: "jwt-auth", configuration, guards: false });
+}
+
+#[test]
+fn jwt_auth_in_report_mode_with_a_condition_that_does_not_hold_stays_sane() {
+    let mut configuration = jwt_auth("jwksUri", &json!("http://jwks.test/keys"));
+    configuration["mode"] = json!("report");
+    configuration["rules"] = json!([{ "require": {}, "when": "jwt.sub == 'bob'" }]);
+    sweep(&Issuer::new(), &Subject { filter: "jwt-auth", configuration, guards: false });
+}
+
+#[test]
 fn a_client_that_leaves_while_keys_are_fetched_takes_no_other_along() {
     let issuer = Issuer::new();
     let configuration = jwt_auth("jwksUri", &json!("http://jwks.test/keys"));
@@ -184,12 +199,17 @@ fn run(
             return Err(format!("a request hangs: {exchange:?}"));
         }
         if let Some(upstream) = &exchange.upstream
-            && subject.guards
+            && ["jwt-auth", "mesh-filters"].contains(&subject.filter)
             // A plugin that a worker could not configure after the canary had accepted is left out, in Envoy too.
             && (callback != "proxy_on_configure" || unconfigured)
         {
-            if !good {
+            if subject.guards && !good {
                 return Err(format!("a request without a token got through: {exchange:?}"));
+            }
+            if !subject.guards
+                && exchange.filter_state.get("wasm.jwt").is_some_and(|claims| !claims.is_empty())
+            {
+                return Err(format!("claims of a request that would be refused got through: {exchange:?}"));
             }
             if upstream.headers.all("x-user-id").contains(&"mallory") {
                 return Err(format!("the client's own x-user-id got through: {exchange:?}"));
