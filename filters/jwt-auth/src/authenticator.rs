@@ -470,6 +470,10 @@ impl Authenticator {
             return Ok(decision);
         }
         let head = exchange.head()?;
+        if head.is_empty() {
+            // No request is without headers.
+            return Err(HostError { call: "get_header_map_pairs", status: HostError::MALFORMED });
+        }
         let mut edits = Edits::of(&head, &self.config.own_headers);
         let outcome = self.full(&head, exchange, waited, &mut edits.clear_claims);
         let outcome = outcome.unwrap_or_else(|error| {

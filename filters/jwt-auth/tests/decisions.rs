@@ -169,6 +169,7 @@ fn what_the_proxy_does_not_tell_denies() {
         "rules": [{ "match": { "paths": ["/*"] }, "allow": "anyone" }],
     });
     assert_eq!(decide(&authenticator(&public), &facts), "unread");
+    assert_eq!(decide(&authenticator(&public), &TableFacts::default().at(NOW)), "unread");
 }
 
 #[test]
