@@ -9,6 +9,9 @@ use std::time::Duration;
 /// As long as Envoy itself waits for an upstream, and then some.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
+/// The most streams of a burst in one HTTP/2 connection. Envoy's bound is 1024.
+const STREAMS: usize = 1000;
+
 /// How a request goes over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
@@ -106,6 +109,35 @@ impl Request {
         }
     }
 
+    /// Sends it so many times at once, over HTTP/2 connections of a thousand streams each. The statuses of the answers, in no order.
+    pub fn send_at_once(&self, to: SocketAddr, times: usize) -> Result<Vec<u16>, ClientError> {
+        let odd = |error: &dyn std::fmt::Display| ClientError::Http2(error.to_string());
+        let burst = async {
+            let mut answers = tokio::task::JoinSet::new();
+            let mut left = times;
+            while left > 0 {
+                let (sender, connection) = connect(to).await?;
+                tokio::spawn(connection);
+                let share = left.min(STREAMS);
+                left -= share;
+                for _ in 0..share {
+                    let request = self.http2()?;
+                    let mut sender = sender.clone();
+                    answers.spawn(
+                        async move { sender.send_request(request).await.map(|r| r.status().as_u16()) },
+                    );
+                }
+            }
+            let mut statuses = Vec::with_capacity(times);
+            while let Some(answer) = answers.join_next().await {
+                statuses.push(answer.map_err(|error| odd(&error))?.map_err(|error| odd(&error))?);
+            }
+            Ok(statuses)
+        };
+        let late = || Err(ClientError::Http2("not all answers came in time".to_owned()));
+        runtime().block_on(async { tokio::time::timeout(TIMEOUT, burst).await.unwrap_or_else(|_| late()) })
+    }
+
     fn send_http1(&self, to: SocketAddr) -> Result<Response, ClientError> {
         let mut stream = TcpStream::connect(to)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -128,11 +160,22 @@ impl Request {
         let odd = |error: &dyn std::fmt::Display| ClientError::Http2(error.to_string());
         let stream = tokio::net::TcpStream::connect(to).await?;
         let client_port = stream.local_addr()?.port();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .map_err(|error| odd(&error))?;
+        let (mut sender, connection) = handshake(stream).await?;
         let connection = tokio::spawn(connection);
+        let request = self.http2()?;
+        let response = sender.send_request(request).await.map_err(|error| odd(&error))?;
+        let status = response.status().as_u16();
+        let headers = pairs(response.headers());
+        let collected = response.into_body().collect().await.map_err(|error| odd(&error))?;
+        let trailers = collected.trailers().map(pairs).unwrap_or_default();
+        let body = collected.to_bytes().to_vec();
+        connection.abort();
+        Ok(Response { status, headers, body, trailers, client_port })
+    }
+
+    /// As hyper sends it over HTTP/2.
+    fn http2(&self) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
+        let odd = |error: &dyn std::fmt::Display| ClientError::Http2(error.to_string());
         let mut request = hyper::Request::builder()
             .method(self.method.as_str())
             .uri(format!("http://{}{}", self.authority, self.path));
@@ -145,16 +188,24 @@ impl Request {
             let length = u32::try_from(body.len()).map_err(|error| odd(&error))?;
             body = [&[0], &length.to_be_bytes()[..], &body].concat();
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| odd(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| odd(&error))?;
-        let status = response.status().as_u16();
-        let headers = pairs(response.headers());
-        let collected = response.into_body().collect().await.map_err(|error| odd(&error))?;
-        let trailers = collected.trailers().map(pairs).unwrap_or_default();
-        let body = collected.to_bytes().to_vec();
-        connection.abort();
-        Ok(Response { status, headers, body, trailers, client_port })
+        request.body(Full::new(Bytes::from(body))).map_err(|error| odd(&error))
     }
+}
+
+/// A client's end of an HTTP/2 connection, and what must run for it.
+type Http2 = (
+    hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    hyper::client::conn::http2::Connection<TokioIo<tokio::net::TcpStream>, Full<Bytes>, TokioExecutor>,
+);
+
+async fn connect(to: SocketAddr) -> Result<Http2, ClientError> {
+    handshake(tokio::net::TcpStream::connect(to).await?).await
+}
+
+async fn handshake(stream: tokio::net::TcpStream) -> Result<Http2, ClientError> {
+    hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .map_err(|error| ClientError::Http2(error.to_string()))
 }
 
 pub(crate) fn pairs(headers: &hyper::HeaderMap) -> Headers {

@@ -77,13 +77,13 @@ impl Endpoint {
     }
 }
 
-/// An upstream cluster with one endpoint.
+/// An upstream cluster with one endpoint, or none.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// The name by which routes and plugins call it.
     pub name: String,
-    /// Its only endpoint.
-    pub endpoint: Endpoint,
+    /// Its only endpoint, if it has one: without, the router itself answers 503 at once.
+    pub endpoint: Option<Endpoint>,
     /// Speak HTTP/2 to it with prior knowledge (gRPC).
     pub http2: bool,
 }
@@ -91,11 +91,18 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster that speaks HTTP/1.1.
     pub fn new(name: &str, endpoint: impl Into<Endpoint>) -> Self {
-        Self { name: name.to_owned(), endpoint: endpoint.into(), http2: false }
+        Self { name: name.to_owned(), endpoint: Some(endpoint.into()), http2: false }
+    }
+
+    /// A cluster that has no endpoint.
+    pub fn empty(name: &str) -> Self {
+        Self { name: name.to_owned(), endpoint: None, http2: false }
     }
 
     fn to_json(&self) -> Value {
         let protocol = if self.http2 { "http2_protocol_options" } else { "http_protocol_options" };
+        let endpoint = |endpoint: &Endpoint| json!({ "lb_endpoints": [{ "endpoint": { "address": endpoint.to_json() } }] });
+        let endpoints: Vec<Value> = self.endpoint.iter().map(endpoint).collect();
         json!({
             "name": self.name,
             "type": "STATIC",
@@ -104,9 +111,7 @@ impl Cluster {
             "circuit_breakers": { "thresholds": [
                 { "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000 },
             ]},
-            "load_assignment": { "cluster_name": self.name, "endpoints": [{ "lb_endpoints": [
-                { "endpoint": { "address": self.endpoint.to_json() } },
-            ]}]},
+            "load_assignment": { "cluster_name": self.name, "endpoints": endpoints },
             "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": { protocol: {} },
