@@ -374,6 +374,8 @@ impl Config {
 }
 
 const MOST_CACHED: usize = 100_000;
+/// So many go on or are refused within 0.4 s, see [`plugin_kit::plugin`].
+const MOST_WAITING: usize = 10_000;
 /// Anyone can fill these places, each with 16 KiB.
 const MOST_REFUSED: usize = 1_000;
 
@@ -439,10 +441,21 @@ impl RawConfig {
             deny_response,
             cached_tokens,
             refused_tokens,
-            most_waiting: self.max_waiting_requests.unwrap_or(1000),
+            most_waiting: most_waiting(self.max_waiting_requests, &root, errors),
             slow_verifications: self.slow_verifications_per_second.unwrap_or(200),
         }
     }
+}
+
+fn most_waiting(configured: Option<usize>, root: &Path, errors: &mut ErrorList) -> usize {
+    let most = configured.unwrap_or(1000);
+    if most > MOST_WAITING {
+        errors.add(
+            &root.field("maxWaitingRequests"),
+            format!("expected at most {MOST_WAITING}: a proxy keeps each of them in memory"),
+        );
+    }
+    most
 }
 
 impl RawDenyResponse {

@@ -241,3 +241,33 @@ fn memory_that_a_filter_took_shows() {
     proxy.worker(0).request(Request::get("/"));
     assert_eq!(proxy.memory(0), before + 3 * 65536);
 }
+
+/// Envoy runs the reply to one stream from within the reply to the one before, and its stack has an end.
+#[test]
+fn a_callback_that_answers_too_many_streams_kills_the_vm() {
+    let body = format!(
+        r#"{}
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+          (drop (call $set_tick_period_milliseconds (i32.const 10))) (i32.const 1))
+        (func (export "proxy_on_tick") (param $root i32) (local $stream i32)
+          (local.set $stream (i32.add (local.get $root) (i32.const 100)))
+          (loop $next
+            (if (i32.eqz (call $set_effective_context (local.get $stream)))
+              (then (drop (call $send_local_response (i32.const 403) 'x' (i32.const 0) (i32.const 0)
+                (i32.const 0) (i32.const 0) (i32.const -1)))))
+            (local.set $stream (i32.sub (local.get $stream) (i32.const 1)))
+            (br_if $next (i32.gt_u (local.get $stream) (local.get $root)))))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 0))"#,
+        on_request("", 1),
+    );
+    let survives = |streams: usize| {
+        let proxy = started(Proxy::builder().plugin(plugin("filter", &body)));
+        let streams: Vec<StreamHandle> =
+            (0..streams).map(|_| proxy.worker(0).start(Request::get("/"))).collect();
+        proxy.advance(Duration::from_millis(10));
+        assert!(streams.iter().all(|stream| !stream.is_paused()));
+        proxy.failures().is_empty()
+    };
+    assert!(survives(32));
+    assert!(!survives(100));
+}
