@@ -841,8 +841,7 @@ impl Authenticator {
                     let kid = key.kid.clone().or_else(|| token.kid.clone());
                     self.check_revoked(position, provider, &token.claims, kid.as_deref(), exchange, waited)?;
                     let publish = self.config.publish.iter().map(|(path, key)| (path, Rc::clone(key)));
-                    let (published, unpublished) =
-                        output::texts(&token.claims, publish, output::published_text);
+                    let (published, unpublished) = output::published(&token.claims, publish);
                     let (headers, unset) = provider.headers(token);
                     return Ok(Verified {
                         provider: position,
@@ -1036,7 +1035,7 @@ impl Provider {
     /// The headers that the service gets for this token, and how many claims could not become one.
     fn headers(&self, token: &UntrustedToken<'_>) -> (Vec<Named>, u32) {
         let outputs = self.claim_headers.iter().map(|(path, header)| (path, Rc::clone(header)));
-        let (mut headers, failed) = output::texts(&token.claims, outputs, output::header_text);
+        let (mut headers, failed) = output::headers(&token.claims, outputs);
         if let Some(header) = &self.payload_header {
             let payload = token.signing_input.split('.').nth(1).unwrap_or_default();
             headers.push((Rc::clone(header), payload.as_bytes().into()));

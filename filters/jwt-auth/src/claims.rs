@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use plugin_kit::claim::ClaimValues;
 use serde_json::{Map, Value};
 
 use crate::token::UntrustedToken;
@@ -213,33 +214,9 @@ impl ClaimPath {
     }
 }
 
-/// The single values that a claim has: itself, or the elements of a list. Numbers and booleans as JSON writes them.
-/// With `space_delimited`, a string is a list of words.
-pub fn values(claim: Option<&Value>, space_delimited: bool) -> Vec<Cow<'_, str>> {
-    match claim {
-        Some(Value::String(text)) if space_delimited => {
-            text.split(' ').filter(|w| !w.is_empty()).map(Cow::Borrowed).collect()
-        }
-        Some(Value::Array(list)) => list.iter().filter_map(scalar).collect(),
-        Some(value) => scalar(value).into_iter().collect(),
-        None => Vec::new(),
-    }
-}
-
-/// A string, number or boolean as text.
-pub fn scalar(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Number(number) => Some(Cow::Owned(number.to_string())),
-        Value::Bool(true) => Some(Cow::Borrowed("true")),
-        Value::Bool(false) => Some(Cow::Borrowed("false")),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
 /// The scopes that a token grants: the words of `scope` (RFC 8693) and `scp`, or the elements of such a list.
 pub fn scopes(claims: &Map<String, Value>) -> impl Iterator<Item = Cow<'_, str>> {
-    ["scope", "scp"].into_iter().flat_map(|name| values(claims.get(name), true))
+    ["scope", "scp"].into_iter().flat_map(|name| ClaimValues::of(claims.get(name), true).into_known())
 }
 
 /// A text, or the texts that differ from it only where it has a `*`, which stands for any characters but `/`.
@@ -320,16 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_a_claim_are_itself_its_elements_or_its_words() {
-        let words = |claim: &Value, space_delimited| -> Vec<String> {
-            values(Some(claim), space_delimited).into_iter().map(Cow::into_owned).collect()
-        };
-        assert_eq!(words(&json!("a b"), false), ["a b"]);
-        assert_eq!(words(&json!(" a  b"), true), ["a", "b"]);
-        assert_eq!(words(&json!(["a b", 7, true, false, null, {}, []]), true), ["a b", "7", "true", "false"]);
-        assert_eq!(words(&json!(7), true), ["7"]);
-        assert_eq!(words(&json!(null), true), Vec::<String>::new());
-        assert_eq!(values(None, true), Vec::<Cow<'_, str>>::new());
+    fn the_scopes_of_a_token_are_those_of_both_claims() {
         let claims = members(&json!({ "scope": "a b", "scp": ["c"] }));
         assert_eq!(scopes(&claims).collect::<Vec<_>>(), ["a", "b", "c"]);
     }

@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 
+use plugin_kit::claim::{published_text, scalar};
 use plugin_kit::head::NameLengths;
 use serde_json::{Map, Value};
 
-use crate::claims::{ClaimPath, scalar};
+use crate::claims::ClaimPath;
 use crate::verified::Named;
 
-/// The longest value of a header or filter state, in bytes.
+/// The longest value of a header, in bytes.
 const LONGEST: usize = 8 * 1024;
 
 /// The text of a claim in a header: a string as it is, a number or boolean as JSON writes it, a list of these joined by
@@ -31,16 +32,6 @@ pub fn header_text(claim: &Value) -> Option<Vec<u8>> {
     };
     let fits = text.len() <= LONGEST && !text.chars().any(char::is_control) && text.trim() == text;
     fits.then(|| text.into_bytes())
-}
-
-/// The text of a claim in filter state: a string as it is, anything else as JSON.
-pub fn published_text(claim: &Value) -> Option<Vec<u8>> {
-    let text = match claim {
-        Value::Null => return None,
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    (text.len() <= LONGEST).then(|| text.into_bytes())
 }
 
 /// The headers of the request that only this filter may set: a client's copy is removed from every request, whatever
@@ -77,19 +68,34 @@ fn is_twin(own: &str, name: &[u8]) -> bool {
     own.bytes().zip(name).all(same)
 }
 
-/// The text of each claim that is there, and how many of these have none.
-pub fn texts<'a>(
+/// The header of each claim that is there, and how many of these have none.
+pub fn headers<'a>(
     claims: &Map<String, Value>,
     outputs: impl IntoIterator<Item = (&'a ClaimPath, Rc<str>)>,
-    text: fn(&Value) -> Option<Vec<u8>>,
 ) -> (Vec<Named>, u32) {
     let (mut texts, mut failed) = (Vec::new(), 0_u32);
     for (path, key) in outputs {
-        match path.find(claims).filter(|claim| !claim.is_null()).map(text) {
+        match path.find(claims).filter(|claim| !claim.is_null()).map(header_text) {
             Some(Some(text)) => texts.push((key, text.into())),
             Some(None) => failed = failed.saturating_add(1),
             None => {}
         }
+    }
+    (texts, failed)
+}
+
+/// The filter state of each claim that is there, and how many of these are too long. Of such a one nothing is published but
+/// that it is there: to those who ask for its values it must not be as good as missing.
+pub fn published<'a>(
+    claims: &Map<String, Value>,
+    outputs: impl IntoIterator<Item = (&'a ClaimPath, Rc<str>)>,
+) -> (Vec<Named>, u32) {
+    let (mut texts, mut failed) = (Vec::new(), 0_u32);
+    for (path, key) in outputs {
+        let Some(claim) = path.find(claims).filter(|claim| !claim.is_null()) else { continue };
+        let text = published_text(claim);
+        failed = failed.saturating_add(u32::from(text.is_none()));
+        texts.push((key, text.unwrap_or_default().into()));
     }
     (texts, failed)
 }
@@ -137,6 +143,16 @@ mod tests {
         ] {
             assert_eq!(header(&claim), None, "{claim}");
         }
+    }
+
+    #[test]
+    fn a_claim_that_is_too_long_is_published_as_there() {
+        let claims = json!({ "a": "1", "b": "x".repeat(LONGEST + 1), "c": null });
+        let paths = ["a", "b", "c", "d"].map(|name| (ClaimPath::parse(name).unwrap(), Rc::from(name)));
+        let outputs = paths.iter().map(|(path, key)| (path, Rc::clone(key)));
+        let (texts, failed) = published(claims.as_object().unwrap(), outputs);
+        let texts: Vec<_> = texts.iter().map(|(key, text)| (&**key, &**text)).collect();
+        assert_eq!((texts, failed), (vec![("a", &b"1"[..]), ("b", b"")], 1));
     }
 
     #[test]

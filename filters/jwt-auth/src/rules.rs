@@ -1,6 +1,7 @@
 //! Which request needs what: the first rule that matches decides.
 
 use plugin_kit::cel::Expression;
+use plugin_kit::claim::ClaimValues;
 use plugin_kit::config_choice;
 use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::matcher::{Request, RequestMatch, ValueTest};
@@ -186,8 +187,9 @@ impl TokenRequirement {
 
 impl ClaimTest {
     fn holds(&self, token: &Verified) -> bool {
-        let values = claims::values(self.path.find(&token.claims), self.space_delimited);
-        self.test.holds(values.iter().map(|value| value.as_bytes()))
+        let claim = ClaimValues::of(self.path.find(&token.claims), self.space_delimited);
+        // A demand that cannot be decided is not met.
+        self.test.decides_claim(&claim) == Some(true)
     }
 }
 
@@ -312,6 +314,26 @@ mod tests {
         let refusal = requirement();
         let refusal = refusal.check(Tokens { all: &[], first: 0 }).unwrap_err();
         assert_eq!(refusal.scopes, ["read", "write"]);
+    }
+
+    #[test]
+    fn a_demand_about_what_cannot_be_compared_is_not_met() {
+        for (test, claims, expected) in [
+            (r#"{"noneOf":["banned"]}"#, json!({ "a": { "banned": true } }), false),
+            (r#"{"noneOf":["banned"]}"#, json!({ "a": [{}] }), false),
+            (r#"{"noneOf":["banned"]}"#, json!({ "a": [] }), true),
+            (r#"{"noneOf":["banned"]}"#, json!({}), true),
+            (r#"{"present":true}"#, json!({ "a": {} }), true),
+            (r#"{"present":true}"#, json!({ "a": [] }), true),
+            (r#"{"present":false}"#, json!({ "a": { "sub": "x" } }), false),
+            (r#"{"present":false}"#, json!({ "a": null }), true),
+            (r#"{"anyOf":["x"]}"#, json!({ "a": "[\"x\"]" }), false),
+        ] {
+            let raw = plugin_kit::config::read(&serde_json::from_str(test).unwrap()).unwrap();
+            let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+            let claim = ClaimTest { path: ClaimPath::parse("a").unwrap(), space_delimited: false, test };
+            assert_eq!(claim.holds(&verified(0, &claims)), expected, "{claims}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod allocator;
 pub mod bytes;
 pub mod cel;
+pub mod claim;
 pub mod config;
 #[cfg(any(target_os = "wasi", test))]
 mod counts;

@@ -1,6 +1,7 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
 use crate::cel::{self, Expression};
+use crate::claim::ClaimValues;
 use crate::config::{ByName, ErrorList, Path};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
@@ -36,7 +37,7 @@ crate::config_object! {
         pub all_of: Vec<String> = Vec::new(),
         /// None of the values is one of these. Holds where there is no value.
         pub none_of: Vec<String> = Vec::new(),
-        /// There is a value, or there is none.
+        /// There is a value, or there is none. A claim that is null is not there.
         pub present: Option<bool>,
     }
 }
@@ -66,15 +67,53 @@ impl ValueTest {
         })
     }
 
-    /// Whether the test holds for these values.
+    /// Whether the test holds for these values, of a header.
     #[allow(clippy::needless_pass_by_value)]
     pub fn holds<'a>(&self, values: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
-        let has = |wanted: &Vec<u8>| values.clone().any(|value| value == wanted);
-        (self.any_of.is_empty() || self.any_of.iter().any(has))
-            && self.all_of.iter().all(has)
-            && !self.none_of.iter().any(has)
-            && self.present.is_none_or(|present| present == values.clone().next().is_some())
+        self.decides(values.clone(), values.clone().next().is_some(), false) == Some(true)
     }
+
+    /// Whether the test holds for a claim; `None` where that cannot be told, since the claim has something that no text is
+    /// equal or unequal to. A demand then fails, a limit counts, and an exemption does not exempt.
+    pub fn decides_claim(&self, claim: &ClaimValues<'_>) -> Option<bool> {
+        let known = claim.known().iter().map(|value| value.as_bytes());
+        self.decides(known, claim.is_present(), claim.has_more())
+    }
+
+    /// Whether the test holds for something that is `present` or not, of whose values these are known, and that has `more`.
+    fn decides<'a>(
+        &self,
+        known: impl Iterator<Item = &'a [u8]> + Clone,
+        present: bool,
+        more: bool,
+    ) -> Option<bool> {
+        let has = |wanted: &Vec<u8>| match known.clone().any(|value| value == wanted) {
+            false if more => None,
+            has => Some(has),
+        };
+        let any_of = if self.any_of.is_empty() { Some(true) } else { any(self.any_of.iter().map(has)) };
+        let none_of = any(self.none_of.iter().map(has)).map(|found| !found);
+        let presence = self.present.is_none_or(|wanted| wanted == present);
+        all([any_of, all(self.all_of.iter().map(has)), none_of, Some(presence)])
+    }
+}
+
+/// Whether one of these holds; `None` where it depends on one that is undecided.
+fn any(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    all(parts.map(|part| part.map(|holds| !holds))).map(|none| !none)
+}
+
+/// Whether all of these hold; `None` where it depends on one that is undecided.
+fn all(parts: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    let mut undecided = false;
+    for part in parts {
+        match part {
+            Some(false) => return Some(false),
+            Some(true) => {}
+            None => undecided = true,
+        }
+    }
+    if undecided { None } else { Some(true) }
 }
 
 /// What a matcher looks at, found in one walk over the head.
@@ -366,6 +405,37 @@ mod tests {
         assert!(matches(r#"{"headers":{"x-other":{"noneOf":["blue"]}}}"#, &REQUEST));
         assert!(matches(r#"{"headers":{"x-other":{"present":false},"x-env":{"present":true}}}"#, &REQUEST));
         assert!(!matches(r#"{"headers":{"x-env":{"present":false}}}"#, &REQUEST));
+    }
+
+    #[test]
+    fn a_claim_test_is_undecided_where_no_text_can_be_compared() {
+        let decides = |test: &str, claim: &str| {
+            let raw = crate::config::read::<RawValueTest>(&serde_json::from_str(test).unwrap()).unwrap();
+            let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+            let claim: Option<serde_json::Value> =
+                (!claim.is_empty()).then(|| serde_json::from_str(claim).unwrap());
+            test.decides_claim(&ClaimValues::of(claim.as_ref(), false))
+        };
+        let (yes, no, undecided) = (Some(true), Some(false), None);
+        let claims =
+            ["", "null", r#""a""#, r#""b""#, "[]", r#"["a","b"]"#, r#"{"a":1}"#, "[{}]", r#"["a",{}]"#];
+        for (test, expected) in [
+            (r#"{"present":true}"#, [no, no, yes, yes, yes, yes, yes, yes, yes]),
+            (r#"{"present":false}"#, [yes, yes, no, no, no, no, no, no, no]),
+            (r#"{"anyOf":["a","c"]}"#, [no, no, yes, no, no, yes, undecided, undecided, yes]),
+            (r#"{"allOf":["a"]}"#, [no, no, yes, no, no, yes, undecided, undecided, yes]),
+            (r#"{"allOf":["a","b"]}"#, [no, no, no, no, no, yes, undecided, undecided, undecided]),
+            (r#"{"noneOf":["a","c"]}"#, [yes, yes, no, yes, yes, no, undecided, undecided, no]),
+            (
+                r#"{"noneOf":["c"],"present":true}"#,
+                [no, no, yes, yes, yes, yes, undecided, undecided, undecided],
+            ),
+            (r#"{"noneOf":["c"],"present":false}"#, [yes, yes, no, no, no, no, no, no, no]),
+        ] {
+            for (claim, expected) in claims.iter().zip(expected) {
+                assert_eq!(decides(test, claim), expected, "{test} {claim}");
+            }
+        }
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::cell::{Cell, OnceCell};
 use std::cmp::Reverse;
 
+use plugin_kit::claim::ClaimValues;
 use plugin_kit::exchange::{CurrentHead, Exchange, HostError};
 use plugin_kit::matcher::{Request, RequestMatch};
 use plugin_kit::path::{PathCase, Readings};
 use plugin_kit::reply::Reply;
 use plugin_kit::source::Source;
-use serde_json::Value;
 
 use crate::config::{
     Condition, Config, GlobalLimit, Limit, Mode, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, Plans,
@@ -850,8 +850,8 @@ impl<'a> Seen<'a> {
     fn holds(&self, condition: &Condition, doubt: Doubt) -> Result<bool, HostError> {
         for (key, test) in &condition.claims {
             let value = self.exchange.published(key)?;
-            let values = claim_values(value.as_deref().unwrap_or_default());
-            if !test.holds(values.iter().map(Vec::as_slice)) {
+            let claim = ClaimValues::published(value.as_deref(), *key == SCOPE);
+            if !test.decides_claim(&claim).unwrap_or(doubt == Doubt::Yes) {
                 return Ok(false);
             }
         }
@@ -901,18 +901,8 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The values of a published claim: a list is published as a JSON array.
-fn claim_values(published: &[u8]) -> Vec<Vec<u8>> {
-    if published.is_empty() {
-        return Vec::new();
-    }
-    match serde_json::from_slice(published) {
-        Ok(Value::Array(values)) if values.iter().all(Value::is_string) => {
-            values.iter().filter_map(Value::as_str).map(Into::into).collect()
-        }
-        _ => vec![published.to_vec()],
-    }
-}
+/// The claim that is a list of words (RFC 8693), as jwt-auth has it too.
+const SCOPE: &str = "jwt.scope";
 
 #[cfg(test)]
 mod tests {
@@ -1139,22 +1129,46 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_are_lists_are_looked_into() {
-        let json = r#"{"limits":[{"name":"a","match":{"claims":{"roles":{"anyOf":["admin"]}}},"rate":{"requests":0,"per":"1h"}}]}"#;
-        let store = MemoryStore::default();
-        let limits = limits(&store, json);
-        for (claim, expected) in [
-            (None, "A"),
-            (Some(r#"["user","admin"]"#), "rate_limit_exceeded"),
-            (Some(r#"["user"]"#), "A"),
-            (Some("admin"), "rate_limit_exceeded"),
-            (Some("[admin"), "A"),
+    fn a_claim_is_tested_as_it_is_in_the_token_and_in_doubt_it_counts() {
+        let limit = |name: &str, claim: &str, test: &str| {
+            format!(
+                r#"{{"name":"{name}","match":{{"claims":{{"{claim}":{test}}}}},"rate":{{"requests":0,"per":"1h"}}}}"#
+            )
+        };
+        let admin = limit("a", "roles", r#"{"anyOf":["admin"]}"#);
+        let others = limit("a", "roles", r#"{"noneOf":["admin"]}"#);
+        let reads = limit("a", "scope", r#"{"anyOf":["read"]}"#);
+        let exempt = r#"{"name":"a","rate":{"requests":0,"per":"1h"}}],"exempt":[{"match":{"claims":{"roles":{"noneOf":["admin"]}}}}"#;
+        for (json, claim, published, denied) in [
+            (&*admin, "roles", None, false),
+            (&admin, "roles", Some(r#"["user","admin"]"#), true),
+            (&admin, "roles", Some(r#"["user"]"#), false),
+            (&admin, "roles", Some("admin"), true),
+            (&admin, "roles", Some(r#""[\"admin\"]""#), false),
+            (&admin, "roles", Some(r#"{"admin":1}"#), true),
+            (&admin, "roles", Some("[admin"), true),
+            (&admin, "roles", Some(""), true),
+            (&others, "roles", None, true),
+            (&others, "roles", Some("[]"), true),
+            (&others, "roles", Some("{}"), true),
+            (&others, "roles", Some(r#"["admin",{}]"#), false),
+            (&reads, "scope", Some("write read"), true),
+            (&reads, "scope", Some("reads"), false),
+            (exempt, "roles", None, false),
+            (exempt, "roles", Some("[]"), false),
+            (exempt, "roles", Some("user"), false),
+            (exempt, "roles", Some(r#"{"admin":1}"#), true),
+            (exempt, "roles", Some(r#"[{}]"#), true),
+            (exempt, "roles", Some(""), true),
         ] {
             let mut facts = facts("GET", "/");
-            if let Some(claim) = claim {
-                facts = facts.property("jwt.roles", claim);
+            if let Some(published) = published {
+                facts = facts.property(&format!("jwt.{claim}"), published);
             }
-            assert_eq!(verdict(&decide(&limits, &store, &facts)), expected, "{claim:?}");
+            let store = MemoryStore::default();
+            let limits = limits(&store, &format!(r#"{{"limits":[{json}]}}"#));
+            let decision = decide(&limits, &store, &facts);
+            assert_eq!(verdict(&decision) != "A", denied, "{json} {published:?}");
         }
     }
 
