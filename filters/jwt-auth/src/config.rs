@@ -10,6 +10,7 @@ pub use plugin_kit::config::Mode;
 use plugin_kit::config::{
     ByName, ConfigErrors, DurationText, ErrorList, Path, Read, Reader, document, nearest, read,
 };
+use plugin_kit::secret::{SecretVariable, is_placeholder};
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
 use plugin_kit::path::PathCase;
@@ -77,7 +78,7 @@ config_object! {
     /// A secret never stands in pluginConfig, which the proxy's `config_dump` shows.
     #[derive(Debug)]
     struct RawSecret {
-        env: String,
+        env: SecretVariable,
         kid: Option<String>,
         encoding: SecretEncoding = SecretEncoding::default(),
     }
@@ -644,6 +645,9 @@ impl RawProvider {
     }
 }
 
+        if is_placeholder(&secret) {
+            return Err(format!("`{name}` holds a placeholder; expected a secret"));
+        }
 fn algorithms(names: &[String], secret: bool, path: &Path, errors: &mut ErrorList) -> Vec<Algorithm> {
     if names.is_empty() {
         errors.add(path, "is empty; expected at least one algorithm");
@@ -685,9 +689,7 @@ fn output_header(name: &str) -> Result<Rc<str>, String> {
 impl RawSecret {
     /// The key, for those of these algorithms for which it is long enough (RFC 7518 section 3.2).
     fn key(&self, algorithms: &[Algorithm], env: &dyn Environment) -> Result<Key, String> {
-        let name = &self.env;
-        let text =
-            env.variable(name).ok_or_else(|| format!("`{name}` is not set; expected it in vmConfig.env"))?;
+        let (text, name) = self.env.read(env)?;
         let secret = match self.encoding {
             SecretEncoding::Text => text.into_bytes(),
             SecretEncoding::Base64url => {

@@ -79,9 +79,15 @@ impl Remote {
     /// Not an http or https URL with a host, or one with user information or a fragment.
     pub fn parse(url: &str, cluster: Option<&str>, settings: jwks_cache::Settings) -> Result<Self, String> {
         let expected = || {
-            format!(
-                "`{url}` is no URL; expected one such as `http://name.namespace.svc.cluster.local:8080/jwks.json`"
-            )
+            const EXAMPLE: &str = "http://name.namespace.svc.cluster.local:8080/jwks.json";
+            match url.find(['@', '?']) {
+                None => format!("`{url}` is no URL; expected one such as `{EXAMPLE}`"),
+                // A password or a key may be in it.
+                Some(_) => format!(
+                    "this is no URL, and is not shown as a secret may be in it; expected one such as `{EXAMPLE}`, without \
+                     user information"
+                ),
+            }
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(expected)?;
         let (scheme, default_port) = match scheme {
@@ -148,7 +154,8 @@ mod tests {
             "http://a.test/x y",
             "http://a.test/\u{e9}",
         ] {
-            assert!(parse(url).is_err(), "{url}");
+            let error = parse(url).unwrap_err();
+            assert!(!error.contains("user@"), "{error}");
         }
     }
 }

@@ -49,6 +49,7 @@ fn parse(config: &Value) -> Result<Config, String> {
     let env = |name: &str| match name {
         "LONG" => Some(SECRET.to_owned()),
         "SHORT" => Some(SECRET[..31].to_owned()),
+        "EXAMPLE" => Some("change-me-to-32-random-characters".to_owned()),
         _ => None,
     };
     Config::parse(config.to_string().as_bytes(), &env).map_err(|errors| errors.to_string())
@@ -452,7 +453,9 @@ fn a_secret_is_long_enough_and_not_in_the_error() {
     for (algorithms, env, expected) in [
         (json!(["HS256"]), "SHORT", "`SHORT` has 31 bytes; expected at least 32 for HS256"),
         (json!(["HS256", "HS512"]), "LONG", "`LONG` has 48 bytes; expected at least 64 for HS512"),
-        (json!(["HS256"]), "OTHER", "`OTHER` is not set; expected it in vmConfig.env"),
+        (json!(["HS256"]), "OTHER", "secrets[0]: vmConfig.env has no variable of this name"),
+        (json!(["HS256"]), &SECRET[..40], "secrets[0]: vmConfig.env has no variable of this name"),
+        (json!(["HS256"]), "EXAMPLE", "secrets[0]: the variable `EXAMPLE` holds a placeholder"),
         (json!(["RS256"]), "LONG", "`RS256` does not fit"),
         (json!(null), "LONG", "expected `algorithms` with `HS256`"),
     ] {

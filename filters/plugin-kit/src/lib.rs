@@ -27,4 +27,5 @@ pub mod plugin;
 pub mod protobuf;
 pub mod reply;
 pub mod source;
+pub mod secret;
 pub mod testing;

@@ -3,6 +3,7 @@
 use plugin_kit::config::{ConfigErrors, ErrorList, Path, document, nearest, read};
 use plugin_kit::config_object;
 use plugin_kit::environment::Environment;
+use plugin_kit::secret::SecretVariable;
 use plugin_kit::source::{HeadUse, RawSource, Source};
 
 use serde_json::Value;
@@ -85,7 +86,7 @@ config_object! {
 config_object! {
     #[derive(Debug)]
     struct RawKeyFrom {
-        env: String,
+        env: SecretVariable,
     }
 }
 
@@ -94,7 +95,7 @@ pub const KEY_VARIABLE: &str = "PSEUDONYM_KEY";
 
 impl Default for RawKeyFrom {
     fn default() -> Self {
-        Self { env: KEY_VARIABLE.to_owned() }
+        Self { env: SecretVariable::named(KEY_VARIABLE) }
     }
 }
 
@@ -326,23 +327,12 @@ impl RawPseudonym {
         if let Some(id) = &self.key_id
             && (id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
         {
-            errors.add(
-                &path.field("keyId"),
-                format_args!("expected 1 to 16 ASCII letters and digits, found `{id}`"),
-            );
+            // Without what was found: it may be the key itself.
+            errors.add(&path.field("keyId"), "expected 1 to 16 ASCII letters and digits");
             return None;
         }
-        let variable = &self.key_from.env;
         let at = path.field("keyFrom").field("env");
-        let Some(key) = env.variable(variable) else {
-            errors.add(
-                &at,
-                format_args!(
-                    "vmConfig.env has no variable `{variable}`, which is to hold the key of pseudonyms"
-                ),
-            );
-            return None;
-        };
+        let (key, variable) = errors.check(&at, self.key_from.env.read(env))?;
         errors.check(
             &at,
             Pseudonym::new(key.as_bytes(), self.key_id.as_deref())
@@ -359,6 +349,7 @@ mod tests {
         let env = |name: &str| match name {
             "PSEUDONYM_KEY" => Some("0123456789abcdef".to_owned()),
             "SHORT" => Some("secret".to_owned()),
+            "EXAMPLE" => Some("change-me-to-32-random-characters".to_owned()),
             _ => None,
         };
         Config::parse(json.as_bytes(), &env, Moment::Request).map_err(|errors| errors.to_string())
@@ -409,7 +400,20 @@ mod tests {
             ))
         };
         let missing = with(r#"{"keyFrom":{"env":"NONE"}}"#);
-        assert!(missing.starts_with("tags[0].pseudonym.keyFrom.env: vmConfig.env has no variable `NONE`"));
+        assert!(
+            missing.starts_with("tags[0].pseudonym.keyFrom.env: vmConfig.env has no variable of this name")
+        );
+        for mistaken in [
+            r#"{"keyFrom":{"env":"5f2b8d0e9c714a36"}}"#,
+            r#"{"keyFrom":{"5f2b8d0e9c714a36":""}}"#,
+            r#"{"keyFrom":"5f2b8d0e9c714a36"}"#,
+            r#"{"keyId":"5f2b8d0e9c714a36-5f2b8d0e9c714a36"}"#,
+            r#""5f2b8d0e9c714a36""#,
+        ] {
+            assert!(!with(mistaken).contains("5f2b8d0e9c714a36"), "{}", with(mistaken));
+        }
+        let placeholder = with(r#"{"keyFrom":{"env":"EXAMPLE"}}"#);
+        assert!(placeholder.contains("the variable `EXAMPLE` holds a placeholder"), "{placeholder}");
         let short = with(r#"{"keyFrom":{"env":"SHORT"}}"#);
         assert!(short.contains("the variable `SHORT` holds too little: the key needs 16 bytes or more"));
         assert!(!short.contains("secret"));

@@ -29,6 +29,9 @@ pub trait Read: Sized {
 #[cfg(not(target_os = "wasi"))]
 pub type Definitions = Map<String, Value>;
 
+/// Fields that say where a secret is: somebody may write the secret itself there.
+const ABOUT_SECRETS: [&str; 5] = ["secrets", "secret", "pseudonym", "keyFrom", "keyId"];
+
 /// Where the reading is, and what was wrong on the way.
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -45,8 +48,22 @@ impl Reader {
 
     /// Notes that something else was expected here.
     pub fn expected<T>(&mut self, what: &str, found: &Value) -> Option<T> {
-        self.add(format!("expected {what}, found {}", described(found)));
+        let found = self.described(found);
+        self.add(format!("expected {what}, found {found}"));
         None
+    }
+
+    /// What a user sees of a wrong value here. What stands where something is said about secrets may be one.
+    fn described(&self, value: &Value) -> String {
+        match value {
+            Value::String(_) if self.is_about_secrets() => "a text that is not shown".to_owned(),
+            Value::Number(_) if self.is_about_secrets() => "a number that is not shown".to_owned(),
+            value => described(value),
+        }
+    }
+
+    fn is_about_secrets(&self) -> bool {
+        self.path.split(['.', '[']).any(|field| ABOUT_SECRETS.contains(&field))
     }
 
     /// The value, or a note that it is wrong.
@@ -103,6 +120,10 @@ impl Reader {
             }
             let names: Vec<String> = names.iter().map(|name| camel_case(name)).collect();
             let hint = hint(found, &names);
+            if hint.is_empty() && self.is_about_secrets() {
+                self.add(format!("an unknown field, which is not shown; expected {}", one_of(&names)));
+                continue;
+            }
             let length = self.enter(found);
             self.add(format!("unknown field `{found}`, expected {}{hint}", one_of(&names)));
             self.path.truncate(length);
@@ -117,7 +138,8 @@ impl Reader {
         if position.is_none() {
             let names: Vec<String> = names.iter().map(|name| variant(name)).collect();
             let hint = hint(text.unwrap_or_default(), &names);
-            self.add(format!("expected {}, found {}{hint}", one_of(&names), described(value)));
+            let found = self.described(value);
+            self.add(format!("expected {}, found {found}{hint}", one_of(&names)));
         }
         position
     }
