@@ -135,7 +135,12 @@ impl Filter for JwtAuth {
             return Err(ConfigError { path: "publishAllClaims".to_owned(), message }.into());
         }
         let crypto = Crypto::new(host_crypto, config.slow_verifications, || host::monotonic_time().ok());
-        let seed = host::unix_time().map_or(0, |now| u64::from(now.subsec_nanos()));
+        // Without it a client could choose tokens that push others out of the caches.
+        let random = host::random().map_err(|error| ConfigError {
+            path: "$".to_owned(),
+            message: format!("the proxy gives no random number: {error}"),
+        })?;
+        let seed = random.first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
         let (metrics, plugin) = (Metrics::define(&config.rules), host::plugin_name());
         let waiting = RefCell::new(Waiting::new(config.most_waiting));
         let authenticator = DOCUMENTS.with_borrow_mut(|documents| {

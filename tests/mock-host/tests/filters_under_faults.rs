@@ -86,6 +86,16 @@ fn jwt_auth_in_report_mode_with_a_condition_that_does_not_hold_stays_sane() {
 }
 
 #[test]
+fn jwt_auth_takes_the_seed_of_its_caches_from_no_clock() {
+    let issuer = Issuer::new();
+    let configuration = jwt_auth("jwks", &issuer.keys());
+    let subject = Subject { filter: "jwt-auth", configuration, guards: true };
+    let moments = subject.proxy(&issuer.keys()).build().unwrap().moments();
+    let asked = |call: &str| moments.contains(&("proxy_on_configure".to_owned(), call.to_owned()));
+    assert!(asked("random_get") && !asked("proxy_get_current_time_nanoseconds"), "{moments:?}");
+}
+
+#[test]
 fn a_client_that_leaves_while_keys_are_fetched_takes_no_other_along() {
     let issuer = Issuer::new();
     let configuration = jwt_auth("jwksUri", &json!("http://jwks.test/keys"));
