@@ -96,6 +96,15 @@ pub enum Document {
 }
 
 impl Document {
+    /// The media types to ask for, for `accept`. Kubernetes serves its keys as `application/jwk-set+json` only, and others
+    /// know nothing but `application/json`.
+    pub fn accept(self) -> &'static str {
+        match self {
+            Self::Keys(_) => "application/jwk-set+json, application/json, */*;q=0.5",
+            Self::Revoked(_) => "application/json, */*;q=0.5",
+        }
+    }
+
     /// The position of the provider.
     pub fn provider(self) -> usize {
         let (Self::Keys(provider) | Self::Revoked(provider)) = self;
@@ -830,12 +839,12 @@ impl Authenticator {
         let validity = provider.policy.check(token).map_err(DenyReason::BadClaims)?;
         validity.check(now).map_err(DenyReason::BadClaims)?;
         let keys = self.keys(position, provider, token, exchange, waited)?;
-        let mut candidates = keys.candidates(token).peekable();
-        if candidates.peek().is_none() {
+        let candidates = keys.candidates(token);
+        if candidates.is_empty() {
             // The key is there, but bound to another algorithm.
             return Err(DenyReason::AlgorithmNotAllowed.into());
         }
-        for key in candidates {
+        for key in candidates.iter().take(provider.most_tried) {
             match self.verifier.verify(key, token) {
                 Verdict::Valid => {
                     let kid = key.kid.clone().or_else(|| token.kid.clone());
@@ -868,6 +877,9 @@ impl Authenticator {
         position: usize,
         provider: &Provider,
         token: &UntrustedToken<'_>,
+        if candidates.len() > provider.most_tried {
+            keys.tell_untried(&provider.name, candidates.len(), provider.most_tried);
+        }
         exchange: &Exchange<'_>,
         waited: &Waited,
     ) -> Result<Rc<KeySet>, Stop> {

@@ -19,11 +19,12 @@ use serde_json::Value;
 
 use crate::base64url;
 use crate::claims::{ClaimPath, Pattern, Policy};
-use crate::jwk::{Key, KeySet, Material};
+use crate::jwk::{Key, KeySet, MOST_KEYS, MOST_TRIED, Material};
 use crate::jwks_cache::Settings;
 use crate::output::OwnHeaders;
 use crate::place::Place;
 use crate::provider::{KeySource, Provider, Remote};
+use crate::token::short_type;
 use crate::revocation::{OnFailure, RemoteList, Revoked};
 use crate::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
 use crate::signature::Algorithm;
@@ -55,6 +56,7 @@ config_object! {
         audiences: Vec<String> = Vec::new(),
         jwks: Option<Value>,
         jwks_uri: Option<String>,
+        max_keys_tried: Option<usize>,
         secrets: Vec<RawSecret> = Vec::new(),
         cluster: Option<String>,
         jwks_cache: RawJwksCache = RawJwksCache::default(),
@@ -468,6 +470,7 @@ impl RawDenyResponse {
         };
         let realm = self.realm.unwrap_or_else(|| "service".to_owned());
         if !quotable(&realm) {
+        let most_tried = self.most_tried(path, errors);
             errors.add(&path.field("realm"), "expected printable ASCII without quote and backslash");
         }
         let code_header = self.code_header;
@@ -499,6 +502,7 @@ impl RawProvider {
     #[inline(never)]
     fn places(&self, path: &Path, errors: &mut ErrorList) -> Vec<Place> {
         let Some(from) = &self.from else { return vec![Place::bearer()] };
+            most_tried,
         let path = path.field("from");
         if from.is_empty() {
             errors.add(
@@ -548,6 +552,14 @@ impl RawProvider {
         }
         Some(Provider {
             name,
+    fn most_tried(&self, path: &Path, errors: &mut ErrorList) -> usize {
+        let most = self.max_keys_tried.unwrap_or(MOST_TRIED);
+        if !(1..=MOST_KEYS).contains(&most) {
+            errors.add(&path.field("maxKeysTried"), format!("expected 1 to {MOST_KEYS}, found {most}"));
+        }
+        most
+    }
+
             issuer: issuer?,
             algorithms,
             policy,
@@ -577,9 +589,7 @@ impl RawProvider {
                 };
                 let set = errors.check(&path, set)?;
                 if set.keys.is_empty() {
-                    let reasons: Vec<String> =
-                        set.refused.iter().map(|(kid, reason)| format!("{kid}: {reason}")).collect();
-                    errors.add(&path, format!("has no key that can be used ({})", reasons.join(", ")));
+                    errors.add(&path, format!("has {}", set.why_empty()));
                 }
                 Some(KeySource::Inline(Rc::new(set)))
             }
@@ -596,10 +606,7 @@ impl RawProvider {
                 let secrets = self.secrets.iter().enumerate();
                 let keys = secrets
                     .filter_map(|(n, secret)| errors.check(&path.index(n), secret.key(algorithms, env)));
-                Some(KeySource::Inline(Rc::new(KeySet {
-                    keys: keys.map(Rc::new).collect(),
-                    refused: Vec::new(),
-                })))
+                Some(KeySource::Inline(Rc::new(KeySet::of(keys.map(Rc::new).collect()))))
             }
             _ => {
                 errors.add(path, "expected one of `jwks`, `jwksUri` and `secrets`");
@@ -620,7 +627,7 @@ impl RawProvider {
         let required = required.collect();
         let types = match &self.typ {
             None => vec!["jwt".to_owned(), "at+jwt".to_owned()],
-            Some(types) => types.iter().map(|typ| typ.to_ascii_lowercase()).collect(),
+            Some(types) => types.iter().map(|typ| short_type(typ)).collect(),
         };
         for (n, typ) in types.iter().enumerate() {
             // A token of another kind is for something else (RFC 8725 section 3.11), whatever its signature says.

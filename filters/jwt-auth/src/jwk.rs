@@ -1,5 +1,6 @@
 //! JSON Web Keys and sets of them (RFC 7517, RFC 7518 section 6, RFC 8037).
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use plugin_kit::json;
@@ -9,11 +10,12 @@ use crate::signature::Algorithm;
 use crate::token::UntrustedToken;
 use crate::{base64url, der, pure_rust};
 
-/// The most keys of a set that are used. Issuers have two or three.
+/// The most keys of a set that are used.
 pub const MOST_KEYS: usize = 100;
 
-/// The most keys that one token is checked against, where it names no key or several share the name.
-pub const MOST_TRIED: usize = 4;
+/// The most keys that one token is checked against, where it names no key or several share the name, unless the
+/// configuration says otherwise. Issuers have two or three.
+pub const MOST_TRIED: usize = 10;
 
 /// A public key, or a secret, that checks signatures of some algorithms and no others.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,6 +112,8 @@ pub struct KeySet {
     pub keys: Vec<Rc<Key>>,
     /// The others: name (or position) and reason.
     pub refused: Vec<(String, KeyError)>,
+    /// Whether the log says already that not every key was tried.
+    told: Cell<bool>,
 }
 
 /// The bytes are not a JWK set.
@@ -118,6 +122,11 @@ pub struct KeySet {
 pub struct NotAKeySet;
 
 impl KeySet {
+    /// These keys.
+    pub fn of(keys: Vec<Rc<Key>>) -> Self {
+        Self { keys, ..Self::default() }
+    }
+
     /// Reads a JWK set. A key that cannot be used is noted with the reason; the others are used.
     ///
     /// # Errors
@@ -126,7 +135,26 @@ impl KeySet {
         Self::read(&json::value(bytes).map_err(|_| NotAKeySet)?)
     }
 
-    /// The same from JSON that is read already.
+    /// Reads what an issuer has sent. A set without a key that can be used is no answer: it must not take the place of good
+    /// keys.
+    ///
+    /// # Errors
+    /// Says why no key of it can be used.
+    pub fn fetched(bytes: &[u8]) -> Result<Self, String> {
+        let set = Self::parse(bytes).map_err(|error| error.to_string())?;
+        if set.keys.is_empty() { Err(set.why_empty()) } else { Ok(set) }
+    }
+
+    /// What to say of a set in which no key can be used.
+    pub fn why_empty(&self) -> String {
+        const SHOWN: usize = 5;
+        let reasons = self.refused.iter().take(SHOWN).map(|(kid, reason)| format!("{kid}: {reason}"));
+        let reasons: Vec<String> = reasons.collect();
+        let more = if self.refused.len() > SHOWN { ", …" } else { "" };
+        format!("no key that can be used ({}{more})", reasons.join(", "))
+    }
+
+    /// The same as [`KeySet::parse`] from JSON that is read already.
     ///
     /// # Errors
     /// It is not a JWK set.
@@ -158,12 +186,24 @@ impl KeySet {
         self
     }
 
-    /// The keys that may have signed `token`, at most [`MOST_TRIED`].
-    pub fn candidates<'a>(&'a self, token: &'a UntrustedToken<'_>) -> impl Iterator<Item = &'a Rc<Key>> {
-        self.keys
-            .iter()
-            .filter(|key| key.is_named(token.kid.as_deref()) && key.algorithms.contains(&token.algorithm))
-            .take(MOST_TRIED)
+    /// The keys that may have signed `token`, those that have its key's name first.
+    pub fn candidates(&self, token: &UntrustedToken<'_>) -> Vec<&Rc<Key>> {
+        let fits =
+            |key: &&Rc<Key>| key.is_named(token.kid.as_deref()) && key.algorithms.contains(&token.algorithm);
+        let mut candidates: Vec<&Rc<Key>> = self.keys.iter().filter(fits).collect();
+        candidates.sort_by_key(|key| key.kid != token.kid);
+        candidates
+    }
+
+    /// Says in the log that a token was refused without being tried against every key that fits; once for each set, since
+    /// clients send such tokens as often as they like.
+    pub fn tell_untried(&self, provider: &str, fitting: usize, tried: usize) {
+        if !self.told.replace(true) {
+            log::warn!(
+                "jwt-auth: provider {provider}: a token fits {fitting} keys, of which {tried} were tried: its signature is by \
+                 none of these; `maxKeysTried` says how many are"
+            );
+        }
     }
 
     /// Whether a token that names `kid` may be signed by a key of this set.
@@ -408,6 +448,37 @@ mod tests {
         assert_eq!(set.keys.len(), 4);
         assert_eq!(set.refused[0], ("#4".to_owned(), KeyError::NotAnObject));
         assert_eq!(set.refused[1], ("a\\nb".to_owned(), KeyError::KeyType("new\\nkind".to_owned())));
+    }
+
+    #[test]
+    fn a_set_without_a_key_that_can_be_used_is_no_answer_of_an_issuer() {
+        let fetched = |set: Value| KeySet::fetched(set.to_string().as_bytes());
+        assert_eq!(fetched(json!({ "keys": [] })).unwrap_err(), "no key that can be used ()");
+        let secrets = json!({ "keys": vec![json!({ "kty": "oct", "kid": "s" }); 6] });
+        let error = fetched(secrets).unwrap_err();
+        assert!(error.starts_with("no key that can be used (s: a symmetric key"), "{error}");
+        assert!(error.ends_with(", …)"), "{error}");
+        assert_eq!(fetched(json!({ "keys": [key("ec-1"), 7] })).unwrap().keys.len(), 1);
+        assert!(fetched(json!({})).is_err());
+    }
+
+    #[test]
+    fn keys_of_the_tokens_key_name_come_first() {
+        let mut nameless = key("rsa-2");
+        nameless.as_object_mut().unwrap().remove("kid");
+        let set = json!({ "keys": [nameless, key("ec-1"), key("rsa-2"), key("rsa-1")] });
+        let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
+        let names = |header: &str| {
+            let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+            let token = format!("{}.{}.AA", part(header), part("{}"));
+            let token = UntrustedToken::parse(token.as_bytes()).unwrap();
+            let names: Vec<_> = set.candidates(&token).iter().map(|key| key.kid.clone()).collect();
+            names
+        };
+        let some = |name: &str| Some(name.to_owned());
+        assert_eq!(names(r#"{"alg":"RS256","kid":"rsa-1"}"#), [some("rsa-1"), None]);
+        assert_eq!(names(r#"{"alg":"RS256"}"#), [None, some("rsa-2"), some("rsa-1")]);
+        assert_eq!(names(r#"{"alg":"ES256","kid":"rsa-1"}"#), []);
     }
 
     #[test]

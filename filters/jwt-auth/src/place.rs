@@ -37,30 +37,39 @@ impl Place {
         }
     }
 
-    /// Every token at this place. A header of another scheme has none.
+    /// Every token at this place; an empty one is none. A header is a list: what begins with another prefix stands for
+    /// itself, on a line of its own or before a comma, by which proxies join lines.
     ///
     /// # Errors
-    /// [`Repeated`] when the header occurs more than once, whatever it holds: two readers could take different ones.
+    /// [`Repeated`] where a header holds two tokens, or something else behind the token of a scheme: two readers could take
+    /// different ones.
     pub fn tokens<'a>(&self, head: &'a Head) -> Result<Vec<Cow<'a, [u8]>>, Repeated> {
         match self {
             Self::Header { name, prefix } => {
-                let mut values = head.all(name);
-                let Some(value) = values.next() else { return Ok(Vec::new()) };
-                if values.next().is_some() || is_joined(value, prefix) {
-                    return Err(Repeated);
+                let mut found = None;
+                for part in parts(head, name) {
+                    let token = token_in(part, prefix);
+                    // Of `Bearer a, b` others may read `a, b`.
+                    let goes_on = prefix.ends_with(' ') && !part.trim_ascii().is_empty();
+                    if found.is_some() && (token.is_some() || goes_on) {
+                        return Err(Repeated);
+                    }
+                    found = token.or(found);
                 }
-                Ok(behind_prefix(value, prefix).map(Cow::Borrowed).into_iter().collect())
+                Ok(found.map(Cow::Borrowed).into_iter().collect())
             }
             Self::QueryParam(name) => {
                 let pairs =
                     query(head.path()).unwrap_or_default().split(|byte| *byte == b'&').map(name_and_value);
                 let named = pairs.filter(|(found, _)| percent_decoded(found) == name.as_bytes());
+                let named = named.filter(|(_, value)| !value.is_empty());
                 Ok(named.map(|(_, value)| Cow::Owned(percent_decoded(value))).collect())
             }
             Self::Cookie(name) => {
                 let cookies = head.all("cookie").flat_map(cookies);
                 let named = cookies.map(name_and_value).filter(|(found, _)| *found == name.as_bytes());
-                Ok(named.map(|(_, value)| Cow::Borrowed(unquoted(value))).collect())
+                let values = named.map(|(_, value)| unquoted(value)).filter(|value| !value.is_empty());
+                Ok(values.map(Cow::Borrowed).collect())
             }
         }
     }
@@ -74,7 +83,10 @@ pub fn without_tokens<'a>(places: &[&'a Place], head: &Head) -> Vec<Edit<'a>> {
     let (mut edits, mut params, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for place in places {
         match place {
-            Place::Header { name, .. } => edits.push((Cow::Borrowed(name.as_str()), None)),
+            Place::Header { name, .. } if edits.iter().any(|(edited, _)| edited == name) => {}
+            Place::Header { name, .. } => {
+                edits.push((Cow::Borrowed(name.as_str()), rest(head, name, places)))
+            }
             Place::QueryParam(name) => params.push(name.as_bytes()),
             Place::Cookie(name) => names.push(name.as_bytes()),
         }
@@ -103,17 +115,32 @@ pub fn without_tokens<'a>(places: &[&'a Place], head: &Head) -> Vec<Edit<'a>> {
     edits
 }
 
-/// A header that must not be repeated is.
+/// A header has more than one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated;
 
-/// Whether a value is several joined by commas, one of them with a token: Envoy joins repeated headers of some names.
-fn is_joined(value: &[u8], prefix: &str) -> bool {
-    let prefix = prefix.trim_end().as_bytes();
-    let mut parts = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii_start);
-    let has_token =
-        |part: &[u8]| part.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    value.contains(&b',') && parts.any(has_token)
+/// The parts of a header: its lines, and what commas part there, since Envoy joins the lines of some headers. A comma within
+/// quotes counts too: to hide a token in them is no way past the check.
+fn parts<'a>(head: &'a Head, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    head.all(name).flat_map(|line| line.split(|byte| *byte == b','))
+}
+
+/// The token in a part of a header, if it has one behind `prefix`.
+fn token_in<'a>(part: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+    behind_prefix(part.trim_ascii(), prefix).filter(|token| !token.is_empty())
+}
+
+/// What is left of a header without the tokens that these places look for there; `None` where nothing is.
+fn rest(head: &Head, name: &str, places: &[&Place]) -> Option<Vec<u8>> {
+    let is_token = |part: &[u8]| {
+        places.iter().any(|place| match place {
+            Place::Header { name: of, prefix } => of == name && token_in(part, prefix).is_some(),
+            _ => false,
+        })
+    };
+    let others: Vec<&[u8]> = parts(head, name).filter(|part| !is_token(part)).collect();
+    let left = others.iter().any(|part| !part.trim_ascii().is_empty());
+    left.then(|| others.join(&b',').trim_ascii().to_vec())
 }
 
 /// The token in a header value, if the value begins with `prefix`.
@@ -167,35 +194,93 @@ mod tests {
                 Ok(vec!["a.b.c".to_owned()])
             );
         }
-        for value in ["Basic a", "Bearera.b.c", "Bearer", "", "Digest a=\"b\", c=\"d\""] {
+        for value in ["Basic a", "Bearera.b.c", "Bearer", "Bearer ", "", ",", "Digest a=\"b\", c=\"d\""] {
             assert_eq!(tokens(&Place::bearer(), &head("authorization", &[value])), Ok(Vec::new()), "{value}");
         }
     }
 
     #[test]
-    fn a_repeated_header_is_refused_joined_or_not() {
+    fn a_token_is_found_beside_other_credentials_joined_or_not_and_they_stay() {
+        for (values, others) in [
+            (&["Basic b", "bearer t"][..], Some("Basic b")),
+            (&["Basic b,Bearer t"], Some("Basic b")),
+            (&["Digest a=\"x,y\", c=\"d\" , Bearer t"], Some("Digest a=\"x,y\", c=\"d\"")),
+            (&["", "Bearer t"], None),
+            (&[",Bearer t, ,"], None),
+            (&["Bearer ,Bearer t"], Some("Bearer")),
+        ] {
+            let head = head("authorization", values);
+            assert_eq!(tokens(&Place::bearer(), &head), Ok(vec!["t".to_owned()]), "{values:?}");
+            let place = Place::bearer();
+            let edits = without_tokens(&[&place], &head);
+            let expected = others.map(|others| others.as_bytes().to_vec());
+            assert_eq!(edits, [(Cow::Borrowed("authorization"), expected)], "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_with_two_tokens_is_refused_joined_or_not() {
         for values in [
             &["Bearer a", "Bearer b"][..],
-            &["Bearer a", "Basic b"],
-            &["Basic b", "Basic c"],
             &["Bearer a,Bearer b"],
-            &["Bearer a, Basic b"],
-            &["Basic b,bearer a"],
+            &["Bearer a, Basic b", "Bearer c"],
+            &["Bearer a", "Basic b", "bearer a"],
+            &["Digest a=\"Bearer x, Bearer b\", Bearer c"],
+            // Where the token ends two readers may see otherwise.
+            &["Bearer a,b"],
+            &["Bearer a", "b"],
+            &["Bearer a", "Basic b"],
         ] {
             assert_eq!(tokens(&Place::bearer(), &head("authorization", values)), Err(Repeated), "{values:?}");
         }
+        let whole = Place::Header { name: "x-token".to_owned(), prefix: String::new() };
+        for (values, expected) in [
+            (&["a", "b"][..], Err(Repeated)),
+            (&["a,b"], Err(Repeated)),
+            (&["", "a"], Ok(vec!["a".to_owned()])),
+            (&[""], Ok(Vec::new())),
+        ] {
+            assert_eq!(tokens(&whole, &head("x-token", values)), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_among_the_protocols_of_a_web_socket_leaves_the_others() {
+        let place = Place::Header { name: "sec-websocket-protocol".to_owned(), prefix: "bearer.".to_owned() };
+        for (values, others) in [
+            (&["bearer.t, graphql-ws, chat"][..], Some("graphql-ws, chat")),
+            (&["graphql-ws,bearer.t,chat"], Some("graphql-ws,chat")),
+            (&["graphql-ws", "bearer.t"], Some("graphql-ws")),
+            (&["bearer.t"], None),
+        ] {
+            let head = head("sec-websocket-protocol", values);
+            assert_eq!(tokens(&place, &head), Ok(vec!["t".to_owned()]), "{values:?}");
+            let [(_, rest)] = &without_tokens(&[&place], &head)[..] else { panic!("{values:?}") };
+            assert_eq!(rest.as_deref(), others.map(str::as_bytes), "{values:?}");
+        }
+        let two = head("sec-websocket-protocol", &["bearer.t, bearer.u"]);
+        assert_eq!(tokens(&place, &two), Err(Repeated));
+    }
+
+    #[test]
+    fn two_places_in_one_header_are_emptied_together() {
+        let place = |prefix: &str| Place::Header { name: "a".to_owned(), prefix: prefix.to_owned() };
+        let head = head("a", &["Basic b, Bearer t", "Token u"]);
+        let (bearer, token) = (place("Bearer "), place("Token "));
+        let edits = without_tokens(&[&bearer, &token], &head);
+        assert_eq!(edits, [(Cow::Borrowed("a"), Some(b"Basic b".to_vec()))]);
     }
 
     #[test]
     fn a_parameter_and_a_cookie_are_found_each_time() {
         let parameter = Place::QueryParam("t".to_owned());
         assert_eq!(
-            tokens(&parameter, &head(":path", &["/a?x=t&t=1&%74=2&tt=3&t"])),
-            Ok(vec!["1".into(), "2".into(), String::new()])
+            tokens(&parameter, &head(":path", &["/a?x=t&t=1&%74=2&tt=3&t&t="])),
+            Ok(vec!["1".into(), "2".into()])
         );
         let cookie = Place::Cookie("t".to_owned());
         assert_eq!(
-            tokens(&cookie, &head("cookie", &["x=t; t=1", "t=\"2\";tt=3"])),
+            tokens(&cookie, &head("cookie", &["x=t; t=1; t=", "t=\"2\";tt=3; t=\"\"; t"])),
             Ok(vec!["1".into(), "2".into()])
         );
     }

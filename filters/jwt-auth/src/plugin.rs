@@ -382,7 +382,7 @@ impl JwtAuth {
         let (body, max_age) = body(response)?;
         match document {
             Document::Keys(provider) => {
-                let set = KeySet::parse(&body).map_err(|error| error.to_string())?;
+                let set = KeySet::fetched(&body)?;
                 warn_of_refused_keys(self.name(provider), &set);
                 if let Some(cache) = self.authenticator.remote(provider) {
                     cache.borrow_mut().succeeded(now, set, max_age);
@@ -421,7 +421,7 @@ impl JwtAuth {
             (":scheme", scheme),
             (":authority", authority.as_str()),
             (":path", path.as_str()),
-            ("accept", "application/json"),
+            ("accept", document.accept()),
         ];
         match host::http_call(self.root, current, cluster, &headers, b"", settings.timeout) {
             Ok(token) => {

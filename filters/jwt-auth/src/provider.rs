@@ -27,6 +27,8 @@ pub struct Provider {
     pub revoked_elsewhere: Option<RemoteList>,
     /// Where its keys come from.
     pub keys: KeySource,
+    /// How many keys one token is tried against.
+    pub most_tried: usize,
     /// Claims that go to headers.
     pub claim_headers: Vec<(ClaimPath, Rc<str>)>,
     /// The header that gets the payload, as it stands in the token.

@@ -15,7 +15,7 @@ pub struct UntrustedToken<'a> {
     pub algorithm: Algorithm,
     /// The key that it names.
     pub kid: Option<String>,
-    /// Its type (`typ`), in lower case.
+    /// Its type, see [`short_type`].
     pub typ: Option<String>,
     /// The claims that it makes.
     pub claims: Map<String, Value>,
@@ -60,6 +60,15 @@ pub const LONGEST: usize = 16 * 1024;
 
 /// The longest key ID that is read, in bytes.
 const LONGEST_KID: usize = 256;
+
+/// A token type (`typ`) in lower case and without the `application/` that it may have (RFC 7515 section 4.1.9).
+pub fn short_type(typ: &str) -> String {
+    let typ = typ.to_ascii_lowercase();
+    match typ.strip_prefix("application/") {
+        Some(short) if !short.contains('/') => short.to_owned(),
+        _ => typ,
+    }
+}
 
 impl<'a> UntrustedToken<'a> {
     /// Reads a token in compact form.
@@ -127,7 +136,7 @@ impl Header {
             return Err(TokenError::HeaderType);
         }
         let algorithm = text("alg")?.and_then(Algorithm::named).ok_or(TokenError::UnknownAlgorithm)?;
-        Ok(Self { algorithm, kid, typ: text("typ")?.map(str::to_ascii_lowercase) })
+        Ok(Self { algorithm, kid, typ: text("typ")?.map(short_type) })
     }
 }
 
@@ -156,6 +165,22 @@ mod tests {
         assert_eq!(token.claims["sub"], "alice");
         assert_eq!(token.signing_input, text.rsplit_once('.').unwrap().0);
         assert_eq!(token.signature, [0]);
+    }
+
+    #[test]
+    fn a_type_is_the_same_with_and_without_application() {
+        for (typ, short) in [
+            ("JWT", "jwt"),
+            ("Application/JWT", "jwt"),
+            ("application/at+jwt", "at+jwt"),
+            ("text/jwt", "text/jwt"),
+            ("application/application/jwt", "application/application/jwt"),
+            ("application/", ""),
+        ] {
+            assert_eq!(short_type(typ), short);
+            let text = token(&format!(r#"{{"alg":"RS256","typ":"{typ}"}}"#), "{}");
+            assert_eq!(UntrustedToken::parse(text.as_bytes()).unwrap().typ.as_deref(), Some(short));
+        }
     }
 
     #[test]

@@ -134,6 +134,9 @@ fn issuer(issuer: &Issuer) -> Result<Answer, String> {
     let mut answer = Answer::json(&public_keys(&names)?);
     answer.status = issuer.status.unwrap_or(200);
     answer.delay = issuer.delay.unwrap_or_default();
+    if let Some(media_type) = &issuer.media_type {
+        answer.headers = vec![("content-type".to_owned(), media_type.clone())];
+    }
     if let Some(body) = &issuer.body {
         answer.body = body.clone().into_bytes();
     }

@@ -99,6 +99,8 @@ pub(crate) struct Issuer {
     pub(crate) keys: Option<Vec<String>>,
     /// 200 unless said.
     pub(crate) status: Option<u16>,
+    /// The only media type that it serves; `application/json` unless said.
+    pub(crate) media_type: Option<String>,
     /// A body instead of the keys.
     pub(crate) body: Option<String>,
     /// How long it waits before it answers.

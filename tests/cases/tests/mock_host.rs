@@ -44,7 +44,8 @@ impl Host for MockHost {
             .cluster("unreachable", |_| mock_host::Answer::Respond(mock_host::Response::new(503)));
         for name in ISSUER_CLUSTERS {
             let issuer = Rc::clone(&issuer);
-            builder = builder.cluster(name, move |_| respond(&issuer.borrow()));
+            builder = builder
+                .cluster(name, move |call| respond(&issuer.borrow().negotiated(call.headers.get("accept"))));
         }
         for name in LIMIT_CLUSTERS {
             let limit_service = Rc::clone(&limit_service);

@@ -60,6 +60,18 @@ impl Answer {
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         Self { headers, body: value.to_string().into_bytes(), ..Self::default() }
     }
+
+    /// What a server says that serves this media type only, to a request with this `accept`: 406 unless the type is named
+    /// there. Kubernetes' API server is such a one.
+    #[must_use]
+    pub fn negotiated(&self, accept: Option<&str>) -> Self {
+        let media_type = self.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value);
+        let named = |accept: &str| {
+            let mut types = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
+            media_type.is_none_or(|media_type| types.any(|accepted| accepted == media_type))
+        };
+        if accept.is_none_or(named) { self.clone() } else { Self { status: 406, ..Self::default() } }
+    }
 }
 
 /// An HTTP/1.1 and HTTP/2 server on a free port of 127.0.0.1. It ends with the value.
@@ -245,9 +257,10 @@ struct JwksState {
 impl JwksServer {
     /// Starts it with a JWK set.
     pub fn start(keys: &Value) -> io::Result<Self> {
-        Stateful::start(JwksState { answer: Answer::json(keys), fetches: 0 }, |state, _| {
+        Stateful::start(JwksState { answer: Answer::json(keys), fetches: 0 }, |state, request| {
             state.fetches += 1;
-            state.answer.clone()
+            let accept = request.headers.iter().find(|(name, _)| name == "accept");
+            state.answer.negotiated(accept.map(|(_, value)| value.as_str()))
         })
         .map(Self)
     }
