@@ -274,6 +274,8 @@ pub struct Authenticator {
     hits: Cell<u32>,
     misses: Cell<u32>,
     conditions_failed: Cell<u32>,
+    /// When what a request was last refused for may be there.
+    next_fetch: Cell<Option<Duration>>,
 }
 
 /// Why there is no verified token.
@@ -378,6 +380,7 @@ impl Authenticator {
             hits: Cell::new(0),
             misses: Cell::new(0),
             conditions_failed: Cell::new(0),
+            next_fetch: Cell::new(None),
         }
     }
 
@@ -467,6 +470,12 @@ impl Authenticator {
     /// How many conditions had no value since the last call.
     pub fn take_conditions_failed(&self) -> u32 {
         self.conditions_failed.take()
+    }
+
+    /// When the keys or the list may be there for want of which a request was refused since the last call: a time on the
+    /// monotonic clock.
+    pub fn take_next_fetch(&self) -> Option<Duration> {
+        self.next_fetch.take()
     }
 
     /// Decides about a request. Notes in `waited` what is to be remembered where it waits.
@@ -868,6 +877,9 @@ impl Authenticator {
                 Verdict::Overloaded => return Err(DenyReason::Overloaded.into()),
             }
         }
+        if candidates.len() > provider.most_tried {
+            keys.tell_untried(&provider.name, candidates.len(), provider.most_tried);
+        }
         Err(DenyReason::BadSignature.into())
     }
 
@@ -877,9 +889,6 @@ impl Authenticator {
         position: usize,
         provider: &Provider,
         token: &UntrustedToken<'_>,
-        if candidates.len() > provider.most_tried {
-            keys.tell_untried(&provider.name, candidates.len(), provider.most_tried);
-        }
         exchange: &Exchange<'_>,
         waited: &Waited,
     ) -> Result<Rc<KeySet>, Stop> {
@@ -896,6 +905,7 @@ impl Authenticator {
         }
         let now = exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
         let missing = cache.borrow().missing(now);
+        self.next_fetch.set(Some(cache.borrow().next_fetch()));
         let document = Document::Keys(position);
         match missing {
             Missing::Fetch | Missing::Wait => {
@@ -929,6 +939,7 @@ impl Authenticator {
         }
         let now = exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
         let missing = cache.borrow().missing(now);
+        self.next_fetch.set(Some(cache.borrow().next_fetch()));
         let document = Document::Revoked(position);
         let unavailable = match missing {
             Missing::Fetch | Missing::Wait => match waited.may_wait_for(document) {

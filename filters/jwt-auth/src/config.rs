@@ -4,16 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plugin_kit::cel::Expression;
-#[cfg(not(target_os = "wasi"))]
-use plugin_kit::config::Definitions;
 pub use plugin_kit::config::Mode;
-use plugin_kit::config::{
-    ByName, ConfigErrors, DurationText, ErrorList, Path, Read, Reader, document, nearest, read,
-};
-use plugin_kit::secret::{SecretVariable, is_placeholder};
+use plugin_kit::config::{ByName, ConfigErrors, DurationText, ErrorList, Path, document, nearest, read};
+use plugin_kit::denial::{Body, Extras, RawCors, is_quotable};
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
 use plugin_kit::path::PathCase;
+use plugin_kit::secret::{SecretVariable, is_placeholder};
 use plugin_kit::{config_choice, config_object};
 use serde_json::Value;
 
@@ -24,10 +21,10 @@ use crate::jwks_cache::Settings;
 use crate::output::OwnHeaders;
 use crate::place::Place;
 use crate::provider::{KeySource, Provider, Remote};
-use crate::token::short_type;
 use crate::revocation::{OnFailure, RemoteList, Revoked};
 use crate::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
 use crate::signature::Algorithm;
+use crate::token::short_type;
 
 config_object! {
     /// The configuration as a user writes it.
@@ -56,10 +53,10 @@ config_object! {
         audiences: Vec<String> = Vec::new(),
         jwks: Option<Value>,
         jwks_uri: Option<String>,
-        max_keys_tried: Option<usize>,
         secrets: Vec<RawSecret> = Vec::new(),
         cluster: Option<String>,
         jwks_cache: RawJwksCache = RawJwksCache::default(),
+        max_keys_tried: Option<usize>,
         algorithms: Option<Vec<String>>,
         from: Option<Vec<RawPlace>>,
         clock_skew: Option<DurationText>,
@@ -180,7 +177,12 @@ config_object! {
 config_object! {
     #[derive(Debug, Default)]
     struct RawDenyResponse {
-        body: RawBody = RawBody::Problem,
+        /// The body.
+        body: Body = Body::default(),
+        /// Which pages may read a denial.
+        cors: Option<RawCors>,
+        /// Headers that every denial gets.
+        add_headers: ByName<String> = ByName::default(),
         realm: Option<String>,
         code_header: Option<String>,
         wrong_audience: WrongAudience = WrongAudience::default(),
@@ -249,60 +251,15 @@ config_choice! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DenyResponse {
     /// The body.
-    pub body: DenyBody,
+    pub body: Body,
+    /// Headers that every refusal gets, and what lets pages read it.
+    pub extras: Extras,
     /// `realm` of challenges.
     pub realm: String,
     /// A response header that gets the deny code.
     pub code_header: Option<String>,
     /// See [`WrongAudience`].
     pub wrong_audience: WrongAudience,
-}
-
-/// The body of a reply to a refused request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DenyBody {
-    /// `application/problem+json` (RFC 9457).
-    Problem,
-    /// A line of text.
-    Text,
-    /// A text of the user.
-    Template(Template),
-}
-
-config_object! {
-    /// A body with `{code}`, `{status}`, `{title}` and `{requestId}` in it. None of these holds a quote, a backslash or a `<`.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Template {
-        /// Media type.
-        pub content_type: String,
-        /// The text.
-        pub template: String,
-    }
-}
-
-#[derive(Debug, Default)]
-enum RawBody {
-    #[default]
-    Problem,
-    Text,
-    Template(Template),
-}
-
-impl Read for RawBody {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        match value {
-            Value::String(name) if name == "problem+json" => Some(Self::Problem),
-            Value::String(name) if name == "text" => Some(Self::Text),
-            Value::Object(_) => Template::read(value, reader).map(Self::Template),
-            _ => reader.expected("`problem+json`, `text` or `{ contentType, template }`", value),
-        }
-    }
-
-    #[cfg(not(target_os = "wasi"))]
-    fn schema(definitions: &mut Definitions) -> Value {
-        let template = Template::schema(definitions);
-        serde_json::json!({ "anyOf": [{ "enum": ["problem+json", "text"] }, template] })
-    }
 }
 
 /// A configuration that makes sense.
@@ -464,30 +421,17 @@ fn most_waiting(configured: Option<usize>, root: &Path, errors: &mut ErrorList) 
 impl RawDenyResponse {
     #[inline(never)]
     fn compile(self, path: &Path, errors: &mut ErrorList) -> DenyResponse {
-        let quotable = |text: &str| {
-            !text.is_empty()
-                && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\')
-        };
         let realm = self.realm.unwrap_or_else(|| "service".to_owned());
-        if !quotable(&realm) {
-        let most_tried = self.most_tried(path, errors);
+        if !is_quotable(&realm) {
             errors.add(&path.field("realm"), "expected printable ASCII without quote and backslash");
         }
         let code_header = self.code_header;
         if let Some(name) = &code_header {
             errors.check(&path.field("codeHeader"), output_header(name));
         }
-        let body = match self.body {
-            RawBody::Problem => DenyBody::Problem,
-            RawBody::Text => DenyBody::Text,
-            RawBody::Template(template) => {
-                if !quotable(&template.content_type) {
-                    errors.add(&path.field("body").field("contentType"), "expected a media type");
-                }
-                DenyBody::Template(template)
-            }
-        };
-        DenyResponse { body, realm, code_header, wrong_audience: self.wrong_audience }
+        self.body.check(&path.field("body"), errors);
+        let extras = Extras::compile(self.add_headers, self.cors.as_ref(), path, errors);
+        DenyResponse { body: self.body, extras, realm, code_header, wrong_audience: self.wrong_audience }
     }
 }
 
@@ -502,7 +446,6 @@ impl RawProvider {
     #[inline(never)]
     fn places(&self, path: &Path, errors: &mut ErrorList) -> Vec<Place> {
         let Some(from) = &self.from else { return vec![Place::bearer()] };
-            most_tried,
         let path = path.field("from");
         if from.is_empty() {
             errors.add(
@@ -527,6 +470,7 @@ impl RawProvider {
             Some(names) => algorithms(names, !self.secrets.is_empty(), &path.field("algorithms"), errors),
         };
         let keys = self.keys(&algorithms, env, path, errors);
+        let most_tried = self.most_tried(path, errors);
         let policy = self.policy(path, errors);
         let mut claim_headers = Vec::new();
         for (n, output) in self.output_claim_to_headers.iter().enumerate() {
@@ -552,20 +496,13 @@ impl RawProvider {
         }
         Some(Provider {
             name,
-    fn most_tried(&self, path: &Path, errors: &mut ErrorList) -> usize {
-        let most = self.max_keys_tried.unwrap_or(MOST_TRIED);
-        if !(1..=MOST_KEYS).contains(&most) {
-            errors.add(&path.field("maxKeysTried"), format!("expected 1 to {MOST_KEYS}, found {most}"));
-        }
-        most
-    }
-
             issuer: issuer?,
             algorithms,
             policy,
             revoked_elsewhere: self.revoked.elsewhere(&path.field("revoked"), errors),
             revoked: Revoked::new(self.revoked.jti, self.revoked.sub, self.revoked.kid),
             keys: keys?,
+            most_tried,
             claim_headers,
             payload_header,
             forward: self.forward_original_token,
@@ -615,6 +552,14 @@ impl RawProvider {
         }
     }
 
+    fn most_tried(&self, path: &Path, errors: &mut ErrorList) -> usize {
+        let most = self.max_keys_tried.unwrap_or(MOST_TRIED);
+        if !(1..=MOST_KEYS).contains(&most) {
+            errors.add(&path.field("maxKeysTried"), format!("expected 1 to {MOST_KEYS}, found {most}"));
+        }
+        most
+    }
+
     #[inline(never)]
     fn policy(&self, path: &Path, errors: &mut ErrorList) -> Policy {
         let subjects = self.subjects.iter().enumerate().filter_map(|(n, subject)| {
@@ -652,9 +597,6 @@ impl RawProvider {
     }
 }
 
-        if is_placeholder(&secret) {
-            return Err(format!("`{name}` holds a placeholder; expected a secret"));
-        }
 fn algorithms(names: &[String], secret: bool, path: &Path, errors: &mut ErrorList) -> Vec<Algorithm> {
     if names.is_empty() {
         errors.add(path, "is empty; expected at least one algorithm");
@@ -703,6 +645,9 @@ impl RawSecret {
                 base64url::decode(text.as_bytes()).ok_or_else(|| format!("`{name}` is not base64url"))?
             }
         };
+        if is_placeholder(&secret) {
+            return Err(format!("`{name}` holds a placeholder; expected a secret"));
+        }
         let long_enough =
             |algorithm: &Algorithm| algorithm.secret_length().is_some_and(|least| secret.len() >= least);
         match algorithms.iter().find(|algorithm| algorithm.is_symmetric() && !long_enough(algorithm)) {

@@ -1,9 +1,12 @@
 //! Why a request is refused, and what the client then sees.
 
+use std::time::Duration;
+
+use plugin_kit::denial::{Body, printable_id};
 use plugin_kit::reply::{Problem, Reply};
 
 use crate::claims::ClaimError;
-use crate::config::{DenyBody, DenyResponse, Template, WrongAudience};
+use crate::config::{DenyResponse, WrongAudience};
 use crate::token::TokenError;
 
 /// Why a request is refused.
@@ -187,47 +190,46 @@ pub struct Context<'a> {
     pub scopes: &'a [String],
     /// `x-request-id` as it was sent.
     pub request_id: Option<&'a [u8]>,
+    /// `origin` as it was sent: the page that asks, where it is of another origin than the service.
+    pub origin: Option<&'a [u8]>,
+    /// How long it takes until another try makes sense, where the status is 503.
+    pub retry_in: Duration,
     /// Whether the client speaks gRPC, where the body is a message for people.
     pub grpc: bool,
 }
 
 /// The reply to a request that is refused.
 pub fn reply(reason: DenyReason, context: &Context<'_>) -> Reply {
-    let DenyResponse { body, code_header, wrong_audience, .. } = context.response;
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let DenyResponse { body, extras, code_header, wrong_audience, .. } = context.response;
     let Outside { code, mut status, mut grpc_status, error, title } = reason.outside();
     if reason == DenyReason::BadClaims(ClaimError::Audience) && *wrong_audience == WrongAudience::Forbidden {
         (status, grpc_status) = (403, PERMISSION_DENIED);
     }
-    let request_id = context.request_id.and_then(printable);
-    let (media_type, body) = match body {
-        _ if context.grpc => ("text/plain; charset=utf-8", title.as_bytes().to_vec()),
-        DenyBody::Text => ("text/plain; charset=utf-8", title.as_bytes().to_vec()),
-        DenyBody::Template(Template { content_type, template }) => {
-            let text = template
-                .replace("{code}", code)
-                .replace("{status}", &status.to_string())
-                .replace("{title}", title)
-                .replace("{requestId}", request_id.unwrap_or_default());
-            (content_type.as_str(), text.into_bytes())
-        }
-        DenyBody::Problem => {
-            let kind = "about:blank";
-            let problem =
-                Problem { kind, title, status, detail: None, code, request_id, violated_policies: &[] };
-            (Problem::CONTENT_TYPE, problem.to_body())
-        }
-    };
-    let mut headers = vec![("content-type".to_owned(), media_type.to_owned())];
+    let (kind, request_id) = ("about:blank", context.request_id.and_then(printable_id));
+    let problem = Problem { kind, title, status, detail: None, code, request_id, violated_policies: &[] };
+    let body = if context.grpc { &Body::Text } else { body };
+    let (media_type, body) = body.of(&problem, TEXT, &[]).unzip();
+    let mut headers = Vec::new();
+    let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
+    if let Some(media_type) = media_type {
+        add("content-type", media_type);
+    }
     if status == 401 || error.is_some() {
-        headers.push(("www-authenticate".to_owned(), challenge(error, context)));
+        add("www-authenticate", &challenge(error, context));
     }
     if status == 503 {
-        headers.push(("retry-after".to_owned(), "1".to_owned()));
+        // Rounded up: never too early.
+        let seconds = context.retry_in.as_nanos().div_ceil(1_000_000_000).max(1);
+        add("retry-after", &seconds.to_string());
     }
     if let Some(name) = code_header {
-        headers.push((name.clone(), code.to_owned()));
+        add(name, code);
     }
-    Reply { status, grpc_status: Some(grpc_status), headers, body, details: format!("jwt_auth_{code}") }
+    let (body, details) = (body.unwrap_or_default(), format!("jwt_auth_{code}"));
+    let mut reply = Reply { status, grpc_status: Some(grpc_status), headers, body, details };
+    extras.add_to(&mut reply, context.origin);
+    reply
 }
 
 /// `WWW-Authenticate` of RFC 6750 section 3. Realm and scopes come from the configuration, which lets no quote in.
@@ -242,9 +244,41 @@ fn challenge(error: Option<&str>, context: &Context<'_>) -> String {
     parameters.join(", ")
 }
 
-/// A request ID as a reply may repeat it: short and without anything that means something elsewhere.
-fn printable(request_id: &[u8]) -> Option<&str> {
-    let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
-    let short = !request_id.is_empty() && request_id.len() <= 128;
-    (short && request_id.iter().all(good)).then(|| std::str::from_utf8(request_id).ok()).flatten()
+#[cfg(test)]
+mod tests {
+    use plugin_kit::denial::Extras;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_when_the_next_try_makes_sense() {
+        let response = DenyResponse {
+            body: Body::Problem,
+            extras: Extras::default(),
+            realm: "service".to_owned(),
+            code_header: None,
+            wrong_audience: WrongAudience::Unauthenticated,
+        };
+        let retry_after = |reason, millis| {
+            let retry_in = Duration::from_millis(millis);
+            let context = Context {
+                response: &response,
+                scopes: &[],
+                request_id: None,
+                origin: None,
+                retry_in,
+                grpc: false,
+            };
+            let headers = reply(reason, &context).headers;
+            headers.into_iter().find(|(name, _)| name == "retry-after").map(|(_, value)| value)
+        };
+        for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (29_500, "30")] {
+            assert_eq!(
+                retry_after(DenyReason::KeysUnavailable, millis).as_deref(),
+                Some(seconds),
+                "{millis}"
+            );
+        }
+        assert_eq!(retry_after(DenyReason::TokenMissing, 5000), None);
+    }
 }

@@ -197,6 +197,14 @@ impl<T> Fetched<T> {
         if self.may_fetch(now) { Missing::Fetch } else { Missing::Unavailable }
     }
 
+    /// When what is missing may be there: when the next fetch may start, or the one that is under way ends at the latest.
+    pub fn next_fetch(&self) -> Duration {
+        match self.in_flight {
+            Some(started) => started.saturating_add(self.settings.timeout),
+            None => self.shared.0.borrow().not_before,
+        }
+    }
+
     fn may_fetch(&self, now: Duration) -> bool {
         self.in_flight.is_none() && now >= self.shared.0.borrow().not_before
     }
@@ -329,6 +337,7 @@ mod tests {
         let mut fetched = fetched(600, None);
         fetched.started(Duration::from_secs(1000));
         assert!(fetched.is_fetching());
+        assert_eq!(fetched.next_fetch(), Duration::from_secs(1002));
         fetched.tick(Duration::from_secs(1002));
         assert!(
             fetched.is_fetching(),
@@ -345,6 +354,7 @@ mod tests {
         let mut now = Duration::from_secs(1000);
         for expected in [1, 2, 4, 8, 16, 30, 30] {
             fetched.failed(now);
+            assert_eq!(fetched.next_fetch(), now + Duration::from_secs(expected));
             let wait = (1..100).find(|seconds| fetched.tick(now + Duration::from_secs(*seconds))).unwrap();
             assert_eq!(wait, expected);
             now += Duration::from_secs(100);

@@ -327,9 +327,23 @@ impl JwtAuth {
             response: &config.deny_response,
             scopes,
             request_id: first("x-request-id"),
+            origin: first("origin"),
+            retry_in: self.retry_in(reason),
             grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
         };
         Flow::Deny(deny::reply(reason, &context))
+    }
+
+    /// The time until the next fetch of what a request was refused for.
+    fn retry_in(&self, reason: DenyReason) -> Duration {
+        let next_fetch = match reason {
+            DenyReason::KeysUnavailable | DenyReason::RevocationUnavailable | DenyReason::TooManyWaiting => {
+                self.authenticator.take_next_fetch()
+            }
+            _ => None,
+        };
+        let now = next_fetch.and_then(|_| host::monotonic_time().ok());
+        next_fetch.zip(now).map_or(Duration::ZERO, |(next_fetch, now)| next_fetch.saturating_sub(now))
     }
 
     /// Counts, logs and publishes a reason.

@@ -13,6 +13,7 @@ pub mod claim;
 pub mod config;
 #[cfg(any(target_os = "wasi", test))]
 mod counts;
+pub mod denial;
 pub mod environment;
 pub mod exchange;
 pub mod head;
@@ -26,6 +27,6 @@ pub mod path_index;
 pub mod plugin;
 pub mod protobuf;
 pub mod reply;
-pub mod source;
 pub mod secret;
+pub mod source;
 pub mod testing;

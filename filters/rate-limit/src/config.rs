@@ -5,6 +5,7 @@ use std::time::Duration;
 use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{ByName, ConfigErrors, DurationText, ErrorList, Path, document, read};
+use plugin_kit::denial::{Body, Extras, RawCors};
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
 use plugin_kit::path::PathCase;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::gcra::Rate;
 use crate::key::table_number;
 use crate::protocol::{grpc_service, unit};
-use crate::reply::{HeaderStyle, HeadersOn, ReplyBody, ReplyOptions};
+use crate::reply::{HeaderStyle, HeadersOn, ReplyOptions};
 use crate::slots::{OnFull, Table};
 
 config_object! {
@@ -116,7 +117,12 @@ config_object! {
     #[derive(Debug, Default)]
     struct RawResponse {
         status: Option<u16>,
-        body: ReplyBody = ReplyBody::default(),
+        /// The body.
+        body: Body = Body::default(),
+        /// Which pages may read a denial.
+        cors: Option<RawCors>,
+        /// Headers that every denial gets.
+        add_headers: ByName<String> = ByName::default(),
         headers: HeaderStyle = HeaderStyle::default(),
         headers_on: HeadersOn = HeadersOn::default(),
     }
@@ -370,7 +376,9 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Opt
     if lease.is_none() {
         errors.add(&root.field("lease"), "expected at most `1s`; `0ms` turns leases off");
     }
-    let response = raw.response;
+    let (path, response) = (root.field("response"), raw.response);
+    response.body.check(&path.field("body"), errors);
+    let extras = Extras::compile(response.add_headers, response.cors.as_ref(), &path, errors);
     let asks = limits.iter().position(|limit| limit.global.is_some());
     let global =
         raw.global.map(|global| compile_global(global, asks.is_some(), &root.field("global"), errors));
@@ -387,6 +395,7 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Opt
         reply: ReplyOptions {
             status,
             body: response.body,
+            extras,
             headers: response.headers,
             headers_on: response.headers_on,
         },
@@ -642,7 +651,7 @@ mod tests {
         assert!(limit.condition.is_always());
         assert_eq!((config.on_conflict, config.longest_lease), (OnConflict::Deny, 100_000_000));
         assert_eq!((config.reply.status, config.reply.headers), (429, HeaderStyle::Ietf));
-        assert_eq!((config.reply.headers_on, config.reply.body), (HeadersOn::Denied, ReplyBody::ProblemJson));
+        assert_eq!((config.reply.headers_on, config.reply.body), (HeadersOn::Denied, Body::Problem));
     }
 
     #[test]

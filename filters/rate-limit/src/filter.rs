@@ -549,9 +549,13 @@ impl Limits {
     pub fn reply(&self, exchange: &Exchange<'_>, denial: Denial) -> Reply {
         let Denial { limit, reason, headers, body } = denial;
         let name = limit.and_then(|index| self.config.limits.get(index)).map(|limit| limit.name.as_str());
-        let request_id = exchange.header_joined("x-request-id").ok().flatten();
-        let request_id = request_id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
-        reply::denial(&self.config.reply, reason, name, request_id, headers, &body)
+        let options = &self.config.reply;
+        let header = |name| exchange.header_joined(name).ok().flatten();
+        let request_id = header("x-request-id");
+        let origin = if options.extras.asks_origin() { header("origin") } else { None };
+        let context =
+            reply::Context { limit: name, request_id: request_id.as_deref(), origin: origin.as_deref() };
+        reply::denial(options, reason, context, headers, &body)
     }
 
     /// Gives back the charges of a request that was answered with this status, where their limits count others only.
@@ -1161,12 +1165,12 @@ mod tests {
             (exempt, "roles", Some(r#"[{}]"#), true),
             (exempt, "roles", Some(""), true),
         ] {
+            let store = MemoryStore::default();
+            let limits = limits(&store, &format!(r#"{{"limits":[{json}]}}"#));
             let mut facts = facts("GET", "/");
             if let Some(published) = published {
                 facts = facts.property(&format!("jwt.{claim}"), published);
             }
-            let store = MemoryStore::default();
-            let limits = limits(&store, &format!(r#"{{"limits":[{json}]}}"#));
             let decision = decide(&limits, &store, &facts);
             assert_eq!(verdict(&decision) != "A", denied, "{json} {published:?}");
         }

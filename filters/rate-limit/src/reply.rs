@@ -1,6 +1,7 @@
 //! What a client learns: the reply to a denied request, and the headers that tell how its limit stands.
 
 use plugin_kit::config_choice;
+use plugin_kit::denial::{Body, Extras, printable_id};
 use plugin_kit::reply::{Problem, Reply};
 
 use crate::gcra::Rate;
@@ -35,27 +36,15 @@ config_choice! {
     }
 }
 
-config_choice! {
-    /// The body of a denial.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-    pub enum ReplyBody {
-        /// RFC 9457.
-        #[default]
-        ProblemJson = "problem+json",
-        /// One line.
-        Text = "text",
-        /// Nothing.
-        Empty = "none",
-    }
-}
-
 /// How a denied request is answered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ReplyOptions {
     /// HTTP status.
     pub status: u16,
     /// The body.
-    pub body: ReplyBody,
+    pub body: Body,
+    /// Headers that every denial gets, and what lets pages read it.
+    pub extras: Extras,
     /// Which headers tell how the limit stands.
     pub headers: HeaderStyle,
     /// On which responses.
@@ -115,12 +104,22 @@ const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
 const GRPC_UNAVAILABLE: u8 = 14;
 const SECOND: u64 = 1_000_000_000;
 
+/// What a denial is about, beside the reason.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context<'a> {
+    /// The limit that denies.
+    pub limit: Option<&'a str>,
+    /// `x-request-id` as it was sent.
+    pub request_id: Option<&'a [u8]>,
+    /// `origin` as it was sent.
+    pub origin: Option<&'a [u8]>,
+}
+
 /// The reply to a denied request. `headers` and a `body` that is not empty replace those of the reply.
 pub fn denial(
     options: &ReplyOptions,
     reason: DenyReason,
-    limit: Option<&str>,
-    request_id: Option<&str>,
+    context: Context<'_>,
     mut headers: Vec<(String, String)>,
     own_body: &[u8],
 ) -> Reply {
@@ -137,11 +136,13 @@ pub fn denial(
             headers.push((name.to_owned(), value));
         }
     };
-    if let Some(wait) = reason.retry_in() {
-        add("retry-after", seconds(wait).max(1).to_string());
+    let retry_after = reason.retry_in().map(|wait| seconds(wait).max(1).to_string());
+    if let Some(seconds) = &retry_after {
+        add("retry-after", seconds.clone());
     }
     // Envoy does not retry a response that says this.
     add("x-envoy-ratelimited", "true".to_owned());
+    let Context { limit, request_id, origin } = context;
     let limits = limit.as_slice();
     let (title, kind) = match reason {
         DenyReason::Limited(_) => ("Too many requests", QUOTA_EXCEEDED),
@@ -153,20 +154,22 @@ pub fn denial(
     };
     let violated_policies = if kind == QUOTA_EXCEEDED { limits } else { &[] };
     let code = reason.code();
-    let body = match options.body {
-        _ if !own_body.is_empty() => own_body.to_vec(),
-        ReplyBody::ProblemJson => {
-            add("content-type", Problem::CONTENT_TYPE.to_owned());
-            let problem = Problem { kind, title, status, detail: None, code, request_id, violated_policies };
-            problem.to_body()
+    let request_id = request_id.and_then(printable_id);
+    let problem = Problem { kind, title, status, detail: None, code, request_id, violated_policies };
+    let more =
+        [("limit", limit.unwrap_or_default()), ("retryAfter", retry_after.as_deref().unwrap_or_default())];
+    let body = if own_body.is_empty() {
+        let (media_type, body) = options.body.of(&problem, "text/plain", &more).unzip();
+        if let Some(media_type) = media_type {
+            add("content-type", media_type.to_owned());
         }
-        ReplyBody::Text => {
-            add("content-type", "text/plain".to_owned());
-            title.as_bytes().to_vec()
-        }
-        ReplyBody::Empty => Vec::new(),
+        body.unwrap_or_default()
+    } else {
+        own_body.to_vec()
     };
-    Reply { status, grpc_status: Some(grpc_status), headers, body, details: code.to_owned() }
+    let mut reply = Reply { status, grpc_status: Some(grpc_status), headers, body, details: code.to_owned() };
+    options.extras.add_to(&mut reply, origin);
+    reply
 }
 
 /// How a limit stands, as clients are told.
