@@ -27,7 +27,7 @@ use crate::provider::{KeySource, Provider, Remote};
 use crate::refused_tokens::RefusedTokens;
 use crate::revocation::{OnFailure, Revoked};
 use crate::rules::{
-    Access, Refusal, Requirement, Rule, Tokens, Verify, first_match, first_match_without_path,
+    Access, Met, Refusal, Requirement, Rule, Tokens, Verify, first_match, first_match_without_path,
 };
 use crate::signature::{Verdict, Verifier};
 use crate::token::UntrustedToken;
@@ -632,19 +632,26 @@ impl Authenticator {
         let candidates = self.candidates(confirmed);
         let all: Vec<&Verified> = candidates.iter().filter_map(|(_, granted)| granted.verified()).collect();
         let first = candidates.iter().take_while(|(token, _)| *token == 0).count();
-        let used = match rule.access {
+        let met = match rule.access {
             Access::Require(requirement) => {
                 requirement.check(Tokens { all: &all, first }).map_err(|refusal| {
                     let undecided = confirmed.iter().find_map(|confirmed| confirmed.undecided);
                     undecided.map_or(refusal, bare)
                 })?
             }
-            Access::Anyone(_) | Access::Nobody => vec![0],
+            Access::Anyone(_) | Access::Nobody => vec![Met { by: 0, named: false }],
         };
-        let used: Vec<&(usize, Granted)> = used.into_iter().filter_map(|n| candidates.get(n)).collect();
-        let Some((_, identity)) = used.first() else { return Err(bare(DenyReason::TokenMissing)) };
-        let beside = confirmed.iter().enumerate().filter(|(n, _)| !used.iter().any(|(token, _)| token == n));
-        for (_, other) in beside {
+        let Some((speaker, identity)) = met.first().and_then(|met| candidates.get(met.by)) else {
+            return Err(bare(DenyReason::TokenMissing));
+        };
+        let provider = |granted: &Granted| granted.verified().map(|verified| verified.provider);
+        // Somebody else's token is welcome where a demand names its provider, and that is not the speaker's.
+        let is_asked_for = |token: usize| {
+            let others = met.iter().filter(|met| met.named).filter_map(|met| candidates.get(met.by));
+            let mut others = others.filter(|(_, granted)| provider(granted) != provider(identity));
+            others.any(|(other, _)| *other == token)
+        };
+        for (_, other) in confirmed.iter().enumerate().filter(|(n, _)| n != speaker && !is_asked_for(*n)) {
             if !is_same_subject(identity.verified(), other.all.first()) {
                 return match rule.access {
                     Access::Anyone(Verify::BestEffort) => Ok(Entry::Anyone),

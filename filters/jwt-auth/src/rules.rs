@@ -92,6 +92,15 @@ pub struct Tokens<'a> {
     pub first: usize,
 }
 
+/// A demand that is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Met {
+    /// The position of the confirmation that meets it.
+    pub by: usize,
+    /// Whether it asks for a token of this provider by name.
+    pub named: bool,
+}
+
 /// Why a requirement is not met, and the scopes that it asks for.
 #[derive(Debug)]
 pub struct Refusal<'a> {
@@ -113,12 +122,12 @@ impl Requirement {
     pub const ANY_TOKEN: Self =
         Self::Token(TokenRequirement { providers: Vec::new(), claims: Vec::new(), scopes: Vec::new() });
 
-    /// Whether the first token meets it, or under `allOf` any token each demand. With the positions of the confirmations that
-    /// do: one at least, and first the one that says who makes the request.
+    /// Whether the first token meets it, or under `allOf` any token each demand. With the demands that are met: one at
+    /// least, and first that of the token that says who makes the request.
     ///
     /// # Errors
     /// Why they do not.
-    pub fn check(&self, tokens: Tokens<'_>) -> Result<Vec<usize>, Refusal<'_>> {
+    pub fn check(&self, tokens: Tokens<'_>) -> Result<Vec<Met>, Refusal<'_>> {
         match self {
             Self::Token(token) => Ok(vec![token.check(tokens.all.get(..tokens.first).unwrap_or_default())?]),
             Self::AllOf(all) => Self::check_all(all, Tokens { first: tokens.all.len(), ..tokens }),
@@ -139,12 +148,12 @@ impl Requirement {
         }
     }
 
-    fn check_all<'a>(all: &'a [Self], tokens: Tokens<'_>) -> Result<Vec<usize>, Refusal<'a>> {
+    fn check_all<'a>(all: &'a [Self], tokens: Tokens<'_>) -> Result<Vec<Met>, Refusal<'a>> {
         let is_of_another = |refusal: &Refusal<'_>| refusal.reason == DenyReason::ProviderForbidden;
-        let mut used = Vec::new();
+        let mut demands = Vec::new();
         for requirement in all {
             match requirement.check(tokens) {
-                Ok(met) => used.extend(met.into_iter().filter(|n| !used.contains(n)).collect::<Vec<_>>()),
+                Ok(met) => demands.extend(met),
                 // Where a token is there for another demand, one more is missing.
                 Err(refusal) if is_of_another(&refusal) => {
                     let wanted =
@@ -156,13 +165,13 @@ impl Requirement {
                 Err(refusal) => return Err(refusal),
             }
         }
-        Ok(used)
+        Ok(demands)
     }
 }
 
 impl TokenRequirement {
     /// The position of the first token that shows all of this.
-    fn check(&self, tokens: &[&Verified]) -> Result<usize, Refusal<'_>> {
+    fn check(&self, tokens: &[&Verified]) -> Result<Met, Refusal<'_>> {
         let mut reason =
             if tokens.is_empty() { DenyReason::TokenMissing } else { DenyReason::ProviderForbidden };
         for (n, token) in tokens.iter().enumerate() {
@@ -178,7 +187,7 @@ impl TokenRequirement {
             {
                 reason = DenyReason::InsufficientScope;
             } else {
-                return Ok(n);
+                return Ok(Met { by: n, named: !self.providers.is_empty() });
             }
         }
         Err(Refusal { reason, scopes: &self.scopes })
@@ -277,7 +286,8 @@ mod tests {
         first: usize,
     ) -> Result<Vec<usize>, DenyReason> {
         let all: Vec<&Verified> = tokens.iter().collect();
-        requirement.check(Tokens { all: &all, first }).map_err(|refusal| refusal.reason)
+        let met = requirement.check(Tokens { all: &all, first }).map_err(|refusal| refusal.reason)?;
+        Ok(met.into_iter().map(|met| met.by).collect())
     }
 
     #[test]
@@ -354,12 +364,21 @@ mod tests {
     }
 
     #[test]
-    fn all_of_several_demands_use_each_token_once() {
+    fn a_demand_says_whether_it_names_the_provider() {
+        let tokens = [verified(0, &json!({}))];
+        let all: Vec<&Verified> = tokens.iter().collect();
+        let demands = Requirement::AllOf(vec![Requirement::ANY_TOKEN, Requirement::Token(of(0))]);
+        let met = demands.check(Tokens { all: &all, first: 1 }).unwrap();
+        assert_eq!(met, [Met { by: 0, named: false }, Met { by: 0, named: true }]);
+    }
+
+    #[test]
+    fn each_of_several_demands_has_its_token() {
         let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
         let all = |providers: &[usize]| {
             Requirement::AllOf(providers.iter().map(|provider| Requirement::Token(of(*provider))).collect())
         };
-        assert_eq!(check(&all(&[1, 0, 1]), &tokens), Ok(vec![1, 0]));
+        assert_eq!(check(&all(&[1, 0, 1]), &tokens), Ok(vec![1, 0, 1]));
         // One more token would do, which those are that nobody asks for would not.
         for demands in [[0, 2], [2, 0]] {
             assert_eq!(check(&all(&demands), &tokens), Err(DenyReason::TokenMissing));

@@ -1323,7 +1323,10 @@ fn one_token_is_the_identity_of_a_request() {
     let admin = token_by("rsa-1", "alice", &json!({ "role": "admin" }));
     let (partner, other) = (token_by("rsa-2", "shop", &json!({})), token_by("rsa-2", "alice", &json!({})));
     let demand = |provider: &str| json!({ "provider": provider });
+    let scoped = token_by("rsa-2", "shop", &json!({ "scope": "s" }));
     let admins = json!({ "claims": { "role": { "anyOf": ["admin"] } } });
+    let mut in_a = admins.clone();
+    in_a["provider"] = json!("a");
     let both = json!({ "allOf": [demand("b"), demand("a")] });
     for (rule, tokens, expected) in [
         (json!({ "allow": "anyone" }), vec![("x-a", &alice), ("c", &bob)], "several_tokens"),
@@ -1335,6 +1338,32 @@ fn one_token_is_the_identity_of_a_request() {
         (json!({ "require": admins }), vec![("x-a", &alice), ("c", &admin)], "claims_forbidden"),
         (json!({ "require": both }), vec![("x-a", &alice), ("x-b", &partner)], "shop"),
         (json!({ "require": both }), vec![("x-a", &alice), ("c", &bob), ("x-b", &partner)], "several_tokens"),
+        // Nobody borrows a claim of another, where the demands do not ask for two.
+        (
+            json!({ "require": { "allOf": [admins, {}] } }),
+            vec![("x-a", &admin), ("c", &bob)],
+            "several_tokens",
+        ),
+        (
+            json!({ "require": { "allOf": [{}, admins] } }),
+            vec![("x-a", &bob), ("c", &admin)],
+            "several_tokens",
+        ),
+        (
+            json!({ "require": { "allOf": [{ "scopes": ["s"] }, admins] } }),
+            vec![("x-a", &admin), ("x-b", &scoped)],
+            "several_tokens",
+        ),
+        (
+            json!({ "require": { "allOf": [demand("a"), in_a] } }),
+            vec![("x-a", &bob), ("c", &admin)],
+            "several_tokens",
+        ),
+        (
+            json!({ "require": { "allOf": [{ "scopes": ["s"] }, in_a] } }),
+            vec![("x-a", &admin), ("x-b", &scoped)],
+            "shop",
+        ),
         (json!({ "require": both }), vec![("x-a", &alice)], "token_missing"),
         (json!({ "require": both }), vec![("x-b", &partner)], "token_missing"),
         (json!({ "require": both }), vec![], "token_missing"),
