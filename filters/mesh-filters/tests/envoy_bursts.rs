@@ -1,5 +1,5 @@
 //! A thousand requests that wait at once on one worker of a real Envoy, and how that ends: each gets its answer, none passes
-//! unchecked, and no VM dies.
+//! unchecked, and no VM dies. And what a new configuration keeps of what that worker has fetched.
 #![cfg(not(target_family = "wasm"))]
 #![allow(clippy::restriction)]
 
@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cases::{Token, public_keys};
 use envoy::{
-    Answer, Bootstrap, Cluster, Envoy, HttpFilter, JwksServer, Listener, RateLimitAnswer, RateLimitService,
-    Request, Upstream, Wasm,
+    Answer, Bootstrap, Cluster, Delivery, Envoy, HttpFilter, JwksServer, Listener, RateLimitAnswer,
+    RateLimitService, Request, Upstream, Wasm,
 };
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ static TURN: Mutex<()> = Mutex::new(());
 struct Mesh {
     envoy: Envoy,
     upstream: Upstream,
-    _issuer: JwksServer,
+    issuer: JwksServer,
     limits: RateLimitService,
 }
 
@@ -39,13 +39,16 @@ fn start_with(filters: &[(&str, Value)], service: &str, delay: Duration) -> Mesh
         Cluster { http2: true, ..Cluster::new("ratelimit", limits.address()) },
         Cluster::empty("nobody"),
     ];
-    let plugins = filters.iter().map(|(filter, configuration)| {
-        let module = format!("{}/../../target/filters/{filter}.wasm", env!("CARGO_MANIFEST_DIR"));
-        HttpFilter::Wasm(Wasm::new(filter, module, configuration.to_string()))
-    });
+    let plugins =
+        filters.iter().map(|(filter, configuration)| HttpFilter::Wasm(plugin(filter, configuration)));
     let listener = Listener::new("inbound", service, plugins.collect());
     let bootstrap = Bootstrap { clusters, ..Bootstrap::default() };
-    Mesh { envoy: Envoy::start(&bootstrap, &[listener], 1).unwrap(), upstream, _issuer: issuer, limits }
+    Mesh { envoy: Envoy::start(&bootstrap, &[listener], 1).unwrap(), upstream, issuer, limits }
+}
+
+fn plugin(filter: &str, configuration: &Value) -> Wasm {
+    let module = format!("{}/../../target/filters/{filter}.wasm", env!("CARGO_MANIFEST_DIR"));
+    Wasm { delivery: Delivery::Discovery, ..Wasm::new(filter, module, configuration.to_string()) }
 }
 
 fn keys() -> Value {
@@ -162,4 +165,20 @@ fn a_burst_that_waits_for_the_rate_limit_service_is_answered() {
         assert_eq!(mesh.burst(&Request::new("GET", "/")), [(503, MANY)]);
         assert_eq!(mesh.upstream.take_received().len(), 0);
     }
+}
+
+#[test]
+fn a_new_configuration_while_the_issuer_is_down_has_the_keys() {
+    let _turn = TURN.lock();
+    let mut mesh = start_with(&[("jwt-auth", jwt_auth())], "service", Duration::ZERO);
+    let address = mesh.envoy.address("inbound").unwrap();
+    let request = request("rsa-1");
+    assert_eq!(request.send(address).unwrap().status, 200);
+    mesh.issuer.answer(Answer { status: 500, ..Answer::default() });
+    let mut configuration = jwt_auth();
+    configuration["denyResponse"] = json!({ "realm": "new" });
+    mesh.envoy.reconfigure(&plugin("jwt-auth", &configuration)).unwrap();
+    let realm = || Request::new("GET", "/").send(address).unwrap().headers;
+    assert!(realm().iter().any(|(_, value)| value.contains("realm=\"new\"")), "it is in force");
+    assert_eq!(request.send(address).unwrap().status, 200);
 }
