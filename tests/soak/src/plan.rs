@@ -98,6 +98,8 @@ pub enum Fault {
     ServiceIgnored,
     /// A span names whom the client says it is.
     SpanBelieves,
+    /// A client is told to come back later than it must.
+    LongRetry,
     /// The service behind the proxy swallows some requests.
     Swallowed,
     /// An update of the configuration reaches the proxy late.
@@ -106,7 +108,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, with their names and the finding that each must end in.
-    pub const ALL: [(Self, &'static str, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str, &'static str); 16] = [
         (Self::StaleKey, "stale-key", "wrong accepts"),
         (Self::StaleFetchedKey, "stale-fetched-key", "wrong accepts"),
         (Self::Expired, "expired", "wrong accepts"),
@@ -120,6 +122,7 @@ impl Fault {
         (Self::ChargedTwice, "charged-twice", "wrong refusals"),
         (Self::ServiceIgnored, "service-ignored", "wrong accepts"),
         (Self::SpanBelieves, "span-believes", "wrong spans"),
+        (Self::LongRetry, "long-retry", "wrong Retry-After"),
         (Self::Swallowed, "swallowed", "lost requests"),
         (Self::OldVersion, "old-version", "old versions"),
     ];
@@ -265,7 +268,7 @@ impl Settings {
                 "name": "patient",
                 "match": { "paths": ["/patient/*"] },
                 "key": per_user,
-                "rate": { "requests": 1, "per": "2s", "burst": 2 },
+                "rate": { "requests": 1, "per": if is(Fault::LongRetry) { "5s" } else { "2s" }, "burst": 2 },
             }),
         ];
         if !is(Fault::ServiceIgnored) {

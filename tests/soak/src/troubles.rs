@@ -32,6 +32,8 @@ enum Event {
     Burst(BurstKind),
     /// Many requests at once while the server that they need does not answer.
     StalledBurst(BurstKind),
+    /// The same, and the configuration changes while they wait.
+    BurstThroughUpdate(BurstKind),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ enum Peer {
     Limits,
 }
 
-const DECK: [Event; 19] = [
+const DECK: [Event; 21] = [
     Event::StalledBurst(BurstKind::UnknownKids),
     Event::Update,
     Event::Burst(BurstKind::Ready),
@@ -52,6 +54,7 @@ const DECK: [Event; 19] = [
     Event::Trouble(Peer::Issuer),
     Event::Burst(BurstKind::UnknownKids),
     Event::StalledBurst(BurstKind::RemoteKeys),
+    Event::BurstThroughUpdate(BurstKind::UnknownKids),
     Event::Rotation,
     Event::BadUpdate,
     Event::Trouble(Peer::Limits),
@@ -61,6 +64,7 @@ const DECK: [Event; 19] = [
     Event::Update,
     Event::Burst(BurstKind::RemoteKeys),
     Event::Burst(BurstKind::Listed),
+    Event::BurstThroughUpdate(BurstKind::Global),
 ];
 
 /// Sizes of bursts. More than three hundred at once have filled a stack.
@@ -133,6 +137,17 @@ impl Director {
                 let count = random.pick(&SIZES);
                 self.burst(kind, count, random);
             }
+            Event::BurstThroughUpdate(kind) => {
+                let peer = if kind == BurstKind::Global { Peer::Limits } else { Peer::Issuer };
+                self.set(peer, Mood::Stalled(Duration::from_millis(1500)));
+                sleep(Duration::from_millis(1100));
+                let count = random.pick(&SIZES[1..]);
+                let burst = self.begin_burst(kind, count, random);
+                sleep(Duration::from_millis(300));
+                self.update();
+                let _ = self.runtime.block_on(burst);
+                self.set(peer, Mood::Well(Duration::ZERO));
+            }
             Event::StalledBurst(kind) => {
                 let peer = match kind {
                     BurstKind::Global => Peer::Limits,
@@ -156,11 +171,18 @@ impl Director {
         }
     }
 
-    fn burst(&self, kind: BurstKind, count: usize, random: &mut Random) {
+    /// A burst that is under way.
+    fn begin_burst(&self, kind: BurstKind, count: usize, random: &mut Random) -> tokio::task::JoinHandle<()> {
         // One connection is one worker's.
         let count = count.min(self.largest);
         let connections = if random.chance(70) { 1 } else { 4 };
-        self.runtime.block_on(self.crowd.burst(kind, count, connections, random.number()));
+        let (crowd, part) = (self.crowd.clone(), random.number());
+        self.runtime.spawn(async move { crowd.burst(kind, count, connections, part).await })
+    }
+
+    fn burst(&self, kind: BurstKind, count: usize, random: &mut Random) {
+        // One that panicked has left its requests without an answer, which is found.
+        let _ = self.runtime.block_on(self.begin_burst(kind, count, random));
     }
 
     fn set(&self, peer: Peer, mood: Mood) {
@@ -215,7 +237,8 @@ impl Director {
         let Ok(plugins) = plugins(&settings, self.stage.form, None, &self.modules) else { return };
         for mut plugin in plugins {
             let mut config: Value = serde_json::from_str(&plugin.configuration).unwrap_or_default();
-            config["mistake"] = json!(true);
+            // Another one each time: Envoy takes no notice of the same again.
+            config[format!("mistake{}", self.stage.now().as_millis())] = json!(true);
             plugin.configuration = config.to_string();
             match lock(&self.envoy).reconfigure(&plugin) {
                 Err(Error::Refused(_)) => {}
