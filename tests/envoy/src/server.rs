@@ -97,7 +97,9 @@ impl Server {
                 let handler = Arc::clone(&handler);
                 connections.spawn(async move {
                     let service = service_fn(move |request| serve(Arc::clone(&handler), request));
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    // A proxy sends many at once before it knows how many it may.
+                    builder.http2().max_concurrent_streams(10_000);
                     // A client that went away is no news.
                     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
                 });

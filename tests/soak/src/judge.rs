@@ -505,7 +505,9 @@ impl Case<'_> {
     fn published(&mut self, outcome: Option<&Outcome>, allowed: &[Outcome]) {
         let record = self.record;
         let believed = |outcome: &Outcome| match outcome {
-            Outcome::Refused(code) => code.starts_with("rate_limit") || code == "claims_forbidden",
+            Outcome::Refused(code) => {
+                code.starts_with("rate_limit") || code == "claims_forbidden" || code == "provider_forbidden"
+            }
             Outcome::Pass(_) | Outcome::Limited(_) => true,
         };
         let verified = match outcome {

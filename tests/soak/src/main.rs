@@ -164,6 +164,11 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
     let envoy = Envoy::start(&bootstrap(&servers), &[listener(first_plugins.clone())], 4)?;
     let (proxy, process) = (envoy.address("soak")?, envoy.id());
     let (access_log, log) = (envoy.access_log_file(), envoy.log_file());
+    let kept = cases::repository().join("target/soak").join(report::form_name(form).replace(' ', "-"));
+    let logs = [
+        (log.clone(), kept.with_extension("log")),
+        (log.with_file_name("output"), kept.with_extension("output")),
+    ];
     if let Some(version) = stage.world().versions.last_mut() {
         version.taken = Some(stage.now());
     }
@@ -218,7 +223,11 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
         sleep(Duration::from_millis(250));
         watch.look(&servers);
     }
-    watch.finish(&lock(&envoy), &servers)?;
+    let finished = watch.finish(&lock(&envoy), &servers);
+    for (written, kept) in logs {
+        std::fs::copy(written, kept)?;
+    }
+    finished?;
     for problem in director.problems {
         watch.judge.find(Kind::WrongAnswer, problem);
     }
@@ -287,6 +296,9 @@ impl Watch {
             self.judge.find(Kind::VmFailure, line);
         }
         let now = self.stage.now();
+        if witnesses::memory(self.process).is_none() && !self.failed() {
+            self.judge.find(Kind::VmFailure, "the proxy ended; its log and output are kept".to_owned());
+        }
         if self.memory.last().is_none_or(|(at, _)| now.as_secs_f64() >= at + 1.0) {
             let memory = witnesses::memory(self.process);
             self.memory.extend(memory.map(|megabytes| (now.as_secs_f64(), megabytes)));

@@ -267,19 +267,19 @@ fn authenticated(ask: &Ask, settings: &Settings, world: &World) -> Vec<Outcome> 
 }
 
 /// What a version says of a token whose signature is good.
-fn known_user(ask: &Ask, user: usize, settings: &Settings) -> Vec<Outcome> {
+fn known_user(ask: &Ask, user: usize, settings: &Settings) -> Option<Outcome> {
     let inline = ask.issuer() == Some(Issuer::Inline);
     if inline && settings.banned.contains(&user) {
-        return vec![Outcome::refused("token_revoked")];
+        return Some(Outcome::refused("token_revoked"));
     }
     if ask.place == Place::Admin && !inline {
         // Another provider than the rule asks for: the token is not what is wanted, however good.
-        return vec![Outcome::refused("issuer_unknown"), Outcome::refused("claims_forbidden")];
+        return Some(Outcome::refused("provider_forbidden"));
     }
     if ask.place == Place::Admin && role(user) != settings.role {
-        return vec![Outcome::refused("claims_forbidden")];
+        return Some(Outcome::refused("claims_forbidden"));
     }
-    vec![Outcome::Pass(Some(user))]
+    Some(Outcome::Pass(Some(user)))
 }
 
 /// What rate-limit may say of a request that is let in.
@@ -311,7 +311,7 @@ pub fn status(outcome: &Outcome) -> u16 {
         Outcome::Limited(_) => 429,
         Outcome::Refused(code) => match code.as_str() {
             "several_tokens" | "path_ambiguous" => 400,
-            "forbidden" | "claims_forbidden" => 403,
+            "forbidden" | "claims_forbidden" | "provider_forbidden" => 403,
             "keys_unavailable" | "revocation_unavailable" | "rate_limit_service_unavailable" => 503,
             _ => 401,
         },

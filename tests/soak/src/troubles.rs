@@ -93,7 +93,8 @@ impl Director {
         let mut first = true;
         'soak: loop {
             // The first round begins with what has stopped proxies.
-            let deck = if first { DECK.to_vec() } else { random.shuffled(&DECK) };
+            let begin = if first { 3 } else { 0 };
+            let deck = [&DECK[..begin], &random.shuffled(&DECK[begin..])].concat();
             first = false;
             for event in deck {
                 let pause = 300 + u64::try_from(random.below(1200)).unwrap_or(0);
