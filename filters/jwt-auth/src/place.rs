@@ -85,7 +85,7 @@ pub fn without_tokens<'a>(places: &[&'a Place], head: &Head) -> Vec<Edit<'a>> {
         match place {
             Place::Header { name, .. } if edits.iter().any(|(edited, _)| edited == name) => {}
             Place::Header { name, .. } => {
-                edits.push((Cow::Borrowed(name.as_str()), rest(head, name, places)))
+                edits.push((Cow::Borrowed(name.as_str()), rest(head, name, places)));
             }
             Place::QueryParam(name) => params.push(name.as_bytes()),
             Place::Cookie(name) => names.push(name.as_bytes()),

@@ -99,16 +99,10 @@ fn filled<'v>(template: &str, value: impl Fn(&str) -> Option<&'v str>) -> String
     let (mut text, mut rest) = (String::with_capacity(template.len()), template);
     while let Some((before, behind)) = rest.split_once('{') {
         text.push_str(before);
-        match behind.split_once('}').and_then(|(name, behind)| Some((value(name)?, behind))) {
-            Some((value, behind)) => {
-                text.push_str(value);
-                rest = behind;
-            }
-            None => {
-                text.push('{');
-                rest = behind;
-            }
-        }
+        let known = behind.split_once('}').and_then(|(name, behind)| Some((value(name)?, behind)));
+        let (text_here, behind) = known.unwrap_or(("{", behind));
+        text.push_str(text_here);
+        rest = behind;
     }
     text + rest
 }

@@ -68,9 +68,9 @@ impl ValueTest {
     }
 
     /// Whether the test holds for these values, of a header.
-    #[allow(clippy::needless_pass_by_value)]
     pub fn holds<'a>(&self, values: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
-        self.decides(values.clone(), values.clone().next().is_some(), false) == Some(true)
+        let present = values.clone().next().is_some();
+        self.decides(values, present, false) == Some(true)
     }
 
     /// Whether the test holds for a claim; `None` where that cannot be told, since the claim has something that no text is
@@ -81,6 +81,7 @@ impl ValueTest {
     }
 
     /// Whether the test holds for something that is `present` or not, of whose values these are known, and that has `more`.
+    #[allow(clippy::needless_pass_by_value)]
     fn decides<'a>(
         &self,
         known: impl Iterator<Item = &'a [u8]> + Clone,

@@ -1162,7 +1162,7 @@ mod tests {
             (exempt, "roles", Some("[]"), false),
             (exempt, "roles", Some("user"), false),
             (exempt, "roles", Some(r#"{"admin":1}"#), true),
-            (exempt, "roles", Some(r#"[{}]"#), true),
+            (exempt, "roles", Some("[{}]"), true),
             (exempt, "roles", Some(""), true),
         ] {
             let store = MemoryStore::default();
