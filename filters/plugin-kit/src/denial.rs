@@ -34,8 +34,6 @@ pub enum Body {
     Template(Template),
 }
 
-const NAMES: [&str; 3] = ["problem+json", "text", "none"];
-
 impl Read for Body {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
         match value {
@@ -50,7 +48,7 @@ impl Read for Body {
     #[cfg(not(target_os = "wasi"))]
     fn schema(definitions: &mut Definitions) -> Value {
         let template = Template::schema(definitions);
-        serde_json::json!({ "anyOf": [{ "enum": NAMES }, template] })
+        serde_json::json!({ "anyOf": [{ "enum": ["problem+json", "text", "none"] }, template] })
     }
 }
 
