@@ -128,7 +128,8 @@ trait Callbacks {
 
 struct Stream<F: Filter> {
     filter: Rc<F>,
-    inner: RefCell<Inner<F>>,
+    /// Taken out while a callback of the stream runs: what is not there cannot be borrowed over a host call.
+    inner: Cell<Option<Inner<F>>>,
 }
 
 struct Inner<F: Filter> {
@@ -279,7 +280,7 @@ impl<F: Filter> Dispatcher<F> {
     fn next_woken(&self, root: u32, filter: &F) -> Option<(u32, Rc<Stream<F>>)> {
         loop {
             let context = self.with_root(root, |root| root.woken.front().copied()).flatten()?;
-            let paused = |stream: &Rc<Stream<F>>| stream.inner.try_borrow().is_ok_and(|inner| inner.paused);
+            let paused = |stream: &Rc<Stream<F>>| stream.take_out(|inner| inner.paused).unwrap_or(false);
             if let Some(stream) = self.stream(context).filter(paused) {
                 match host::set_effective_context(context) {
                     Ok(()) => return Some((context, stream)),
@@ -310,29 +311,38 @@ impl<F: Filter> Dispatcher<F> {
 impl<F: Filter> Stream<F> {
     fn new(filter: Rc<F>) -> Self {
         let inner = Inner { state: F::Stream::default(), published: Published::default(), paused: false };
-        Self { filter, inner: RefCell::new(inner) }
+        Self { filter, inner: Cell::new(Some(inner)) }
     }
 
     /// Runs the request through the filter. With whether the stream is to be kept.
     fn run(&self, context: u32) -> (Option<Flow>, bool) {
         let flow = self.with(context, F::on_request);
-        let Ok(mut inner) = self.inner.try_borrow_mut() else { return (flow, true) };
-        inner.paused = matches!(flow, Some(Flow::Pause));
-        let keep = inner.paused || self.filter.keeps(&inner.state);
-        (flow, keep)
+        let keep = self.take_out(|inner| {
+            inner.paused = matches!(flow, Some(Flow::Pause));
+            inner.paused || self.filter.keeps(&inner.state)
+        });
+        (flow, keep.unwrap_or(true))
+    }
+
+    /// Takes the stream's state out, calls `run` with it, and puts it back; `None` where it is out already.
+    fn take_out<T>(&self, run: impl FnOnce(&mut Inner<F>) -> T) -> Option<T> {
+        let mut inner = self.inner.take()?;
+        let answer = run(&mut inner);
+        self.inner.set(Some(inner));
+        Some(answer)
     }
 
     /// Calls `run` with the stream's state; `None` where a callback of the same stream is running already.
     fn with<T>(&self, context: u32, run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T) -> Option<T> {
-        let mut inner = self.inner.try_borrow_mut().ok()?;
-        let Inner { state, published, .. } = &mut *inner;
-        if !F::COMPOSED {
-            return Some(run(&self.filter, state, &Exchange::alone(context, &HostFacts)));
-        }
-        let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published));
-        let answer = run(&self.filter, state, &exchange);
-        *published = exchange.into_published();
-        Some(answer)
+        self.take_out(|Inner { state, published, .. }| {
+            if !F::COMPOSED {
+                return run(&self.filter, state, &Exchange::alone(context, &HostFacts));
+            }
+            let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published));
+            let answer = run(&self.filter, state, &exchange);
+            *published = exchange.into_published();
+            answer
+        })
     }
 }
 
@@ -419,7 +429,8 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     fn response_headers(&self, context: u32) {
         let Some(stream) = self.stream(context) else { return };
         stream.with(context, F::on_response);
-        if stream.inner.try_borrow().is_ok_and(|inner| !inner.paused && !stream.filter.keeps(&inner.state)) {
+        let is_done = |inner: &mut Inner<F>| !inner.paused && !stream.filter.keeps(&inner.state);
+        if stream.take_out(is_done).unwrap_or(false) {
             self.forget(context);
         }
     }

@@ -622,12 +622,12 @@ impl Limits {
             reported.push(index);
             Ok(None)
         };
-        let enforces = limit.mode == Mode::Enforce;
+        let denies = limit.mode == Mode::Enforce;
         let Ok(key) = key(limit, hashers, exchange) else {
-            return refused(DenyReason::Unavailable, enforces);
+            return refused(DenyReason::Unavailable, denies);
         };
         let known = key.as_ref().filter(|key| key.is_known).map(|key| key.hash);
-        let enforced = enforces && self.is_in_share(limit, &hashers.0, known);
+        let enforced = denies && self.is_in_share(limit, &hashers.0, known);
         let Some(key) = key else {
             return match limit.on_missing_key {
                 OnMissingKey::Skip => Ok(None),
@@ -1328,7 +1328,6 @@ mod tests {
         for (on_failure, more) in
             [("deny", ""), ("allow", ""), ("local", ""), ("deny", r#","mode":"report""#)]
         {
-            let store = MemoryStore::default();
             let json = format!(
                 r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":5,"per":"1d"}},
                 "global":{{"entries":["user"]}},"costFrom":{{"header":"x-cost","trust":true}}{more}}}],
