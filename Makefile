@@ -59,7 +59,7 @@ MINUTES ?= 10
 
 soak: filters tools-envoy ## Real Envoy under traffic and troubles with a judge beside every request; MINUTES=10, SEED=, FORM=joined|three
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak
-	@MINUTES=$(MINUTES) SEED=$(SEED) FORM=$(FORM) RATE=$(RATE) target/debug/soak
+	@MINUTES=$(MINUTES) SEED=$(SEED) FORM=$(FORM) RATE=$(RATE) BURST=$(BURST) target/debug/soak
 
 soak-faults: filters tools-envoy ## Deliberate faults, each of which the soak must find; FAULT=name for one
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak

@@ -25,6 +25,9 @@ use crate::wallet::Wallet;
 /// How long a client waits for an answer. A request that takes longer is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a request may go on whose client has left.
+const AFTERLIFE: Duration = Duration::from_secs(5);
+
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Manner {
@@ -281,7 +284,8 @@ impl Crowd {
             return false;
         }
         self.stage.note(id, |record| {
-            record.ask.done = done;
+            // A busy proxy may read the request of a client that has left long after.
+            record.ask.done = if gave_up { done + AFTERLIFE } else { done };
             record.gave_up = gave_up;
             record.failure = failure;
             record.seen = answer.and_then(Result::ok);

@@ -254,9 +254,8 @@ impl Judge {
         match outcome {
             Some(Outcome::Limited(_)) => ledger.denied.push((ask.sent, ask.done, ask.id)),
             Some(Outcome::Refused(_)) => {}
-            Some(Outcome::Pass(_)) => ledger.charged.push((ask.sent, ask.done)),
-            // What became of it the proxy alone knows, and it may be charged later.
-            None => ledger.charged.push((ask.sent, ask.done + Duration::from_secs(5))),
+            // Of a client that left the proxy alone knows.
+            Some(Outcome::Pass(_)) | None => ledger.charged.push((ask.sent, ask.done)),
         }
     }
 

@@ -4,6 +4,8 @@
 //! [`world`] what happened around the proxy, [`model`] what may then become of a request, and [`judge`] compares. The
 //! program (`main.rs`) starts the proxy, the servers, the clients and the troubles.
 
+#![allow(clippy::restriction)]
+
 pub mod judge;
 pub mod model;
 pub mod plan;

@@ -1,6 +1,8 @@
 //! Runs the soak. The environment says how: `MINUTES`, `SEED`, `FORM` (`three`, `joined`, or both in turn), `RATE`
 //! (requests a second), `BURST` (the most at once), `FAULT` (the name of a deliberate fault, or `all`) and `FILTERS_DIR`.
 
+#![allow(clippy::restriction)]
+
 mod clients;
 mod report;
 mod servers;
@@ -164,7 +166,8 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
     let envoy = Envoy::start(&bootstrap(&servers), &[listener(first_plugins.clone())], 4)?;
     let (proxy, process) = (envoy.address("soak")?, envoy.id());
     let (access_log, log) = (envoy.access_log_file(), envoy.log_file());
-    let kept = cases::repository().join("target/soak").join(report::form_name(form).replace(' ', "-"));
+    let name = format!("{}-{}", report::form_name(form).replace(' ', "-"), options.seed);
+    let kept = cases::repository().join("target/soak").join(name);
     let logs = [
         (log.clone(), kept.with_extension("log")),
         (log.with_file_name("output"), kept.with_extension("output")),
@@ -306,7 +309,7 @@ impl Watch {
         // What the service has yet to get of a client that left, and the span, may take a while.
         self.judge_those(|record| {
             let since = now.saturating_sub(record.ask.done);
-            let wait = if record.gave_up { 6 } else { 3 };
+            let wait = if record.gave_up { 1 } else { 3 };
             let whole = record.logged.is_some() || since > Duration::from_secs(15);
             record.ask.done < now && since > Duration::from_secs(wait) && whole
         });
