@@ -226,7 +226,7 @@ fn authenticated(ask: &Ask, settings: &Settings, world: &World) -> Vec<Outcome> 
         Credential::Ending { user, at } => {
             let end = Duration::from_secs(at.saturating_sub(ask.epoch)) + CLOCK_SKEW;
             if sent <= end + Duration::from_secs(2) {
-                outcomes.extend(known_user(ask, user, settings));
+                outcomes.push(known_user(ask, user, settings));
             }
             if done + Duration::from_secs(2) >= end {
                 outcomes.push(Outcome::refused("token_expired"));
@@ -234,14 +234,14 @@ fn authenticated(ask: &Ask, settings: &Settings, world: &World) -> Vec<Outcome> 
         }
         Credential::Good { issuer: Issuer::Inline, key, user } => {
             if settings.keys.contains(&key) {
-                outcomes.extend(known_user(ask, user, settings));
+                outcomes.push(known_user(ask, user, settings));
             } else {
                 outcomes.push(Outcome::refused("key_unknown"));
             }
         }
         Credential::Good { issuer: Issuer::Remote, key, user } => {
             if world.key_possible(key, sent, done) {
-                outcomes.extend(known_user(ask, user, settings));
+                outcomes.push(known_user(ask, user, settings));
             }
             let troubled = world.issuer.felt(sent, done);
             if troubled || !world.key_certain(key, sent, done) {
@@ -253,7 +253,7 @@ fn authenticated(ask: &Ask, settings: &Settings, world: &World) -> Vec<Outcome> 
         }
         Credential::Good { issuer: Issuer::Listed, user, .. } => {
             if !world.revoked_certain(user, sent, done) {
-                outcomes.extend(known_user(ask, user, settings));
+                outcomes.push(known_user(ask, user, settings));
             }
             if world.revoked_possible(user, sent, done) {
                 outcomes.push(Outcome::refused("token_revoked"));
@@ -267,19 +267,19 @@ fn authenticated(ask: &Ask, settings: &Settings, world: &World) -> Vec<Outcome> 
 }
 
 /// What a version says of a token whose signature is good.
-fn known_user(ask: &Ask, user: usize, settings: &Settings) -> Option<Outcome> {
+fn known_user(ask: &Ask, user: usize, settings: &Settings) -> Outcome {
     let inline = ask.issuer() == Some(Issuer::Inline);
     if inline && settings.banned.contains(&user) {
-        return Some(Outcome::refused("token_revoked"));
+        return Outcome::refused("token_revoked");
     }
     if ask.place == Place::Admin && !inline {
         // Another provider than the rule asks for: the token is not what is wanted, however good.
-        return Some(Outcome::refused("provider_forbidden"));
+        return Outcome::refused("provider_forbidden");
     }
     if ask.place == Place::Admin && role(user) != settings.role {
-        return Some(Outcome::refused("claims_forbidden"));
+        return Outcome::refused("claims_forbidden");
     }
-    Some(Outcome::Pass(Some(user)))
+    Outcome::Pass(Some(user))
 }
 
 /// What rate-limit may say of a request that is let in.
