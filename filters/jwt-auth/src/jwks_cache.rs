@@ -99,6 +99,12 @@ impl<T> Kept<T> {
 #[derive(Debug)]
 pub struct SharedByUrl<T>(Vec<(Vec<u8>, Remote, Weak<Shared<T>>)>);
 
+impl<T> Default for SharedByUrl<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> SharedByUrl<T> {
     /// Nothing yet.
     pub const fn new() -> Self {

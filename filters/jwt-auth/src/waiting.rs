@@ -6,7 +6,7 @@ use crate::authenticator::Document;
 #[derive(Debug)]
 pub struct Waiting {
     most: usize,
-    waiting: Vec<(Document, u32)>,
+    queued: Vec<(Document, u32)>,
     woken: Vec<u32>,
     /// Whether all places were looked through since the last tick.
     searched: bool,
@@ -27,12 +27,12 @@ pub enum Place {
 impl Waiting {
     /// Nobody, with places for `most`.
     pub fn new(most: usize) -> Self {
-        Self { most, waiting: Vec::new(), woken: Vec::new(), searched: false }
+        Self { most, queued: Vec::new(), woken: Vec::new(), searched: false }
     }
 
     /// Whether there is a place for one more stream.
     pub fn place(&mut self) -> Place {
-        let streams = self.waiting.iter().map(|(_, stream)| stream).chain(&self.woken);
+        let streams = self.queued.iter().map(|(_, stream)| stream).chain(&self.woken);
         if streams.clone().count() < self.most {
             Place::Free
         } else if std::mem::replace(&mut self.searched, true) {
@@ -44,13 +44,13 @@ impl Waiting {
 
     /// A stream waits for a document.
     pub fn enter(&mut self, document: Document, stream: u32) {
-        self.waiting.push((document, stream));
+        self.queued.push((document, stream));
     }
 
     /// The streams that wait for this document, in the order in which they came. Each keeps its place until it runs or is found
     /// to be gone, see [`Waiting::leave`].
     pub fn wake(&mut self, document: Document) -> Vec<u32> {
-        let woken = self.waiting.extract_if(.., |(waits_for, _)| *waits_for == document);
+        let woken = self.queued.extract_if(.., |(waits_for, _)| *waits_for == document);
         let woken: Vec<u32> = woken.map(|(_, stream)| stream).collect();
         self.woken.extend(&woken);
         woken
@@ -66,7 +66,7 @@ impl Waiting {
 
     /// These streams are gone.
     pub fn leave_all(&mut self, gone: &[u32]) {
-        self.waiting.retain(|(_, stream)| !gone.contains(stream));
+        self.queued.retain(|(_, stream)| !gone.contains(stream));
         self.woken.retain(|stream| !gone.contains(stream));
     }
 
