@@ -654,6 +654,13 @@ pub fn set_effective_context(context: u32) -> Answer<()> {
     done("set_effective_context", unsafe { abi::proxy_set_effective_context(context) })
 }
 
+/// Whether the stream of the effective context has ended. Envoy destroys its filters then, but knows its context until the worker has
+/// handled the events that came in together. To resume or to answer it in between crashes the proxy (seen in Envoy 1.39).
+pub(crate) fn has_ended() -> bool {
+    // Of a request that goes on there is no duration yet.
+    matches!(property(&["request", "duration"]), Ok(Some(_)))
+}
+
 const REQUEST_STREAM: u32 = 0;
 
 /// Lets a paused request go on.

@@ -283,6 +283,7 @@ impl<F: Filter> Dispatcher<F> {
             let paused = |stream: &Rc<Stream<F>>| stream.take_out(|inner| inner.paused).unwrap_or(false);
             if let Some(stream) = self.stream(context).filter(paused) {
                 match host::set_effective_context(context) {
+                    Ok(()) if host::has_ended() => {}
                     Ok(()) => return Some((context, stream)),
                     Err(error) => log::debug!("{}: stream {context} is gone: {error}", F::NAME),
                 }

@@ -32,6 +32,10 @@ pub(crate) struct Host {
     pub(crate) moments: BTreeSet<(String, &'static str)>,
     /// How deep the calls are in each other that run from within the actions after another call.
     pub(crate) nested: usize,
+    /// Whether what ends is destroyed and stays known for now, see [`crate::Proxy::in_one_iteration`].
+    pub(crate) one_iteration: bool,
+    /// Streams that nobody holds any more and that are still known.
+    pub(crate) dropped: Vec<u64>,
     /// How often a timer has fired.
     pub(crate) ticks: u64,
 }

@@ -334,7 +334,12 @@ pub(crate) fn find_value(guest: &mut Guest, name: &str) -> Option<Value> {
         let request = (requests || log).then_some(&stream.request);
         let response = stream.response.as_ref().filter(|_| responses || log);
         match name {
-            "request" => Some(properties::request(request, stream.request_body.len(), stream.start)),
+            "request" => {
+                let value = properties::request(request, stream.request_body.len(), stream.start);
+                // `RequestWrapper`: the duration is known when the request is complete.
+                let duration = stream.has_ended().then(|| ("duration".to_owned(), Value::Int(1)));
+                Some(value.with(duration))
+            }
             "response" => {
                 let details = stream.details.as_deref();
                 Some(properties::response(

@@ -48,6 +48,14 @@ impl Value {
         })
     }
 
+    /// A map with more fields.
+    pub(crate) fn with(self, more: impl IntoIterator<Item = (String, Value)>) -> Self {
+        match self {
+            Self::Map(fields) => Self::Map(fields.into_iter().chain(more).collect()),
+            other => other,
+        }
+    }
+
     /// One step of `Context::getProperty`: into a map by name, into a list by index.
     fn step(self, part: &str) -> Option<Self> {
         match self {

@@ -320,6 +320,8 @@ impl Builder {
             calls: BTreeMap::new(),
             moments: BTreeSet::new(),
             nested: 0,
+            one_iteration: false,
+            dropped: Vec::new(),
             ticks: 0,
         };
         let inner = Inner {
@@ -578,7 +580,11 @@ impl Inner {
                 | AfterCall::Reset { context } => *context,
                 _ => 0,
             };
-            (state.serial, state.context(context).and_then(|context| context.stream))
+            let context = state.context(context);
+            // `Context::continueStream` and `sendLocalResponse` keep a bare pointer to the filter.
+            let destroyed = context.is_some_and(|context| context.destroyed);
+            assert!(!destroyed, "to resume or answer a stream that has ended crashes Envoy: {action:?}");
+            (state.serial, context.and_then(|context| context.stream))
         };
         match (action, stream_of) {
             (AfterCall::Continue { context, direction }, Some(id)) => {
@@ -855,6 +861,21 @@ impl Proxy {
         self.settle();
     }
 
+    /// Does what comes in one iteration of a worker's event loop: what ends meanwhile is destroyed at once and deleted at the end
+    /// (`Dispatcher::deferredDelete`), and until then the VM can still name it.
+    pub fn in_one_iteration(&self, events: impl FnOnce()) {
+        self.inner.host.borrow_mut().one_iteration = true;
+        events();
+        for vm in self.inner.all_vms() {
+            vm.borrow_mut().state().contexts.retain(|_, context| !context.destroyed);
+        }
+        let mut host = self.inner.host.borrow_mut();
+        host.one_iteration = false;
+        for stream in std::mem::take(&mut host.dropped) {
+            host.streams.remove(&stream);
+        }
+    }
+
     /// Delivers all answers that are there.
     pub fn settle(&self) {
         self.inner.settle();
@@ -1004,7 +1025,12 @@ impl Drop for StreamHandle {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.proxy.inner.reset_stream(self.id);
-            self.proxy.inner.host.borrow_mut().streams.remove(&self.id);
+            let mut host = self.proxy.inner.host.borrow_mut();
+            if host.one_iteration {
+                host.dropped.push(self.id);
+            } else {
+                host.streams.remove(&self.id);
+            }
         }
     }
 }

@@ -105,6 +105,10 @@ impl Stream {
         self.paused.is_some()
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     fn respond(&mut self, response: Response, details: &str) {
         self.response = Some(response.headers);
         self.response_body = response.body;
@@ -500,7 +504,11 @@ impl Inner {
                 self.after_call(vm);
             }
         }
-        vm.borrow_mut().state().contexts.remove(&filter.context);
+        if self.host.borrow().one_iteration {
+            flags(vm, filter.context, |context| context.destroyed = true);
+        } else {
+            vm.borrow_mut().state().contexts.remove(&filter.context);
+        }
     }
 
     /// How an exchange stands now.

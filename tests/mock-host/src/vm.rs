@@ -111,6 +111,8 @@ pub(crate) struct Context {
     pub(crate) root: u32,
     pub(crate) plugin: Option<Rc<PluginConfig>>,
     pub(crate) stream: Option<u64>,
+    /// `destroyed_`: its stream has ended, and the context is deleted when the worker's iteration is over.
+    pub(crate) destroyed: bool,
     /// `in_vm_context_created_`.
     pub(crate) created: bool,
     /// Whether the maps are there now: Envoy's pointers `request_headers_` and `response_headers_` are null before the

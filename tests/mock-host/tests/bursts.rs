@@ -271,3 +271,28 @@ fn a_new_configuration_while_the_issuer_is_down_keeps_the_keys() {
         assert_eq!(late, 503, "the keys are as old as they are for the new configuration too");
     }
 }
+
+/// Envoy knows a stream's context for a moment after its end. Whoever resumes the stream then, or answers it, crashes the proxy.
+#[test]
+fn a_client_that_leaves_just_before_the_answer_comes_is_not_resumed() {
+    for filters in forms().into_iter().chain([
+        vec![("rate-limit", asked_limits())],
+        vec![("mesh-filters", json!({ "rateLimit": asked_limits() }))],
+    ]) {
+        let keys = filters.iter().any(|(_, configuration)| configuration.to_string().contains("jwksUri"));
+        let burst = Burst::new(filters);
+        let over = Answer::Grpc { status: 0, message: String::new(), body: vec![8, 1] };
+        for reply in [if keys { burst.keys().into() } else { over }, Answer::Reset] {
+            let proxy = burst.proxy();
+            let mut streams = waiting(&proxy, 10, || burst.good());
+            let leaving: Vec<StreamHandle> = streams.drain(..5).collect();
+            proxy.in_one_iteration(|| {
+                drop(leaving);
+                answer(&proxy, &reply);
+            });
+            proxy.advance(SOON);
+            let answered = statuses(&proxy, &streams);
+            assert_eq!(answered.iter().map(|(_, count)| count).sum::<usize>(), 5);
+        }
+    }
+}
