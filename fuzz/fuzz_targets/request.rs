@@ -12,6 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use plugin_kit::cel::Variable;
 use plugin_kit::exchange::{Exchange, Facts, HostError};
 use plugin_kit::head::Head;
+use plugin_kit::testing::Node;
 use rate_limit::filter::{Limits, Stage};
 use rate_limit::testing::MemoryStore;
 use trace_tags::tag::Moment;
@@ -99,7 +100,7 @@ struct Filters {
 
 thread_local! {
     static FILTERS: Filters = {
-        let env = |_: &str| None;
+        let env = Node::SIDECAR;
         let config = jwt_auth::config::Config::parse(JWT_AUTH.as_bytes(), &env).expect("jwt-auth");
         let store = MemoryStore::default();
         let limits = rate_limit::config::Config::parse(RATE_LIMIT.as_bytes(), &env).expect("rate-limit");

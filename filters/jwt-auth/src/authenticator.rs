@@ -624,7 +624,7 @@ impl Authenticator {
             (_, Err(Stop::Wait { document, .. })) => return Err(bare(document.unavailable())),
             (Access::Anyone(_), Ok(confirmed)) if confirmed.is_empty() => return Ok(Entry::Anyone),
             (Access::Require(_), Ok(confirmed)) if confirmed.is_empty() => {
-                let passes = self.config.cors_preflight == CorsPreflight::Allow && is_preflight(head);
+                let passes = self.config.cors_preflight == CorsPreflight::Allow && head.is_preflight();
                 return if passes { Ok(Entry::Preflight) } else { Err(bare(DenyReason::TokenMissing)) };
             }
             (_, Ok(confirmed)) => confirmed,
@@ -662,27 +662,33 @@ impl Authenticator {
         Ok(Entry::Token(identity.clone()))
     }
 
-    /// The positions of the rules that decide about `request`: one, or one for each reading of its path; `None` where the
-    /// path must not be read in more than one way and is.
+    /// The positions of the rules that decide about `request`: one, or one for each reading of its path, and those of which it is
+    /// not known whether they do; `None` where the path must not be read in more than one way and is.
     fn rules_of(
         &self,
         exchange: &Exchange<'_>,
         request: &Request<'_>,
     ) -> Result<Option<Vec<Option<usize>>>, HostError> {
-        let rule = |reading: &[u8]| first_match(&self.config.rules, &self.rules, exchange, request, reading);
+        let mut found = Vec::with_capacity(1);
+        let mut rule = |reading: &[u8]| {
+            first_match(&self.config.rules, &self.rules, exchange, request, reading, &mut found)
+        };
         if !self.config.rules.iter().any(Rule::reads_path) {
-            return Ok(Some(vec![rule(b"")?]));
+            rule(b"")?;
+            return Ok(Some(found));
         }
         if request.method == b"CONNECT" && request.target.is_empty() {
-            return Ok(Some(vec![first_match_without_path(&self.config.rules, exchange, request)?]));
+            first_match_without_path(&self.config.rules, exchange, request, &mut found)?;
+            return Ok(Some(found));
         }
-        Ok(match Readings::of(request.target, self.config.path_case) {
-            Readings::One(path) => Some(vec![rule(&path)?]),
+        match Readings::of(request.target, self.config.path_case) {
+            Readings::One(path) => rule(&path)?,
             Readings::Several(paths) if self.config.ambiguous_path == AmbiguousPath::EveryReading => {
-                Some(paths.iter().map(|path| rule(path)).collect::<Result<_, _>>()?)
+                paths.iter().try_for_each(|path| rule(path))?;
             }
-            Readings::Several(_) | Readings::None => None,
-        })
+            Readings::Several(_) | Readings::None => return Ok(None),
+        }
+        Ok(Some(found))
     }
 
     fn deciding(&self, rule: Option<usize>) -> Deciding<'_> {
@@ -1072,13 +1078,6 @@ impl Provider {
         }
         (headers, failed)
     }
-}
-
-/// A CORS preflight (fetch standard, section 4.8).
-fn is_preflight(head: &Head) -> bool {
-    head.method() == b"OPTIONS"
-        && head.first("origin").is_some()
-        && head.first("access-control-request-method").is_some()
 }
 
 impl From<ClaimError> for DenyReason {

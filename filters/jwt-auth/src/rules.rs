@@ -202,22 +202,39 @@ impl ClaimTest {
     }
 }
 
-/// The position of the rule for `request` when its path is read as `reading`; none where a valid token is required.
-/// `index` is that of the rules' conditions.
+/// Adds to `found` the position of the rule for `request` when its path is read as `reading`; none where a valid token is
+/// required. `index` is that of the rules' conditions. Of a rule before it, of which it is not known whether it matches, the
+/// position too: the request must pass both, since either could be the one that decides.
 pub fn first_match(
     rules: &[Rule],
     index: &PathIndex,
     exchange: &Exchange<'_>,
     request: &Request<'_>,
     reading: &[u8],
-) -> Result<Option<usize>, HostError> {
-    for n in index.candidates(reading) {
-        let Some(rule) = rules.get(n) else { continue };
-        if rule.condition.matches(exchange, request, reading)? {
-            return Ok(Some(n));
+    found: &mut Vec<Option<usize>>,
+) -> Result<(), HostError> {
+    let candidates = index.candidates(reading).filter_map(|n| Some((n, rules.get(n)?)));
+    first_of(candidates, exchange, request, reading, found)
+}
+
+fn first_of<'r>(
+    rules: impl Iterator<Item = (usize, &'r Rule)>,
+    exchange: &Exchange<'_>,
+    request: &Request<'_>,
+    reading: &[u8],
+    found: &mut Vec<Option<usize>>,
+) -> Result<(), HostError> {
+    for (n, rule) in rules {
+        let matches = rule.condition.matches(exchange, request, reading)?;
+        if matches != Some(false) {
+            found.push(Some(n));
+        }
+        if matches == Some(true) {
+            return Ok(());
         }
     }
-    Ok(None)
+    found.push(None);
+    Ok(())
 }
 
 /// The same for a request to open a tunnel (`CONNECT`), which has no path: a rule about paths is not about it. Nothing looks
@@ -226,16 +243,14 @@ pub fn first_match_without_path(
     rules: &[Rule],
     exchange: &Exchange<'_>,
     request: &Request<'_>,
-) -> Result<Option<usize>, HostError> {
-    for (n, rule) in rules.iter().enumerate() {
+    found: &mut Vec<Option<usize>>,
+) -> Result<(), HostError> {
+    let applying = rules.iter().enumerate().filter(|(_, rule)| {
         let too_open =
             matches!(rule.access, Access::Anyone(_)) && !rule.condition.names_method(request.method);
-        let applies = !rule.condition.reads_path() && !too_open;
-        if applies && rule.condition.matches(exchange, request, b"")? {
-            return Ok(Some(n));
-        }
-    }
-    Ok(None)
+        !rule.condition.reads_path() && !too_open
+    });
+    first_of(applying, exchange, request, b"", found)
 }
 
 #[cfg(test)]
@@ -269,7 +284,7 @@ mod tests {
     }
 
     fn role(role: &str) -> ClaimTest {
-        let raw = RawValueTest { any_of: vec![role.to_owned()], ..RawValueTest::default() };
+        let raw = RawValueTest { any_of: vec![role.into()], ..RawValueTest::default() };
         let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
         ClaimTest { path: ClaimPath::parse("roles").unwrap(), space_delimited: true, test }
     }

@@ -12,8 +12,9 @@ use crate::exchange::{Exchange, HostError};
 /// The variable, and filter state, that holds verified claims: a `google.protobuf.Struct`.
 pub const CLAIMS: &str = "jwt";
 
-/// The variable that holds the path of the request as [`crate::path::Readings`] has read it: a text.
-pub const PATH: &str = "normalized_path";
+/// The variable that holds what a regular expression is about: a path as [`crate::path::Readings`] has read it, or the value
+/// of a header.
+pub const TEXT: &str = "normalized_path";
 
 /// An expression that the host has compiled. It lives as long as the root context in which that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +37,11 @@ impl Expression {
         Self::compile(text, "", environment)
     }
 
-    /// Whether [`PATH`], all of it, matches a regular expression of RE2.
+    /// Whether [`TEXT`], all of it, matches a regular expression of RE2.
     ///
     /// # Errors
     /// It is no regular expression, or the host has no CEL.
-    pub fn path_matches(regex: &str, environment: &dyn Environment) -> Result<Self, String> {
+    pub fn text_matches(regex: &str, environment: &dyn Environment) -> Result<Self, String> {
         let wrong =
             |error: HostError| refusal(error, || format!("`{regex}` is no regular expression of RE2"));
         let pattern = literal(&format!("^(?:{regex})$"));
@@ -48,7 +49,7 @@ impl Expression {
         // A wrong one shows only when it is evaluated.
         let trial = of("''").map_err(wrong)?;
         match environment.evaluate(trial).map_err(wrong)? {
-            Some(_) => of(PATH).map(Self).map_err(wrong),
+            Some(_) => of(TEXT).map(Self).map_err(wrong),
             None => Err(wrong(HostError { call: "expr_evaluate", status: 0 })),
         }
     }
@@ -94,7 +95,7 @@ impl Expression {
     }
 }
 
-/// A variable to set before an expression is evaluated, [`CLAIMS`] or [`PATH`], and its serialised value. It stays set.
+/// A variable to set before an expression is evaluated, [`CLAIMS`] or [`TEXT`], and its serialised value. It stays set.
 pub type Variable<'a> = (&'static str, &'a [u8]);
 
 fn refusal(error: HostError, wrong: impl FnOnce() -> String) -> String {
@@ -161,7 +162,7 @@ mod tests {
         let taking = host(|_| 0);
         Expression::condition("a // why", &taking).unwrap();
         Expression::text("b", &taking).unwrap();
-        Expression::path_matches(r"/it's/\d+", &taking).unwrap();
+        Expression::text_matches(r"/it's/\d+", &taking).unwrap();
         let expected = [
             "a // why",
             "(a // why\n) ? true : false",
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(error, "`bad` is no CEL expression that the proxy takes");
         assert!(Expression::condition("good", &refusing).is_ok());
         let invalid = Host { value: None, ..host(|_| 0) };
-        let error = Expression::path_matches("(", &invalid).unwrap_err();
+        let error = Expression::text_matches("(", &invalid).unwrap_err();
         assert_eq!(error, "`(` is no regular expression of RE2");
         let broken = host(|_| 99);
         assert!(Expression::text("a", &broken).unwrap_err().contains("status 99"));
@@ -191,7 +192,7 @@ mod tests {
         let none = |_: &str| None;
         for error in [
             Expression::condition("true", &none).unwrap_err(),
-            Expression::path_matches("/a", &none).unwrap_err(),
+            Expression::text_matches("/a", &none).unwrap_err(),
         ] {
             assert_eq!(error, "the proxy evaluates no CEL");
         }

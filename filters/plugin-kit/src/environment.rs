@@ -8,6 +8,11 @@ pub trait Environment {
     /// The variable of that name (vmConfig.env).
     fn variable(&self, name: &str) -> Option<String>;
 
+    /// The proxy's node id, where it has one: what kind of proxy this is.
+    fn node_id(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Compiles a CEL expression, and gives the number to evaluate it by.
     ///
     /// # Errors

@@ -113,6 +113,13 @@ impl Head {
         self.first(":authority").unwrap_or_default()
     }
 
+    /// Whether this is a CORS preflight (fetch standard, section 4.8).
+    pub fn is_preflight(&self) -> bool {
+        self.method() == b"OPTIONS"
+            && self.first("origin").is_some()
+            && self.first("access-control-request-method").is_some()
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.count

@@ -601,6 +601,10 @@ impl Environment for HostEnvironment {
         std::env::var(name).ok()
     }
 
+    fn node_id(&self) -> Option<Vec<u8>> {
+        property(&["xds", "node", "id"]).ok().flatten()
+    }
+
     fn compile(&self, expression: &str) -> Answer<u32> {
         const CALL: &str = "expr_create";
         declare_variables()?;
@@ -624,7 +628,7 @@ fn evaluate(expression: u32) -> Answer<Option<Vec<u8>>> {
     }
 }
 
-/// Tells the host the types of [`cel::CLAIMS`] and [`cel::PATH`], in `on_configure`. Undeclared they would be bytes.
+/// Tells the host the types of [`cel::CLAIMS`] and [`cel::TEXT`], in `on_configure`. Undeclared they would be bytes.
 pub fn declare_variables() -> Answer<()> {
     /// `DeclarePropertyArguments { name = 1, type = 3, schema = 4 }`: a Protobuf (3) with its type, and a String (1).
     const ARGUMENTS: [&[u8]; 2] = [

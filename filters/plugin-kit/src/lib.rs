@@ -5,6 +5,7 @@
 //! name no host. [`host`] makes every host call and [`plugin`] receives every callback; both exist only where a proxy
 //! is on the other side (`wasm32-wasip1`).
 
+pub mod address;
 #[cfg(any(target_os = "wasi", test))]
 mod allocator;
 pub mod bytes;

@@ -1,8 +1,13 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
+use serde_json::Value;
+
+use crate::address::{AddressMatch, Principal, RawAddressMatch, principal};
 use crate::cel::{self, Expression};
 use crate::claim::ClaimValues;
-use crate::config::{ByName, ErrorList, Path};
+#[cfg(not(target_os = "wasi"))]
+use crate::config::Definitions;
+use crate::config::{ByName, ErrorList, Path, Read, Reader};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
 use crate::head::Head;
@@ -24,6 +29,10 @@ crate::config_object! {
         pub path_regexes: Vec<String> = Vec::new(),
         /// Tests of header values by header name.
         pub headers: ByName<RawValueTest> = ByName::default(),
+        /// A test of the client's address.
+        pub source_address: Option<RawAddressMatch>,
+        /// Identities of peers (SPIFFE IDs), by their certificates.
+        pub principals: Vec<String> = Vec::new(),
     }
 }
 
@@ -32,89 +41,273 @@ crate::config_object! {
     #[derive(Debug, Clone, Default)]
     pub struct RawValueTest {
         /// One of the values is one of these.
-        pub any_of: Vec<String> = Vec::new(),
+        pub any_of: Vec<RawText> = Vec::new(),
         /// Each of these is one of the values.
-        pub all_of: Vec<String> = Vec::new(),
+        pub all_of: Vec<RawText> = Vec::new(),
         /// None of the values is one of these. Holds where there is no value.
-        pub none_of: Vec<String> = Vec::new(),
+        pub none_of: Vec<RawText> = Vec::new(),
         /// There is a value, or there is none. A claim that is null is not there.
         pub present: Option<bool>,
+    }
+}
+
+/// What a value is compared with: a text, which is the whole value, or an object that says how.
+#[derive(Debug, Clone)]
+pub enum RawText {
+    /// The whole value.
+    Whole(String),
+    /// As it says.
+    As(RawTextTest),
+}
+
+crate::config_object! {
+    /// How a value is compared: exactly one of `exact`, `prefix`, `suffix` and `regex`.
+    #[derive(Debug, Clone, Default)]
+    pub struct RawTextTest {
+        /// It is the whole value.
+        pub exact: Option<String>,
+        /// The value begins with it.
+        pub prefix: Option<String>,
+        /// The value ends with it.
+        pub suffix: Option<String>,
+        /// A regular expression (RE2) about the whole value, evaluated by the host. Not for claims.
+        pub regex: Option<String>,
+        /// The case of ASCII letters does not count.
+        pub ignore_case: bool = false,
+    }
+}
+
+impl From<&str> for RawText {
+    fn from(text: &str) -> Self {
+        Self::Whole(text.to_owned())
+    }
+}
+
+impl Read for RawText {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self::Whole(text.clone())),
+            Value::Object(_) => RawTextTest::read(value, reader).map(Self::As),
+            _ => reader.expected("a text, or an object such as `{ prefix: application/ }`", value),
+        }
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(definitions: &mut Definitions) -> Value {
+        // A text with `*` is refused.
+        let text = serde_json::json!({ "type": "string", "pattern": "^[^*]*$" });
+        serde_json::json!({ "anyOf": [text, RawTextTest::schema(definitions)] })
+    }
+}
+
+/// Whether something holds; `None` where that is not known: in doubt.
+type Truth = Result<Option<bool>, HostError>;
+
+/// Whether one of them holds; in doubt where none does, and one is.
+fn any<T>(items: impl IntoIterator<Item = T>, holds: impl Fn(T) -> Truth) -> Truth {
+    let mut found = Some(false);
+    for item in items {
+        match holds(item)? {
+            Some(true) => return Ok(Some(true)),
+            Some(false) => {}
+            None => found = None,
+        }
+    }
+    Ok(found)
+}
+
+/// Whether all of them hold; in doubt where one is, and no other does not.
+fn all<T>(items: impl IntoIterator<Item = T>, holds: impl Fn(T) -> Truth) -> Truth {
+    not(any(items, |item| not(holds(item))))
+}
+
+fn not(truth: Truth) -> Truth {
+    truth.map(|truth| truth.map(|truth| !truth))
+}
+
+/// What a value is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TextTest {
+    kind: Comparison,
+    text: Vec<u8>,
+    ignore_case: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Exact,
+    Prefix,
+    Suffix,
+    Regex(Expression),
+}
+
+impl TextTest {
+    /// Without an `environment`, which evaluates them, there are no regular expressions.
+    fn compile(
+        raw: &RawText,
+        environment: Option<&dyn Environment>,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) -> Option<Self> {
+        let raw = match raw {
+            RawText::Whole(text) if text.contains('*') => {
+                errors.add(
+                    path,
+                    format_args!(
+                        "`{text}` would be compared as it stands; expected `{{ prefix: … }}`, `{{ suffix: … }}` or `{{ regex: … \
+                         }}`, or `{{ exact: \"{text}\" }}` for a value with `*`"
+                    ),
+                );
+                return None;
+            }
+            RawText::Whole(text) => &RawTextTest { exact: Some(text.clone()), ..RawTextTest::default() },
+            RawText::As(raw) => raw,
+        };
+        if [&raw.prefix, &raw.suffix, &raw.regex].into_iter().flatten().any(String::is_empty) {
+            errors.add(
+                path,
+                "expected a text that is not empty; `present: true` beside the list holds for any value",
+            );
+            return None;
+        }
+        let kinds = [
+            (Comparison::Exact, &raw.exact),
+            (Comparison::Prefix, &raw.prefix),
+            (Comparison::Suffix, &raw.suffix),
+        ];
+        let mut given = kinds.into_iter().filter_map(|(kind, text)| Some((kind, text.as_ref()?)));
+        let (kind, text) = match (given.next(), given.next(), &raw.regex) {
+            (Some(one), None, None) => one,
+            (None, None, Some(regex)) => {
+                let path = path.field("regex");
+                let Some(environment) = environment else {
+                    errors.add(
+                        &path,
+                        "a claim is tested by no regular expression; expected `exact`, `prefix` or `suffix`",
+                    );
+                    return None;
+                };
+                let flag = if raw.ignore_case { "(?i)" } else { "" };
+                let compiled = Expression::text_matches(&format!("{flag}{regex}"), environment);
+                (Comparison::Regex(errors.check(&path, compiled)?), regex)
+            }
+            _ => {
+                errors.add(path, "expected exactly one of `exact`, `prefix`, `suffix` and `regex`");
+                return None;
+            }
+        };
+        Some(Self { kind, text: text.clone().into_bytes(), ignore_case: raw.ignore_case })
+    }
+
+    fn holds(&self, value: &[u8], regex: Regexes<'_>) -> Truth {
+        let part = match self.kind {
+            Comparison::Exact => Some(value),
+            Comparison::Prefix => value.get(..self.text.len()),
+            Comparison::Suffix => {
+                value.len().checked_sub(self.text.len()).and_then(|start| value.get(start..))
+            }
+            Comparison::Regex(expression) => return regex(expression, value),
+        };
+        Ok(Some(part.is_some_and(|part| {
+            if self.ignore_case { part.eq_ignore_ascii_case(&self.text) } else { part == self.text }
+        })))
+    }
+}
+
+/// How a regular expression is evaluated.
+type Regexes<'a> = &'a dyn Fn(Expression, &[u8]) -> Truth;
+
+/// Evaluates a regular expression. What is no UTF-8 is not for it to judge: `.` does not match such bytes.
+fn matches_regex(expression: Expression, text: &[u8], exchange: &Exchange<'_>) -> Truth {
+    match std::str::from_utf8(text) {
+        Ok(_) => expression.holds(exchange, Some((cel::TEXT, text))),
+        Err(_) => Ok(None),
     }
 }
 
 /// A test of the values that a header or a claim has; all parts that are given must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueTest {
-    any_of: Vec<Vec<u8>>,
-    all_of: Vec<Vec<u8>>,
-    none_of: Vec<Vec<u8>>,
+    any_of: Vec<TextTest>,
+    all_of: Vec<TextTest>,
+    none_of: Vec<TextTest>,
     present: Option<bool>,
 }
 
 impl ValueTest {
-    /// Reads a test, or notes under `path` what is wrong with it.
+    /// Reads a test of a claim, or notes under `path` what is wrong with it.
     pub fn compile(raw: &RawValueTest, path: &Path, errors: &mut ErrorList) -> Option<Self> {
+        Self::compile_with(raw, None, path, errors)
+    }
+
+    /// The same of a header, whose values regular expressions can test where there is an `environment`.
+    fn compile_with(
+        raw: &RawValueTest,
+        environment: Option<&dyn Environment>,
+        path: &Path,
+        errors: &mut ErrorList,
+    ) -> Option<Self> {
         if raw.any_of.is_empty() && raw.all_of.is_empty() && raw.none_of.is_empty() && raw.present.is_none() {
             errors.add(path, "tests nothing; expected `anyOf`, `allOf`, `noneOf` or `present`");
             return None;
         }
-        let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect();
-        Some(Self {
-            any_of: bytes(&raw.any_of),
-            all_of: bytes(&raw.all_of),
-            none_of: bytes(&raw.none_of),
-            present: raw.present,
-        })
+        let mut list = |texts: &[RawText], name: &str| {
+            let path = path.field(name);
+            let compiled = texts
+                .iter()
+                .enumerate()
+                .filter_map(|(n, text)| TextTest::compile(text, environment, &path.index(n), errors));
+            let mut tests: Vec<TextTest> = compiled.collect();
+            // Those that cost host calls last.
+            tests.sort_by_key(|test| matches!(test.kind, Comparison::Regex(_)));
+            (tests.len() == texts.len()).then_some(tests)
+        };
+        let lists = (list(&raw.any_of, "anyOf"), list(&raw.all_of, "allOf"), list(&raw.none_of, "noneOf"));
+        let (Some(any_of), Some(all_of), Some(none_of)) = lists else { return None };
+        Some(Self { any_of, all_of, none_of, present: raw.present })
     }
 
-    /// Whether the test holds for these values, of a header.
-    pub fn holds<'a>(&self, values: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+    /// Whether the test holds for a header with these values.
+    fn truth_of_header<'a>(
+        &self,
+        values: impl Iterator<Item = &'a [u8]> + Clone,
+        regex: Regexes<'_>,
+    ) -> Truth {
         let present = values.clone().next().is_some();
-        self.decides(values, present, false) == Some(true)
+        self.truth(values, present, false, regex)
     }
 
     /// Whether the test holds for a claim; `None` where that cannot be told, since the claim has something that no text is
     /// equal or unequal to. A demand then fails, a limit counts, and an exemption does not exempt.
     pub fn decides_claim(&self, claim: &ClaimValues<'_>) -> Option<bool> {
         let known = claim.known().iter().map(|value| value.as_bytes());
-        self.decides(known, claim.is_present(), claim.has_more())
+        // There is no regular expression in it, and so no host to fail.
+        self.truth(known, claim.is_present(), claim.has_more(), &|_, _| Ok(None)).ok().flatten()
     }
 
     /// Whether the test holds for something that is `present` or not, of whose values these are known, and that has `more`.
     #[allow(clippy::needless_pass_by_value)]
-    fn decides<'a>(
+    fn truth<'a>(
         &self,
         known: impl Iterator<Item = &'a [u8]> + Clone,
         present: bool,
         more: bool,
-    ) -> Option<bool> {
-        let has = |wanted: &Vec<u8>| match known.clone().any(|value| value == wanted) {
-            false if more => None,
-            has => Some(has),
-        };
-        let any_of = if self.any_of.is_empty() { Some(true) } else { any(self.any_of.iter().map(has)) };
-        let none_of = any(self.none_of.iter().map(has)).map(|found| !found);
-        let presence = self.present.is_none_or(|wanted| wanted == present);
-        all([any_of, all(self.all_of.iter().map(has)), none_of, Some(presence)])
-    }
-}
-
-/// Whether one of these holds; `None` where it depends on one that is undecided.
-fn any(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    all(parts.map(|part| part.map(|holds| !holds))).map(|none| !none)
-}
-
-/// Whether all of these hold; `None` where it depends on one that is undecided.
-fn all(parts: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
-    let mut undecided = false;
-    for part in parts {
-        match part {
-            Some(false) => return Some(false),
-            Some(true) => {}
-            None => undecided = true,
+        regex: Regexes<'_>,
+    ) -> Truth {
+        if self.present.is_some_and(|wanted| wanted != present) {
+            return Ok(Some(false));
         }
+        let has = |test: &TextTest| {
+            let found = any(known.clone(), |value| test.holds(value, regex))?;
+            Ok(found.filter(|found| *found || !more))
+        };
+        let parts: [&dyn Fn() -> Truth; 3] = [
+            &|| if self.any_of.is_empty() { Ok(Some(true)) } else { any(&self.any_of, has) },
+            &|| all(&self.all_of, has),
+            &|| not(any(&self.none_of, has)),
+        ];
+        all(parts, |part| part())
     }
-    if undecided { None } else { Some(true) }
 }
 
 /// What a matcher looks at, found in one walk over the head.
@@ -163,6 +356,8 @@ pub struct RequestMatch {
     paths: Vec<PathPattern>,
     path_regexes: Vec<Expression>,
     headers: Vec<(String, ValueTest)>,
+    source_address: Option<AddressMatch>,
+    principals: Vec<Principal>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +431,7 @@ impl RequestMatch {
         let regex = |text: &str| {
             // Paths are folded to lower case where case does not matter.
             let flag = if case == PathCase::Insensitive { "(?i)" } else { "" };
-            Expression::path_matches(&format!("{flag}{text}"), environment)
+            Expression::text_matches(&format!("{flag}{text}"), environment)
         };
         let path_regexes = list(&raw.path_regexes, &path.field("pathRegexes"), errors, regex);
         let mut headers = Vec::new();
@@ -245,49 +440,78 @@ impl RequestMatch {
             if let Err(message) = header_name(name) {
                 errors.add(&path, message);
             }
-            if let Some(test) = ValueTest::compile(test, &path, errors) {
+            if let Some(test) = ValueTest::compile_with(test, Some(environment), &path, errors) {
                 headers.push((name.clone(), test));
             }
         }
-        Some(Self { hosts, methods, methods_except, paths, path_regexes, headers })
+        let source_address = match &raw.source_address {
+            Some(raw) => Some(AddressMatch::compile(raw, &path.field("sourceAddress"), errors, environment)?),
+            None => None,
+        };
+        let principals = list(&raw.principals, &path.field("principals"), errors, Principal::parse);
+        Some(Self {
+            hosts,
+            methods,
+            methods_except,
+            paths,
+            path_regexes,
+            headers,
+            source_address,
+            principals,
+        })
     }
 
-    /// Whether the condition holds for `request` when its path is read as `reading` (see [`crate::path::Readings`]).
+    /// Whether the condition holds for `request` when its path is read as `reading` (see [`crate::path::Readings`]); `None`
+    /// where that is not known, as where a regular expression has no value: in doubt.
     ///
     /// # Errors
-    /// The host did not evaluate a regular expression.
+    /// The host did not answer.
     pub fn matches(
         &self,
         exchange: &Exchange<'_>,
         request: &Request<'_>,
         reading: &[u8],
-    ) -> Result<bool, HostError> {
-        // The regular expressions last: each costs two host calls.
-        Ok(self.matches_but_for_path(request)
-            && ((self.paths.is_empty() && self.path_regexes.is_empty())
-                || self.paths.iter().any(|pattern| pattern.matches(reading))
-                || self.matches_regex(exchange, reading)?))
-    }
-
-    fn matches_regex(&self, exchange: &Exchange<'_>, reading: &[u8]) -> Result<bool, HostError> {
-        for regex in &self.path_regexes {
-            match regex.holds(exchange, Some((cel::PATH, reading)))? {
-                Some(false) => {}
-                Some(true) => return Ok(true),
-                None => return Err(HostError { call: "expr_evaluate", status: HostError::INTERNAL_FAILURE }),
-            }
+    ) -> Result<Option<bool>, HostError> {
+        if !self.plain_parts_match(request) {
+            return Ok(Some(false));
         }
-        Ok(false)
+        let path = || {
+            if (self.paths.is_empty() && self.path_regexes.is_empty())
+                || self.paths.iter().any(|pattern| pattern.matches(reading))
+            {
+                return Ok(Some(true));
+            }
+            any(&self.path_regexes, |regex| matches_regex(*regex, reading, exchange))
+        };
+        let header = |(name, test): &(String, ValueTest)| {
+            test.truth_of_header(request.head.all(name), &|regex, value| {
+                matches_regex(regex, value, exchange)
+            })
+        };
+        let headers = || all(&self.headers, header);
+        let principal = || self.principal_matches(exchange);
+        let address = || self.source_address.as_ref().map_or(Ok(Some(true)), |test| test.holds(exchange));
+        // The regular expressions of paths last: each costs two host calls.
+        let parts: [&dyn Fn() -> Truth; 4] = [&headers, &principal, &address, &path];
+        all(parts, |part| part())
     }
 
-    fn matches_but_for_path(&self, request: &Request<'_>) -> bool {
+    /// A peer without a certificate has no identity.
+    fn principal_matches(&self, exchange: &Exchange<'_>) -> Truth {
+        if self.principals.is_empty() {
+            return Ok(Some(true));
+        }
+        let peer = principal(exchange)?;
+        Ok(Some(peer.is_some_and(|peer| self.principals.iter().any(|principal| principal.is(&peer)))))
+    }
+
+    fn plain_parts_match(&self, request: &Request<'_>) -> bool {
         (self.methods.is_empty() || self.methods.iter().any(|method| method == request.method))
             && !self.methods_except.iter().any(|method| method == request.method)
             && (self.hosts.is_empty() || {
                 let host = request.host();
                 self.hosts.iter().any(|pattern| pattern.matches(host))
             })
-            && self.headers.iter().all(|(name, test)| test.holds(request.head.all(name)))
     }
 
     /// Whether it is about this method by name.
@@ -330,7 +554,7 @@ pub fn header_name(name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{AnyCel, TableFacts};
+    use crate::testing::{AnyCel, Node, TableFacts};
 
     fn compile(json: &str) -> Result<RequestMatch, String> {
         let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap())
@@ -351,6 +575,7 @@ mod tests {
         let request = Request::of(&head);
         let facts = crate::testing::TableFacts::default();
         compile(json).unwrap().matches(&Exchange::new(1, &facts), &request, request.target).unwrap()
+            == Some(true)
     }
 
     const REQUEST: [(&str, &str); 6] = [
@@ -451,9 +676,53 @@ mod tests {
             (r#"{"headers":{"X-Env":{"present":true}}}"#, "match.headers.X-Env: "),
             (r#"{"headers":{"x-env":{}}}"#, "match.headers.x-env: "),
             (r#"{"path":["/a"]}"#, "path: unknown field `path`"),
+            (
+                r#"{"principals":["mesh/a","ns/a/sa/b"]}"#,
+                "match.principals[1]: `ns/a/sa/b` has no trust domain",
+            ),
+            (
+                r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"]}}"#,
+                "match.sourceAddress: the node id of this proxy",
+            ),
+            (
+                r#"{"sourceAddress":{"cidrs":["10.0.0.1/8"],"from":"envoy"}}"#,
+                "match.sourceAddress.cidrs[0]: ",
+            ),
+            (r#"{"sourceAddress":{}}"#, "sourceAddress: missing field `cidrs`"),
         ] {
             let error = compile(json).unwrap_err();
             assert!(error.starts_with(path), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_known_by_its_address_and_the_peer_by_its_certificate() {
+        let json =
+            r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"]},"principals":["mesh/ns/a/sa/b","mesh/ns/c/sa/d"]}"#;
+        let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap()).unwrap();
+        let (path, mut errors) = (Path::root(), ErrorList::default());
+        let condition =
+            RequestMatch::compile(&raw, PathCase::Sensitive, &Node::SIDECAR, &path, &mut errors).unwrap();
+        assert!(!condition.is_always());
+        let peer = |name: &str| {
+            TableFacts::request("GET", "/")
+                .property("source.address", "10.0.0.1:80")
+                .property("connection.uri_san_peer_certificate", name)
+        };
+        let elsewhere = |facts: TableFacts| facts.property("source.address", "11.0.0.1:80");
+        let claimed = |facts: TableFacts| facts.header("x-forwarded-for", "10.0.0.1");
+        for (facts, expected) in [
+            (peer("spiffe://mesh/ns/c/sa/d"), Some(true)),
+            (peer("spiffe://mesh/ns/c/sa/other"), Some(false)),
+            (peer(""), Some(false)),
+            (TableFacts::request("GET", "/").property("source.address", "10.0.0.1:80"), Some(false)),
+            (elsewhere(peer("spiffe://mesh/ns/c/sa/d")), Some(false)),
+            (claimed(peer("spiffe://mesh/ns/c/sa/d")), None),
+            (claimed(peer("spiffe://mesh/ns/c/sa/other")), Some(false)),
+        ] {
+            let exchange = Exchange::new(1, &facts);
+            let head = exchange.head().unwrap();
+            assert_eq!(condition.matches(&exchange, &Request::of(&head), b"/"), Ok(expected), "{facts:?}");
         }
     }
 
@@ -475,8 +744,101 @@ mod tests {
         let exchange = Exchange::new(1, &facts);
         let head = exchange.head().unwrap();
         let holds = |path: &[u8]| condition.matches(&exchange, &Request::of(&head), path);
-        assert_eq!(holds(b"/v1"), Ok(true));
-        assert_eq!(holds(b"/v2"), Ok(false));
-        assert_eq!(holds(b"/broken").unwrap_err().status, HostError::INTERNAL_FAILURE);
+        assert_eq!(holds(b"/v1"), Ok(Some(true)));
+        assert_eq!(holds(b"/v2"), Ok(Some(false)));
+        assert_eq!(holds(b"/broken"), Ok(None));
+        assert_eq!(holds(b"/\xff"), Ok(None));
+    }
+
+    #[test]
+    fn a_value_is_compared_as_the_test_says() {
+        for (test, value, expected) in [
+            (r#""a""#, "a", true),
+            (r#""a""#, "ab", false),
+            (r#"{"exact":"a*"}"#, "a*", true),
+            (r#"{"exact":"a","ignoreCase":true}"#, "A", true),
+            (r#"{"exact":"a"}"#, "A", false),
+            (r#"{"prefix":"application/grpc"}"#, "application/grpc;a=b", true),
+            (r#"{"prefix":"application/grpc"}"#, "application/grpc", true),
+            (r#"{"prefix":"application/grpc"}"#, "application/grp", false),
+            (r#"{"prefix":"application/grpc"}"#, "Application/gRPC", false),
+            (r#"{"prefix":"application/grpc","ignoreCase":true}"#, "Application/gRPC+proto", true),
+            (r#"{"suffix":".example"}"#, "a.example", true),
+            (r#"{"suffix":".example"}"#, "example", false),
+            (r#"{"suffix":".example"}"#, "a.example.evil", false),
+            (r#"{"suffix":".Example","ignoreCase":true}"#, "A.eXample", true),
+        ] {
+            let json = format!(r#"{{"headers":{{"x":{{"anyOf":["no",{test}]}}}}}}"#);
+            assert_eq!(matches(&json, &[("x", "other"), ("x", value)]), expected, "{test} {value}");
+            let json = format!(r#"{{"headers":{{"x":{{"noneOf":[{test}]}}}}}}"#);
+            assert_eq!(matches(&json, &[("x", "other"), ("x", value)]), !expected, "none of {test} {value}");
+        }
+    }
+
+    /// What a test says of these values, where the host says of a value that it matches, does not, or nothing.
+    fn truth(test: &str, values: &[&[u8]]) -> Option<bool> {
+        let raw = crate::config::read::<RawValueTest>(&serde_json::from_str(test).unwrap()).unwrap();
+        let (path, mut errors, host) = (Path::root(), ErrorList::default(), AnyCel::default());
+        let test = ValueTest::compile_with(&raw, Some(&host), &path, &mut errors);
+        let test = errors.finish(test).unwrap();
+        let evaluate = |_, value: &[u8]| match value {
+            b"broken" => None,
+            value => Some(vec![u8::from(value == b"yes")]),
+        };
+        let facts = TableFacts { evaluate: Some(evaluate), ..TableFacts::default() };
+        let exchange = Exchange::new(1, &facts);
+        test.truth_of_header(values.iter().copied(), &|regex, value| matches_regex(regex, value, &exchange))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_regular_expression_without_a_value_leaves_a_test_in_doubt_unless_the_rest_decides() {
+        let any = r#"{"anyOf":[{"regex":"y.*"},"plain"]}"#;
+        for (test, values, expected) in [
+            (any, &["yes"][..], Some(true)),
+            (any, &["no"], Some(false)),
+            (any, &[], Some(false)),
+            (any, &["broken"], None),
+            (any, &["broken", "no"], None),
+            (any, &["broken", "yes"], Some(true)),
+            (any, &["broken", "plain"], Some(true)),
+            (r#"{"noneOf":[{"regex":"y.*"}]}"#, &["no"], Some(true)),
+            (r#"{"noneOf":[{"regex":"y.*"}]}"#, &["yes", "broken"], Some(false)),
+            (r#"{"noneOf":[{"regex":"y.*"}]}"#, &["broken"], None),
+            (r#"{"allOf":[{"regex":"y.*"},"plain"]}"#, &["yes", "plain"], Some(true)),
+            (r#"{"allOf":[{"regex":"y.*"},"plain"]}"#, &["broken", "plain"], None),
+            (r#"{"allOf":[{"regex":"y.*"},"plain"]}"#, &["broken"], Some(false)),
+            (r#"{"anyOf":[{"regex":"y.*"}],"present":false}"#, &["broken"], Some(false)),
+        ] {
+            let values: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+            assert_eq!(truth(test, &values), expected, "{test} {values:?}");
+        }
+        assert_eq!(truth(any, &[b"\xff"]), None, "what is no UTF-8");
+    }
+
+    #[test]
+    fn a_comparison_that_means_something_else_than_it_seems_is_refused() {
+        for (test, expected) in [
+            (
+                r#""application/*""#,
+                "x.anyOf[0]: `application/*` would be compared as it stands; expected `{ prefix: … }`",
+            ),
+            (r#"{"prefix":""}"#, "x.anyOf[0]: expected a text that is not empty"),
+            (r#"{"regex":""}"#, "x.anyOf[0]: expected a text that is not empty"),
+            (r#"{"prefix":"a","suffix":"b"}"#, "x.anyOf[0]: expected exactly one of `exact`"),
+            (r#"{"prefix":"a","regex":"b"}"#, "x.anyOf[0]: expected exactly one of `exact`"),
+            (r#"{"ignoreCase":true}"#, "x.anyOf[0]: expected exactly one of `exact`"),
+            (r#"{"prefx":"a"}"#, "did you mean `prefix`?"),
+            ("1", "expected a text, or an object such as"),
+        ] {
+            let error = compile(&format!(r#"{{"headers":{{"x":{{"anyOf":[{test}]}}}}}}"#)).unwrap_err();
+            assert!(error.contains(expected), "{test}: {error}");
+        }
+        let raw = RawTextTest { regex: Some("a".to_owned()), ..RawTextTest::default() };
+        let raw = RawValueTest { none_of: vec![RawText::As(raw)], ..RawValueTest::default() };
+        let mut errors = ErrorList::default();
+        let test = ValueTest::compile(&raw, &Path::root().field("claims").field("a"), &mut errors);
+        let error = errors.finish(test).unwrap_err().to_string();
+        assert!(error.starts_with("claims.a.noneOf[0].regex: a claim is tested by no regular"), "{error}");
     }
 }

@@ -9,8 +9,8 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::address::{AddressFrom, ClientAddress, FORWARDED_FOR, Found, network, principal};
 use crate::cel::Expression;
 use crate::config::{ErrorList, Path};
 use crate::environment::Environment;
@@ -51,8 +51,10 @@ crate::config_object! {
 crate::config_object! {
     #[derive(Debug, Clone, Default)]
     struct RawSourceAddress {
+        from: Option<AddressFrom>,
         trust_forwarded_from: Vec<String> = Vec::new(),
         num_trusted_proxies: usize = 0,
+        ipv4_prefix: Option<u8>,
         ipv6_prefix: Option<u8>,
     }
 }
@@ -120,13 +122,12 @@ pub enum Source {
     },
 }
 
-/// How the client's address is found.
+/// The client's address as a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceAddress {
-    /// Principals, without `spiffe://`, whose `x-forwarded-for` is believed.
-    trust_forwarded_from: Vec<String>,
-    /// How many proxies stand in front of the trusted peer and append to `x-forwarded-for` before it does.
-    num_trusted_proxies: usize,
+    client: ClientAddress,
+    /// IPv4 addresses that share so many leading bits count as one.
+    ipv4_prefix: u8,
     /// IPv6 addresses that share so many leading bits count as one.
     ipv6_prefix: u8,
 }
@@ -233,7 +234,7 @@ impl RawSource {
         } else if let Some(name) = &self.baggage {
             Source::Baggage { name: name.clone(), trust }
         } else if let Some(raw) = &self.source_address {
-            Source::SourceAddress(raw.parse(&path.field("sourceAddress"), errors)?)
+            Source::SourceAddress(raw.parse(&path.field("sourceAddress"), errors, env)?)
         } else if self.principal.is_some() {
             Source::Principal
         } else if self.request_id.is_some() {
@@ -281,45 +282,21 @@ fn parse_templates(
 }
 
 impl RawSourceAddress {
-    fn parse(&self, path: &Path, errors: &mut ErrorList) -> Option<SourceAddress> {
-        let ipv6_prefix = self.ipv6_prefix.unwrap_or(64);
-        if !(1..=128).contains(&ipv6_prefix) {
-            errors
-                .add(&path.field("ipv6Prefix"), format_args!("expected 1 to 128 bits, found {ipv6_prefix}"));
-            return None;
-        }
-        let list = path.field("trustForwardedFrom");
-        let mut trust_forwarded_from = Vec::new();
-        for (n, principal) in self.trust_forwarded_from.iter().enumerate() {
-            let name = without_scheme(principal);
-            if name.split('/').count() < 2 || name.contains('*') {
-                errors.add(
-                    &list.index(n),
-                    format_args!(
-                        "expected a principal such as `cluster.local/ns/istio-ingress/sa/gateway`, found `{principal}`"
-                    ),
-                );
-                return None;
+    fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<SourceAddress> {
+        let mut prefix = |field: &str, given: Option<u8>, usual: u8, longest: u8| {
+            let prefix = given.unwrap_or(usual);
+            if (1..=longest).contains(&prefix) {
+                return Some(prefix);
             }
-            trust_forwarded_from.push(name.to_owned());
-        }
-        if self.num_trusted_proxies > 0 && trust_forwarded_from.is_empty() {
-            errors.add(
-                &path.field("numTrustedProxies"),
-                "only has a meaning with the principals in `trustForwardedFrom`",
-            );
-            return None;
-        }
-        Some(SourceAddress {
-            trust_forwarded_from,
-            num_trusted_proxies: self.num_trusted_proxies,
-            ipv6_prefix,
-        })
+            errors.add(&path.field(field), format_args!("expected 1 to {longest} bits, found {prefix}"));
+            None
+        };
+        let ipv4_prefix = prefix("ipv4Prefix", self.ipv4_prefix, 32, 32)?;
+        let ipv6_prefix = prefix("ipv6Prefix", self.ipv6_prefix, 64, 128)?;
+        let (trust, proxies) = (&self.trust_forwarded_from, self.num_trusted_proxies);
+        let client = ClientAddress::parse(self.from, trust, proxies, path, errors, env)?;
+        Some(SourceAddress { client, ipv4_prefix, ipv6_prefix })
     }
-}
-
-fn without_scheme(principal: &str) -> &str {
-    principal.strip_prefix("spiffe://").unwrap_or(principal)
 }
 
 impl Source {
@@ -412,7 +389,9 @@ impl Source {
             Self::RequestId => HeadUse::One("x-request-id".to_owned()),
             Self::Cookie { .. } => HeadUse::Whole,
             Self::Baggage { .. } => HeadUse::One("baggage".to_owned()),
-            Self::SourceAddress(_) => HeadUse::One(FORWARDED_FOR.to_owned()),
+            Self::SourceAddress(source) if source.client.reads_forwarded() => {
+                HeadUse::One(FORWARDED_FOR.to_owned())
+            }
             _ => HeadUse::Nothing,
         }
     }
@@ -448,67 +427,15 @@ fn template<'a>(templates: &'a [(String, PathPattern)], target: &[u8]) -> Option
 }
 
 impl SourceAddress {
-    /// Envoy's `source.address` is the peer's own only as long as there is no `x-forwarded-for`: a sidecar takes the last
-    /// entry of that header in its place, whoever wrote it. So with that header and a peer that is not trusted the
-    /// address is not known. At a gateway, the first proxy that clients meet, Envoy itself has appended what it saw.
     fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
-        if let Some(list) = exchange.header_joined(FORWARDED_FOR)? {
-            if self.trusts_peer(exchange)? {
-                let entry = list.rsplit(|byte| *byte == b',').nth(self.num_trusted_proxies);
-                return Ok(entry.and_then(parse_address).map(|address| self.shown(address)));
+        Ok(match self.client.find(exchange)? {
+            Found::Address(address) => {
+                Some(network(address, self.ipv4_prefix, self.ipv6_prefix).into_bytes())
             }
-            if !is_gateway(exchange)? {
-                return Ok(None);
-            }
-        }
-        // What does not parse (a Unix domain socket, say) stands for itself.
-        let peer = exchange.property(&["source", "address"])?;
-        Ok(peer.map(|peer| match parse_address(&peer) {
-            Some(address) => self.shown(address),
-            None => peer,
-        }))
+            Found::Peer(peer) => Some(peer),
+            Found::Unknown => None,
+        })
     }
-
-    fn trusts_peer(&self, exchange: &Exchange<'_>) -> Result<bool, HostError> {
-        if self.trust_forwarded_from.is_empty() {
-            return Ok(false);
-        }
-        let peer = principal(exchange)?.unwrap_or_default();
-        let peer = std::str::from_utf8(&peer).map(without_scheme).unwrap_or_default();
-        Ok(self.trust_forwarded_from.iter().any(|trusted| trusted == peer))
-    }
-
-    fn shown(&self, address: IpAddr) -> Vec<u8> {
-        match address.to_canonical() {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) if self.ipv6_prefix >= 128 => address.to_string(),
-            IpAddr::V6(address) => {
-                let dropped = 128_u32.saturating_sub(u32::from(self.ipv6_prefix));
-                let mask = u128::MAX.checked_shl(dropped).unwrap_or_default();
-                format!("{}/{}", Ipv6Addr::from_bits(address.to_bits() & mask), self.ipv6_prefix)
-            }
-        }
-        .into_bytes()
-    }
-}
-
-const FORWARDED_FOR: &str = "x-forwarded-for";
-
-/// An address with or without a port.
-fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
-    let bare = || text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    with_port().or_else(|_| bare()).ok()
-}
-
-/// Istio names the nodes of gateways `router~…`, those of sidecars `sidecar~…`.
-fn is_gateway(exchange: &Exchange<'_>) -> Result<bool, HostError> {
-    Ok(exchange.property(&["xds", "node", "id"])?.is_some_and(|id| id.starts_with(b"router~")))
-}
-
-fn principal(exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
-    exchange.property(&["connection", "uri_san_peer_certificate"])
 }
 
 impl WorkloadLabel {
@@ -579,20 +506,27 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
-    use crate::testing::{AnyCel, TableFacts};
+    use crate::testing::{AnyCel, Node, TableFacts};
     use proptest::prelude::*;
-
-    fn no_env(_: &str) -> Option<String> {
-        None
-    }
 
     fn parsed(json: &str) -> Result<Source, String> {
         let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap())
             .map_err(|error| error.to_string())?;
         let mut errors = ErrorList::default();
-        let env = |name: &str| (name == "VERSION").then(|| "v7".to_owned());
-        let source = raw.parse(&Path::root().field("from"), &mut errors, &env);
+        let source = raw.parse(&Path::root().field("from"), &mut errors, &Sidecar);
         errors.finish(source).map_err(|errors| errors.to_string())
+    }
+
+    struct Sidecar;
+
+    impl Environment for Sidecar {
+        fn variable(&self, name: &str) -> Option<String> {
+            (name == "VERSION").then(|| "v7".to_owned())
+        }
+
+        fn node_id(&self) -> Option<Vec<u8>> {
+            Node::SIDECAR.node_id()
+        }
     }
 
     fn value(json: &str, facts: &TableFacts) -> Option<String> {
@@ -684,10 +618,28 @@ mod tests {
         let odd = request().header("x-forwarded-for", "unknown").property("source.address", "10.0.0.1:4711");
         assert_eq!(value(trust, &from(&odd, gateway)), None);
         // At the edge Envoy has seen the client itself.
-        let edge = forwarded.property("xds.node.id", "router~10.0.0.9~gateway.istio-ingress~svc");
-        assert_eq!(value(plain, &edge).unwrap(), "8.8.8.8");
-        let sidecar = edge.property("xds.node.id", "sidecar~10.0.0.9~server.shop~svc");
-        assert_eq!(value(plain, &sidecar), None);
+        let raw = crate::config::read::<RawSource>(&serde_json::from_str(plain).unwrap()).unwrap();
+        let edge = raw.parse(
+            &Path::root(),
+            &mut ErrorList::default(),
+            &Node("router~10.0.0.9~gateway.istio-ingress~svc"),
+        );
+        let edge = edge.unwrap();
+        assert_eq!(edge.value(&Exchange::new(1, &forwarded)).unwrap().as_deref(), Some(&b"8.8.8.8"[..]));
+        assert_eq!(
+            (edge.head_use(), parsed(plain).unwrap().head_use()),
+            (HeadUse::Nothing, HeadUse::One(FORWARDED_FOR.to_owned()))
+        );
+    }
+
+    #[test]
+    fn ipv4_addresses_of_one_network_are_one_where_a_prefix_is_given() {
+        let at = |address: &str| request().property("source.address", address);
+        let by_24 = r#"{"sourceAddress":{"ipv4Prefix":24}}"#;
+        assert_eq!(value(by_24, &at("192.0.2.7:80")).unwrap(), "192.0.2.0/24");
+        assert_eq!(value(by_24, &at("[::ffff:192.0.2.9]:80")).unwrap(), "192.0.2.0/24");
+        assert_eq!(value(r#"{"sourceAddress":{}}"#, &at("192.0.2.7:80")).unwrap(), "192.0.2.7");
+        assert_eq!(value(by_24, &at("[fe80::1%2]:80")).unwrap(), "fe80::/64");
     }
 
     #[test]
@@ -761,9 +713,14 @@ mod tests {
                 "from.sourceAddress.ipv6Prefix: expected 1 to 128 bits",
             ),
             (
-                r#"{"sourceAddress":{"trustForwardedFrom":["*"]}}"#,
-                "from.sourceAddress.trustForwardedFrom[0]: expected a principal",
+                r#"{"sourceAddress":{"ipv4Prefix":33}}"#,
+                "from.sourceAddress.ipv4Prefix: expected 1 to 32 bits",
             ),
+            (
+                r#"{"sourceAddress":{"trustForwardedFrom":["a/b","10.0.0.0/8"]}}"#,
+                "from.sourceAddress.trustForwardedFrom[1]: `10.0.0.0/8` is an address",
+            ),
+            (r#"{"sourceAddress":{"from":"envoy"}}"#, "from.sourceAddress.from: a sidecar takes"),
             (
                 r#"{"sourceAddress":{"numTrustedProxies":1}}"#,
                 "from.sourceAddress.numTrustedProxies: only has a meaning",
@@ -820,7 +777,7 @@ mod tests {
                 r#"{"sourceAddress":{"trustForwardedFrom":["a/b"]}}"#,
             ] {
                 let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
-                let source = raw.parse(&Path::root(), &mut ErrorList::default(), &no_env).unwrap();
+                let source = raw.parse(&Path::root(), &mut ErrorList::default(), &Sidecar).unwrap();
                 prop_assert!(source.value(&exchange).is_ok());
             }
         }

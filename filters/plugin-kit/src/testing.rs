@@ -134,3 +134,22 @@ impl Environment for AnyCel {
         Ok(Some(vec![0]))
     }
 }
+
+/// A proxy with this node id, without variables and CEL.
+#[derive(Debug, Clone, Copy)]
+pub struct Node(pub &'static str);
+
+impl Node {
+    /// A sidecar of Istio.
+    pub const SIDECAR: Self = Self("sidecar~10.0.0.9~server.shop~shop.svc.cluster.local");
+}
+
+impl Environment for Node {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn node_id(&self) -> Option<Vec<u8>> {
+        Some(self.0.as_bytes().to_vec())
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use plugin_kit::address::RawAddressMatch;
 use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{ByName, ConfigErrors, DurationText, ErrorList, Path, document, read};
@@ -84,6 +85,8 @@ config_object! {
         paths: Vec<String> = Vec::new(),
         path_regexes: Vec<String> = Vec::new(),
         headers: ByName<RawValueTest> = ByName::default(),
+        source_address: Option<RawAddressMatch>,
+        principals: Vec<String> = Vec::new(),
         claims: ByName<RawValueTest> = ByName::default(),
         when: Option<String>,
     }
@@ -606,6 +609,8 @@ impl Condition {
             paths: raw.paths,
             path_regexes: raw.path_regexes,
             headers: raw.headers,
+            source_address: raw.source_address,
+            principals: raw.principals,
         };
         let compiled = RequestMatch::compile(&request, case, env, path, errors);
         request.paths.clear();
@@ -662,6 +667,22 @@ mod tests {
             (r#","rate":{"request":1,"per":"1s"}"#, "did you mean `requests`?"),
             (r#","match":{"paths":["a"]}"#, "limits[0].match.paths[0]: "),
             (r#","match":{"claims":{"plan":{}}}"#, "limits[0].match.claims.plan: tests nothing"),
+            (
+                r#","match":{"claims":{"plan":{"noneOf":["pro*"]}}}"#,
+                "limits[0].match.claims.plan.noneOf[0]: `pro*` would be",
+            ),
+            (
+                r#","match":{"sourceAddress":{"cidrs":["10.0.0.0/33"],"from":"envoy"}}"#,
+                "limits[0].match.sourceAddress.cidrs[0]: ",
+            ),
+            (
+                r#","match":{"principals":["10.0.0.0/8"]}"#,
+                "limits[0].match.principals[0]: `10.0.0.0/8` is an address",
+            ),
+            (
+                r#","key":[{"sourceAddress":{}}]"#,
+                "limits[0].key[0].sourceAddress: the node id of this proxy, ``, is not",
+            ),
             (r#","key":[{"claim":"sub"},{"heder":"x"}]"#, "limits[0].key[1].heder: unknown field"),
             (r#","key":[{"claim":"sub"}],"before":"auth""#, "limits[0].before: no claim is verified"),
             (r#","match":{"claims":{"a":{"present":true}}},"before":"auth""#, "limits[0].before: "),

@@ -145,6 +145,8 @@ pub struct Limits {
     ways: [Way; 3],
     created: usize,
     changed: Vec<usize>,
+    /// For each limit: how many requests had no key, or a part of it only.
+    without_key: Vec<Cell<u32>>,
     service: Option<Service>,
 }
 
@@ -237,7 +239,18 @@ impl Limits {
         let service = config.global.is_some().then(Service::default);
         let ways =
             [Stage::BeforeAuth, Stage::AfterAuth, Stage::All].map(|stage| way(&config, &hashers, stage));
-        Ok(Self { config, hashers, limiter, drawn: Cell::default(), ways, created, changed, service })
+        let without_key = config.limits.iter().map(|_| Cell::default()).collect();
+        Ok(Self {
+            config,
+            hashers,
+            limiter,
+            drawn: Cell::default(),
+            ways,
+            created,
+            changed,
+            without_key,
+            service,
+        })
     }
 
     /// The limits whose rate, or that of a plan, is another one than before.
@@ -545,6 +558,11 @@ impl Limits {
         Ok(Outcome::Admitted(admission))
     }
 
+    /// In how many requests since the last call a limit found no key, or a part of it only; with the limit's position.
+    pub fn take_without_key(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.without_key.iter().map(Cell::take).enumerate().filter(|(_, count)| *count > 0)
+    }
+
     /// The answer to a request that is denied.
     pub fn reply(&self, exchange: &Exchange<'_>, denial: Denial) -> Reply {
         let Denial { limit, reason, headers, body } = denial;
@@ -623,9 +641,24 @@ impl Limits {
             Ok(None)
         };
         let denies = limit.mode == Mode::Enforce;
-        let Ok(key) = key(limit, hashers, exchange) else {
+        let mut incomplete = false;
+        let Ok(key) = key(limit, hashers, exchange, &mut incomplete) else {
             return refused(DenyReason::Unavailable, denies);
         };
+        if incomplete {
+            match keyed_by_claim(limit)
+                .then(|| is_preflight(exchange))
+                .transpose()
+                .map(|found| found == Some(true))
+            {
+                Ok(false) => {}
+                Ok(true) => return Ok(None),
+                Err(_) => return refused(DenyReason::Unavailable, denies),
+            }
+            if let Some(count) = self.without_key.get(index) {
+                count.set(count.get().saturating_add(1));
+            }
+        }
         let known = key.as_ref().filter(|key| key.is_known).map(|key| key.hash);
         let enforced = denies && self.is_in_share(limit, &hashers.0, known);
         let Some(key) = key else {
@@ -764,11 +797,22 @@ struct Key {
     is_known: bool,
 }
 
-/// The limit's key of the request; `None` where a part is missing.
+/// Whether a part of the limit's key is a claim.
+fn keyed_by_claim(limit: &Limit) -> bool {
+    limit.key.iter().any(|source| matches!(source, Source::Claim(_)))
+}
+
+/// Whether the request is a CORS preflight, which browsers send without a token.
+fn is_preflight(exchange: &Exchange<'_>) -> Result<bool, HostError> {
+    Ok(exchange.header_first(":method")?.as_deref() == Some(b"OPTIONS") && exchange.head()?.is_preflight())
+}
+
+/// The limit's key of the request; `None` where a part is missing. Notes in `incomplete` whether one is.
 fn key(
     limit: &Limit,
     (hasher, plan_hashers): &(KeyHasher, Vec<KeyHasher>),
     exchange: &Exchange<'_>,
+    incomplete: &mut bool,
 ) -> Result<Option<Key>, HostError> {
     limit.head_use.prepare(exchange)?;
     let (mut rate, mut hasher, mut single) = (limit.rate, hasher, limit.single);
@@ -786,6 +830,7 @@ fn key(
     for (n, source) in limit.key.iter().enumerate() {
         // Of a header the first value, as Envoy's own limits take it: to send more must not make a new key.
         let part = source.first_value(exchange)?;
+        *incomplete |= part.is_none();
         if part.is_none() && limit.on_missing_key != OnMissingKey::ShareOne {
             return Ok(None);
         }
@@ -879,12 +924,10 @@ impl<'a> Seen<'a> {
             return Ok(true);
         }
         let request = self.request()?;
+        // Not known, for one, is what a regular expression says in a callback that is not the request's own.
         let matches = |condition: &RequestMatch, reading: &[u8]| {
-            match condition.matches(self.exchange, request, reading) {
-                // A regular expression is evaluated in callbacks of the request alone, and this is another one.
-                Err(HostError { status: HostError::INTERNAL_FAILURE, .. }) => Ok(doubt == Doubt::Yes),
-                answer => answer,
-            }
+            let holds = condition.matches(self.exchange, request, reading)?;
+            Ok(holds.unwrap_or(doubt == Doubt::Yes))
         };
         if !condition.reads_path() {
             return matches(condition, b"");
@@ -958,6 +1001,38 @@ mod tests {
         let keyed = format!(r#"{{"limits":[{},"key":[{{"header":"a"}}]}}]}}"#, &ONE[11..ONE.len() - 3]);
         let keyed = super::tests::limits(&store, &keyed);
         assert_eq!(verdict(&decide(&keyed, &store, &no_clock)), "rate_limit_unavailable");
+    }
+
+    #[test]
+    fn a_preflight_is_skipped_by_limits_keyed_by_a_claim_and_by_no_others() {
+        let store = MemoryStore::default();
+        let limit = |name: &str, key: &str, rest: &str| {
+            format!(r#"{{"name":"{name}","key":[{key}],"rate":{{"requests":0,"burst":0,"per":"1h"}}{rest}}}"#)
+        };
+        let decided = |limit: String, facts: &TableFacts| -> (&str, Vec<(usize, u32)>, Vec<(usize, u32)>) {
+            let limits = limits(&store, &format!(r#"{{"limits":[{limit}]}}"#));
+            let verdict = verdict(&decide(&limits, &store, facts));
+            (verdict, limits.take_without_key().collect(), limits.take_without_key().collect::<Vec<_>>())
+        };
+        let preflight =
+            facts("OPTIONS", "/").header("origin", "a").header("access-control-request-method", "GET");
+        let by_claim = || limit("a", r#"{"method":{}},{"claim":"sub"}"#, "");
+        let denying = || limit("a", r#"{"claim":"sub"}"#, r#","onMissingKey":"deny""#);
+        assert_eq!(decided(by_claim(), &preflight), ("A", vec![], vec![]));
+        assert_eq!(decided(denying(), &preflight), ("A", vec![], vec![]));
+        let counted = ("rate_limit_exceeded", vec![(0, 1)], vec![]);
+        for other in [
+            facts("GET", "/").header("origin", "a").header("access-control-request-method", "GET"),
+            facts("OPTIONS", "/").header("origin", "a"),
+            facts("OPTIONS", "/").header("access-control-request-method", "GET"),
+        ] {
+            assert_eq!(decided(by_claim(), &other), counted, "{other:?}");
+        }
+        assert_eq!(decided(denying(), &facts("GET", "/")), ("rate_limit_key_missing", vec![(0, 1)], vec![]));
+        assert_eq!(decided(limit("a", r#"{"header":"x"}"#, ""), &preflight), counted);
+        // Whoever sends a token is known by it.
+        let known = preflight.clone().property("jwt.sub", "alice");
+        assert_eq!(decided(by_claim(), &known), ("rate_limit_exceeded", vec![], vec![]));
     }
 
     #[test]

@@ -86,6 +86,7 @@ struct Counters {
 struct LimitCounters {
     denied: Counter,
     reported: Counter,
+    key_missing: Counter,
 }
 
 /// What the response of the stream's request needs.
@@ -142,9 +143,13 @@ impl RateLimit {
             stream.asking = false;
             decision
         } else {
-            let Some(decision) = self.limits.decide(&self.store, exchange, stage) else {
-                return self.allow(stage);
-            };
+            let decided = self.limits.decide(&self.store, exchange, stage);
+            for (index, count) in self.limits.take_without_key() {
+                if let Some(counters) = self.by_limit.get(index) {
+                    counters.key_missing.add(count);
+                }
+            }
+            let Some(decision) = decided else { return self.allow(stage) };
             decision
         };
         self.count(decision.tally);
@@ -299,7 +304,11 @@ impl Filter for RateLimit {
         };
         let by_limit = limits.config().limits.iter().map(|limit| {
             let define = |what| Counter::define(&format!("rate_limit_limit_{}_{what}", limit.name));
-            LimitCounters { denied: define("denied"), reported: define("reported") }
+            LimitCounters {
+                denied: define("denied"),
+                reported: define("reported"),
+                key_missing: define("key_missing"),
+            }
         });
         let service = limits.config().global.as_ref().map(|_| {
             let define = |what| Counter::define(&format!("rate_limit_service_{what}"));

@@ -106,6 +106,7 @@ fn prepare(case: &Case) -> Result<Prepared, String> {
         limit_service: case.limit_service.as_ref().map(limit_service).unwrap_or_default(),
         filter_state: case.filter_state().into_iter().collect(),
         span_tags: case.span_tags().into_iter().collect(),
+        role: case.role,
         reconfigures: case.reconfigures(),
     };
     Ok(Prepared { setup, tokens })

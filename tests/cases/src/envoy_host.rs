@@ -4,8 +4,8 @@
 use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
 use crate::tokens::public_keys;
 use envoy::{
-    Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, JwksServer, Listener, RateLimitAnswer,
-    RateLimitService, Request, SpanCollector, Tracing, Upstream, Wasm,
+    Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, JwksServer, Listener, Node,
+    RateLimitAnswer, RateLimitService, Request, Role, SpanCollector, Tracing, Upstream, Wasm,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -35,6 +35,7 @@ pub struct EnvoyHost {
 /// An Envoy and the servers around it, in the hands of one case at a time.
 #[derive(Debug)]
 struct Slot {
+    role: Role,
     envoy: Envoy,
     upstream: Upstream,
     issuer: JwksServer,
@@ -54,7 +55,7 @@ impl EnvoyHost {
 }
 
 impl Slot {
-    fn start(workers: usize) -> Result<Self, HostError> {
+    fn start(workers: usize, role: Role) -> Result<Self, HostError> {
         let broken = |error: std::io::Error| HostError::Broken(error.to_string());
         let upstream = Upstream::start().map_err(broken)?;
         let issuer = JwksServer::start(&json!({ "keys": [] })).map_err(broken)?;
@@ -70,9 +71,9 @@ impl Slot {
         clusters.extend(
             LIMIT_CLUSTERS.map(|name| Cluster { http2: true, ..Cluster::new(name, limit_service.address()) }),
         );
-        let bootstrap = Bootstrap { clusters, ..Bootstrap::default() };
+        let bootstrap = Bootstrap { clusters, node: Node { role, ..Node::default() } };
         let envoy = Envoy::start(&bootstrap, &[], workers)?;
-        Ok(Self { envoy, upstream, issuer, limit_service, spans, used: 0, kept: Vec::new() })
+        Ok(Self { role, envoy, upstream, issuer, limit_service, spans, used: 0, kept: Vec::new() })
     }
 
     /// Sees to it that a filter's module stays compiled.
@@ -118,8 +119,8 @@ impl Host for EnvoyHost {
     fn start(&self, setup: &Setup) -> Result<Box<dyn Proxy + '_>, HostError> {
         let mut place = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slot = match place.take() {
-            Some(slot) => slot,
-            None => Slot::start(self.workers)?,
+            Some(slot) if slot.role == setup.role => slot,
+            _ => Slot::start(self.workers, setup.role)?,
         };
         for filter in &setup.filters {
             slot.keep(&filter.name)?;
@@ -149,6 +150,7 @@ impl<'a> EnvoyProxy<'a> {
         let plugins = self.plugins(&self.setup.filters)?;
         let mut listener =
             Listener::new(&self.name, "upstream", plugins.into_iter().map(HttpFilter::Wasm).collect());
+        listener.use_remote_address = self.setup.role.is_edge();
         listener.access_log.filter_state.clone_from(&self.setup.filter_state);
         if !self.setup.span_tags.is_empty() {
             let tag = |name: &String| (name.clone(), format!("%FILTER_STATE(wasm.tag.{name}:PLAIN)%"));

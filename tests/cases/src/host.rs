@@ -1,7 +1,7 @@
 //! What a host must do so that cases can run on it.
 
 use crate::repository;
-use envoy::{Answer, RateLimitAnswer, Received, Request, Response};
+use envoy::{Answer, RateLimitAnswer, Received, Request, Response, Role};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub struct Setup {
     pub filter_state: Vec<String>,
     /// Tags that [`Exchange::span`] must hold, each from filter state `wasm.tag.<name>`.
     pub span_tags: Vec<String>,
+    /// What kind of proxy it is.
+    pub role: Role,
     /// The case will call [`Proxy::configure`].
     pub reconfigures: bool,
 }

@@ -3,11 +3,12 @@
 use crate::repository;
 use crate::tokens::Token;
 use crate::values::{Matcher, duration};
-use envoy::Protocol;
+use envoy::{Protocol, Role};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs, io};
@@ -41,6 +42,7 @@ struct Shared {
     filters: Option<Chain>,
     also: Option<Vec<Also>>,
     only: Option<HostName>,
+    proxy: Option<ProxyKind>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -65,6 +67,18 @@ pub(crate) enum HostName {
     MockHost,
     /// Real Envoy.
     Envoy,
+}
+
+/// What kind of proxy runs the filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProxyKind {
+    /// A sidecar of Istio.
+    Sidecar,
+    /// A gateway of Istio.
+    Gateway,
+    /// An edge proxy that is not Istio's.
+    Other,
 }
 
 /// Filters and their pluginConfig, in the order of the chain.
@@ -182,6 +196,7 @@ struct RawRequest {
     body: String,
     #[serde(default)]
     protocol: WireProtocol,
+    from: Option<Ipv4Addr>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -293,6 +308,7 @@ pub struct Case {
     pub(crate) tokens: BTreeMap<String, Token>,
     pub(crate) issuer: Option<Issuer>,
     pub(crate) limit_service: Option<LimitService>,
+    pub(crate) role: Role,
     pub(crate) only: Option<HostName>,
     pub(crate) refused: Vec<String>,
     pub(crate) steps: Vec<Step>,
@@ -404,6 +420,11 @@ impl RawCase {
             issuer: self.own.issuer.or_else(|| defaults.issuer.clone()),
             limit_service: self.own.limit_service.or_else(|| defaults.limit_service.clone()),
             only,
+            role: match self.own.proxy.or(defaults.proxy) {
+                None | Some(ProxyKind::Sidecar) => Role::Sidecar,
+                Some(ProxyKind::Gateway) => Role::Gateway,
+                Some(ProxyKind::Other) => Role::Other,
+            },
             refused: self.refused,
             steps,
             mesh: false,
@@ -548,6 +569,7 @@ impl RawRequest {
         request.headers = self.headers.0;
         request.body = self.body.into_bytes();
         request.protocol = protocol;
+        request.source = self.from.map(IpAddr::V4);
         request
     }
 }

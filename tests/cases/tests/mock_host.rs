@@ -39,7 +39,8 @@ impl Host for MockHost {
         let mut builder = mock_host::Proxy::builder()
             .workers(self.workers)
             .clock(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-            .node(node(&envoy::Node::default()))
+            .node(node(&envoy::Node { role: setup.role, ..envoy::Node::default() }))
+            .edge(setup.role.is_edge())
             .upstream(move |_| respond(&answer.borrow()))
             .cluster("unreachable", |_| mock_host::Answer::Respond(mock_host::Response::new(503)));
         for name in ISSUER_CLUSTERS {
@@ -77,6 +78,9 @@ fn refused(rejected: &Rejected) -> HostError {
     HostError::Refused(format!("{}\n{}", rejected.reason, text(&rejected.logs)))
 }
 
+/// Where clients of a real Envoy are.
+const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
 struct MockProxy {
     proxy: mock_host::Proxy,
     setup: Setup,
@@ -93,6 +97,7 @@ impl Proxy for MockProxy {
         self.next += 1;
         let mut sent = mock_host::Request::new(&request.method, &request.path)
             .host(&request.authority)
+            .source(&std::net::SocketAddr::new(request.source.unwrap_or(LOOPBACK), 41234).to_string())
             .body(&*request.body);
         for (name, value) in &request.headers {
             sent = sent.header(name, value);
@@ -192,7 +197,7 @@ fn node(node: &envoy::Node) -> Value {
         ("WORKLOAD_NAME", text(workload)),
         ("SERVICE_ACCOUNT", text(workload)),
     ]);
-    Value::map([("cluster", text(&node.cluster)), ("metadata", metadata)])
+    Value::map([("id", text(&node.id())), ("cluster", text(&node.cluster)), ("metadata", metadata)])
 }
 
 fn respond(answer: &Answer) -> mock_host::Response {

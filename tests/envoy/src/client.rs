@@ -3,7 +3,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// As long as Envoy itself waits for an upstream, and then some.
@@ -39,6 +39,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// How it is sent.
     pub protocol: Protocol,
+    /// From which address of this machine, if not from any.
+    pub source: Option<IpAddr>,
 }
 
 /// What came back.
@@ -87,6 +89,7 @@ impl Request {
             headers: Headers::new(),
             body: Vec::new(),
             protocol: Protocol::Http1,
+            source: None,
         }
     }
 
@@ -138,8 +141,16 @@ impl Request {
         runtime().block_on(async { tokio::time::timeout(TIMEOUT, burst).await.unwrap_or_else(|_| late()) })
     }
 
+    async fn connect_from(&self, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+        let Some(source) = self.source else { return tokio::net::TcpStream::connect(to).await };
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        socket.connect(to).await
+    }
+
     fn send_http1(&self, to: SocketAddr) -> Result<Response, ClientError> {
-        let mut stream = TcpStream::connect(to)?;
+        let mut stream = runtime().block_on(self.connect_from(to))?.into_std()?;
+        stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         let target = if self.method == "CONNECT" { &self.authority } else { &self.path };
@@ -158,7 +169,7 @@ impl Request {
 
     async fn send_http2(&self, to: SocketAddr) -> Result<Response, ClientError> {
         let odd = |error: &dyn std::fmt::Display| ClientError::Http2(error.to_string());
-        let stream = tokio::net::TcpStream::connect(to).await?;
+        let stream = self.connect_from(to).await?;
         let client_port = stream.local_addr()?.port();
         let (mut sender, connection) = handshake(stream).await?;
         let connection = tokio::spawn(connection);

@@ -14,9 +14,30 @@ pub struct Bootstrap {
     pub clusters: Vec<Cluster>,
 }
 
-/// The node of an Istio sidecar: plugins read it as `xds.node…`.
+/// What kind of proxy it is, which plugins read from its node id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Istio's, beside a service.
+    #[default]
+    Sidecar,
+    /// Istio's, the first that clients meet.
+    Gateway,
+    /// One that is not Istio's.
+    Other,
+}
+
+impl Role {
+    /// Whether the proxy takes clients' addresses from their connections.
+    pub fn is_edge(self) -> bool {
+        self != Self::Sidecar
+    }
+}
+
+/// The node of a proxy: plugins read it as `xds.node…`.
 #[derive(Debug, Clone)]
 pub struct Node {
+    /// What kind of proxy it is.
+    pub role: Role,
     /// `workload.namespace`, for instance `server.shop`.
     pub cluster: String,
     /// The workload's labels, `metadata.LABELS`: `app`, `version`.
@@ -27,15 +48,27 @@ impl Node {
     /// A node with the two labels that every workload of a mesh has.
     pub fn new(app: &str, namespace: &str, version: &str) -> Self {
         Self {
+            role: Role::Sidecar,
             cluster: format!("{app}.{namespace}"),
             labels: [("app", app), ("version", version)].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         }
     }
 
+    /// The node id, as Istio makes it for its own.
+    pub fn id(&self) -> String {
+        let (workload, namespace) = self.cluster.split_once('.').unwrap_or((&self.cluster, "default"));
+        let kind = match self.role {
+            Role::Sidecar => "sidecar",
+            Role::Gateway => "router",
+            Role::Other => return format!("{workload}-0"),
+        };
+        format!("{kind}~127.0.0.1~{workload}-0.{namespace}~{namespace}.svc.cluster.local")
+    }
+
     fn to_json(&self) -> Value {
         let (workload, namespace) = self.cluster.split_once('.').unwrap_or((&self.cluster, "default"));
         json!({
-            "id": format!("sidecar~127.0.0.1~{workload}-0.{namespace}~{namespace}.svc.cluster.local"),
+            "id": self.id(),
             "cluster": self.cluster,
             "metadata": {
                 "LABELS": self.labels,
@@ -131,6 +164,8 @@ pub struct Listener {
     pub upstream: String,
     /// Resolve `.`, `..` and escapes of plain characters before the filters, as Istio does by default.
     pub normalize_path: bool,
+    /// Take the client's address from its connection, as at an edge, and append it to `x-forwarded-for`.
+    pub use_remote_address: bool,
     /// What the JSON access log holds.
     pub access_log: AccessLog,
     /// Where spans go, if anywhere.
@@ -145,6 +180,7 @@ impl Listener {
             filters,
             upstream: upstream.to_owned(),
             normalize_path: false,
+            use_remote_address: false,
             access_log: AccessLog::default(),
             tracing: None,
         }
@@ -326,6 +362,7 @@ impl Listener {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": self.name,
             "normalize_path": self.normalize_path,
+            "use_remote_address": self.use_remote_address,
             // Envoy would write its sampling decision into a digit of the request ID.
             "request_id_extension": { "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",

@@ -23,8 +23,8 @@ mod wait;
 
 pub use client::{ClientError, Protocol, Request, Response};
 pub use config::{
-    AccessLog, Bootstrap, Cluster, Delivery, Endpoint, FailurePolicy, HttpFilter, Listener, Node, Tracing,
-    Wasm,
+    AccessLog, Bootstrap, Cluster, Delivery, Endpoint, FailurePolicy, HttpFilter, Listener, Node, Role,
+    Tracing, Wasm,
 };
 pub use daemon::Daemon;
 pub use process::{Envoy, Error, binary};

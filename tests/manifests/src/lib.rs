@@ -17,11 +17,12 @@ pub type Variables = BTreeMap<String, String>;
 /// # Errors
 /// The filter's own words; or that there is no such filter.
 pub fn accepted(name: &str, config: &Value, variables: &Variables) -> Result<(), String> {
-    parse(name, config, variables).map_err(|errors| errors.to_string())
+    let on = |node| parse(name, config, Proxy { variables, node }).map_err(|errors| errors.to_string());
+    // What is for a proxy of another kind says so, and is refused by a sidecar.
+    on("sidecar~").or_else(|refused| on("envoy").map_err(|_| refused))
 }
 
-fn parse(name: &str, config: &Value, variables: &Variables) -> Result<(), ConfigErrors> {
-    let env = Proxy(variables);
+fn parse(name: &str, config: &Value, env: Proxy<'_>) -> Result<(), ConfigErrors> {
     match name {
         "jwt-auth" => jwt_auth::config::Config::read(config, &env).map(drop),
         "rate-limit" => rate_limit::config::Config::read(config, &env).map(drop),
@@ -30,7 +31,7 @@ fn parse(name: &str, config: &Value, variables: &Variables) -> Result<(), Config
             let parts = Parts::parse(config)?;
             let part = |key, part: Option<Value>| {
                 let Some(part) = part else { return Ok(()) };
-                parse(key, &part, variables)
+                parse(key, &part, env)
             };
             part("trace-tags", parts.trace_tags)?;
             part("jwt-auth", parts.jwt_auth)?;
@@ -45,11 +46,19 @@ fn parse(name: &str, config: &Value, variables: &Variables) -> Result<(), Config
 }
 
 /// The environment of a plugin in a proxy that takes every expression.
-struct Proxy<'a>(&'a Variables);
+#[derive(Clone, Copy)]
+struct Proxy<'a> {
+    variables: &'a Variables,
+    node: &'static str,
+}
 
 impl Environment for Proxy<'_> {
     fn variable(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned()
+        self.variables.get(name).cloned()
+    }
+
+    fn node_id(&self) -> Option<Vec<u8>> {
+        Some(self.node.as_bytes().to_vec())
     }
 
     fn compile(&self, _: &str) -> Result<u32, HostError> {

@@ -218,6 +218,17 @@ impl Connection {
         }
     }
 
+    /// With `use_remote_address` the remote address is the connection's, and goes to the end of `x-forwarded-for`.
+    pub(crate) fn append_forwarded_for(&self, request: &mut HeaderMap) {
+        let address = self.source.parse().map(|source: std::net::SocketAddr| source.ip().to_string());
+        if let Ok(address) = address {
+            let list = request.joined("x-forwarded-for").unwrap_or_default();
+            let list = String::from_utf8_lossy(&list).into_owned();
+            let list = if list.is_empty() { address } else { format!("{list},{address}") };
+            request.set("x-forwarded-for", list);
+        }
+    }
+
     /// The `connection` attributes (`ConnectionLookupValues`, `SslExtractorsValues`). `source.principal` is not among
     /// Envoy's attributes.
     pub(crate) fn attributes(&self) -> Value {

@@ -220,6 +220,7 @@ struct Slot {
 pub(crate) struct Inner {
     pub(crate) host: SharedHost,
     pub(crate) upstream: Rc<dyn Fn(&UpstreamRequest) -> Response>,
+    edge: bool,
     threads: RefCell<Vec<Thread>>,
     vms: RefCell<HashMap<u64, Weak<RefCell<Vm>>>>,
     /// `plugin_canary_cache_`: the verdict on a configuration is remembered.
@@ -235,6 +236,7 @@ pub struct Builder {
     clusters: HashMap<String, Handler>,
     upstream: Rc<dyn Fn(&UpstreamRequest) -> Response>,
     node: Value,
+    edge: bool,
     unix: Duration,
     seed: u64,
     faults: Faults,
@@ -277,6 +279,13 @@ impl Builder {
     #[must_use]
     pub fn node(mut self, node: Value) -> Self {
         self.node = node;
+        self
+    }
+
+    /// Whether the connection manager takes the client's address from its connection (`use_remote_address`).
+    #[must_use]
+    pub fn edge(mut self, edge: bool) -> Self {
+        self.edge = edge;
         self
     }
 
@@ -327,6 +336,7 @@ impl Builder {
         let inner = Inner {
             host: Rc::new(RefCell::new(host)),
             upstream: self.upstream,
+            edge: self.edge,
             threads: RefCell::new((0..=self.workers).map(|_| Thread::default()).collect()),
             vms: RefCell::default(),
             canaries: RefCell::default(),
@@ -755,6 +765,7 @@ impl Proxy {
                 ("cluster", "shop.shop".into()),
                 ("metadata", Value::map(metadata)),
             ]),
+            edge: false,
             unix: Duration::from_secs(START),
             seed: 1,
             faults: Faults::default(),
@@ -986,7 +997,11 @@ impl Worker {
                 request.headers.add(name, value);
             }
         }
-        request.connection.trust_forwarded_for(&request.headers);
+        if inner.edge {
+            request.connection.append_forwarded_for(&mut request.headers);
+        } else {
+            request.connection.trust_forwarded_for(&request.headers);
+        }
         let stream = {
             let host = inner.host.borrow();
             Stream::new(request, host.clock.wall(), host.metrics.values())
