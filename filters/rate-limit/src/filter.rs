@@ -715,6 +715,13 @@ impl Limits {
     }
 }
 
+impl Denial {
+    /// The host failed, and no limit is concerned.
+    pub fn unavailable() -> Self {
+        denied(None, DenyReason::Unavailable)
+    }
+}
+
 fn denied(limit: Option<usize>, reason: DenyReason) -> Denial {
     Denial { limit, reason, headers: Vec::new(), body: Vec::new() }
 }

@@ -185,7 +185,9 @@ impl RateLimit {
         stream.pending.extend(pending);
         for (name, value) in request_headers {
             if let Err(error) = Headers::Request.set(&name, value.as_bytes()) {
+                // The service must not take a client's copy for what the rate limit service has said.
                 log::warn!("{}: {name} is not on the request: {error}", Self::NAME);
+                return self.deny(exchange, Denial::unavailable());
             }
             exchange.note_header(name, value.as_bytes());
         }

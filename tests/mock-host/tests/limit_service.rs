@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mock_host::{Answer, Plugin, Proxy, Request};
+use mock_host::{Answer, Fault, Plugin, Proxy, Request, Status};
 
 const CONFIGURATION: &str = r#"{
     "limits": [{ "name": "user", "key": [{ "header": "x-user" }], "rate": { "requests": 3, "per": "1d" }, "global": { "entries": ["user"] } }],
@@ -125,5 +125,26 @@ fn a_service_that_does_not_answer_is_asked_by_one_request_a_second() {
             (proxy.metric("rate_limit_service_failed"), proxy.metric("rate_limit_service_skipped")),
             (6, 5)
         );
+    }
+}
+
+#[test]
+fn a_header_of_the_service_that_cannot_be_set_is_not_left_to_the_client() {
+    // `overall_code: OK`, and `request_headers_to_add` with `x-tier: gold`.
+    let header = [&[10, 6][..], b"x-tier", &[18, 4], b"gold"].concat();
+    let answer = message(&[&[8, 1, 34, 14][..], &header].concat());
+    for proxy in modules() {
+        for (fails, expected) in [(false, 200), (true, 503)] {
+            let stream = proxy.worker(0).start(user("a").header("x-tier", "platinum"));
+            if fails {
+                let call = Fault::on("proxy_replace_header_map_value").during("proxy_on_grpc_receive");
+                proxy.fault(call.status(Status::BAD_ARGUMENT));
+            }
+            proxy.answer(proxy.callouts()[0].id, answer.clone());
+            let exchange = stream.exchange();
+            assert_eq!(exchange.status, expected);
+            let tier = exchange.upstream.map(|upstream| upstream.headers.get("x-tier").map(str::to_owned));
+            assert_eq!(tier, (!fails).then(|| Some("gold".to_owned())));
+        }
     }
 }
