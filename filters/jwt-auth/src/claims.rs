@@ -212,6 +212,21 @@ impl ClaimPath {
         let (first, rest) = self.0.split_first()?;
         rest.iter().try_fold(claims.get(first)?, |value, name| value.as_object()?.get(name))
     }
+
+    /// Whether the path leads through something that is no object, such as a list of objects: whether the claim is there cannot
+    /// be told then.
+    pub fn is_blocked(&self, claims: &Map<String, Value>) -> bool {
+        let Some((first, rest)) = self.0.split_first() else { return false };
+        let mut value = claims.get(first);
+        for name in rest {
+            match value {
+                None | Some(Value::Null) => return false,
+                Some(Value::Object(members)) => value = members.get(name),
+                Some(_) => return true,
+            }
+        }
+        false
+    }
 }
 
 /// The scopes that a token grants: the words of `scope` (RFC 8693) and `scp`, or the elements of such a list.
@@ -263,6 +278,19 @@ mod tests {
 
     fn members(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_path_through_a_list_is_blocked_and_one_that_ends_early_is_not() {
+        let claims =
+            serde_json::json!({ "list": [{ "a": true }], "object": { "a": [1] }, "text": "a", "null": null });
+        let blocked = |path: &str| ClaimPath::parse(path).unwrap().is_blocked(claims.as_object().unwrap());
+        for path in ["list.a", "text.a", "object.a.b"] {
+            assert!(blocked(path), "{path}");
+        }
+        for path in ["list", "object", "object.a", "object.b", "object.b.c", "null.a", "none", "none.a"] {
+            assert!(!blocked(path), "{path}");
+        }
     }
 
     #[test]

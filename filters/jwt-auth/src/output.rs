@@ -84,16 +84,20 @@ pub fn headers<'a>(
     (texts, failed)
 }
 
-/// The filter state of each claim that is there, and how many of these are too long. Of such a one nothing is published but
-/// that it is there: to those who ask for its values it must not be as good as missing.
+/// The filter state of each claim that is there, and how many of these are too long or stand behind a list. Of such a one
+/// nothing is published but that it is there: to those who ask for its values it must not be as good as missing.
 pub fn published<'a>(
     claims: &Map<String, Value>,
     outputs: impl IntoIterator<Item = (&'a ClaimPath, Rc<str>)>,
 ) -> (Vec<Named>, u32) {
     let (mut texts, mut failed) = (Vec::new(), 0_u32);
     for (path, key) in outputs {
-        let Some(claim) = path.find(claims).filter(|claim| !claim.is_null()) else { continue };
-        let text = published_text(claim);
+        let claim = path.find(claims).filter(|claim| !claim.is_null());
+        let text = match claim {
+            Some(claim) => published_text(claim),
+            None if path.is_blocked(claims) => None,
+            None => continue,
+        };
         failed = failed.saturating_add(u32::from(text.is_none()));
         texts.push((key, text.unwrap_or_default().into()));
     }

@@ -198,7 +198,7 @@ impl ClaimTest {
     fn holds(&self, token: &Verified) -> bool {
         let claim = ClaimValues::of(self.path.find(&token.claims), self.space_delimited);
         // A demand that cannot be decided is not met.
-        self.test.decides_claim(&claim) == Some(true)
+        !self.path.is_blocked(&token.claims) && self.test.decides_claim(&claim) == Some(true)
     }
 }
 
