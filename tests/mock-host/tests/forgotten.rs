@@ -8,6 +8,12 @@ use std::fmt::Write;
 use mock_host::{Proxy, Request};
 use support::{built, on_request, plugin};
 
+/// Memory is taken by pages, and the order in which parts of it are freed follows the random seeds of hash tables. So two pages
+/// more are no leak.
+fn assert_flat(before: usize, after: usize) {
+    assert!(after <= before + 2 * 65_536, "{after} bytes of memory after {before}");
+}
+
 #[test]
 fn requests_that_never_get_a_response_leave_nothing() {
     // What is counted by status waits for the response, which the next filter holds off until the client leaves.
@@ -27,7 +33,7 @@ fn requests_that_never_get_a_response_leave_nothing() {
         proxy.memory(0)
     };
     let after_the_first = leave(5_000);
-    assert_eq!(leave(20_000), after_the_first);
+    assert_flat(after_the_first, leave(20_000));
 }
 
 #[test]
@@ -56,5 +62,6 @@ fn configurations_that_were_replaced_leave_nothing() {
         proxy.memory(0)
     };
     let after_the_first = replace(1..6);
-    assert_eq!(replace(6..40), after_the_first);
+    // 34 configurations with 300 rules each take a megabyte at least.
+    assert_flat(after_the_first, replace(6..40));
 }
