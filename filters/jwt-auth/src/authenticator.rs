@@ -21,7 +21,7 @@ use crate::config::{AmbiguousPath, Config, CorsPreflight, SeveralTokens};
 use crate::deny::DenyReason;
 use crate::jwk::KeySet;
 use crate::jwks_cache::{Fetched, Fetching, JwksCache, Missing, SharedByUrl};
-use crate::output::{self, OwnHeaders};
+use crate::output;
 use crate::place::{self, Edit, Place, behind_prefix};
 use crate::provider::{KeySource, Provider, Remote};
 use crate::refused_tokens::RefusedTokens;
@@ -34,40 +34,25 @@ use crate::token::UntrustedToken;
 use crate::token_cache::TokenCache;
 use crate::verified::{Named, Verified};
 
-/// What to do with a request.
+/// What to do with a request. The client's copies of the filter's own headers are gone by now, whatever the outcome.
 #[derive(Debug)]
 pub struct Decision<'a> {
-    /// What is done to it wherever it goes on: let in, or refused in report mode.
-    pub edits: Edits,
     /// Whether it goes on.
     pub outcome: Outcome<'a>,
-}
-
-/// What is done to a request that goes on, whatever the reason. The request itself says what; nothing else makes one, so no
-/// outcome is without it.
-#[derive(Debug)]
-pub struct Edits {
-    strip: Vec<String>,
-    clear_claims: bool,
-}
-
-impl Edits {
-    fn of(head: &Head, own: &OwnHeaders) -> Self {
-        let entries = head.with_name_lengths(own.lengths());
-        let foreign = entries.map(|(name, _)| name).filter(|name| own.contain(name));
-        let strip = foreign.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect();
-        Self { strip, clear_claims: false }
-    }
-
-    /// Headers that a client must not set and has set: to remove, or to replace where the token sets one.
-    pub fn strip(&self) -> &[String] {
-        &self.strip
-    }
-
     /// Whether a condition was shown claims that the request does not go on with.
-    pub fn clear_claims(&self) -> bool {
-        self.clear_claims
-    }
+    pub clear_claims: bool,
+}
+
+/// Removes every value of a header from the request, in the proxy: what a core asks of its shell while it decides.
+pub type RemoveHeader<'a> = &'a dyn Fn(&str) -> Result<(), HostError>;
+
+/// What the first walk over the head found.
+#[derive(Default)]
+struct FirstLook<'a> {
+    /// The client's copies of headers that only this filter may set.
+    copies: Vec<String>,
+    /// The values of the header that carries tokens, where there is one such place.
+    bearing: One<&'a [u8]>,
 }
 
 /// Whether a request goes on.
@@ -480,20 +465,34 @@ impl Authenticator {
 
     /// Decides about a request. Notes in `waited` what is to be remembered where it waits.
     ///
+    /// The client's copies of headers that only this filter may set are removed before anything else looks at the request: a
+    /// rule or a condition that tests such a header must not believe the client.
+    ///
     /// # Errors
-    /// The request could not be read. What is to be taken from it is unknown, so it must not go on in any mode.
-    pub fn decide(&self, exchange: &Exchange<'_>, waited: &mut Waited) -> Result<Decision<'_>, HostError> {
+    /// The request could not be read or changed. What is to be taken from it is unknown, so it must not go on in any mode.
+    pub fn decide(
+        &self,
+        exchange: &Exchange<'_>,
+        waited: &mut Waited,
+        remove: RemoveHeader<'_>,
+    ) -> Result<Decision<'_>, HostError> {
         self.apply_new_lists();
-        if let Some(decision) = self.quick(exchange) {
-            return Ok(decision);
-        }
-        let head = exchange.head()?;
-        if head.is_empty() {
+        // All headers by one call: to read one, and to remove each of a client's copies, there or not, is dearer.
+        let received = exchange.head()?;
+        if received.is_empty() {
             // No request is without headers.
             return Err(HostError { call: "get_header_map_pairs", status: HostError::MALFORMED });
         }
-        let mut edits = Edits::of(&head, &self.config.own_headers);
-        let outcome = self.full(&head, exchange, waited, &mut edits.clear_claims);
+        let FirstLook { copies, bearing } = self.first_look(&received);
+        copies.iter().try_for_each(|copy| remove(copy))?;
+        if let Some(outcome) = self.quick(&bearing, exchange) {
+            return Ok(Decision { outcome, clear_claims: false });
+        }
+        let cleaned =
+            (!copies.is_empty()).then(|| received.without(|name| self.config.own_headers.contain(name)));
+        let head = cleaned.as_ref().unwrap_or(&received);
+        let mut clear_claims = false;
+        let outcome = self.full(head, exchange, waited, &mut clear_claims);
         let outcome = outcome.unwrap_or_else(|error| {
             // Without the facts nothing can be checked.
             log::warn!("jwt-auth: {error}");
@@ -501,33 +500,39 @@ impl Authenticator {
         });
         if matches!(outcome, Outcome::Allow(Pass { identity: Some(_), .. })) {
             // They are the claims that conditions were shown.
-            edits.clear_claims = false;
+            clear_claims = false;
         }
-        Ok(Decision { edits, outcome })
+        Ok(Decision { outcome, clear_claims })
+    }
+
+    fn first_look<'a>(&self, head: &'a Head) -> FirstLook<'a> {
+        let own = &self.config.own_headers;
+        let bearer = match self.config.places.as_slice() {
+            [(Place::Header { name, .. }, _)] => name.as_str(),
+            _ => "",
+        };
+        let mut look = FirstLook::default();
+        for (name, value) in head.with_name_lengths(own.lengths().and(NameLengths::of([bearer]))) {
+            if equal(name, bearer.as_bytes()) {
+                look.bearing.push(value);
+            } else if own.contain(name) && !look.copies.iter().any(|copy| copy.as_bytes() == name) {
+                // Names of headers are ASCII.
+                look.copies.extend(String::from_utf8(name.to_vec()));
+            }
+        }
+        look
     }
 
     /// The shortest way, for a known token where no rule needs a look at the rest of the request. `None` where it does not
     /// decide.
-    fn quick(&self, exchange: &Exchange<'_>) -> Option<Decision<'_>> {
+    fn quick(&self, bearing: &[&[u8]], exchange: &Exchange<'_>) -> Option<Outcome<'_>> {
         let [(Place::Header { name, prefix }, users)] = self.config.places.as_slice() else { return None };
+        let [value] = bearing else { return None };
         if !self.config.rules.is_empty() {
             return None;
         }
-        // All headers by one call: to read one, and to remove each of a client's copies, there or not, is dearer.
-        let head = exchange.head().ok()?;
-        let (mut value, mut strip) = (None, Vec::new());
-        let lengths = self.config.own_headers.lengths().and(NameLengths::of([name]));
-        for (found, text) in head.with_name_lengths(lengths) {
-            if equal(found, name.as_bytes()) {
-                if value.replace(text).is_some() {
-                    return None;
-                }
-            } else if self.config.own_headers.contain(found) {
-                strip.push(String::from_utf8(found.to_vec()).ok()?);
-            }
-        }
         // A header that was there twice is joined by a comma, which no known token has.
-        let token = behind_prefix(value?, prefix)?;
+        let token = behind_prefix(value, prefix)?;
         let now = exchange.recent_unix_time().ok()?.as_secs();
         let all = self.tokens.borrow_mut().find(token, now)?;
         let position = all.iter().position(|verified| users.contains(&verified.provider))?;
@@ -535,8 +540,7 @@ impl Authenticator {
         let forward = self.forwards(&all);
         let spent = if forward { One::new() } else { One::from([(Cow::Borrowed(name.as_str()), None)]) };
         let identity = Some(Granted { all, position });
-        let outcome = Outcome::Allow(Pass { spent, identity, why: Why::Token, rule: None });
-        Some(Decision { edits: Edits { strip, clear_claims: false }, outcome })
+        Some(Outcome::Allow(Pass { spent, identity, why: Why::Token, rule: None }))
     }
 
     /// Notes in `shown` whether a condition was shown claims, which it can read until others are shown.
@@ -560,11 +564,10 @@ impl Authenticator {
             Ok(found) => self.confirmed(found, exchange, waited),
             Err(reason) => Err(Stop::Deny(*reason)),
         };
-        let found = found.unwrap_or_default();
         if let Err(Stop::Wait { document, fetch }) = confirmed {
             if waited.times == 0 {
                 *shown = true;
-                waited.foreseen = foresee(&deciding, exchange, &found)?;
+                waited.foreseen = foresee(&deciding, exchange, found.as_deref().unwrap_or_default())?;
                 *shown = false;
             }
             waited.rules = Some(rules);
@@ -598,11 +601,13 @@ impl Authenticator {
             }
         }
         let identity = identity.filter(|_| !anyone && !preflight);
-        let (why, spent) = match (&identity, &confirmed) {
-            (Some(_), Ok(confirmed)) => (Why::Token, self.spent(head, &found, confirmed).into()),
-            _ if preflight => (Why::Preflight, One::new()),
-            _ => (Why::Anyone, One::new()),
+        let why = match identity {
+            Some(_) => Why::Token,
+            None if preflight => Why::Preflight,
+            None => Why::Anyone,
         };
+        // Also where a rule lets it in as if it had no token: the service must not take for checked what is not.
+        let spent = if looks { self.spent(head, &confirmed.unwrap_or_default()).into() } else { One::new() };
         let rule = deciding.first().and_then(|deciding| deciding.rule);
         Ok(Outcome::Allow(Pass { spent, identity, why, rule }))
     }
@@ -1008,17 +1013,17 @@ impl Authenticator {
     }
 
     /// What to do to the headers that carried tokens which no provider forwards, confirmed or not.
-    fn spent(&self, head: &Head, found: &[Found<'_>], confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
-        let spent = |place: usize| {
-            let mut here = confirmed.iter().filter(|confirmed| confirmed.place == place).peekable();
+    fn spent(&self, head: &Head, confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
+        let spent = |n: usize, place: &Place| {
+            let mut here = confirmed.iter().filter(|confirmed| confirmed.place == n).peekable();
             match here.peek() {
                 Some(_) => here.any(|confirmed| !self.forwards(&confirmed.all)),
-                None => found.iter().any(|(found, _)| *found == place) && !self.forwards_all_at(place),
+                None => !self.forwards_all_at(n) && place.is_taken(head),
             }
         };
-        let places = self.config.places.iter().enumerate().filter(|(n, _)| spent(*n));
+        let places = self.config.places.iter().enumerate().filter(|(n, (place, _))| spent(*n, place));
         let places: Vec<&Place> = places.map(|(_, (place, _))| place).collect();
-        place::without_tokens(&places, head)
+        if places.is_empty() { Vec::new() } else { place::without_tokens(&places, head) }
     }
 }
 

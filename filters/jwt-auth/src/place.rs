@@ -75,6 +75,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Whether there is a token here, or what some readers would take for one.
+    pub fn is_taken(&self, head: &Head) -> bool {
+        !matches!(self.tokens(head), Ok(tokens) if tokens.is_empty())
+    }
+}
+
 /// A header to replace, or to remove where there is no value.
 pub type Edit<'a> = (Cow<'a, str>, Option<Vec<u8>>);
 
@@ -130,8 +137,13 @@ fn token_in<'a>(part: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     behind_prefix(part.trim_ascii(), prefix).filter(|token| !token.is_empty())
 }
 
-/// What is left of a header without the tokens that these places look for there; `None` where nothing is.
+/// What is left of a header without the tokens that these places look for there; `None` where nothing is, and where it is not
+/// certain how far a token goes.
 fn rest(head: &Head, name: &str, places: &[&Place]) -> Option<Vec<u8>> {
+    let in_it = |place: &&&Place| matches!(place, Place::Header { name: of, .. } if of == name);
+    if places.iter().filter(in_it).any(|place| place.tokens(head).is_err()) {
+        return None;
+    }
     let is_token = |part: &[u8]| {
         places.iter().any(|place| match place {
             Place::Header { name: of, prefix } => of == name && token_in(part, prefix).is_some(),
@@ -245,6 +257,21 @@ mod tests {
     }
 
     #[test]
+    fn a_header_of_which_nobody_can_say_where_its_token_ends_goes_as_a_whole() {
+        let place = Place::bearer();
+        for values in [&["Bearer a,b"][..], &["Basic c", "Bearer a", "b"], &["Bearer a", "Bearer b"]] {
+            let head = head("authorization", values);
+            assert!(place.is_taken(&head), "{values:?}");
+            assert_eq!(
+                without_tokens(&[&place], &head),
+                [(Cow::Borrowed("authorization"), None)],
+                "{values:?}"
+            );
+        }
+        assert!(!place.is_taken(&head("authorization", &["Basic c", "Bearer "])));
+    }
+
+    #[test]
     fn a_token_among_the_protocols_of_a_web_socket_leaves_the_others() {
         let place = Place::Header { name: "sec-websocket-protocol".to_owned(), prefix: "bearer.".to_owned() };
         for (values, others) in [
@@ -265,10 +292,10 @@ mod tests {
     #[test]
     fn two_places_in_one_header_are_emptied_together() {
         let place = |prefix: &str| Place::Header { name: "a".to_owned(), prefix: prefix.to_owned() };
-        let head = head("a", &["Basic b, Bearer t", "Token u"]);
-        let (bearer, token) = (place("Bearer "), place("Token "));
+        let head = head("a", &["chat, bearer.t", "token.u"]);
+        let (bearer, token) = (place("bearer."), place("token."));
         let edits = without_tokens(&[&bearer, &token], &head);
-        assert_eq!(edits, [(Cow::Borrowed("a"), Some(b"Basic b".to_vec()))]);
+        assert_eq!(edits, [(Cow::Borrowed("a"), Some(b"chat".to_vec()))]);
     }
 
     #[test]

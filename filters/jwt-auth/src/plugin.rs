@@ -12,7 +12,7 @@ use plugin_kit::plugin::{CallResponse, Filter, Flow};
 use serde_json::Value;
 
 use crate::authenticator::{
-    Authenticator, Decision, Denial, Document, Edits, Granted, Outcome, Pass, SharedDocuments, Waited, Why,
+    Authenticator, Decision, Denial, Document, Granted, Outcome, Pass, SharedDocuments, Waited, Why,
 };
 use crate::config::{Config, Mode};
 use crate::crypto::Crypto;
@@ -24,7 +24,6 @@ use crate::provider::{KeySource, Remote};
 use crate::revocation::Revoked;
 use crate::rules::Rule;
 use crate::signature::Algorithm;
-use crate::verified::Named;
 use crate::waiting::{Place, Waiting};
 
 thread_local! {
@@ -172,14 +171,18 @@ impl Filter for JwtAuth {
             counter.add(count);
         }
         match decision {
-            Ok(Decision { outcome: Outcome::Allow(pass), edits }) => self.allow(&pass, &edits, exchange),
-            Ok(Decision { outcome: Outcome::Deny(denial), edits }) => self.deny(&denial, &edits, exchange),
+            Ok(Decision { outcome: Outcome::Allow(pass), clear_claims }) => {
+                self.allow(&pass, clear_claims, exchange)
+            }
+            Ok(Decision { outcome: Outcome::Deny(denial), clear_claims }) => {
+                self.deny(&denial, clear_claims, exchange)
+            }
             Ok(Decision { outcome: Outcome::Wait { .. }, .. }) => {
                 self.metrics.waited.increment();
                 Flow::Pause
             }
             Err(error) => {
-                log::warn!("jwt-auth: the request was not read: {error}");
+                log::warn!("jwt-auth: the request was not read, or not changed: {error}");
                 self.refuse(DenyReason::Internal, &[], None, exchange)
             }
         }
@@ -233,8 +236,13 @@ impl JwtAuth {
     /// What is decided, where the request has begun to wait if that is it. One that cannot wait is decided about anew: some
     /// rules let it in without what it would wait for.
     fn decide(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Result<Decision<'_>, HostError> {
+        let remove = |name: &str| {
+            Headers::Request.remove(name)?;
+            exchange.note_header_removed(name);
+            Ok(())
+        };
         loop {
-            let decision = self.authenticator.decide(exchange, stream)?;
+            let decision = self.authenticator.decide(exchange, stream, &remove)?;
             let Outcome::Wait { document, fetch } = decision.outcome else { return Ok(decision) };
             match self.wait(document, fetch, exchange.id()) {
                 Ok(()) => return Ok(decision),
@@ -244,9 +252,9 @@ impl JwtAuth {
         }
     }
 
-    fn allow(&self, pass: &Pass<'_>, edits: &Edits, exchange: &Exchange<'_>) -> Flow {
-        if let Err(error) = self.apply(pass, edits, exchange) {
-            // The service must not see a client's copy of a header, or a token that it should not get.
+    fn allow(&self, pass: &Pass<'_>, clear_claims: bool, exchange: &Exchange<'_>) -> Flow {
+        if let Err(error) = self.apply(pass, clear_claims, exchange) {
+            // The service must not see a token that it should not get.
             log::warn!("jwt-auth: the request was not changed: {error}");
             return self.refuse(DenyReason::Internal, &[], None, exchange);
         }
@@ -261,9 +269,9 @@ impl JwtAuth {
         Flow::Continue
     }
 
-    fn apply(&self, pass: &Pass<'_>, edits: &Edits, exchange: &Exchange<'_>) -> Result<(), HostError> {
+    fn apply(&self, pass: &Pass<'_>, clear: bool, exchange: &Exchange<'_>) -> Result<(), HostError> {
         let token = pass.identity.as_ref().and_then(Granted::verified);
-        edit(edits, token.map(|token| token.headers.as_slice()).unwrap_or_default(), exchange)?;
+        clear_claims(clear)?;
         for (name, value) in &pass.spent {
             match value {
                 Some(value) => Headers::Request.set(name, value)?,
@@ -282,10 +290,8 @@ impl JwtAuth {
             }
         }
         for (name, value) in &token.headers {
-            // Where there is nothing to replace, to add does the same at half the cost.
-            let replaces = edits.strip().iter().any(|copy| **copy == **name);
-            let write = if replaces { Headers::set } else { Headers::add };
-            write(Headers::Request, name, value)?;
+            // There is nothing to replace, and to add costs half as much as to set.
+            Headers::Request.add(name, value)?;
             exchange.note_header(Rc::clone(name), Rc::clone(value));
         }
         for (key, value) in &token.published {
@@ -296,7 +302,7 @@ impl JwtAuth {
         Ok(())
     }
 
-    fn deny(&self, denial: &Denial<'_>, edits: &Edits, exchange: &Exchange<'_>) -> Flow {
+    fn deny(&self, denial: &Denial<'_>, clear: bool, exchange: &Exchange<'_>) -> Flow {
         let Denial { reason, scopes, rule } = denial;
         let enforced = self.authenticator.config().mode == Mode::Enforce;
         if enforced {
@@ -304,7 +310,7 @@ impl JwtAuth {
         }
         self.note(*reason, *rule, exchange, "would be refused");
         self.metrics.reported.increment();
-        if let Err(error) = edit(edits, &[], exchange) {
+        if let Err(error) = clear_claims(clear) {
             log::warn!("jwt-auth: the request was not changed: {error}");
             return self.refuse(DenyReason::Internal, &[], None, exchange);
         }
@@ -470,18 +476,9 @@ impl JwtAuth {
     }
 }
 
-/// What is done to every request that goes on. The headers that are `set` then need not be removed before.
-fn edit(edits: &Edits, set: &[Named], exchange: &Exchange<'_>) -> Result<(), HostError> {
-    if edits.clear_claims() {
-        // A condition has seen them; what comes later is not to.
-        host::set_filter_state(CLAIMS, b"")?;
-    }
-    let sets = |name: &str| set.iter().any(|(set, _)| **set == *name);
-    for name in edits.strip().iter().filter(|name| !sets(name)) {
-        Headers::Request.remove(name)?;
-        exchange.note_header_removed(name.as_str());
-    }
-    Ok(())
+/// Clears the claims that a condition has seen, where what comes later is not to see them.
+fn clear_claims(clear: bool) -> Result<(), HostError> {
+    if clear { host::set_filter_state(CLAIMS, b"") } else { Ok(()) }
 }
 
 /// The body of the response to a fetch, and how long the server says it is good.

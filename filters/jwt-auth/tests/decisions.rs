@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -79,8 +79,23 @@ fn decide(authenticator: &Authenticator, facts: &TableFacts) -> String {
 }
 
 fn decide_after(authenticator: &Authenticator, facts: &TableFacts, waits: u8) -> String {
-    let decision = authenticator.decide(&Exchange::new(1, facts), &mut Waited::after(waits));
+    let (decision, _) = decided(authenticator, facts, &mut Waited::after(waits));
     decision.map_or_else(|_| "unread".to_owned(), |decision| word(&decision))
+}
+
+/// What is decided, and the headers that the request lost before that.
+fn decided<'a>(
+    authenticator: &'a Authenticator,
+    facts: &dyn Facts,
+    waited: &mut Waited,
+) -> (Result<Decision<'a>, HostError>, Vec<String>) {
+    let removed = RefCell::new(Vec::new());
+    let remove = |name: &str| {
+        removed.borrow_mut().push(name.to_owned());
+        Ok(())
+    };
+    let decision = authenticator.decide(&Exchange::new(1, facts), waited, &remove);
+    (decision, removed.into_inner())
 }
 
 fn word(decision: &Decision<'_>) -> String {
@@ -666,12 +681,12 @@ fn decide_around_a_wait(rule: &Value, first: &str, then: &str) -> (String, u32) 
     let authenticator = with_condition(&remote(), rule);
     let mut waited = Waited::default();
     let facts = at(evaluated(request(first)), 100);
-    let outcome = authenticator.decide(&Exchange::new(1, &facts), &mut waited).unwrap().outcome;
+    let outcome = decided(&authenticator, &facts, &mut waited).0.unwrap().outcome;
     assert!(matches!(outcome, Outcome::Wait { document: Document::Keys(0), fetch: true }));
     let set = KeySet::parse(jwks(&["rsa-1"]).to_string().as_bytes()).unwrap();
     authenticator.remote(0).unwrap().borrow_mut().succeeded(Duration::from_secs(100), set, None);
     let facts = at(request(then), 100);
-    let decided = match authenticator.decide(&Exchange::new(1, &facts), &mut waited).unwrap().outcome {
+    let decided = match decided(&authenticator, &facts, &mut waited).0.unwrap().outcome {
         Outcome::Allow(pass) if pass.why == Why::Token => "token",
         Outcome::Allow(_) => "anyone",
         Outcome::Deny(denial) => denial.reason.outside().code,
@@ -750,15 +765,15 @@ fn without_a_list_cached_tokens_stay_where_they_may() {
 /// What a request that goes on loses: the client's copies of headers, and what carried a token; and whether it has an
 /// identity then.
 fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, bool) {
-    let decision = authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()).unwrap();
-    let Outcome::Allow(pass) = decision.outcome else { panic!("{:?}", decision.outcome) };
+    let (decision, removed) = decided(authenticator, facts, &mut Waited::default());
+    let Outcome::Allow(pass) = decision.unwrap().outcome else { panic!("refused") };
     let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
-    (decision.edits.strip().to_vec(), spent, pass.identity.is_some())
+    (removed, spent, pass.identity.is_some())
 }
 
 /// Who a request that goes on is.
 fn identity(authenticator: &Authenticator, facts: &TableFacts) -> Granted {
-    match authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()).unwrap().outcome {
+    match decided(authenticator, facts, &mut Waited::default()).0.unwrap().outcome {
         Outcome::Allow(pass) => pass.identity.unwrap(),
         other => panic!("{other:?}"),
     }
@@ -786,6 +801,22 @@ fn a_clients_copies_of_headers_go_whatever_lets_the_request_in() {
         assert_eq!(passed(&authenticator, &facts).0, ["x_user_id"]);
     }
     assert_eq!(passed(&authenticator, &request(&token_of("alice"))).0, Vec::<String>::new());
+}
+
+#[test]
+fn a_rule_does_not_see_the_clients_copies_of_headers() {
+    let rules = json!([
+        { "match": { "headers": { "x-user-id": { "present": false } }, "methods": ["PUT"] }, "allow": "nobody" },
+        { "match": { "headers": { "x_user_id": { "anyOf": ["alice"] } } }, "allow": "anyone" },
+        { "match": { "headers": { "x-user-id": { "anyOf": ["alice"] } } }, "allow": "anyone" },
+    ]);
+    let authenticator = authenticator(&with_rules(&rules));
+    let with_copies = |method| {
+        let facts = TableFacts::request(method, "/").at(NOW);
+        facts.header("x-user-id", "alice").header("x_user_id", "alice")
+    };
+    assert_eq!(decide(&authenticator, &with_copies("GET")), "token_missing");
+    assert_eq!(decide(&authenticator, &with_copies("PUT")), "forbidden");
 }
 
 #[test]
@@ -841,7 +872,8 @@ fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
     let bearer = format!("Bearer {}", token_of("alice"));
     for path in ["/never/../maybe", "/maybe/../never"] {
         let facts = TableFacts::request("GET", path).header("authorization", &bearer).at(NOW);
-        assert_eq!(passed(&authenticator(&config), &facts), (vec![], vec![], false), "{path}");
+        let spent = vec!["authorization".to_owned()];
+        assert_eq!(passed(&authenticator(&config), &facts), (vec![], spent, false), "{path}");
     }
 }
 
@@ -1007,7 +1039,7 @@ fn no_borrow_is_held_while_the_host_is_asked() {
         assert!(nested.set(Rc::clone(&within)).is_ok());
         for facts in requests.iter() {
             let nesting = Nesting { facts, within: &*within };
-            authenticator.decide(&Exchange::new(1, &nesting), &mut Waited::default()).unwrap();
+            decided(&authenticator, &nesting, &mut Waited::default()).0.unwrap();
         }
         assert!(count.get() > requests.len(), "{}", count.get());
     }
@@ -1051,28 +1083,33 @@ fn a_clients_copies_of_headers_go_with_every_refusal_and_every_wait() {
         (&inline, asking("/", &alice).header("cookie", "session=x"), "several_tokens"),
         (&remote, asking("/", &alice), "fetch"),
     ] {
-        let decision = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default()).unwrap();
-        assert_eq!(word(&decision), expected);
-        assert_eq!(decision.edits.strip(), ["x-user-id", "x_user-id"], "{expected}");
+        let (decision, removed) = decided(authenticator, &facts, &mut Waited::default());
+        assert_eq!(word(&decision.unwrap()), expected);
+        assert_eq!(removed, ["x-user-id", "x_user-id"], "{expected}");
     }
     let facts = asking("/", &alice);
     for reason in [DenyReason::TooManyWaiting, DenyReason::KeysUnavailable] {
         let mut waited = Waited::default();
-        remote.decide(&Exchange::new(1, &facts), &mut waited).unwrap();
+        assert!(decided(&remote, &facts, &mut waited).0.is_ok());
         waited.give_up(Document::Keys(0), reason);
-        let decision = remote.decide(&Exchange::new(1, &facts), &mut waited).unwrap();
-        assert_eq!(word(&decision), reason.outside().code);
-        assert_eq!(decision.edits.strip(), ["x-user-id", "x_user-id"]);
+        let (decision, removed) = decided(&remote, &facts, &mut waited);
+        assert_eq!(word(&decision.unwrap()), reason.outside().code);
+        assert_eq!(removed, ["x-user-id", "x_user-id"]);
     }
     for (authenticator, path, clock) in
         [(&inline, "/when", true), (&remote, "/", false), (&remote, "/when", true)]
     {
         let facts = Failing { facts: asking(path, &alice), clock };
-        let decision = authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default()).unwrap();
-        assert_eq!((word(&decision).as_str(), decision.edits.strip().len()), ("internal", 2), "{path}");
+        let (decision, removed) = decided(authenticator, &facts, &mut Waited::default());
+        let decision = decision.unwrap();
+        assert_eq!((word(&decision).as_str(), removed.len()), ("internal", 2), "{path}");
         // The condition may have been shown the claims.
-        assert_eq!(decision.edits.clear_claims(), path == "/when");
+        assert_eq!(decision.clear_claims, path == "/when");
     }
+    let failing = |_: &str| Err(HostError { call: "remove_header_map_value", status: 1 });
+    let facts = asking("/", &alice);
+    let decision = inline.decide(&Exchange::new(1, &facts), &mut Waited::default(), &failing);
+    assert!(decision.is_err(), "a copy that cannot be removed lets nothing go on");
 }
 
 /// A host that evaluates nothing, and may have no clock, once the headers are there.
@@ -1118,7 +1155,7 @@ impl Facts for Failing {
 fn decide_without(authenticator: &Authenticator, facts: &TableFacts, reason: DenyReason) -> String {
     let mut waited = Waited::default();
     for _ in 0..9 {
-        let decision = authenticator.decide(&Exchange::new(1, facts), &mut waited).unwrap();
+        let decision = decided(authenticator, facts, &mut waited).0.unwrap();
         match decision.outcome {
             Outcome::Wait { document, .. } => waited.give_up(document, reason),
             _ => return word(&decision),
@@ -1169,7 +1206,7 @@ fn a_document_that_cannot_be_had_does_not_keep_from_waiting_for_another() {
     let facts = at(request(&token_of("alice")), 100);
     let mut waited = Waited::default();
     let decide = |waited: &mut Waited| {
-        let outcome = authenticator.decide(&Exchange::new(1, &facts), waited).unwrap().outcome;
+        let outcome = decided(&authenticator, &facts, waited).0.unwrap().outcome;
         if let Outcome::Wait { document, .. } = outcome { Some(document) } else { None }
     };
     assert_eq!(decide(&mut waited), Some(Document::Keys(0)));
@@ -1489,12 +1526,12 @@ fn a_condition_is_asked_about_each_token_before_a_request_waits() {
     let tokens = [("x-a", expired.as_str()), ("x-b", &token_by("rsa-2", "alice", &json!({})))];
     let mut waited = Waited::default();
     let facts = at(evaluated(with_tokens(&tokens)), 100);
-    let outcome = authenticator.decide(&Exchange::new(1, &facts), &mut waited).unwrap().outcome;
+    let outcome = decided(&authenticator, &facts, &mut waited).0.unwrap().outcome;
     assert!(matches!(outcome, Outcome::Wait { .. }));
     // Its key is not there, so the second one speaks.
     let set = KeySet::parse(jwks(&["ec-1"]).to_string().as_bytes()).unwrap();
     authenticator.remote(0).unwrap().borrow_mut().succeeded(Duration::from_secs(100), set, None);
-    let decision = authenticator.decide(&Exchange::new(1, &at(with_tokens(&tokens), 100)), &mut waited);
+    let (decision, _) = decided(&authenticator, &at(with_tokens(&tokens), 100), &mut waited);
     assert_eq!(word(&decision.unwrap()), "alice");
 }
 

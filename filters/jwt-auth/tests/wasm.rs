@@ -69,7 +69,11 @@ fn decide(path: &str, token: Option<&str>, now: u64) -> &'static str {
         facts = facts.header("authorization", &format!("Bearer {token}"));
     }
     let authenticator = authenticator();
-    match authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default()).unwrap().outcome {
+    match authenticator
+        .decide(&Exchange::new(1, &facts), &mut Waited::default(), &|_| Ok(()))
+        .unwrap()
+        .outcome
+    {
         Outcome::Allow(pass) if pass.why == Why::Token => "token",
         Outcome::Allow(_) => "anyone",
         Outcome::Deny(denial) => denial.reason.outside().code,

@@ -58,6 +58,12 @@ impl Head {
         Self { raw, count }
     }
 
+    /// The same without the headers of these names.
+    #[must_use]
+    pub fn without(&self, removed: impl Fn(&[u8]) -> bool) -> Self {
+        Self::from_pairs(self.iter().filter(|(name, _)| !removed(name)))
+    }
+
     /// The serialised form.
     pub fn into_raw(self) -> Vec<u8> {
         self.raw

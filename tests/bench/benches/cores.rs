@@ -86,8 +86,9 @@ fn authenticator(rules: usize) -> Authenticator {
 #[divan::bench(args = [0, 1, 1000])]
 fn jwt_auth_seen_token(bencher: Bencher<'_, '_>, rules: usize) {
     let (authenticator, facts) = (authenticator(rules), request(&token("alice")));
-    bencher
-        .bench_local(|| black_box(authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default())));
+    bencher.bench_local(|| {
+        black_box(authenticator.decide(&Exchange::new(1, &facts), &mut Waited::default(), &|_| Ok(())))
+    });
 }
 
 #[divan::bench]
@@ -99,7 +100,7 @@ fn jwt_auth_new_token_without_its_signature(bencher: Bencher<'_, '_>) {
             request(&token(&format!("user-{}", users.get())))
         })
         .bench_local_refs(|facts| {
-            black_box(authenticator.decide(&Exchange::new(1, facts), &mut Waited::default()))
+            black_box(authenticator.decide(&Exchange::new(1, facts), &mut Waited::default(), &|_| Ok(())))
         });
 }
 
