@@ -104,6 +104,7 @@ lint: ## Formatting, clippy, licences, repository rules
 	$(STAGE) "cargo-deny" tools/install cargo-deny
 	$(STAGE) "dependencies" cargo deny --log-level error check licenses bans sources
 	$(STAGE) "tidy" tools/tidy
+	$(STAGE) "links in documents" tools/check-links
 
 format: ## Formats the code
 	cargo fmt --all
