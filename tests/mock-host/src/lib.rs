@@ -40,8 +40,8 @@
 //! local reply while the stream is logged.
 //!
 //! What is not here: bodies in more than one piece (and the service sees a request only after its body has passed the
-//! filters), trailers, gRPC streams, `proxy_on_queue_ready`, TCP, CEL. `tests/same_as_envoy.rs` runs small filters here
-//! and in real Envoy and compares what shows.
+//! filters), trailers, gRPC streams, `proxy_on_queue_ready`, TCP. `tests/same_as_envoy.rs` runs small filters here and in
+//! real Envoy and compares what shows.
 #![allow(clippy::restriction)]
 
 mod abi;
