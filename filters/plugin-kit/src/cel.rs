@@ -44,14 +44,19 @@ impl Expression {
     pub fn text_matches(regex: &str, environment: &dyn Environment) -> Result<Self, String> {
         let wrong =
             |error: HostError| refusal(error, || format!("`{regex}` is no regular expression of RE2"));
-        let pattern = literal(&format!("^(?:{regex})$"));
-        let of = |subject: &str| environment.compile(&format!("{subject}.matches({pattern})"));
-        // A wrong one shows only when it is evaluated.
-        let trial = of("''").map_err(wrong)?;
-        match environment.evaluate(trial).map_err(wrong)? {
-            Some(_) => of(TEXT).map(Self).map_err(wrong),
-            None => Err(wrong(HostError { call: "expr_evaluate", status: 0 })),
+        let of = |subject: &str, pattern: &str| {
+            environment.compile(&format!("{subject}.matches({})", literal(pattern))).map_err(wrong)
+        };
+        let whole = format!("^(?:{regex})$");
+        // Alone first: between the anchors `a)|(b` would pass, and not be about the whole text.
+        for pattern in [regex, whole.as_str()] {
+            // A wrong one shows only when it is evaluated.
+            let trial = of("''", pattern)?;
+            if environment.evaluate(trial).map_err(wrong)?.is_none() {
+                return Err(wrong(HostError { call: "expr_evaluate", status: 0 }));
+            }
         }
+        of(TEXT, &whole).map(Self)
     }
 
     fn compile(text: &str, suffix: &str, environment: &dyn Environment) -> Result<Self, String> {
@@ -168,6 +173,7 @@ mod tests {
             "(a // why\n) ? true : false",
             "b",
             "string(b\n) ",
+            r"''.matches('/it\'s/\\d+')",
             r"''.matches('^(?:/it\'s/\\d+)$')",
             r"normalized_path.matches('^(?:/it\'s/\\d+)$')",
         ];
@@ -185,6 +191,71 @@ mod tests {
         assert_eq!(error, "`(` is no regular expression of RE2");
         let broken = host(|_| 99);
         assert!(Expression::text("a", &broken).unwrap_err().contains("status 99"));
+    }
+
+    /// A host whose `matches` is that of a library, and whose number of an expression is its position.
+    #[derive(Default)]
+    struct RegexHost(RefCell<Vec<String>>);
+
+    impl RegexHost {
+        /// The pattern of an expression that [`Expression::text_matches`] makes.
+        fn pattern(&self, number: u32) -> String {
+            let expressions = self.0.borrow();
+            let expression = &expressions[usize::try_from(number).unwrap()];
+            let (_, pattern) = expression.split_once(".matches('").unwrap();
+            let (mut plain, mut characters) = (String::new(), pattern.strip_suffix("')").unwrap().chars());
+            while let Some(character) = characters.next() {
+                plain.push(if character == '\\' { characters.next().unwrap() } else { character });
+            }
+            plain
+        }
+    }
+
+    impl Environment for RegexHost {
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn compile(&self, expression: &str) -> Result<u32, HostError> {
+            let mut expressions = self.0.borrow_mut();
+            expressions.push(expression.to_owned());
+            Ok(u32::try_from(expressions.len() - 1).unwrap())
+        }
+
+        fn evaluate(&self, number: u32) -> Result<Option<Vec<u8>>, HostError> {
+            Ok(regex_lite::Regex::new(&self.pattern(number)).ok().map(|_| vec![0]))
+        }
+    }
+
+    #[test]
+    fn a_regular_expression_that_is_none_by_itself_is_refused() {
+        for wrong in ["a)|(.*", "a)", ")(", "/x') || true || matches('a", "a)$|(?:b", "(?i)a)|(.*", "[", "*"]
+        {
+            let error = Expression::text_matches(wrong, &RegexHost::default()).unwrap_err();
+            assert_eq!(error, format!("`{wrong}` is no regular expression of RE2"));
+        }
+        for good in ["a|b", "(a)|(b)", r"a\)|\(b", "[)]|[(]", "", "(?i)/a"] {
+            assert!(Expression::text_matches(good, &RegexHost::default()).is_ok(), "{good}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What stands around an accepted expression holds for all that it matches.
+        #[test]
+        fn no_regular_expression_leaves_its_anchors(
+            regex in r"([ab|]|\(|\)|\[|\]|\(\?:|\(\?i\)|\\|\^|\$|\.\*|\)\|\(){1,10}",
+            text in "[ab]{0,4}",
+        ) {
+            let host = RegexHost::default();
+            if let Ok(Expression(number)) = Expression::text_matches(&regex, &host) {
+                let whole = host.pattern(number);
+                proptest::prop_assert_eq!(&whole, &format!("^(?:{regex})$"));
+                for sentinel in [format!("^Z(?:{regex})$"), format!("^(?:{regex})Z$")] {
+                    let compiled = regex_lite::Regex::new(&sentinel).unwrap();
+                    proptest::prop_assert!(!compiled.is_match(&text), "{} {}", regex, text);
+                }
+            }
+        }
     }
 
     #[test]
