@@ -1,4 +1,5 @@
-//! A pattern and a path: no panic, readings hold no query, and one reading has no segment that servers resolve.
+//! A pattern and a path: no panic, readings hold no query or are there without it too, and one reading has no segment that
+//! servers resolve.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -23,9 +24,16 @@ fuzz_target!(|input: (&str, &[u8])| {
                 }
             }
             Readings::Several(paths) => {
-                assert!(!paths.is_empty());
-                for path in paths {
-                    matches(&path);
+                assert!(!paths.is_empty() && paths.len() <= 128);
+                let is_delimiter = |byte: &u8| matches!(byte, b'?' | b'#');
+                for path in &paths {
+                    matches(path);
+                    assert_eq!(path.first(), Some(&b'/'));
+                    // Each reading with a delimiter in it is there cut too.
+                    if let Some(at) = path.iter().position(is_delimiter) {
+                        let cut = path[..at].strip_suffix(b"/").filter(|cut| !cut.is_empty()).unwrap_or(&path[..at]);
+                        assert!(paths.iter().any(|path| path == cut));
+                    }
                 }
             }
             Readings::None => {}

@@ -251,6 +251,8 @@ impl Foreseen {
 pub struct Authenticator {
     config: Config,
     rules: PathIndex,
+    /// Whether a rule looks at the host.
+    reads_host: bool,
     verifier: Box<dyn Verifier>,
     tokens: RefCell<TokenCache>,
     refused: RefCell<RefusedTokens>,
@@ -357,6 +359,7 @@ impl Authenticator {
         Self {
             remote,
             rules: PathIndex::new(config.rules.iter().map(|rule| &rule.condition)),
+            reads_host: config.rules.iter().any(|rule| rule.condition.reads_host()),
             lists: lists.collect(),
             refused: RefCell::new(RefusedTokens::new(config.refused_tokens, seed)),
             tokens: RefCell::new(TokenCache::new(config.cached_tokens, seed)),
@@ -553,10 +556,13 @@ impl Authenticator {
         shown: &mut bool,
     ) -> Result<Outcome<'_>, HostError> {
         let rules = match waited.rules.take() {
-            Some(rules) => Some(rules),
+            Some(rules) => Ok(rules),
             None => self.rules_of(exchange, &Request::of(head))?,
         };
-        let Some(rules) = rules else { return Ok(Outcome::Deny(Denial::of(DenyReason::AmbiguousPath))) };
+        let rules = match rules {
+            Ok(rules) => rules,
+            Err(reason) => return Ok(Outcome::Deny(Denial::of(reason))),
+        };
         let deciding: Vec<Deciding<'_>> = rules.iter().map(|rule| self.deciding(*rule)).collect();
         let looks = deciding.iter().any(Deciding::verifies);
         let found = if looks { self.found(head) } else { Ok(Vec::new()) };
@@ -668,32 +674,36 @@ impl Authenticator {
     }
 
     /// The positions of the rules that decide about `request`: one, or one for each reading of its path, and those of which it is
-    /// not known whether they do; `None` where the path must not be read in more than one way and is.
+    /// not known whether they do; otherwise why the request is refused whatever they say: a path that must not be read in more than
+    /// one way and is, or an authority that is no host.
     fn rules_of(
         &self,
         exchange: &Exchange<'_>,
         request: &Request<'_>,
-    ) -> Result<Option<Vec<Option<usize>>>, HostError> {
+    ) -> Result<Result<Vec<Option<usize>>, DenyReason>, HostError> {
+        if self.reads_host && !request.has_host() {
+            return Ok(Err(DenyReason::InvalidAuthority));
+        }
         let mut found = Vec::with_capacity(1);
         let mut rule = |reading: &[u8]| {
             first_match(&self.config.rules, &self.rules, exchange, request, reading, &mut found)
         };
         if !self.config.rules.iter().any(Rule::reads_path) {
             rule(b"")?;
-            return Ok(Some(found));
+            return Ok(Ok(found));
         }
         if request.method == b"CONNECT" && request.target.is_empty() {
             first_match_without_path(&self.config.rules, exchange, request, &mut found)?;
-            return Ok(Some(found));
+            return Ok(Ok(found));
         }
         match Readings::of(request.target, self.config.path_case) {
             Readings::One(path) => rule(&path)?,
             Readings::Several(paths) if self.config.ambiguous_path == AmbiguousPath::EveryReading => {
                 paths.iter().try_for_each(|path| rule(path))?;
             }
-            Readings::Several(_) | Readings::None => return Ok(None),
+            Readings::Several(_) | Readings::None => return Ok(Err(DenyReason::AmbiguousPath)),
         }
-        Ok(Some(found))
+        Ok(Ok(found))
     }
 
     fn deciding(&self, rule: Option<usize>) -> Deciding<'_> {

@@ -44,6 +44,8 @@ pub enum DenyReason {
     Nobody,
     /// The path can be read in more than one way, or in none.
     AmbiguousPath,
+    /// The authority is no host with or without a port, and a rule asks for the host.
+    InvalidAuthority,
     /// The issuer's keys could not be had.
     KeysUnavailable,
     /// Too many requests wait for keys already.
@@ -95,6 +97,7 @@ impl DenyReason {
         Self::ConditionForbidden,
         Self::Nobody,
         Self::AmbiguousPath,
+        Self::InvalidAuthority,
         Self::KeysUnavailable,
         Self::TooManyWaiting,
         Self::Overloaded,
@@ -157,6 +160,7 @@ impl DenyReason {
             Self::AmbiguousPath => {
                 bad_request("path_ambiguous", None, "The path can be read in more than one way")
             }
+            Self::InvalidAuthority => bad_request("authority_invalid", None, "The authority is not a host"),
             Self::KeysUnavailable => unavailable("keys_unavailable", "The issuer's keys are not available"),
             Self::TooManyWaiting => {
                 unavailable("too_many_waiting", "Too many requests wait for the issuer's keys")

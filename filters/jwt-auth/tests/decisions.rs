@@ -862,6 +862,48 @@ fn every_reading_of_a_path_must_let_in_or_none_does() {
 }
 
 #[test]
+fn an_encoded_end_of_a_path_hides_no_path() {
+    let rules = json!([{ "match": { "paths": ["/closed"] }, "allow": "nobody" }, { "allow": "anyone" }]);
+    let mut config = with_rules(&rules);
+    let to = |config: &Value, path: &str| {
+        decide(&authenticator(config), &TableFacts::request("GET", path).at(NOW))
+    };
+    for path in ["/closed%3Fx", "/closed%2523x", "/x%3F/../closed%23x"] {
+        assert_eq!(to(&config, path), "path_ambiguous", "{path}");
+    }
+    config["ambiguousPath"] = json!("everyReading");
+    for path in ["/closed%3Fx", "/closed%2523x", "/x%3F/../closed%23x"] {
+        assert_eq!(to(&config, path), "forbidden", "{path}");
+    }
+    assert_eq!(to(&config, "/closed-not%3Fx"), "anyone");
+}
+
+#[test]
+fn an_authority_that_is_no_host_is_refused_where_a_rule_asks_for_the_host() {
+    let closed = json!({ "match": { "hosts": ["closed.test", "*.deep.test"] }, "allow": "nobody" });
+    let open = json!({ "match": { "paths": ["/*"] }, "allow": "anyone" });
+    let to = |rules: Value, authority: &str| {
+        let facts = TableFacts::default().header(":method", "GET").header(":path", "/");
+        decide(&authenticator(&with_rules(&rules)), &facts.header(":authority", authority).at(NOW))
+    };
+    for odd in ["closed.test:80:80", "u@closed.test", "closed.test..", "closed%2etest", ".deep.test", ""] {
+        // Wherever the rule stands.
+        assert_eq!(to(json!([closed, open]), odd), "authority_invalid", "{odd}");
+        assert_eq!(to(json!([open, closed]), odd), "authority_invalid", "{odd}");
+        assert_eq!(to(json!([open]), odd), "anyone", "{odd}");
+    }
+    for (authority, expected) in [
+        ("closed.test:8443", "forbidden"),
+        ("CLOSED.test.", "forbidden"),
+        ("a.deep.test", "forbidden"),
+        ("deep.test", "anyone"),
+        ("[::1]:80", "anyone"),
+    ] {
+        assert_eq!(to(json!([closed, open]), authority), expected, "{authority}");
+    }
+}
+
+#[test]
 fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
     let rules = json!([
         { "match": { "paths": ["/never/*"] }, "allow": "anyone", "verify": "never" },

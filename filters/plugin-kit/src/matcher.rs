@@ -1,10 +1,12 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
+use std::net::Ipv6Addr;
+
 use serde_json::Value;
 
 use crate::address::{AddressMatch, Principal, RawAddressMatch, principal};
 use crate::cel::{self, Expression};
-use crate::claim::ClaimValues;
+use crate::claim::{ClaimValues, number_text};
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
 use crate::config::{ByName, ErrorList, Path, Read, Reader};
@@ -130,6 +132,8 @@ fn not(truth: Truth) -> Truth {
 struct TextTest {
     kind: Comparison,
     text: Vec<u8>,
+    /// Of a claim: the number that the whole text is, as claims have it, where that is another text.
+    number: Option<Vec<u8>>,
     ignore_case: bool,
 }
 
@@ -196,7 +200,10 @@ impl TextTest {
                 return None;
             }
         };
-        Some(Self { kind, text: text.clone().into_bytes(), ignore_case: raw.ignore_case })
+        let number = number_text(text)
+            .filter(|number| kind == Comparison::Exact && environment.is_none() && number != text);
+        let number = number.map(String::into_bytes);
+        Some(Self { kind, text: text.clone().into_bytes(), number, ignore_case: raw.ignore_case })
     }
 
     fn holds(&self, value: &[u8], regex: Regexes<'_>) -> Truth {
@@ -208,9 +215,10 @@ impl TextTest {
             }
             Comparison::Regex(expression) => return regex(expression, value),
         };
-        Ok(Some(part.is_some_and(|part| {
+        let holds = part.is_some_and(|part| {
             if self.ignore_case { part.eq_ignore_ascii_case(&self.text) } else { part == self.text }
-        })))
+        });
+        Ok(Some(holds || self.number.as_deref() == Some(value)))
     }
 }
 
@@ -338,12 +346,50 @@ impl<'a> Request<'a> {
         request
     }
 
-    /// The host name without port and without a trailing dot. IPv6 literals keep their brackets.
-    pub fn host(&self) -> &'a [u8] {
-        let end_of_address = self.authority.iter().rposition(|byte| *byte == b']').unwrap_or(0);
-        let colon = self.authority.iter().rposition(|byte| *byte == b':').filter(|at| *at > end_of_address);
-        let host = colon.and_then(|at| self.authority.get(..at)).unwrap_or(self.authority);
-        host.strip_suffix(b".").unwrap_or(host)
+    /// The host without port and without a trailing dot; `None` where the authority is no `host[:port]`: servers could differ
+    /// in what host it names.
+    fn host(&self) -> Option<Host<'a>> {
+        if let Some(literal) = self.authority.strip_prefix(b"[") {
+            let end = literal.iter().position(|byte| *byte == b']')?;
+            let (address, port) = literal.split_at_checked(end)?;
+            return is_port(port.strip_prefix(b"]")?).then(|| Host::address(address)).flatten();
+        }
+        let colon = self.authority.iter().position(|byte| *byte == b':').unwrap_or(self.authority.len());
+        let (name, port) = self.authority.split_at_checked(colon)?;
+        is_port(port).then(|| Host::name(name)).flatten()
+    }
+
+    /// Whether the authority is a host with or without a port, so that conditions on hosts can be decided.
+    pub fn has_host(&self) -> bool {
+        self.host().is_some()
+    }
+}
+
+/// Nothing, or a colon and digits.
+fn is_port(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b":");
+    text.is_empty() || digits.is_some_and(|port| !port.is_empty() && port.iter().all(u8::is_ascii_digit))
+}
+
+/// A host (RFC 3986 section 3.2.2), of those that services have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host<'a> {
+    /// A name or an IPv4 address, without a trailing dot.
+    Name(&'a [u8]),
+    Address(Ipv6Addr),
+}
+
+impl<'a> Host<'a> {
+    /// Reads what stands between brackets.
+    fn address(text: &[u8]) -> Option<Self> {
+        std::str::from_utf8(text).ok()?.parse().ok().map(Self::Address)
+    }
+
+    fn name(text: &'a [u8]) -> Option<Self> {
+        let name = text.strip_suffix(b".").unwrap_or(text);
+        let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_~".contains(byte);
+        let mut labels = name.split(|byte| *byte == b'.');
+        labels.all(|label| !label.is_empty() && label.iter().all(good)).then_some(Self::Name(name))
     }
 }
 
@@ -362,34 +408,41 @@ pub struct RequestMatch {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum HostPattern {
-    Exact(Vec<u8>),
+    Name(Vec<u8>),
     /// Starts with the dot.
     Below(Vec<u8>),
+    /// However it is written.
+    Address(Ipv6Addr),
 }
 
 impl HostPattern {
     fn parse(text: &str) -> Result<Self, String> {
-        let name = text.strip_prefix('*').unwrap_or(text);
-        let below = name.len() < text.len();
-        let odd = |c: char| {
-            !(c.is_ascii_alphanumeric() || "-_.[]".contains(c) || (c == ':' && name.ends_with(']')))
+        let literal = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let below = text.strip_prefix("*.");
+        let host = match literal {
+            Some(address) => Host::address(address.as_bytes()),
+            None => Host::name(below.unwrap_or(text).as_bytes()),
         };
-        if name.is_empty() || name.contains(odd) || (below && !name.starts_with('.')) {
-            return Err(format!("`{text}` is no host; expected `api.example` or `*.example`, without port"));
+        match host {
+            Some(Host::Address(address)) => Ok(Self::Address(address)),
+            Some(Host::Name(name)) if below.is_some() => {
+                Ok(Self::Below([b".", name].concat().to_ascii_lowercase()))
+            }
+            Some(Host::Name(name)) => Ok(Self::Name(name.to_ascii_lowercase())),
+            None => Err(format!("`{text}` is no host; expected `api.example` or `*.example`, without port")),
         }
-        let name = name.to_ascii_lowercase().into_bytes();
-        Ok(if below { Self::Below(name) } else { Self::Exact(name) })
     }
 
-    fn matches(&self, host: &[u8]) -> bool {
-        match self {
-            Self::Exact(name) => name.eq_ignore_ascii_case(host),
-            Self::Below(suffix) => {
-                let start = host.len().checked_sub(suffix.len());
-                start.is_some_and(|start| {
-                    start > 0 && host.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-                })
+    fn matches(&self, host: Host<'_>) -> bool {
+        match (self, host) {
+            (Self::Name(name), Host::Name(host)) => name.eq_ignore_ascii_case(host),
+            (Self::Below(suffix), Host::Name(host)) => {
+                let start = host.len().checked_sub(suffix.len()).filter(|start| *start > 0);
+                let end = start.and_then(|start| host.get(start..));
+                end.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
             }
+            (Self::Address(address), Host::Address(host)) => *address == host,
+            _ => false,
         }
     }
 }
@@ -472,9 +525,10 @@ impl RequestMatch {
         request: &Request<'_>,
         reading: &[u8],
     ) -> Result<Option<bool>, HostError> {
-        if !self.plain_parts_match(request) {
+        if !self.method_matches(request) {
             return Ok(Some(false));
         }
+        let host = || Ok(self.host_matches(request));
         let path = || {
             if (self.paths.is_empty() && self.path_regexes.is_empty())
                 || self.paths.iter().any(|pattern| pattern.matches(reading))
@@ -492,7 +546,7 @@ impl RequestMatch {
         let principal = || self.principal_matches(exchange);
         let address = || self.source_address.as_ref().map_or(Ok(Some(true)), |test| test.holds(exchange));
         // The regular expressions of paths last: each costs two host calls.
-        let parts: [&dyn Fn() -> Truth; 4] = [&headers, &principal, &address, &path];
+        let parts: [&dyn Fn() -> Truth; 5] = [&host, &headers, &principal, &address, &path];
         all(parts, |part| part())
     }
 
@@ -505,13 +559,23 @@ impl RequestMatch {
         Ok(Some(peer.is_some_and(|peer| self.principals.iter().any(|principal| principal.is(&peer)))))
     }
 
-    fn plain_parts_match(&self, request: &Request<'_>) -> bool {
+    fn method_matches(&self, request: &Request<'_>) -> bool {
         (self.methods.is_empty() || self.methods.iter().any(|method| method == request.method))
             && !self.methods_except.iter().any(|method| method == request.method)
-            && (self.hosts.is_empty() || {
-                let host = request.host();
-                self.hosts.iter().any(|pattern| pattern.matches(host))
-            })
+    }
+
+    /// In doubt where the request names no host.
+    fn host_matches(&self, request: &Request<'_>) -> Option<bool> {
+        if self.hosts.is_empty() {
+            return Some(true);
+        }
+        let host = request.host()?;
+        Some(self.hosts.iter().any(|pattern| pattern.matches(host)))
+    }
+
+    /// Whether it looks at the host.
+    pub fn reads_host(&self) -> bool {
+        !self.hosts.is_empty()
     }
 
     /// Whether it is about this method by name.
@@ -617,9 +681,75 @@ mod tests {
         assert!(!matches(r#"{"hosts":["*.example"]}"#, &[(":authority", "badexample")]));
         assert!(matches(r#"{"hosts":["[::1]"]}"#, &[(":authority", "[::1]:80")]));
         assert!(matches(r#"{"hosts":["[::1]"]}"#, &[(":authority", "[::1]")]));
-        // Without a name before it a colon starts no port.
-        let head = Head::from_pairs([(":authority", ":80")]);
-        assert_eq!(Request::of(&head).host(), b":80");
+        assert!(matches(r#"{"hosts":["[0:0::1]"]}"#, &[(":authority", "[::0001]:80")]));
+        assert!(matches(r#"{"hosts":["api.Example."]}"#, &REQUEST));
+        assert!(matches(r#"{"hosts":["*.Example."]}"#, &REQUEST));
+        assert!(matches(r#"{"hosts":["10.0.0.1"]}"#, &[(":authority", "10.0.0.1:8080")]));
+    }
+
+    #[test]
+    fn a_condition_on_hosts_is_in_doubt_where_the_authority_is_no_host() {
+        let condition = compile(r#"{"hosts":["internal.example","*.example","[::1]"],"methods":["GET"]}"#);
+        let condition = condition.unwrap();
+        let facts = TableFacts::default();
+        let exchange = Exchange::new(1, &facts);
+        let holds = |authority: &str, method: &str| {
+            let head = Head::from_pairs([(":authority", authority), (":method", method)]);
+            let request = Request::of(&head);
+            let holds = condition.matches(&exchange, &request, b"/").unwrap();
+            assert!(method != "GET" || request.has_host() == holds.is_some(), "{authority}");
+            holds
+        };
+        for odd in [
+            "",
+            ".",
+            ":80",
+            "internal.example:",
+            "internal.example:80:80",
+            "internal.example:80x",
+            "internal.example:+80",
+            "u@internal.example",
+            "u:p@internal.example",
+            "internal.example..",
+            "internal..example",
+            ".deep.example",
+            "internal%2eexample",
+            "internal.example%00",
+            "internal.example/",
+            "internal.example?x",
+            "internal.example#x",
+            "internal.example\\",
+            "internal.example ",
+            "internal.example,other",
+            "ınternal.example",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1]:",
+            "[::1%25eth0]",
+            "[v1.x]",
+            "[internal.example]",
+            "[::1].",
+            "x[::1]",
+        ] {
+            assert_eq!(holds(odd, "GET"), None, "{odd}");
+            // What another part decides is decided.
+            assert_eq!(holds(odd, "POST"), Some(false), "{odd}");
+        }
+        for (host, expected) in [
+            ("internal.example", true),
+            ("INTERNAL.example.:8443", true),
+            ("a_b.example", true),
+            ("example", false),
+            ("[::2]", false),
+            ("192.0.2.1:80", false),
+        ] {
+            assert_eq!(holds(host, "GET"), Some(expected), "{host}");
+        }
+        let without = compile(r#"{"methods":["GET"]}"#).unwrap();
+        assert!(condition.reads_host() && !without.reads_host());
+        let head = Head::from_pairs([(":authority", "a@b"), (":method", "GET")]);
+        assert_eq!(without.matches(&exchange, &Request::of(&head), b"/"), Ok(Some(true)));
     }
 
     #[test]
@@ -665,6 +795,53 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_claims_are_compared_however_they_are_written() {
+        let decides = |test: &str, claim: &str| {
+            let raw = crate::config::read::<RawValueTest>(&serde_json::from_str(test).unwrap()).unwrap();
+            let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+            let claim = crate::json::value(claim.as_bytes()).unwrap();
+            let decided = test.decides_claim(&ClaimValues::of(Some(&claim), false));
+            let published = crate::claim::published_text(&claim).unwrap();
+            assert_eq!(test.decides_claim(&ClaimValues::published(Some(&published), false)), decided);
+            decided
+        };
+        let (yes, no, undecided) = (Some(true), Some(false), None);
+        for (number, claim, equal) in [
+            ("5", "5.0", yes),
+            ("5", "5e0", yes),
+            ("5", "0.5E+1", yes),
+            ("5.0", "5", yes),
+            ("5e0", "[1, 5.0]", yes),
+            ("0.50", "0.5", yes),
+            ("5e-1", "0.5", yes),
+            ("0", "-0.0", yes),
+            ("-7", "-7.0", yes),
+            ("5", "50", no),
+            ("5", "0.5", no),
+            ("5", "-5", no),
+            ("5", "\"5.0\"", no),
+            ("5.0", "\"5.0\"", yes),
+            ("9007199254740993", "9007199254740993", yes),
+            ("9007199254740993.0", "9007199254740993", yes),
+            ("9007199254740992", "9007199254740993", no),
+            ("18446744073709551615", "18446744073709551615", yes),
+            ("18446744073709551616", "18446744073709551615", no),
+            // A double would be another number.
+            ("9007199254740992", "9007199254740993.0", undecided),
+            ("9007199254740993", "9007199254740993.0", undecided),
+            ("18446744073709551616", "18446744073709551616", undecided),
+            ("1e300", "1e300", undecided),
+            ("a", "1e300", undecided),
+        ] {
+            assert_eq!(decides(&format!(r#"{{"anyOf":["{number}"]}}"#), claim), equal, "{number} {claim}");
+            let none_of = decides(&format!(r#"{{"noneOf":["{number}"]}}"#), claim);
+            assert_eq!(none_of, equal.map(|equal| !equal), "none of {number} {claim}");
+        }
+        // The value of a header is a text.
+        assert!(!matches(r#"{"headers":{"x":{"anyOf":["5.0"]}}}"#, &[("x", "5")]));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_path() {
         for (json, path) in [
             (r#"{"paths":["/a","b"]}"#, "match.paths[1]: "),
@@ -672,6 +849,11 @@ mod tests {
             (r#"{"methods":["get"]}"#, "match.methods[0]: "),
             (r#"{"hosts":["a.example:80"]}"#, "match.hosts[0]: "),
             (r#"{"hosts":["*a.example"]}"#, "match.hosts[0]: "),
+            (r#"{"hosts":["a..example"]}"#, "match.hosts[0]: "),
+            (r#"{"hosts":["*..example"]}"#, "match.hosts[0]: "),
+            (r#"{"hosts":["[a]"]}"#, "match.hosts[0]: "),
+            (r#"{"hosts":["*.[::1]"]}"#, "match.hosts[0]: "),
+            (r#"{"hosts":["a.*"]}"#, "match.hosts[0]: "),
             (r#"{"methods":["GET"],"methodsExcept":["PUT"]}"#, "match: "),
             (r#"{"headers":{"X-Env":{"present":true}}}"#, "match.headers.X-Env: "),
             (r#"{"headers":{"x-env":{}}}"#, "match.headers.x-env: "),

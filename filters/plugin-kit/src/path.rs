@@ -27,12 +27,15 @@ pub enum Readings<'a> {
     /// encoded delimiter. At least one reading, none twice.
     Several(Vec<Vec<u8>>),
     /// It is no path: wrong percent-encoding, invalid UTF-8, a control character or a fragment, no `/` at its start, or
-    /// too long to be read in every way.
+    /// too long or too twisted to be read in every way.
     None,
 }
 
 /// No path longer than this is read in several ways, which costs more than reading it once.
 const LONGEST_AMBIGUOUS: usize = 2048;
+
+/// No path has more readings than this. One with more tricks in it is read in no way.
+const MOST_READINGS: usize = 128;
 
 impl<'a> Readings<'a> {
     /// Reads the request target `:path`.
@@ -51,7 +54,9 @@ impl<'a> Readings<'a> {
                 let decoded = percent_decoded(path);
                 Self::One(case.fold(Cow::Owned(without_trailing_slash(&decoded).to_vec())))
             }
-            Form::Ambiguous if path.len() <= LONGEST_AMBIGUOUS => Self::Several(every_reading(path, case)),
+            Form::Ambiguous if path.len() <= LONGEST_AMBIGUOUS => {
+                every_reading(path, case).map_or(Self::None, Self::Several)
+            }
             Form::Ambiguous | Form::Invalid => Self::None,
         }
     }
@@ -150,24 +155,31 @@ pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
 
 type Step = fn(&[u8]) -> Vec<u8>;
 
-/// What some servers do to a path before they route it, in the order in which they do it.
-const STEPS: [Step; 7] = [
+/// What some servers do to a path before they route it, in the order in which they do it. A `?` or `#` can only have been
+/// encoded; who decodes it and then looks for a query takes it for the end of the path.
+const STEPS: [Step; 10] = [
     without_parameters,
     percent_decoded,
+    without_query,
     percent_decoded,
+    without_query,
     with_slashes_forward,
     without_parameters,
     with_slashes_merged,
     with_dots_resolved,
+    without_query,
 ];
 
-/// The path after each combination of [`STEPS`].
-fn every_reading(path: &[u8], case: PathCase) -> Vec<Vec<u8>> {
+/// The path after each combination of [`STEPS`]; `None` where there are more than [`MOST_READINGS`].
+fn every_reading(path: &[u8], case: PathCase) -> Option<Vec<Vec<u8>>> {
     let mut readings = vec![path.to_vec()];
     for step in STEPS {
         for n in 0..readings.len() {
             let Some(changed) = readings.get(n).map(|reading| step(reading)) else { continue };
             if !readings.contains(&changed) {
+                if readings.len() >= MOST_READINGS {
+                    return None;
+                }
                 readings.push(changed);
             }
         }
@@ -179,7 +191,12 @@ fn every_reading(path: &[u8], case: PathCase) -> Vec<Vec<u8>> {
             distinct.push(reading);
         }
     }
-    distinct
+    Some(distinct)
+}
+
+/// The path before the first `?` or `#`.
+fn without_query(path: &[u8]) -> Vec<u8> {
+    path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default().to_vec()
 }
 
 fn without_parameters(path: &[u8]) -> Vec<u8> {
@@ -425,9 +442,38 @@ mod tests {
             "/admin;x%2fy",
             "/admin%3bx",
             "/x/y/../..//admin",
+            "/admin%3Fx",
+            "/admin%3fx",
+            "/admin/%3F",
+            "/admin%23x",
+            "/admin%253Fx",
+            "/admin%2523x",
+            "/%61dmin%3Fx",
+            "/x/..%2fadmin%3Fx",
+            "/admin;a%3Fb",
+            "/admin%3F/../x",
+            "/x%3F/../admin",
+            "/x%3F/../admin%3Fy",
+            "/x%3F/../admin%23y",
+            "/x%253F/%252e%252e/admin%3Fy",
+            "/%2561dmin%3F/../x",
+            "/x%253F/%252e%252e/admin%3F/../y",
         ] {
             assert!(several(target).contains(&"/admin".to_owned()), "{target}: {:?}", several(target));
         }
+    }
+
+    #[test]
+    fn an_encoded_delimiter_is_also_read_as_part_of_the_path() {
+        assert_eq!(several("/a%3Fb"), ["/a%3Fb", "/a?b", "/a"]);
+        assert_eq!(several("/a%23"), ["/a%23", "/a#", "/a"]);
+        assert_eq!(several("/%3F"), ["/%3F", "/?", "/"]);
+    }
+
+    #[test]
+    fn a_path_with_too_many_readings_is_not_read() {
+        let twisted = r"/a%253be%253bex%252e/./a%5cx\x%2e%2ex;c%2f%2e%2e;c%2e%2e/b%3bd%252e\///.%2f%252e/.%252f%253be%253F/%2e%2e//%2e%2e%2f%5c/a;c\x/a%253F%3bd%23/%2e%2e//%23%253be%252e\";
+        assert_eq!(Readings::of(twisted.as_bytes(), PathCase::Sensitive), Readings::None);
     }
 
     #[test]
@@ -576,6 +622,34 @@ mod tests {
                 Readings::None => panic!("{encoded}"),
             };
             prop_assert!(readings.iter().any(|reading| plain.as_ref().unwrap().matches(reading)), "{}", encoded);
+        }
+
+        /// However it goes on: a path that ends at an encoded delimiter is among the readings, or there is none.
+        #[test]
+        fn no_encoded_delimiter_hides_the_path_before_it(
+            path in "(/[a-z]{1,3}){1,3}",
+            delimiter in "%(25)?(3[fF]|23)",
+            rest in "([a-z/.;?]|%2[eEfF5]|%3[bBfF]|%5c|%252e|/\\.\\./){0,12}",
+        ) {
+            let target = format!("{path}{delimiter}{rest}");
+            match Readings::of(target.as_bytes(), PathCase::Sensitive) {
+                Readings::One(_) => prop_assert!(false, "{}", target),
+                Readings::Several(readings) => {
+                    prop_assert!(readings.len() <= MOST_READINGS);
+                    prop_assert!(readings.contains(&path.into_bytes()), "{}", target);
+                }
+                Readings::None => {}
+            }
+        }
+
+        #[test]
+        fn the_number_of_readings_is_bounded(
+            target in "/([a-z/.;?%]|%25|%2[eEfF3]|%3[bBfF]|%5c|%25(2[efEF35]|3[bf])|/\\.\\./){0,40}",
+        ) {
+            if let Readings::Several(readings) = Readings::of(target.as_bytes(), PathCase::Sensitive) {
+                prop_assert!(readings.len() <= MOST_READINGS);
+                prop_assert!(readings.iter().all(|reading| reading.first() == Some(&b'/')), "{}", target);
+            }
         }
 
         #[test]

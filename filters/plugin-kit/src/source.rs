@@ -12,6 +12,7 @@ use std::cell::OnceCell;
 
 use crate::address::{AddressFrom, ClientAddress, FORWARDED_FOR, Found, network, principal};
 use crate::cel::Expression;
+use crate::claim::PUBLISHED_EMPTY;
 use crate::config::{ErrorList, Path};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
@@ -339,7 +340,7 @@ impl Source {
     /// The value for this exchange; `None` where there is none or it is empty.
     pub fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
         let owned = match self {
-            Self::Claim(key) => exchange.published(key)?,
+            Self::Claim(key) => exchange.published(key)?.filter(|text| text != PUBLISHED_EMPTY),
             Self::Header { name, .. } => exchange.header_joined(name)?,
             Self::QueryParam { name, .. } => {
                 exchange.header_joined(":path")?.and_then(|path| query_param(&path, name.as_bytes()))
@@ -378,6 +379,14 @@ impl Source {
             Self::Cel { expression, .. } => expression.value(exchange, None)?,
         };
         Ok(owned.filter(|value| !value.is_empty()).map(Cow::Owned))
+    }
+
+    /// Whether a value that is not there may be one that this filter cannot see: the path has no reading, and could match a
+    /// template by what the service makes of it.
+    pub fn is_in_doubt(&self, exchange: &Exchange<'_>) -> Result<bool, HostError> {
+        let Self::PathTemplate(_) = self else { return Ok(false) };
+        let target = exchange.header_joined(":path")?.unwrap_or_default();
+        Ok(Readings::of(&target, PathCase::Insensitive) == Readings::None)
     }
 
     /// What this source reads of the request's head.
@@ -550,6 +559,7 @@ mod tests {
             .header("cookie", "session=later; q=\"quoted\"")
             .header("x-request-id", "r-1")
             .property("jwt.org.id", "acme")
+            .property("jwt.nothing", "\"\"")
             .property("tag.x", "t")
             .property("filter_state.native.key", "n")
             .property("request.protocol", "HTTP/2")
@@ -558,6 +568,7 @@ mod tests {
         let cases = [
             (r#"{"claim":"org.id"}"#, Some("acme")),
             (r#"{"claim":"sub"}"#, None),
+            (r#"{"claim":"nothing"}"#, None),
             (r#"{"header":"X-User"}"#, Some("one,two")),
             (r#"{"header":"x-none"}"#, None),
             (r#"{"queryParam":"user"}"#, Some("alice b")),
@@ -741,6 +752,10 @@ mod tests {
             ("/users//7/orders", Some("/users/{*}/orders")),
             ("/x/../search", Some("/search")),
             ("/search;v=1", Some("/search")),
+            ("/search%3Fv=1", Some("/search")),
+            ("/search%23", Some("/search")),
+            ("/users/1/orders%3fx", Some("/users/{*}/orders")),
+            ("/users/1/orders%253Fx", Some("/users/{*}/orders")),
             ("/users/7", None),
             ("/%zz", None),
         ] {

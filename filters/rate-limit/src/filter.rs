@@ -838,7 +838,13 @@ fn key(
         // Of a header the first value, as Envoy's own limits take it: to send more must not make a new key.
         let part = source.first_value(exchange)?;
         *incomplete |= part.is_none();
-        if part.is_none() && limit.on_missing_key != OnMissingKey::ShareOne {
+        let gives_up = match limit.on_missing_key {
+            OnMissingKey::ShareOne => false,
+            // What may be there is not skipped.
+            OnMissingKey::Skip => part.is_none() && !source.is_in_doubt(exchange)?,
+            OnMissingKey::Deny => part.is_none(),
+        };
+        if gives_up {
             return Ok(None);
         }
         hasher.part(part.as_deref());
@@ -1042,6 +1048,51 @@ mod tests {
         // Whoever sends a token is known by it.
         let known = preflight.clone().property("jwt.sub", "alice");
         assert_eq!(decided(by_claim(), &known), ("rate_limit_exceeded", vec![]));
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_read_is_not_skipped() {
+        let json = r#"{"limits":[{"name":"orders","key":[{"pathTemplate":["/users/{*}/orders"]}],"onMissingKey":"skip",
+            "rate":{"requests":1,"per":"1h"}}]}"#;
+        let store = MemoryStore::default();
+        let limits = limits(&store, json);
+        let verdicts =
+            |paths: [&str; 3]| paths.map(|path| verdict(&decide(&limits, &store, &facts("GET", path))));
+        assert_eq!(verdicts(["/users/1", "/", "/users/1/orders/x"]), ["A", "A", "A"]);
+        let ways = ["/users/1/orders%3Fx", "/users/2/orders%23", "/users/3/orders%253Fx/.."];
+        assert_eq!(verdicts(ways), ["A", "rate_limit_exceeded", "rate_limit_exceeded"]);
+        let long = format!("/users/1/orders;{}", "a".repeat(3_000));
+        assert_eq!(verdicts([&long, &long, "/%zz"]), ["A", "rate_limit_exceeded", "rate_limit_exceeded"]);
+    }
+
+    #[test]
+    fn in_doubt_about_the_host_a_limit_counts_and_an_exemption_does_not_exempt() {
+        let limit = r#""name":"a","rate":{"requests":1,"per":"1h"}"#;
+        let counted = |json: &str, authority: &str| {
+            let store = MemoryStore::default();
+            let limits = limits(&store, json);
+            let facts = TableFacts { monotonic_time: Duration::from_secs(1_000), ..TableFacts::default() };
+            let facts = facts.header(":method", "GET").header(":path", "/").header(":authority", authority);
+            decide(&limits, &store, &facts);
+            verdict(&decide(&limits, &store, &facts)) != "A"
+        };
+        let by_host = format!(r#"{{"limits":[{{{limit},"match":{{"hosts":["api.test"]}}}}]}}"#);
+        let by_both =
+            format!(r#"{{"limits":[{{{limit},"match":{{"hosts":["api.test"],"paths":["/other"]}}}}]}}"#);
+        let exempt = format!(r#"{{"limits":[{{{limit}}}],"exempt":[{{"match":{{"hosts":["api.test"]}}}}]}}"#);
+        for (authority, by_host_too, not_exempt) in [
+            ("api.test", true, false),
+            ("API.test.:80", true, false),
+            ("other.test", false, true),
+            ("u@api.test", true, true),
+            ("api.test:80:80", true, true),
+            ("api.test..", true, true),
+            ("api%2etest", true, true),
+        ] {
+            assert_eq!(counted(&by_host, authority), by_host_too, "{authority}");
+            assert_eq!(counted(&exempt, authority), not_exempt, "{authority}");
+            assert!(!counted(&by_both, authority), "{authority}");
+        }
     }
 
     #[test]
