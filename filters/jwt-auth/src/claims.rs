@@ -116,7 +116,7 @@ impl Policy {
                 return Err(ClaimError::AuthorizedParty);
             }
         }
-        if self.required.iter().any(|path| path.find(claims).is_none_or(Value::is_null)) {
+        if self.required.iter().any(|path| !matches!(path.find(claims), Found::Claim(_))) {
             return Err(ClaimError::Missing);
         }
         self.validity(claims)
@@ -207,26 +207,30 @@ impl ClaimPath {
         if names.iter().any(String::is_empty) { Err(expected()) } else { Ok(Self(names)) }
     }
 
-    /// The claim, if it is there.
-    pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
-        let (first, rest) = self.0.split_first()?;
-        rest.iter().try_fold(claims.get(first)?, |value, name| value.as_object()?.get(name))
-    }
-
-    /// Whether the path leads through something that is no object, such as a list of objects: whether the claim is there cannot
-    /// be told then.
-    pub fn is_blocked(&self, claims: &Map<String, Value>) -> bool {
-        let Some((first, rest)) = self.0.split_first() else { return false };
+    /// Looks the claim up.
+    pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Found<'a> {
+        let Some((first, rest)) = self.0.split_first() else { return Found::Missing };
         let mut value = claims.get(first);
         for name in rest {
             match value {
-                None | Some(Value::Null) => return false,
+                None | Some(Value::Null) => return Found::Missing,
                 Some(Value::Object(members)) => value = members.get(name),
-                Some(_) => return true,
+                Some(_) => return Found::Undecided,
             }
         }
-        false
+        value.filter(|value| !value.is_null()).map_or(Found::Missing, Found::Claim)
     }
+}
+
+/// What is at the end of a [`ClaimPath`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The claim.
+    Claim(&'a Value),
+    /// Nothing, or null.
+    Missing,
+    /// The path leads through something that is no object, such as a list of objects: whether the claim is there cannot be told.
+    Undecided,
 }
 
 /// The scopes that a token grants: the words of `scope` (RFC 8693) and `scp`, or the elements of such a list.
@@ -281,15 +285,19 @@ mod tests {
     }
 
     #[test]
-    fn a_path_through_a_list_is_blocked_and_one_that_ends_early_is_not() {
+    fn a_path_through_a_list_is_undecided_and_one_that_ends_early_is_not() {
         let claims =
             serde_json::json!({ "list": [{ "a": true }], "object": { "a": [1] }, "text": "a", "null": null });
-        let blocked = |path: &str| ClaimPath::parse(path).unwrap().is_blocked(claims.as_object().unwrap());
+        let path = |path: &str| ClaimPath::parse(path).unwrap();
+        let found = |text: &str| path(text).find(claims.as_object().unwrap());
         for path in ["list.a", "text.a", "object.a.b"] {
-            assert!(blocked(path), "{path}");
+            assert_eq!(found(path), Found::Undecided, "{path}");
         }
-        for path in ["list", "object", "object.a", "object.b", "object.b.c", "null.a", "none", "none.a"] {
-            assert!(!blocked(path), "{path}");
+        for path in ["object.b", "object.b.c", "null", "null.a", "none", "none.a"] {
+            assert_eq!(found(path), Found::Missing, "{path}");
+        }
+        for path in ["list", "object", "object.a"] {
+            assert!(matches!(found(path), Found::Claim(_)), "{path}");
         }
     }
 
@@ -312,7 +320,10 @@ mod tests {
     #[test]
     fn a_claim_is_found_by_its_path() {
         let claims = members(&json!({ "a": { "b": { "c": 1 } }, "x.y": 2, "x\\": 3, "list": [{ "a": 1 }] }));
-        let find = |path: &str| ClaimPath::parse(path).unwrap().find(&claims).cloned();
+        let find = |path: &str| match ClaimPath::parse(path).unwrap().find(&claims) {
+            Found::Claim(claim) => Some(claim.clone()),
+            Found::Missing | Found::Undecided => None,
+        };
         assert_eq!(find("a.b.c"), Some(json!(1)));
         assert_eq!(find("x\\.y"), Some(json!(2)));
         assert_eq!(find("x\\\\"), Some(json!(3)));

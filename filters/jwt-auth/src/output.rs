@@ -6,7 +6,7 @@ use plugin_kit::claim::{published_text, scalar};
 use plugin_kit::head::NameLengths;
 use serde_json::{Map, Value};
 
-use crate::claims::ClaimPath;
+use crate::claims::{ClaimPath, Found};
 use crate::verified::Named;
 
 /// The longest value of a header, in bytes.
@@ -75,10 +75,10 @@ pub fn headers<'a>(
 ) -> (Vec<Named>, u32) {
     let (mut texts, mut failed) = (Vec::new(), 0_u32);
     for (path, key) in outputs {
-        match path.find(claims).filter(|claim| !claim.is_null()).map(header_text) {
-            Some(Some(text)) => texts.push((key, text.into())),
-            Some(None) => failed = failed.saturating_add(1),
-            None => {}
+        let Found::Claim(claim) = path.find(claims) else { continue };
+        match header_text(claim) {
+            Some(text) => texts.push((key, text.into())),
+            None => failed = failed.saturating_add(1),
         }
     }
     (texts, failed)
@@ -92,11 +92,10 @@ pub fn published<'a>(
 ) -> (Vec<Named>, u32) {
     let (mut texts, mut failed) = (Vec::new(), 0_u32);
     for (path, key) in outputs {
-        let claim = path.find(claims).filter(|claim| !claim.is_null());
-        let text = match claim {
-            Some(claim) => published_text(claim),
-            None if path.is_blocked(claims) => None,
-            None => continue,
+        let text = match path.find(claims) {
+            Found::Claim(claim) => published_text(claim),
+            Found::Undecided => None,
+            Found::Missing => continue,
         };
         failed = failed.saturating_add(u32::from(text.is_none()));
         texts.push((key, text.unwrap_or_default().into()));

@@ -390,8 +390,8 @@ impl JwtAuth {
             Place::None => return false,
             Place::Suspects(suspects) => suspects,
         };
-        let gone = |stream: &u32| host::set_effective_context(*stream).is_err();
-        let gone: Vec<u32> = suspects.into_iter().filter(gone).collect();
+        let gone = suspects.into_iter().filter(|stream| !host::enter_stream(*stream));
+        let gone: Vec<u32> = gone.collect();
         let _ = host::set_effective_context(current);
         self.waiting.borrow_mut().leave_all(&gone);
         !gone.is_empty()

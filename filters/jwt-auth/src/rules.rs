@@ -7,7 +7,7 @@ use plugin_kit::exchange::{Exchange, HostError};
 use plugin_kit::matcher::{Request, RequestMatch, ValueTest};
 use plugin_kit::path_index::PathIndex;
 
-use crate::claims::{self, ClaimPath};
+use crate::claims::{self, ClaimPath, Found};
 use crate::deny::DenyReason;
 use crate::verified::Verified;
 
@@ -196,9 +196,13 @@ impl TokenRequirement {
 
 impl ClaimTest {
     fn holds(&self, token: &Verified) -> bool {
-        let claim = ClaimValues::of(self.path.find(&token.claims), self.space_delimited);
-        // A demand that cannot be decided is not met.
-        !self.path.is_blocked(&token.claims) && self.test.decides_claim(&claim) == Some(true)
+        let claim = match self.path.find(&token.claims) {
+            Found::Claim(claim) => Some(claim),
+            Found::Missing => None,
+            // A demand that cannot be decided is not met.
+            Found::Undecided => return false,
+        };
+        self.test.decides_claim(&ClaimValues::of(claim, self.space_delimited)) == Some(true)
     }
 }
 

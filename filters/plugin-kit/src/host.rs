@@ -658,9 +658,15 @@ pub fn set_effective_context(context: u32) -> Answer<()> {
     done("set_effective_context", unsafe { abi::proxy_set_effective_context(context) })
 }
 
+/// Makes the following host calls act on another stream, and says whether it is there. One that has left is not: the proxy does
+/// not know it any more, or it has ended.
+pub fn enter_stream(context: u32) -> bool {
+    set_effective_context(context).is_ok() && !has_ended()
+}
+
 /// Whether the stream of the effective context has ended. Envoy destroys its filters then, but knows its context until the worker has
 /// handled the events that came in together. To resume or to answer it in between crashes the proxy (seen in Envoy 1.39).
-pub(crate) fn has_ended() -> bool {
+fn has_ended() -> bool {
     // Of a request that goes on there is no duration yet.
     matches!(property(&["request", "duration"]), Ok(Some(_)))
 }

@@ -228,12 +228,14 @@ impl<F: Filter> Dispatcher<F> {
     /// Forgets the streams and roots that the proxy does not know any more. Each time the streams are twice as many as were
     /// left the last time: a host call for each new one, on the whole. `current` is the context whose callback this is.
     fn forget_gone(&self, current: u32) {
-        let gone = |context: u32| context != current && host::set_effective_context(context).is_err();
         let known: Vec<u32> = self.streams.borrow().keys().copied().collect();
-        for context in known.into_iter().filter(|context| gone(*context)) {
+        for context in
+            known.into_iter().filter(|context| *context != current && !host::enter_stream(*context))
+        {
             self.forget(context);
         }
         self.crowded.set(self.streams.borrow().len().saturating_mul(2).max(FEW_STREAMS));
+        let gone = |context: u32| context != current && host::set_effective_context(context).is_err();
         let known: Vec<u32> = self.roots.borrow().iter().map(|root| root.context).collect();
         for context in known.into_iter().filter(|context| gone(*context)) {
             let mut roots = self.roots.borrow_mut();
@@ -282,11 +284,10 @@ impl<F: Filter> Dispatcher<F> {
             let context = self.with_root(root, |root| root.woken.front().copied()).flatten()?;
             let paused = |stream: &Rc<Stream<F>>| stream.take_out(|inner| inner.paused).unwrap_or(false);
             if let Some(stream) = self.stream(context).filter(paused) {
-                match host::set_effective_context(context) {
-                    Ok(()) if host::has_ended() => {}
-                    Ok(()) => return Some((context, stream)),
-                    Err(error) => log::debug!("{}: stream {context} is gone: {error}", F::NAME),
+                if host::enter_stream(context) {
+                    return Some((context, stream));
                 }
+                log::debug!("{}: stream {context} is gone", F::NAME);
                 self.forget(context);
             }
             self.with_root(root, |root| root.woken.pop_front());

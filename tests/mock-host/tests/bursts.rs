@@ -199,6 +199,22 @@ fn clients_that_leave_are_passed_over_and_give_their_places_back() {
 }
 
 #[test]
+fn a_client_that_left_gives_its_place_back_before_its_stream_is_deleted() {
+    let mut configuration = keys_from_issuer();
+    configuration["maxWaitingRequests"] = json!(10);
+    let burst = Burst::new(vec![("jwt-auth", configuration)]);
+    let proxy = burst.proxy();
+    let mut streams = waiting(&proxy, 10, || burst.good());
+    proxy.in_one_iteration(|| {
+        streams.truncate(9);
+        streams.extend(waiting(&proxy, 1, || burst.good()));
+    });
+    answer(&proxy, &burst.keys());
+    proxy.advance(SOON);
+    assert_eq!(statuses(&proxy, &streams), [(200, 10)]);
+}
+
+#[test]
 fn a_burst_that_was_woken_keeps_its_places_until_it_has_run() {
     let mut configuration = keys_from_issuer();
     configuration["maxWaitingRequests"] = json!(100);
