@@ -44,7 +44,7 @@ const TRACE_TAGS: &str = r#"{"tags":[
     {"name":"tenant","from":[{"header":"x-tenant","trust":true},{"cookie":"c","trust":true},{"queryParam":"n","trust":true}],"maxLength":40},
     {"name":"member","from":[{"baggage":"m","trust":true}],"characters":"token"},
     {"name":"client","from":[{"sourceAddress":{"trustForwardedFrom":["mesh/ns/edge/sa/edge"]}}],"raw":true},
-    {"name":"route","from":[{"pathTemplate":["/a/{*}","/b/{**}"]},{"path":{}},{"method":{}}]}
+    {"name":"route","from":[{"pathTemplate":["/a/{*}","/b/{**}"],"trust":true},{"path":{},"trust":true},{"method":{},"trust":true}]}
 ],"requestId":{},"baggage":{"keep":["m"],"send":["tenant","route"]}}"#;
 
 struct Sent(Head);

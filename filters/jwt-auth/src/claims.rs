@@ -188,9 +188,7 @@ impl ClaimPath {
     /// A name is empty, or a backslash stands before something else.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = || {
-            format!(
-                "`{text}` names no claim; expected one such as `sub`, `realm_access.roles` or `https://x\\.example/roles`"
-            )
+            "no name of a claim; expected one such as `sub`, `realm_access.roles` or `https://x\\.example/roles`".to_owned()
         };
         let (mut names, mut name, mut characters) = (Vec::new(), String::new(), text.chars());
         while let Some(character) = characters.next() {
@@ -258,11 +256,21 @@ impl Pattern {
         if after.is_some_and(|after| after.contains('*'))
             || (before.is_empty() && after.is_none_or(str::is_empty))
         {
-            return Err(format!(
-                "`{text}` fits nothing or everything; expected a text with at most one `*` in it"
-            ));
+            return Err("fits nothing or everything; expected a text with at most one `*` in it".to_owned());
         }
         Ok(Self { before: before.to_owned(), after: after.map(str::to_owned) })
+    }
+
+    /// Whether some text fits this and the other; where both have a `*`, perhaps.
+    pub fn may_share(&self, other: &Self) -> bool {
+        match (&self.after, &other.after) {
+            (None, _) => other.matches(&self.before),
+            (_, None) => self.matches(&other.before),
+            (Some(after), Some(others)) => {
+                let begins = self.before.starts_with(&other.before) || other.before.starts_with(&self.before);
+                begins && (after.ends_with(others.as_str()) || others.ends_with(after.as_str()))
+            }
+        }
     }
 
     /// Whether `text` fits.

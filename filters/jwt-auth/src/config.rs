@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
-use plugin_kit::config::{ByName, ConfigErrors, DurationText, ErrorList, Path, document, nearest, read};
+use plugin_kit::config::{
+    ByName, ConfigErrors, DurationText, ErrorList, NonEmpty, Path, document, not_one_of, read, shown_name,
+};
 use plugin_kit::denial::{Body, Extras, RawCors, is_quotable};
 use plugin_kit::environment::Environment;
-use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name};
+use plugin_kit::matcher::{
+    RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name, output_header_name,
+};
 use plugin_kit::path::PathCase;
 use plugin_kit::secret::{SecretVariable, is_placeholder};
 use plugin_kit::{config_choice, config_object};
@@ -30,7 +34,7 @@ config_object! {
     /// The configuration as a user writes it.
     #[derive(Debug)]
     struct RawConfig {
-        providers: ByName<RawProvider>,
+        providers: NonEmpty<ByName<RawProvider>>,
         rules: Vec<RawRule> = Vec::new(),
         ambiguous_path: AmbiguousPath = AmbiguousPath::default(),
         path_case: PathCase = PathCase::default(),
@@ -50,21 +54,21 @@ config_object! {
     #[derive(Debug)]
     struct RawProvider {
         issuer: String,
-        audiences: Vec<String> = Vec::new(),
+        audiences: NonEmpty<Vec<String>> = NonEmpty::default(),
         jwks: Option<Value>,
         jwks_uri: Option<String>,
-        secrets: Vec<RawSecret> = Vec::new(),
+        secrets: NonEmpty<Vec<RawSecret>> = NonEmpty::default(),
         cluster: Option<String>,
         jwks_cache: RawJwksCache = RawJwksCache::default(),
         max_keys_tried: Option<usize>,
-        algorithms: Option<Vec<String>>,
-        from: Option<Vec<RawPlace>>,
+        algorithms: Option<NonEmpty<Vec<String>>>,
+        from: Option<NonEmpty<Vec<RawPlace>>>,
         clock_skew: Option<DurationText>,
         require_expiration: Option<bool>,
         max_lifetime: Option<DurationText>,
-        typ: Option<Vec<String>>,
-        subjects: Vec<String> = Vec::new(),
-        authorized_parties: Vec<String> = Vec::new(),
+        typ: Option<NonEmpty<Vec<String>>>,
+        subjects: NonEmpty<Vec<String>> = NonEmpty::default(),
+        authorized_parties: NonEmpty<Vec<String>> = NonEmpty::default(),
         required_claims: Vec<String> = Vec::new(),
         revoked: RawRevoked = RawRevoked::default(),
         output_claim_to_headers: Vec<RawClaimHeader> = Vec::new(),
@@ -166,11 +170,11 @@ config_object! {
     #[derive(Debug, Default)]
     struct RawRequirement {
         provider: Option<String>,
-        claims: ByName<RawValueTest> = ByName::default(),
+        claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
         space_delimited_claims: Vec<String> = Vec::new(),
-        scopes: Vec<String> = Vec::new(),
-        any_of: Vec<RawRequirement> = Vec::new(),
-        all_of: Vec<RawRequirement> = Vec::new(),
+        scopes: NonEmpty<Vec<String>> = NonEmpty::default(),
+        any_of: NonEmpty<Vec<RawRequirement>> = NonEmpty::default(),
+        all_of: NonEmpty<Vec<RawRequirement>> = NonEmpty::default(),
     }
 }
 
@@ -336,19 +340,17 @@ impl Config {
 const MOST_CACHED: usize = 100_000;
 /// So many go on or are refused within 0.4 s, see [`plugin_kit::plugin`].
 const MOST_WAITING: usize = 10_000;
+const MOST_SKEW: Duration = Duration::from_hours(1);
 /// Anyone can fill these places, each with 16 KiB.
 const MOST_REFUSED: usize = 1_000;
 
 impl RawConfig {
     fn compile(self, env: &dyn Environment, errors: &mut ErrorList) -> Config {
         let root = Path::root();
-        if self.providers.0.is_empty() {
-            errors.add(&root.field("providers"), "is empty; expected at least one provider");
-        }
         let names: Vec<String> = self.providers.0.iter().map(|(name, _)| name.clone()).collect();
         let mut places: Vec<(Place, Vec<usize>)> = Vec::new();
         let mut providers = Vec::new();
-        for (n, (name, raw)) in self.providers.0.into_iter().enumerate() {
+        for (n, (name, raw)) in self.providers.into_iter().enumerate() {
             let path = root.field("providers").field(&name);
             for place in raw.places(&path, errors) {
                 match places.iter_mut().find(|(known, _)| *known == place) {
@@ -361,7 +363,15 @@ impl RawConfig {
         // In the order in which tokens speak for a request. Within a kind that of the providers' names, which is theirs here.
         places.sort_by_key(|(place, _)| place.rank());
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
-            rule.compile(n, &names, self.path_case, env, &root.field("rules").index(n), errors)
+            let path = root.field("rules").index(n);
+            let rule = rule.compile(n, &names, self.path_case, env, &path, errors)?;
+            if let Access::Require(requirement) = &rule.access
+                && self.several_tokens != SeveralTokens::VerifyAll
+                && providers.len() == names.len()
+            {
+                one_token_can_meet(requirement, &providers, &path.field("require"), errors);
+            }
+            Some(rule)
         });
         let rules = rules.collect();
         let publish_path = root.field("publishClaims");
@@ -407,6 +417,53 @@ impl RawConfig {
     }
 }
 
+/// Notes under `path` an `allOf` that no token meets, where a request has one token: each is of one issuer.
+fn one_token_can_meet(
+    requirement: &Requirement,
+    providers: &[Provider],
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    let (all, field) = match requirement {
+        Requirement::Token(_) => return,
+        Requirement::AllOf(all) => (all, "allOf"),
+        Requirement::AnyOf(any) => (any, "anyOf"),
+    };
+    let path = path.field(field);
+    for (n, part) in all.iter().enumerate() {
+        one_token_can_meet(part, providers, &path.index(n), errors);
+    }
+    let of: Vec<&Provider> = needed(requirement).into_iter().filter_map(|n| providers.get(n)).collect();
+    let strangers = of.iter().enumerate().find_map(|(n, provider)| {
+        let other = of.iter().skip(n).find(|other| !provider.issuer.may_share(&other.issuer))?;
+        Some((provider, other))
+    });
+    if let (Requirement::AllOf(_), Some((a, b))) = (requirement, strangers) {
+        errors.add(
+            &path,
+            format_args!(
+                "no token is of the providers `{}` and `{}`, whose issuers differ, and one token alone counts; expected \
+                 `severalTokens: verifyAll`, or `anyOf`",
+                shown_name(&a.name),
+                shown_name(&b.name)
+            ),
+        );
+    }
+}
+
+/// The providers each of which must have confirmed a token, whichever way the requirement is met.
+fn needed(requirement: &Requirement) -> Vec<usize> {
+    match requirement {
+        Requirement::Token(token) => token.providers.clone(),
+        Requirement::AllOf(all) => all.iter().flat_map(needed).collect(),
+        Requirement::AnyOf(any) => {
+            let mut ways = any.iter().map(needed);
+            let first = ways.next().unwrap_or_default();
+            ways.fold(first, |both, way| both.into_iter().filter(|n| way.contains(n)).collect())
+        }
+    }
+}
+
 fn most_waiting(configured: Option<usize>, root: &Path, errors: &mut ErrorList) -> usize {
     let most = configured.unwrap_or(1000);
     if most > MOST_WAITING {
@@ -427,7 +484,7 @@ impl RawDenyResponse {
         }
         let code_header = self.code_header;
         if let Some(name) = &code_header {
-            errors.check(&path.field("codeHeader"), output_header(name));
+            errors.check(&path.field("codeHeader"), output_header_name(name));
         }
         self.body.check(&path.field("body"), errors);
         let extras = Extras::compile(self.add_headers, self.cors.as_ref(), path, errors);
@@ -447,12 +504,6 @@ impl RawProvider {
     fn places(&self, path: &Path, errors: &mut ErrorList) -> Vec<Place> {
         let Some(from) = &self.from else { return vec![Place::bearer()] };
         let path = path.field("from");
-        if from.is_empty() {
-            errors.add(
-                &path,
-                "is empty; expected at least one place, or no `from` for `Authorization: Bearer`",
-            );
-        }
         from.iter().enumerate().filter_map(|(n, place)| errors.check(&path.index(n), place.parse())).collect()
     }
 
@@ -560,6 +611,17 @@ impl RawProvider {
         most
     }
 
+    fn clock_skew(&self, path: &Path, errors: &mut ErrorList) -> Duration {
+        let skew = self.clock_skew.map_or(Duration::from_mins(1), |skew| skew.0);
+        if skew > MOST_SKEW {
+            errors.add(
+                &path.field("clockSkew"),
+                "expected at most `1h`: for so long every token is good that has expired; clocks differ by seconds",
+            );
+        }
+        skew
+    }
+
     #[inline(never)]
     fn policy(&self, path: &Path, errors: &mut ErrorList) -> Policy {
         let subjects = self.subjects.iter().enumerate().filter_map(|(n, subject)| {
@@ -579,28 +641,25 @@ impl RawProvider {
             if typ != "jwt" && !typ.ends_with("+jwt") {
                 errors.add(
                     &path.field("typ").index(n),
-                    format!("`{typ}` is no type of a JWT; expected `JWT` or one that ends in `+jwt`"),
+                    "no type of a JWT; expected `JWT` or one that ends in `+jwt`",
                 );
             }
         }
         Policy {
-            audiences: self.audiences.clone(),
+            audiences: self.audiences.to_vec(),
             subjects,
-            authorized_parties: self.authorized_parties.clone(),
+            authorized_parties: self.authorized_parties.to_vec(),
             types,
             untyped: self.typ.is_none(),
             required,
             require_expiration: self.require_expiration.unwrap_or(true),
             max_lifetime: self.max_lifetime.map(|lifetime| lifetime.0.as_secs()),
-            clock_skew: self.clock_skew.map_or(60, |skew| skew.0.as_secs()),
+            clock_skew: self.clock_skew(path, errors).as_secs(),
         }
     }
 }
 
 fn algorithms(names: &[String], secret: bool, path: &Path, errors: &mut ErrorList) -> Vec<Algorithm> {
-    if names.is_empty() {
-        errors.add(path, "is empty; expected at least one algorithm");
-    }
     let parse = |name: &String| {
         let known = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
         match Algorithm::named(name) {
@@ -609,30 +668,14 @@ fn algorithms(names: &[String], secret: bool, path: &Path, errors: &mut ErrorLis
                 "`{name}` does not fit; expected HS* with `secrets`, and the others with `jwks` or `jwksUri`"
             )),
             Some(algorithm) => Ok(algorithm),
-            None => Err(match nearest(name, known.clone()) {
-                Some(near) => format!("unknown algorithm `{name}`; did you mean `{near}`?"),
-                None => format!(
-                    "unknown algorithm `{name}`; expected one of {}",
-                    known.collect::<Vec<_>>().join(", ")
-                ),
-            }),
+            None => Err(not_one_of(name, &known.collect::<Vec<_>>())),
         }
     };
     names.iter().enumerate().filter_map(|(n, name)| errors.check(&path.index(n), parse(name))).collect()
 }
 
-/// Headers that a proxy or a server acts on.
-const NOT_FOR_OUTPUT: [&str; 8] =
-    ["host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "authorization", "cookie"];
-
 fn output_header(name: &str) -> Result<Rc<str>, String> {
-    header_name(name)?;
-    if NOT_FOR_OUTPUT.contains(&name) {
-        return Err(format!(
-            "`{name}` has a meaning of its own; expected another header, such as `x-user-id`"
-        ));
-    }
-    Ok(Rc::from(name))
+    output_header_name(name).map(|()| Rc::from(name))
 }
 
 impl RawSecret {
@@ -779,10 +822,7 @@ impl RawRule {
         let name = self.name.unwrap_or_else(|| format!("rules[{n}]"));
         let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if named && (name.is_empty() || !name.bytes().all(good)) {
-            errors.add(
-                &path.field("name"),
-                format!("`{name}` is no name for a metric; expected letters, digits, `-` and `_`"),
-            );
+            errors.add(&path.field("name"), "no name for a metric; expected letters, digits, `-` and `_`");
         }
         let when = self.when.as_deref().and_then(|when| {
             let path = path.field("when");
@@ -815,13 +855,13 @@ impl RawRequirement {
                 return None;
             }
         }
-        let mut token = TokenRequirement { scopes: self.scopes.clone(), ..TokenRequirement::default() };
+        let mut token = TokenRequirement { scopes: self.scopes.to_vec(), ..TokenRequirement::default() };
         for (n, scope) in self.scopes.iter().enumerate() {
             let good = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
             if scope.is_empty() || !scope.bytes().all(good) {
                 errors.add(
                     &path.field("scopes").index(n),
-                    format!("`{scope}` is no scope (RFC 6749 section 3.3)"),
+                    "no scope (RFC 6749 section 3.3); expected one word of printable ASCII",
                 );
             }
         }
@@ -829,9 +869,10 @@ impl RawRequirement {
             if let Some(position) = providers.iter().position(|known| known == name) {
                 token.providers.push(position);
             } else {
-                let near = nearest(name, providers.iter().map(String::as_str));
-                let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-                errors.add(&path.field("provider"), format!("unknown provider `{name}`{hint}"));
+                errors.add(
+                    &path.field("provider"),
+                    format!("no provider of this name; {}", not_one_of(name, providers)),
+                );
             }
         }
         for (claim, test) in &self.claims.0 {
@@ -846,5 +887,235 @@ impl RawRequirement {
             }));
         }
         Some(Requirement::Token(token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is wrong with a configuration whose provider `a`, rules and other fields are these; nothing where it is taken.
+    fn wrong(provider: &Value, rules: &Value, others: &Value) -> String {
+        let key = json!({ "keys": [{
+            "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        }] });
+        let mut document = json!({
+            "providers": {
+                "a": { "issuer": "https://a.test/", "jwks": key },
+                "b": { "issuer": "https://b.test/", "jwks": key },
+                "any": { "issuer": "https://*.test/", "jwks": key },
+            },
+            "rules": rules,
+        });
+        for (name, value) in provider.as_object().unwrap() {
+            document["providers"]["a"][name] = value.clone();
+        }
+        for (name, value) in others.as_object().unwrap() {
+            document[name] = value.clone();
+        }
+        let config = Config::parse(document.to_string().as_bytes(), &|_: &str| None);
+        config.map_or_else(|errors| errors.to_string(), |_| String::new())
+    }
+
+    fn provider(fields: &Value) -> String {
+        wrong(fields, &json!([]), &json!({}))
+    }
+
+    fn require(requirement: &Value) -> String {
+        wrong(&json!({}), &json!([{ "require": requirement }]), &json!({}))
+    }
+
+    #[test]
+    fn an_empty_list_is_refused_where_it_would_mean_all_or_nothing() {
+        for field in ["audiences", "subjects", "authorizedParties", "typ", "algorithms", "from", "secrets"] {
+            let expected = format!("providers.a.{field}: is empty; expected at least one entry");
+            assert_eq!(provider(&json!({ field: [] })), expected);
+            let expected = format!("providers.a.{field}: expected a list, found null");
+            assert_eq!(provider(&json!({ field: null })), expected);
+        }
+        for (requirement, path) in [
+            (json!({ "claims": {} }), "claims"),
+            (json!({ "claims": { "a": { "anyOf": [] } } }), "claims.a.anyOf"),
+            (json!({ "claims": { "a": { "allOf": [] } } }), "claims.a.allOf"),
+            (json!({ "claims": { "a": { "noneOf": [], "present": true } } }), "claims.a.noneOf"),
+            (json!({ "scopes": [] }), "scopes"),
+            (json!({ "anyOf": [] }), "anyOf"),
+            (json!({ "allOf": [] }), "allOf"),
+            (json!({ "provider": "a", "anyOf": [] }), "anyOf"),
+        ] {
+            let expected = format!("rules[0].require.{path}: is empty; expected at least one entry");
+            assert_eq!(require(&requirement), expected);
+        }
+        assert_eq!(
+            require(&json!({ "provider": null })),
+            "rules[0].require.provider: expected a text, found null"
+        );
+        assert_eq!(
+            wrong(&json!({}), &json!([{ "match": { "principals": [] }, "allow": "anyone" }]), &json!({})),
+            "rules[0].match.principals: is empty; expected at least one entry"
+        );
+        assert!(
+            wrong(&json!({}), &json!([]), &json!({ "providers": {} })).starts_with("providers: is empty")
+        );
+    }
+
+    #[test]
+    fn an_empty_list_stays_where_it_means_what_it_says() {
+        let fields = json!({
+            "requiredClaims": [], "outputClaimToHeaders": [], "revoked": { "jti": [], "sub": [], "kid": [] },
+        });
+        assert_eq!(provider(&fields), "");
+        assert_eq!(wrong(&json!({}), &json!([]), &json!({ "publishClaims": [] })), "");
+        assert_eq!(require(&json!({})), "");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        for fields in [
+            json!({ "algorithms": ["s3cr3t"] }),
+            json!({ "issuer": "**s3cr3t" }),
+            json!({ "clockSkew": "s3cr3t" }),
+            json!({ "jwksCache": { "duration": "s3cr3t" } }),
+            json!({ "typ": ["s3cr3t"] }),
+            json!({ "subjects": ["**s3cr3t"] }),
+            json!({ "requiredClaims": ["s3cr3t..a"] }),
+            json!({ "from": [{ "header": "S3cr3t s3cr3t" }] }),
+            json!({ "outputClaimToHeaders": [{ "claim": "a", "header": "s3cr3t s" }] }),
+            json!({ "jwks": { "keys": [{ "kty": "s3cr3t" }] } }),
+            json!({ "jwks": { "keys": [{ "kty": "oct", "kid": "s3cr3t" }] } }),
+            json!({ "jwks": "s3cr3t" }),
+            json!({ "revoked": { "uri": "s3cr3t" } }),
+            json!({ "s3cr3t value": 1 }),
+        ] {
+            let error = provider(&fields);
+            assert!(error.contains("providers.a") && !error.contains("s3cr3t"), "{fields}: {error}");
+        }
+        for rule in [
+            json!({ "require": {}, "when": "s3cr3t ==" }),
+            json!({ "require": { "provider": "s3cr3t" } }),
+            json!({ "require": { "scopes": ["s3cr3t s"] } }),
+            json!({ "require": { "claims": { "a": { "anyOf": ["s3cr3t*"] } } } }),
+            json!({ "allow": "s3cr3t" }),
+            json!({ "allow": "nobody", "name": "s3cr3t s" }),
+        ] {
+            let error = wrong(&json!({}), &json!([rule]), &json!({}));
+            assert!(error.contains("rules[0]") && !error.contains("s3cr3t"), "{rule}: {error}");
+        }
+        for others in [
+            json!({ "denyResponse": { "addHeaders": { "s3cr3t ": "x" } } }),
+            json!({ "denyResponse": { "addHeaders": { "x": " s3cr3t" } } }),
+            json!({ "denyResponse": { "codeHeader": "s3cr3t s" } }),
+            json!({ "denyResponse": { "body": "s3cr3t" } }),
+            json!({ "denyResponse": { "realm": "s3cr3t\"" } }),
+            json!({ "denyResponse": { "cors": { "allowOrigins": ["s3cr3t"] } } }),
+            json!({ "publishClaims": ["s3cr3t..a"] }),
+        ] {
+            let error = wrong(&json!({}), &json!([]), &others);
+            assert!(!error.is_empty() && !error.contains("s3cr3t"), "{others}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_a_name_is_shown_with_that_name() {
+        assert_eq!(
+            provider(&json!({ "algorithms": ["RS25"] })),
+            "providers.a.algorithms[0]: expected one of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, \
+             `ES512`, `EdDSA`, `HS256`, `HS384`, `HS512`, found `RS25`; did you mean `RS256`?"
+        );
+        assert_eq!(
+            require(&json!({ "provider": "anyy" })),
+            "rules[0].require.provider: no provider of this name; expected one of `a`, `any`, `b`, found `anyy`; did you mean \
+             `any`?"
+        );
+    }
+
+    #[test]
+    fn a_clock_may_be_off_by_an_hour_at_most() {
+        assert_eq!(provider(&json!({ "clockSkew": "1h" })), "");
+        for skew in ["3601s", "60m1ms", "100d"] {
+            let error = provider(&json!({ "clockSkew": skew }));
+            assert!(error.starts_with("providers.a.clockSkew: expected at most `1h`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_header_with_a_meaning_of_its_own_is_no_output() {
+        let claim = provider(
+            &json!({ "outputClaimToHeaders": [{ "claim": "a", "header": "x-forwarded-client-cert" }] }),
+        );
+        assert!(
+            claim.starts_with(
+                "providers.a.outputClaimToHeaders[0].header: `x-forwarded-client-cert` has a meaning"
+            ),
+            "{claim}"
+        );
+        let payload = provider(&json!({ "outputPayloadToHeader": "x-envoy-internal" }));
+        assert!(
+            payload.starts_with("providers.a.outputPayloadToHeader: `x-envoy-*` has a meaning"),
+            "{payload}"
+        );
+        for name in ["access-control-allow-origin", "www-authenticate", "set-cookie"] {
+            let code = wrong(&json!({}), &json!([]), &json!({ "denyResponse": { "codeHeader": name } }));
+            assert!(
+                code.starts_with("denyResponse.codeHeader: `") && code.contains("expected another header"),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn demands_that_no_single_token_meets_are_refused_where_one_token_counts() {
+        let of = |name: &str| json!({ "provider": name });
+        let (a, b, any) = (of("a"), of("b"), of("any"));
+        for (requirement, path) in [
+            (json!({ "allOf": [a, b] }), Some("rules[0].require.allOf")),
+            (json!({ "allOf": [any, a, { "allOf": [b] }] }), Some("rules[0].require.allOf")),
+            (
+                json!({ "allOf": [a, { "anyOf": [b, { "allOf": [b, any] }] }] }),
+                Some("rules[0].require.allOf"),
+            ),
+            (json!({ "anyOf": [a, { "allOf": [a, b] }] }), Some("rules[0].require.anyOf[1].allOf")),
+            (json!({ "allOf": [a, { "anyOf": [a, b] }] }), None),
+            (json!({ "allOf": [a, any] }), None),
+            (json!({ "allOf": [a, {}] }), None),
+            (json!({ "anyOf": [a, b] }), None),
+        ] {
+            for several in ["reject", "firstGood"] {
+                let error = wrong(
+                    &json!({}),
+                    &json!([{ "require": requirement }]),
+                    &json!({ "severalTokens": several }),
+                );
+                match path {
+                    Some(path) => {
+                        let expected =
+                            format!("{path}: no token is of the providers `a` and `b`, whose issuers differ");
+                        assert!(error.starts_with(&expected), "{requirement}: {error}");
+                    }
+                    None => assert_eq!(error, "", "{requirement}"),
+                }
+            }
+            let all = json!({ "severalTokens": "verifyAll" });
+            assert_eq!(wrong(&json!({}), &json!([{ "require": requirement }]), &all), "", "{requirement}");
+        }
+    }
+
+    #[test]
+    fn issuers_share_a_token_where_one_text_fits_both() {
+        for (a, b, expected) in [
+            ("x", "x", true),
+            ("x", "y", false),
+            ("https://*.test/", "https://a.test/", true),
+            ("https://a.test/", "https://*.test/", true),
+            ("https://*.test/", "https://a.other/", false),
+            ("https://*.test/", "https://a*", true),
+            ("https://*.test/", "http://*", false),
+            ("https://*.test/", "https://*.other/", false),
+        ] {
+            let pattern = |text: &str| Pattern::parse(text).unwrap();
+            assert_eq!(pattern(a).may_share(&pattern(b)), expected, "{a} {b}");
+        }
     }
 }

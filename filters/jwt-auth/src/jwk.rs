@@ -74,8 +74,8 @@ pub enum KeyError {
     #[error("`{0}` is not base64url")]
     Encoding(&'static str),
     /// A kind of key that checks no signature here.
-    #[error("key type `{0}` is not used")]
-    KeyType(String),
+    #[error("its `kty` is none that is used; expected `RSA`, `EC` or `OKP`")]
+    KeyType,
     /// A secret in a public set.
     #[error("a symmetric key in a set that anyone can read")]
     Symmetric,
@@ -83,14 +83,14 @@ pub enum KeyError {
     #[error("a private key in a set that anyone can read")]
     Private,
     /// A curve that is not known here.
-    #[error("curve `{0}` is not used")]
-    Curve(String),
+    #[error("its `crv` is none that is used; expected `P-256`, `P-384`, `P-521` or `Ed25519`")]
+    Curve,
     /// `use` is not `sig`, or `key_ops` lacks `verify`.
     #[error("not meant to check signatures")]
     Purpose,
     /// `alg` is not known here, or is for another kind of key.
-    #[error("algorithm `{0}` does not fit the key")]
-    Algorithm(String),
+    #[error("its `alg` is none that fits the key")]
+    Algorithm,
     /// An RSA modulus of this many bits.
     #[error("RSA with {0} bits; expected 2048 to 4096")]
     RsaSize(usize),
@@ -110,7 +110,7 @@ pub enum KeyError {
 pub struct KeySet {
     /// The keys in use.
     pub keys: Vec<Rc<Key>>,
-    /// The others: name (or position) and reason.
+    /// The others: position, of keys that were fetched the name, and reason.
     pub refused: Vec<(String, KeyError)>,
     /// Whether the log says already that not every key was tried.
     told: Cell<bool>,
@@ -141,7 +141,11 @@ impl KeySet {
     /// # Errors
     /// Says why no key of it can be used.
     pub fn fetched(bytes: &[u8]) -> Result<Self, String> {
-        let set = Self::parse(bytes).map_err(|error| error.to_string())?;
+        let value = json::value(bytes).map_err(|_| NotAKeySet.to_string())?;
+        let named = |n, member: &Value| {
+            member.get("kid").and_then(Value::as_str).map_or_else(|| position(n), printable)
+        };
+        let set = Self::read_naming(&value, named).map_err(|error| error.to_string())?;
         if set.keys.is_empty() { Err(set.why_empty()) } else { Ok(set) }
     }
 
@@ -159,16 +163,19 @@ impl KeySet {
     /// # Errors
     /// It is not a JWK set.
     pub fn read(set: &Value) -> Result<Self, NotAKeySet> {
+        // Not by names: in a configuration a secret may stand in the place of one.
+        Self::read_naming(set, |n, _| position(n))
+    }
+
+    /// The same, where `name` names a key that cannot be used.
+    fn read_naming(set: &Value, name: impl Fn(usize, &Value) -> String) -> Result<Self, NotAKeySet> {
         let Some(Value::Array(list)) = set.get("keys") else { return Err(NotAKeySet) };
         let mut set = Self::default();
         for (n, member) in list.iter().enumerate() {
             let key = if n < MOST_KEYS { Key::parse(member) } else { Err(KeyError::TooMany) };
             match key {
                 Ok(key) => set.keys.push(Rc::new(key)),
-                Err(error) => {
-                    let kid = member.get("kid").and_then(Value::as_str);
-                    set.refused.push((kid.map_or_else(|| format!("#{n}"), printable), error));
-                }
+                Err(error) => set.refused.push((name(n, member), error)),
             }
         }
         Ok(set)
@@ -212,6 +219,10 @@ impl KeySet {
     }
 }
 
+fn position(n: usize) -> String {
+    format!("#{n}")
+}
+
 /// A name from outside as a log may show it.
 fn printable(name: &str) -> String {
     name.chars().take(64).flat_map(char::escape_default).collect()
@@ -240,14 +251,14 @@ impl Key {
                 "P-256" => (Material::P256(point(member, 32)?), &[Algorithm::ES256][..]),
                 "P-384" => (Material::P384(point(member, 48)?), &[Algorithm::ES384][..]),
                 "P-521" => (Material::P521(point(member, 66)?), &[Algorithm::ES512][..]),
-                curve => return Err(KeyError::Curve(printable(curve))),
+                _ => return Err(KeyError::Curve),
             },
             "OKP" => match text(member, "crv")? {
                 "Ed25519" => (Material::Ed25519(bytes(member, "x")?), &[Algorithm::EdDSA][..]),
-                curve => return Err(KeyError::Curve(printable(curve))),
+                _ => return Err(KeyError::Curve),
             },
             "oct" => return Err(KeyError::Symmetric),
-            other => return Err(KeyError::KeyType(printable(other))),
+            _ => return Err(KeyError::KeyType),
         };
         if member.contains_key("d") {
             return Err(KeyError::Private);
@@ -325,7 +336,7 @@ fn algorithms(
     };
     match Algorithm::named(named).filter(fits) {
         Some(algorithm) => Ok(vec![algorithm]),
-        None => Err(KeyError::Algorithm(printable(named))),
+        None => Err(KeyError::Algorithm),
     }
 }
 
@@ -376,11 +387,7 @@ mod tests {
             ("ec-1", "RS256"),
             ("ed-1", "ES256"),
         ] {
-            assert_eq!(
-                with(kid, json!({ "alg": alg })),
-                Err(KeyError::Algorithm(alg.to_owned())),
-                "{kid} {alg}"
-            );
+            assert_eq!(with(kid, json!({ "alg": alg })), Err(KeyError::Algorithm), "{kid} {alg}");
         }
     }
 
@@ -422,7 +429,7 @@ mod tests {
         assert_eq!(with("ec-1", json!({ "y": x })), Err(KeyError::Invalid));
         assert_eq!(with("ec-1", json!({ "x": "AA" })), Err(KeyError::Invalid));
         assert_eq!(with("ec-1", json!({ "crv": "P-384" })), Err(KeyError::Invalid));
-        assert_eq!(with("ec-1", json!({ "crv": "secp256k1" })), Err(KeyError::Curve("secp256k1".to_owned())));
+        assert_eq!(with("ec-1", json!({ "crv": "secp256k1" })), Err(KeyError::Curve));
         // Nobody here looks whether a point is on P-521, but its halves have their length.
         for (x, y) in [(66, 66), (65, 66), (66, 65), (65, 67)] {
             let half = |bytes: usize| URL_SAFE_NO_PAD.encode(vec![1; bytes]);
@@ -447,7 +454,28 @@ mod tests {
         let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
         assert_eq!(set.keys.len(), 4);
         assert_eq!(set.refused[0], ("#4".to_owned(), KeyError::NotAnObject));
-        assert_eq!(set.refused[1], ("a\\nb".to_owned(), KeyError::KeyType("new\\nkind".to_owned())));
+        assert_eq!(set.refused[1], ("#5".to_owned(), KeyError::KeyType));
+    }
+
+    #[test]
+    fn a_key_is_named_where_it_was_fetched_and_counted_where_it_was_configured() {
+        for member in [
+            json!({ "kty": "s3cr3t", "kid": "a\nb" }),
+            json!({ "kty": "EC", "crv": "s3cr3t", "kid": "a\nb" }),
+            json!({ "kty": "OKP", "crv": "s3cr3t", "kid": "a\nb" }),
+        ] {
+            let set = json!({ "keys": [member] });
+            let fetched = KeySet::fetched(set.to_string().as_bytes()).unwrap_err();
+            assert!(
+                fetched.starts_with("no key that can be used (a\\nb: its ") && !fetched.contains("s3cr3t"),
+                "{fetched}"
+            );
+            let configured = KeySet::read(&set).unwrap().why_empty();
+            assert!(configured.starts_with("no key that can be used (#0: its "), "{configured}");
+        }
+        let mut alg = key("ec-1");
+        alg["alg"] = json!("s3cr3t");
+        assert!(!KeySet::read(&json!({ "keys": [alg] })).unwrap().why_empty().contains("s3cr3t"));
     }
 
     #[test]

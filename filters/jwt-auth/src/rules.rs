@@ -288,7 +288,7 @@ mod tests {
     }
 
     fn role(role: &str) -> ClaimTest {
-        let raw = RawValueTest { any_of: vec![role.into()], ..RawValueTest::default() };
+        let raw = RawValueTest { any_of: vec![role.into()].into(), ..RawValueTest::default() };
         let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
         ClaimTest { path: ClaimPath::parse("roles").unwrap(), space_delimited: true, test }
     }
@@ -420,7 +420,7 @@ mod tests {
     fn a_rule_looks_at_the_path_where_its_condition_does() {
         let rule = |paths: &[&str]| {
             let raw = plugin_kit::matcher::RawRequestMatch {
-                paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+                paths: paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>().into(),
                 ..Default::default()
             };
             let (case, env) = (plugin_kit::path::PathCase::Sensitive, |_: &str| None);

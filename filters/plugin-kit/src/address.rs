@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::config::{ErrorList, Path};
+use crate::config::{ErrorList, NonEmpty, Path};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
 
@@ -214,11 +214,8 @@ impl Cidr {
     /// # Errors
     /// Says what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "`{text}` is no network; expected one such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`"
-            )
-        };
+        let wrong =
+            || "no network; expected one such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`".to_owned();
         let (address, prefix) = text.split_once('/').map_or((text, None), |(a, prefix)| (a, Some(prefix)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
@@ -264,26 +261,34 @@ impl Principal {
     pub fn parse(text: &str) -> Result<Self, String> {
         let name = without_scheme(text);
         let wrong = |why: &str| {
-            Err(format!(
-                "`{text}` {why}; expected a principal such as `cluster.local/ns/istio-ingress/sa/gateway`"
-            ))
+            Err(format!("{why}; expected a principal such as `cluster.local/ns/istio-ingress/sa/gateway`"))
         };
         if name.contains('*') {
-            return wrong("would be compared as it stands");
+            return wrong("a text with `*` would be compared as it stands");
         }
-        let Some((domain, path)) = name.split_once('/') else { return wrong("is no SPIFFE ID") };
+        let Some((domain, path)) = name.split_once('/') else { return wrong("no SPIFFE ID") };
         if Cidr::parse(text).is_ok() || domain.parse::<IpAddr>().is_ok() {
-            return wrong("is an address, which anybody may have");
+            return wrong("an address, which anybody may have");
         }
         if domain == "ns" && name.len() == text.len() {
-            return wrong("has no trust domain");
+            return wrong("a SPIFFE ID without its trust domain");
         }
         let in_domain =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
         let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         let segment = |text: &str| !matches!(text, "" | "." | "..") && text.bytes().all(in_path);
         if domain.is_empty() || !domain.bytes().all(in_domain) || !path.split('/').all(segment) {
-            return wrong("is no SPIFFE ID");
+            return wrong("no SPIFFE ID");
+        }
+        // What begins as an identity of Istio is one, with namespace and service account.
+        let mut names = path.split('/');
+        if names.next() == Some("ns")
+            && !matches!(
+                (names.next(), names.next(), names.next(), names.next()),
+                (Some(_), Some("sa"), Some(_), None)
+            )
+        {
+            return wrong("no identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`");
         }
         Ok(Self(name.to_owned()))
     }
@@ -311,7 +316,7 @@ crate::config_object! {
     #[derive(Debug, Clone)]
     pub struct RawAddressMatch {
         /// Networks, in one of which the address is: `10.0.0.0/8`, `2001:db8::/32`, or single addresses.
-        pub cidrs: Vec<String>,
+        pub cidrs: NonEmpty<Vec<String>>,
         /// Where the client's address comes from, see the source `sourceAddress`.
         pub from: Option<AddressFrom>,
         /// Principals whose `x-forwarded-for` is believed.
@@ -337,14 +342,11 @@ impl AddressMatch {
         environment: &dyn Environment,
     ) -> Option<Self> {
         let list = path.field("cidrs");
-        if raw.cidrs.is_empty() {
-            errors.add(&list, "expected at least one network");
-        }
         let cidr = |(n, text): (usize, &String)| errors.check(&list.index(n), Cidr::parse(text));
         let cidrs: Vec<Cidr> = raw.cidrs.iter().enumerate().filter_map(cidr).collect();
         let (trust, proxies) = (&raw.trust_forwarded_from, raw.num_trusted_proxies);
         let client = ClientAddress::parse(raw.from, trust, proxies, path, errors, environment)?;
-        (!cidrs.is_empty() && cidrs.len() == raw.cidrs.len()).then_some(Self { client, cidrs })
+        (cidrs.len() == raw.cidrs.len()).then_some(Self { client, cidrs })
     }
 
     /// Whether the client's address is in one of the networks; `None` where it is not known.
@@ -462,17 +464,20 @@ mod tests {
             assert!(error.contains(expected), "{fields}: {error}");
         }
         assert!(
-            compile(r#"{"cidrs":[]}"#, "sidecar~").unwrap_err().contains("a.cidrs: expected at least one")
+            compile(r#"{"cidrs":[]}"#, "sidecar~")
+                .unwrap_err()
+                .contains("cidrs: is empty; expected at least one")
         );
         assert!(
             compile(r#"{"cidrs":["10.0.0.0/8","x"]}"#, "sidecar~")
                 .unwrap_err()
-                .contains("a.cidrs[1]: `x` is no")
+                .contains("a.cidrs[1]: no network")
         );
     }
 
     #[test]
     fn what_is_no_principal_is_refused_with_what_was_expected() {
+        const PARTIAL: &str = "no identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`";
         for text in [
             "cluster.local/ns/a/sa/b",
             "spiffe://cluster.local/ns/a/sa/b",
@@ -482,25 +487,30 @@ mod tests {
             assert!(Principal::parse(text).is_ok(), "{text}");
         }
         for (text, why) in [
-            ("10.0.0.0/8", "is an address, which anybody may have"),
-            ("2001:db8::/32", "is an address, which anybody may have"),
-            ("10.0.0.1", "is no SPIFFE ID"),
-            ("10.0.0.1/x", "is an address, which anybody may have"),
-            ("ns/x/sa/y", "has no trust domain"),
-            ("*", "would be compared as it stands"),
-            ("cluster.local/ns/*/sa/a", "would be compared as it stands"),
-            ("cluster.local", "is no SPIFFE ID"),
-            ("cluster.local/", "is no SPIFFE ID"),
-            ("/ns/a/sa/b", "is no SPIFFE ID"),
-            ("Cluster.Local/ns/a", "is no SPIFFE ID"),
-            ("cluster.local/ns//a", "is no SPIFFE ID"),
-            ("cluster.local/ns/../a", "is no SPIFFE ID"),
-            ("https://a/b", "is no SPIFFE ID"),
-            ("cluster.local/ns/a b", "is no SPIFFE ID"),
-            ("", "is no SPIFFE ID"),
+            ("10.0.0.0/8", "an address, which anybody may have"),
+            ("2001:db8::/32", "an address, which anybody may have"),
+            ("10.0.0.1", "no SPIFFE ID"),
+            ("10.0.0.1/x", "an address, which anybody may have"),
+            ("ns/x/sa/y", "a SPIFFE ID without its trust domain"),
+            ("*", "a text with `*` would be compared as it stands"),
+            ("cluster.local/ns/*/sa/a", "a text with `*` would be compared as it stands"),
+            ("cluster.local", "no SPIFFE ID"),
+            ("cluster.local/", "no SPIFFE ID"),
+            ("/ns/a/sa/b", "no SPIFFE ID"),
+            ("cluster.local/ns/a", PARTIAL),
+            ("cluster.local/ns/a/sa", PARTIAL),
+            ("cluster.local/ns", PARTIAL),
+            ("spiffe://cluster.local/ns/a/sa/b/c", PARTIAL),
+            ("cluster.local/ns/a/as/b", PARTIAL),
+            ("Cluster.Local/ns/a", "no SPIFFE ID"),
+            ("cluster.local/ns//a", "no SPIFFE ID"),
+            ("cluster.local/ns/../a", "no SPIFFE ID"),
+            ("https://a/b", "no SPIFFE ID"),
+            ("cluster.local/ns/a b", "no SPIFFE ID"),
+            ("", "no SPIFFE ID"),
         ] {
             let error = Principal::parse(text).unwrap_err();
-            assert!(error.starts_with(&format!("`{text}` {why}; expected a principal such as")), "{error}");
+            assert!(error.starts_with(&format!("{why}; expected a principal such as")), "{error}");
         }
         let principal = Principal::parse("cluster.local/ns/a/sa/b").unwrap();
         assert!(principal.is(b"spiffe://cluster.local/ns/a/sa/b"));
@@ -534,7 +544,7 @@ mod tests {
             "10.0.0.0:80",
             "0x0a.0.0.0/8",
         ] {
-            assert!(Cidr::parse(text).unwrap_err().contains("is no network; expected one such as"), "{text}");
+            assert!(Cidr::parse(text).unwrap_err().contains("no network; expected one such as"), "{text}");
         }
         assert_eq!(
             Cidr::parse("10.0.0.1/8").unwrap_err(),

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::json;
 
-pub use self::fields::{ByName, Read, Reader, field, one_of};
+pub use self::fields::{ByName, NonEmpty, Read, Reader, field, not_one_of, one_of};
 #[cfg(not(target_os = "wasi"))]
 pub use self::fields::{Definitions, FieldSchema, choice_schema, object_schema, schema};
 
@@ -93,6 +93,7 @@ impl Path {
     #[must_use]
     #[inline(never)]
     pub fn field(&self, name: &str) -> Self {
+        let name = shown_name(name);
         if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
     }
 
@@ -186,6 +187,13 @@ pub fn config_hash_metric(filter: &str, plugin: &[u8]) -> String {
     name
 }
 
+/// The name of a field, or of what a user has named, as an error shows it. A name is no secret; what looks like none of them
+/// may have come to its place by mistake.
+pub fn shown_name(name: &str) -> &str {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/\\".contains(&byte);
+    if name.len() <= 40 && name.bytes().all(good) { name } else { "…" }
+}
+
 /// The name nearest to `found`, if one is near enough to be what was meant.
 pub fn nearest<'a>(found: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
@@ -204,8 +212,15 @@ impl std::str::FromStr for DurationText {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // Only what nearly is a duration is shown: anything else may be a secret that stands in the wrong place.
+        let nearly = |byte: u8| byte.is_ascii_digit() || b".-dhimnsuwy".contains(&byte);
+        let found = if text.len() <= 12 && text.bytes().all(nearly) {
+            format!("`{text}`")
+        } else {
+            "this".to_owned()
+        };
         let expected =
-            || format!("`{text}` is no duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`");
+            || format!("{found} is no duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`");
         let (mut rest, mut total) = (text, Duration::ZERO);
         while !rest.is_empty() {
             let unit_at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
@@ -221,7 +236,7 @@ impl std::str::FromStr for DurationText {
                 _ => return Err(expected()),
             };
             let count: u64 = digits.parse().map_err(|_| expected())?;
-            let part = count.checked_mul(millis).ok_or_else(|| format!("`{text}` is too long a duration"))?;
+            let part = count.checked_mul(millis).ok_or_else(|| format!("{found} is too long a duration"))?;
             total = total.checked_add(Duration::from_millis(part)).ok_or_else(expected)?;
             rest = tail;
         }
@@ -296,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_the_rest_has_its_defaults() {
-        let json = r#"{"inner":[{"clockSkew":"1s","issuer":"a","match":["/x"]},{"clockSkew":"2s","issuer":null}],
+        let json = r#"{"inner":[{"clockSkew":"1s","issuer":"a","match":["/x"]},{"clockSkew":"2s"}],
                        "kind":"of/another+name","share":0.5,"on":true,"few":255}"#;
         let raw = parse(json).unwrap();
         assert_eq!(raw.inner[0].clock_skew, DurationText(Duration::from_secs(1)));
@@ -331,8 +346,8 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_told_with_its_path() {
         for (json, expected) in [
-            (r#""x""#, "$: expected an object, found `x`"),
-            (r#"{"inner":"x"}"#, "inner: expected a list, found `x`"),
+            (r#""x""#, "$: expected an object, found a text"),
+            (r#"{"inner":"x"}"#, "inner: expected a list, found a text"),
             (r#"{"inner":{}}"#, "inner: expected a list, found an object"),
             (r#"{"inner":[1]}"#, "inner[0]: expected an object, found 1"),
             (r#"{"inner":null}"#, "inner: expected a list, found null"),
@@ -348,8 +363,20 @@ mod tests {
             ),
             (
                 r#"{"kind":"fancy","on":1,"share":"x"}"#,
-                "kind: expected one of `plain`, `veryFancy`, `of/another+name`, found `fancy`; share: expected a number, \
-                 found `x`; on: expected `true` or `false`, found 1",
+                "kind: expected one of `plain`, `veryFancy`, `of/another+name`, found another text; share: expected a number, \
+                 found a text; on: expected `true` or `false`, found 1",
+            ),
+            (
+                r#"{"inner":[{"clockSkew":"1s","issuer":null}]}"#,
+                "inner[0].issuer: expected a text, found null",
+            ),
+            (r#"{"on":"true"}"#, "on: expected `true` or `false`, found the text `true`"),
+            (r#"{"few":"100"}"#, "few: expected a whole number of 0 to 255, found the text `100`"),
+            (r#"{"few":""}"#, "few: expected a whole number of 0 to 255, found an empty text"),
+            (r#"{"few":1234567890}"#, "few: expected a whole number of 0 to 255, found a large number"),
+            (
+                r#"{"kind":"verfancy"}"#,
+                "kind: expected one of `plain`, `veryFancy`, `of/another+name`, found `verfancy`; did you mean `veryFancy`?",
             ),
             (r#"{"few":256}"#, "few: expected a whole number of 0 to 255, found 256"),
             (r#"{"few":-1}"#, "few: expected a whole number of 0 to 255, found -1"),
@@ -357,6 +384,56 @@ mod tests {
         ] {
             assert_eq!(error(json), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        let secret = "s3cr3t";
+        for json in [
+            r#""s3cr3t""#,
+            r#"{"inner":"s3cr3t"}"#,
+            r#"{"inner":[{"clockSkew":"s3cr3t"}]}"#,
+            r#"{"kind":"s3cr3t"}"#,
+            r#"{"on":"s3cr3t"}"#,
+            r#"{"few":"s3cr3t"}"#,
+            r#"{"share":"s3cr3t"}"#,
+            r#"{"s3cr3t+/=":1}"#,
+            r#"{"s3cr3t s":1}"#,
+            r#"{"s3cr3ts3cr3ts3cr3ts3cr3ts3cr3ts3cr3ts3cr3t":1}"#,
+            r#"{"s3cr3t s":x}"#,
+        ] {
+            assert!(!error(json).contains(secret), "{}", error(json));
+        }
+        assert!(
+            error(r#"{"a b":1}"#).starts_with("$: an unknown field, which is not shown; expected one of")
+        );
+        assert_eq!(Path::root().field("a b").field("c").to_string(), "….c");
+        for text in ["1234567890123", "12345678s90s1", "deadbeefcafe"] {
+            let error = text.parse::<DurationText>().unwrap_err();
+            assert!(error.starts_with("this is no duration; expected one such as"), "{error}");
+        }
+        assert!("10min".parse::<DurationText>().unwrap_err().starts_with("`10min` is no duration"));
+    }
+
+    #[test]
+    fn what_is_written_has_an_entry() {
+        type Names = NonEmpty<Vec<String>>;
+        type Map = NonEmpty<ByName<u8>>;
+        let errors = |error: ConfigErrors| error.to_string();
+        assert_eq!(read::<Names>(&serde_json::json!(["a"])).unwrap().to_vec(), ["a"]);
+        assert_eq!(read::<Map>(&serde_json::json!({ "a": 1 })).unwrap().0.len(), 1);
+        for empty in [serde_json::json!([]), serde_json::json!({})] {
+            let error = "$: is empty; expected at least one entry";
+            assert_eq!(read::<Names>(&empty).map_err(errors).unwrap_err(), error);
+            assert_eq!(read::<Map>(&empty).map_err(errors).unwrap_err(), error);
+        }
+        assert_eq!(
+            read::<Names>(&Value::Null).map_err(errors).unwrap_err(),
+            "$: expected a list, found null"
+        );
+        let mut definitions = Definitions::new();
+        assert_eq!(Names::schema(&mut definitions)["minItems"], 1);
+        assert_eq!(Map::schema(&mut definitions)["minProperties"], 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
-use crate::config::{ByName, ErrorList, Path, Read, Reader};
+use crate::config::{ByName, ErrorList, NonEmpty, Path, Read, Reader, not_one_of};
 use crate::matcher::header_name;
 use crate::reply::{Problem, Reply};
 
@@ -41,6 +41,11 @@ impl Read for Body {
             Value::String(name) if name == "text" => Some(Self::Text),
             Value::String(name) if name == "none" => Some(Self::Empty),
             Value::Object(_) => Template::read(value, reader).map(Self::Template),
+            Value::String(name) => {
+                let expected = not_one_of(name, &["problem+json", "text", "none"]);
+                reader.add(format!("{expected}; or `{{ contentType, template }}`"));
+                None
+            }
             _ => reader.expected("`problem+json`, `text`, `none` or `{ contentType, template }`", value),
         }
     }
@@ -123,7 +128,7 @@ crate::config_object! {
     #[derive(Debug, Clone, Default)]
     pub struct RawCors {
         /// Origins such as `https://app.example`, `https://*.example` for all below a host, or `*` alone for any.
-        pub allow_origins: Vec<String>,
+        pub allow_origins: NonEmpty<Vec<String>>,
         /// Whether they may read it also where the request was made with cookies or client certificates.
         pub allow_credentials: bool = false,
     }
@@ -152,9 +157,7 @@ enum Origin {
 impl Origin {
     fn parse(text: &str) -> Result<Self, String> {
         let expected = |what: &str| {
-            format!(
-                "`{text}` is no origin{what}; expected one such as `https://app.example` or `https://*.example`"
-            )
+            format!("no origin{what}; expected one such as `https://app.example` or `https://*.example`")
         };
         if text == "null" {
             return Err(
@@ -188,6 +191,11 @@ impl Origin {
         })
     }
 
+    /// Whether it is all below a single name, such as `com`, where anybody can have a host.
+    fn is_below_a_suffix(&self) -> bool {
+        matches!(self, Self::Below { suffix, .. } if !suffix.trim_matches('.').contains('.'))
+    }
+
     fn is(&self, origin: &str) -> bool {
         match self {
             Self::Exact(own) => own == origin,
@@ -205,9 +213,6 @@ impl Cors {
     fn compile(raw: &RawCors, path: &Path, errors: &mut ErrorList) -> Self {
         let at = path.field("allowOrigins");
         let mut origins = Vec::new();
-        if raw.allow_origins.is_empty() {
-            errors.add(&at, "is empty; expected at least one origin, or `*` for any");
-        }
         let any = raw.allow_origins.iter().any(|origin| origin == "*");
         if any && raw.allow_origins.len() > 1 {
             errors.add(&at, "has `*` and others; expected `*` alone, or none");
@@ -219,7 +224,15 @@ impl Cors {
             );
         }
         for (n, origin) in raw.allow_origins.iter().enumerate().filter(|(_, origin)| *origin != "*") {
-            origins.extend(errors.check(&at.index(n), Origin::parse(origin)));
+            let origin = errors.check(&at.index(n), Origin::parse(origin));
+            if raw.allow_credentials && origin.as_ref().is_some_and(Origin::is_below_a_suffix) {
+                errors.add(
+                    &at.index(n),
+                    "any page below a domain that is everybody's could read what a user is answered; expected two names or \
+                     more behind `*.`, such as `https://*.shop.example`",
+                );
+            }
+            origins.extend(origin);
         }
         Self { origins, credentials: raw.allow_credentials }
     }
@@ -442,14 +455,17 @@ mod tests {
         for (raw, expected) in [
             (
                 json!({ "body": "txt" }),
-                "body: expected `problem+json`, `text`, `none` or `{ contentType, template }`",
+                "body: expected one of `problem+json`, `text`, `none`, found `txt`; did you mean `text`?; or `{ contentType, template }`",
             ),
             (
                 json!({ "body": { "contentType": "a\"b", "template": "" } }),
                 "response.body.contentType: expected a media",
             ),
             (json!({ "cors": {} }), "cors: missing field `allowOrigins`"),
-            (json!({ "cors": { "allowOrigins": [] } }), "response.cors.allowOrigins: is empty"),
+            (
+                json!({ "cors": { "allowOrigins": [] } }),
+                "cors.allowOrigins: is empty; expected at least one entry",
+            ),
             (
                 json!({ "cors": { "allowOrigins": ["*", "https://a"] } }),
                 "response.cors.allowOrigins: has `*` and others",
@@ -459,15 +475,20 @@ mod tests {
                 "response.cors.allowCredentials: any page could",
             ),
             (
+                json!({ "cors": { "allowOrigins": ["https://a", "https://*.com"], "allowCredentials": true } }),
+                "response.cors.allowOrigins[1]: any page below a domain that is everybody's",
+            ),
+            (
+                json!({ "cors": { "allowOrigins": ["https://*.com:8443"], "allowCredentials": true } }),
+                "response.cors.allowOrigins[0]: any page below a domain that is everybody's",
+            ),
+            (
                 json!({ "cors": { "allowOrigins": ["null"] } }),
                 "allowOrigins[0]: any page can be the origin `null`",
             ),
-            (
-                json!({ "cors": { "allowOrigins": ["https://A"] } }),
-                "`https://A` is no origin, which is in lower case",
-            ),
+            (json!({ "cors": { "allowOrigins": ["https://A"] } }), "no origin, which is in lower case"),
             (json!({ "cors": { "allowOrigins": ["https://a:443"] } }), "browsers leave out the port"),
-            (json!({ "addHeaders": { "X-A": "b" } }), "response.addHeaders.X-A: `X-A` is no header name"),
+            (json!({ "addHeaders": { "X-A": "b" } }), "response.addHeaders.X-A: no header name"),
             (json!({ "addHeaders": { "vary": "b" } }), "response.addHeaders.vary: `vary` is set by"),
             (json!({ "addHeaders": { "grpc-status": "0" } }), "`grpc-status` is set by"),
             (json!({ "addHeaders": { "access-control-allow-origin": "*" } }), "is one of `cors`"),
@@ -491,7 +512,7 @@ mod tests {
             "://a",
         ] {
             let raw = json!({ "cors": { "allowOrigins": [origin] } });
-            assert!(parse(&raw).unwrap_err().contains("is no origin"), "{origin}");
+            assert!(parse(&raw).unwrap_err().contains("no origin"), "{origin}");
         }
         for origin in
             ["http://localhost:3000", "https://[::1]", "https://[::1]:8443", "capacitor://localhost"]

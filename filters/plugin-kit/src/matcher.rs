@@ -9,7 +9,7 @@ use crate::cel::{self, Expression};
 use crate::claim::{ClaimValues, number_text};
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
-use crate::config::{ByName, ErrorList, Path, Read, Reader};
+use crate::config::{ByName, ErrorList, NonEmpty, Path, Read, Reader};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
 use crate::head::Head;
@@ -20,21 +20,21 @@ crate::config_object! {
     #[derive(Debug, Clone, Default)]
     pub struct RawRequestMatch {
         /// Host names, without port: `api.example`, or `*.example` for all below `example`.
-        pub hosts: Vec<String> = Vec::new(),
+        pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Methods, in capitals.
-        pub methods: Vec<String> = Vec::new(),
+        pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// All methods but these.
-        pub methods_except: Vec<String> = Vec::new(),
+        pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Patterns of paths, see [`PathPattern`].
-        pub paths: Vec<String> = Vec::new(),
+        pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Regular expressions (RE2) of paths, evaluated by the host; each is about the whole path.
-        pub path_regexes: Vec<String> = Vec::new(),
+        pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Tests of header values by header name.
-        pub headers: ByName<RawValueTest> = ByName::default(),
+        pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
         /// A test of the client's address.
         pub source_address: Option<RawAddressMatch>,
         /// Identities of peers (SPIFFE IDs), by their certificates.
-        pub principals: Vec<String> = Vec::new(),
+        pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
     }
 }
 
@@ -43,11 +43,11 @@ crate::config_object! {
     #[derive(Debug, Clone, Default)]
     pub struct RawValueTest {
         /// One of the values is one of these.
-        pub any_of: Vec<RawText> = Vec::new(),
+        pub any_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
         /// Each of these is one of the values.
-        pub all_of: Vec<RawText> = Vec::new(),
+        pub all_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
         /// None of the values is one of these. Holds where there is no value.
-        pub none_of: Vec<RawText> = Vec::new(),
+        pub none_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
         /// There is a value, or there is none. A claim that is null is not there.
         pub present: Option<bool>,
     }
@@ -157,10 +157,8 @@ impl TextTest {
             RawText::Whole(text) if text.contains('*') => {
                 errors.add(
                     path,
-                    format_args!(
-                        "`{text}` would be compared as it stands; expected `{{ prefix: … }}`, `{{ suffix: … }}` or `{{ regex: … \
-                         }}`, or `{{ exact: \"{text}\" }}` for a value with `*`"
-                    ),
+                    "a text with `*` would be compared as it stands; expected `{ prefix: … }`, `{ suffix: … }` or `{ regex: … }`, \
+                     or `{ exact: … }` for a value with `*`",
                 );
                 return None;
             }
@@ -429,7 +427,7 @@ impl HostPattern {
                 Ok(Self::Below([b".", name].concat().to_ascii_lowercase()))
             }
             Some(Host::Name(name)) => Ok(Self::Name(name.to_ascii_lowercase())),
-            None => Err(format!("`{text}` is no host; expected `api.example` or `*.example`, without port")),
+            None => Err("no host; expected `api.example` or `*.example`, without port".to_owned()),
         }
     }
 
@@ -469,7 +467,7 @@ impl RequestMatch {
             let wrong =
                 text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
             if wrong {
-                Err(format!("`{text}` is no method; expected one in capitals, such as `GET`"))
+                Err("no method; expected one in capitals, such as `GET`".to_owned())
             } else {
                 Ok(text.as_bytes().to_vec())
             }
@@ -612,7 +610,66 @@ pub fn header_name(name: &str) -> Result<(), String> {
     if !name.is_empty() && name.bytes().all(good) {
         return Ok(());
     }
-    Err(format!("`{name}` is no header name; expected lower-case letters, digits and `-`"))
+    Err("no header name; expected lower-case letters, digits and `-`".to_owned())
+}
+
+/// Headers that browsers, proxies and servers act on, or that say who a client is; and beginnings of such names.
+const RESERVED: [&str; 37] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "location",
+    "origin",
+    "range",
+    "refresh",
+    "retry-after",
+    "server",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "via",
+    "www-authenticate",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+    "access-control-*",
+    "content-*",
+    "grpc-*",
+    "proxy-*",
+    "sec-*",
+    "x-envoy-*",
+];
+
+/// Checks the name of a header that gets a value of the filter's own, such as a claim.
+///
+/// # Errors
+/// It is no header name, or that of a header with a meaning of its own.
+pub fn output_header_name(name: &str) -> Result<(), String> {
+    header_name(name)?;
+    let is_named = |reserved: &&&str| match reserved.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == **reserved,
+    };
+    match RESERVED.iter().find(is_named) {
+        Some(reserved) => Err(format!(
+            "`{reserved}` has a meaning of its own to browsers, proxies or servers; expected another header, such as `x-user-id`"
+        )),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -860,7 +917,7 @@ mod tests {
             (r#"{"path":["/a"]}"#, "path: unknown field `path`"),
             (
                 r#"{"principals":["mesh/a","ns/a/sa/b"]}"#,
-                "match.principals[1]: `ns/a/sa/b` has no trust domain",
+                "match.principals[1]: a SPIFFE ID without its trust domain",
             ),
             (
                 r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"]}}"#,
@@ -874,6 +931,89 @@ mod tests {
         ] {
             let error = compile(json).unwrap_err();
             assert!(error.starts_with(path), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_part_is_refused_as_it_would_match_everything_or_nothing() {
+        for (json, path) in [
+            (r#"{"paths":["/a"],"hosts":[]}"#, "hosts"),
+            (r#"{"methods":[]}"#, "methods"),
+            (r#"{"methodsExcept":[]}"#, "methodsExcept"),
+            (r#"{"paths":[],"methods":["GET"]}"#, "paths"),
+            (r#"{"pathRegexes":[]}"#, "pathRegexes"),
+            (r#"{"headers":{}}"#, "headers"),
+            (r#"{"headers":{"x":{"anyOf":[]}}}"#, "headers.x.anyOf"),
+            (r#"{"headers":{"x":{"allOf":[],"present":true}}}"#, "headers.x.allOf"),
+            (r#"{"headers":{"x":{"noneOf":[],"anyOf":["a"]}}}"#, "headers.x.noneOf"),
+            (r#"{"principals":[]}"#, "principals"),
+            (r#"{"sourceAddress":{"cidrs":[],"from":"envoy"}}"#, "sourceAddress.cidrs"),
+        ] {
+            let expected = format!("{path}: is empty; expected at least one entry");
+            assert!(compile(json).unwrap_err().starts_with(&expected), "{json}: {:?}", compile(json));
+        }
+        // A null is no list, and not as if nothing were written.
+        assert_eq!(compile(r#"{"principals":null}"#).unwrap_err(), "principals: expected a list, found null");
+        assert_eq!(
+            compile(r#"{"sourceAddress":null}"#).unwrap_err(),
+            "sourceAddress: expected an object, found null"
+        );
+        assert!(
+            compile(r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"],"from":"envoy","trustForwardedFrom":[]}}"#)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        for json in [
+            r#"{"headers":{"x-key":{"anyOf":["s3cr3t*"]}}}"#,
+            r#"{"headers":{"x-key":{"anyOf":[{"regex":"s3cr3t("}]}}}"#,
+            r#"{"headers":{"s3cr3t ":{"present":true}}}"#,
+            r#"{"pathRegexes":["s3cr3t("]}"#,
+            r#"{"methods":["s3cr3t"]}"#,
+            r#"{"hosts":["s3cr3t:"]}"#,
+            r#"{"paths":["s3cr3t"]}"#,
+            r#"{"paths":["/s3cr3t*"]}"#,
+            r#"{"principals":["s3cr3t"]}"#,
+            r#"{"sourceAddress":{"cidrs":["s3cr3t"],"from":"envoy"}}"#,
+            r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"],"from":"s3cr3t"}}"#,
+            r#"{"hosts":"s3cr3t"}"#,
+        ] {
+            let error = compile(json).unwrap_err();
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_header_with_a_meaning_of_its_own_gets_no_value_of_the_filter() {
+        for name in [
+            "host",
+            "cookie",
+            "set-cookie",
+            "transfer-encoding",
+            "connection",
+            "retry-after",
+            "www-authenticate",
+            "x-forwarded-for",
+            "x-forwarded-client-cert",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-envoy-internal",
+            "access-control-allow-origin",
+            "content-type",
+        ] {
+            let error = output_header_name(name).unwrap_err();
+            assert!(
+                error.contains("has a meaning of its own") && error.contains("expected another header"),
+                "{error}"
+            );
+        }
+        for name in ["", "X-A", ":path", "a b"] {
+            assert!(output_header_name(name).unwrap_err().starts_with("no header name; expected"), "{name}");
+        }
+        for name in ["x-user-id", "x-forwarded-user", "x-forwarded-email", "x-content-type", "contents"] {
+            assert_eq!(output_header_name(name), Ok(()), "{name}");
         }
     }
 
@@ -910,7 +1050,8 @@ mod tests {
 
     #[test]
     fn a_regular_expression_is_the_hosts_to_evaluate() {
-        let raw = RawRequestMatch { path_regexes: vec!["/v[0-9]".to_owned()], ..RawRequestMatch::default() };
+        let raw =
+            RawRequestMatch { path_regexes: vec!["/v[0-9]".to_owned()].into(), ..RawRequestMatch::default() };
         let compile = |case| {
             let (host, mut errors) = (AnyCel::default(), ErrorList::default());
             let condition = RequestMatch::compile(&raw, case, &host, &Path::root(), &mut errors).unwrap();
@@ -1003,7 +1144,7 @@ mod tests {
         for (test, expected) in [
             (
                 r#""application/*""#,
-                "x.anyOf[0]: `application/*` would be compared as it stands; expected `{ prefix: … }`",
+                "x.anyOf[0]: a text with `*` would be compared as it stands; expected `{ prefix: … }`",
             ),
             (r#"{"prefix":""}"#, "x.anyOf[0]: expected a text that is not empty"),
             (r#"{"regex":""}"#, "x.anyOf[0]: expected a text that is not empty"),
@@ -1017,7 +1158,7 @@ mod tests {
             assert!(error.contains(expected), "{test}: {error}");
         }
         let raw = RawTextTest { regex: Some("a".to_owned()), ..RawTextTest::default() };
-        let raw = RawValueTest { none_of: vec![RawText::As(raw)], ..RawValueTest::default() };
+        let raw = RawValueTest { none_of: vec![RawText::As(raw)].into(), ..RawValueTest::default() };
         let mut errors = ErrorList::default();
         let test = ValueTest::compile(&raw, &Path::root().field("claims").field("a"), &mut errors);
         let error = errors.finish(test).unwrap_err().to_string();

@@ -302,13 +302,10 @@ impl PathPattern {
     pub fn parse(text: &str, case: PathCase) -> Result<Self, String> {
         let folded = if case == PathCase::Insensitive { text.to_ascii_lowercase() } else { text.to_owned() };
         let Some(body) = folded.strip_prefix('/') else {
-            return Err(format!("`{text}` must start with `/`; `/*` is every path"));
+            return Err("must start with `/`; `/*` is every path".to_owned());
         };
         if let Some(odd) = body.chars().find(|c| "%?#;\\".contains(*c) || c.is_control()) {
-            return Err(format!(
-                "`{text}` has `{}`, which no decoded path without query has",
-                odd.escape_default()
-            ));
+            return Err(format!("has `{}`, which no decoded path without query has", odd.escape_default()));
         }
         let body = body.strip_suffix('/').unwrap_or(body);
         let (body, everything_below) = match body.strip_suffix('*') {
@@ -327,19 +324,18 @@ impl PathPattern {
         for segment in &segments {
             let operator = matches!(*segment, "{*}" | "{**}");
             if matches!(*segment, "" | "." | "..") {
-                return Err(format!(
-                    "`{text}` has an empty, `.` or `..` segment; no path with one reading has it"
-                ));
+                return Err("has an empty, `.` or `..` segment; no path with one reading has it".to_owned());
             }
             if !operator && segment.contains(['*', '{', '}']) {
-                return Err(format!(
-                    "`{segment}` in `{text}` is no segment: `*` stands last, after a `/`; elsewhere `{{*}}` is one segment and `{{**}}` any number"
-                ));
+                return Err(
+                    "has a segment that is none: `*` stands last, after a `/`; elsewhere `{*}` is one segment and `{**}` any number"
+                        .to_owned(),
+                );
             }
         }
         let many = segments.iter().filter(|segment| **segment == "{**}").count();
         if many > 1 || (many == 1 && everything_below) {
-            return Err(format!("`{text}` has more than one `{{**}}` or `*`"));
+            return Err("has more than one `{**}` or `*`".to_owned());
         }
         if segments.iter().all(|segment| !segment.starts_with('{')) {
             let path = format!("/{body}").into_bytes();

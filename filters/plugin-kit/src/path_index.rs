@@ -73,7 +73,7 @@ mod tests {
     use crate::testing::{AnyCel, TableFacts};
 
     fn condition(paths: &[String]) -> RequestMatch {
-        let raw = RawRequestMatch { paths: paths.to_vec(), ..RawRequestMatch::default() };
+        let raw = RawRequestMatch { paths: paths.to_vec().into(), ..RawRequestMatch::default() };
         RequestMatch::compile(
             &raw,
             PathCase::Insensitive,
@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn a_regular_expression_may_match_anywhere() {
         let raw = RawRequestMatch {
-            paths: vec!["/a".to_owned()],
-            path_regexes: vec!["/b".to_owned()],
+            paths: vec!["/a".to_owned()].into(),
+            path_regexes: vec!["/b".to_owned()].into(),
             ..RawRequestMatch::default()
         };
         let case = PathCase::Sensitive;

@@ -4,8 +4,8 @@
 //! from: [{ claim: sub }, { header: x-user-id, trust: true }, { literal: nobody }]
 //! ```
 //!
-//! A claim is one that a filter has verified and published. A header, a cookie and a query parameter are what the peer
-//! sent, and a CEL expression can read them, so filters that need more than that ask for `trust: true` ([`Source::is_unverified`]).
+//! A claim is one that a filter has verified and published. A header, a cookie, a path and more are what the client sent
+//! ([`Source::is_written_by_client`]), so filters that need more than that ask for `trust: true` ([`RawSource::is_unverified`]).
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -13,7 +13,7 @@ use std::cell::OnceCell;
 use crate::address::{AddressFrom, ClientAddress, FORWARDED_FOR, Found, network, principal};
 use crate::cel::Expression;
 use crate::claim::PUBLISHED_EMPTY;
-use crate::config::{ErrorList, Path};
+use crate::config::{ErrorList, NonEmpty, Path};
 use crate::environment::Environment;
 use crate::exchange::{Exchange, HostError};
 use crate::path::{PathCase, PathPattern, Readings};
@@ -31,12 +31,12 @@ crate::config_object! {
         principal: Option<NoOptions>,
         request_id: Option<NoOptions>,
         path: Option<NoOptions>,
-        path_template: Option<Vec<String>>,
+        path_template: Option<NonEmpty<Vec<String>>>,
         method: Option<NoOptions>,
         workload_label: Option<String>,
         env: Option<String>,
         filter_state: Option<String>,
-        property: Option<Vec<String>>,
+        property: Option<NonEmpty<Vec<String>>>,
         cel: Option<String>,
         literal: Option<String>,
         trust: Option<bool>,
@@ -69,29 +69,21 @@ pub enum Source {
     Header {
         /// Lower case.
         name: String,
-        /// The user vouches for whoever sets it.
-        trust: bool,
     },
     /// The first query parameter of this name, percent-decoded.
     QueryParam {
         /// As it stands in the query after decoding.
         name: String,
-        /// The user vouches for whoever sets it.
-        trust: bool,
     },
     /// The first cookie of this name.
     Cookie {
         /// As it stands in the `cookie` header.
         name: String,
-        /// The user vouches for whoever sets it.
-        trust: bool,
     },
     /// The first member of this name in the W3C baggage, percent-decoded.
     Baggage {
         /// As it stands in the header.
         name: String,
-        /// The user vouches for whoever sets it.
-        trust: bool,
     },
     /// The client's address without its port.
     SourceAddress(SourceAddress),
@@ -118,8 +110,6 @@ pub enum Source {
     Cel {
         /// As the host has compiled it.
         expression: Expression,
-        /// The user vouches for all that it reads.
-        trust: bool,
     },
 }
 
@@ -188,14 +178,21 @@ impl RawSource {
             errors.add(&path.field(kind), message);
             return None;
         }
-        if self.trust.is_some() && !matches!(kind, "header" | "queryParam" | "cookie" | "baggage" | "cel") {
+        if self.trust.is_some() && !source.is_written_by_client() {
             errors.add(
                 &path.field("trust"),
-                "only a `header`, `queryParam`, `cookie`, `baggage` or `cel` can be trusted",
+                format_args!(
+                    "only what a client can write needs it, which `{kind}` here is not; expected no `trust`"
+                ),
             );
             return None;
         }
         Some(source)
+    }
+
+    /// Whether `source`, which this is, gives what a client can write, and the user does not vouch for it.
+    pub fn is_unverified(&self, source: &Source) -> bool {
+        source.is_written_by_client() && self.trust != Some(true)
     }
 
     /// Which kinds are given.
@@ -223,17 +220,16 @@ impl RawSource {
 
     /// The source of the one kind that is given.
     fn source(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
-        let trust = self.trust.unwrap_or(false);
         Some(if let Some(name) = &self.claim {
             Source::Claim(format!("jwt.{name}"))
         } else if let Some(name) = &self.header {
-            Source::Header { name: name.to_ascii_lowercase(), trust }
+            Source::Header { name: name.to_ascii_lowercase() }
         } else if let Some(name) = &self.query_param {
-            Source::QueryParam { name: name.clone(), trust }
+            Source::QueryParam { name: name.clone() }
         } else if let Some(name) = &self.cookie {
-            Source::Cookie { name: name.clone(), trust }
+            Source::Cookie { name: name.clone() }
         } else if let Some(name) = &self.baggage {
-            Source::Baggage { name: name.clone(), trust }
+            Source::Baggage { name: name.clone() }
         } else if let Some(raw) = &self.source_address {
             Source::SourceAddress(raw.parse(&path.field("sourceAddress"), errors, env)?)
         } else if self.principal.is_some() {
@@ -253,10 +249,10 @@ impl RawSource {
         } else if let Some(name) = &self.filter_state {
             Source::FilterState(name.clone())
         } else if let Some(attribute) = &self.property {
-            Source::Property(attribute.clone())
+            Source::Property(attribute.to_vec())
         } else if let Some(text) = &self.cel {
             let expression = errors.check(&path.field("cel"), Expression::text(text, env))?;
-            Source::Cel { expression, trust }
+            Source::Cel { expression }
         } else {
             Source::Fixed(self.literal.clone())
         })
@@ -271,9 +267,6 @@ fn parse_templates(
     path: &Path,
     errors: &mut ErrorList,
 ) -> Option<Vec<(String, PathPattern)>> {
-    if templates.is_empty() {
-        errors.add(path, "expected at least one pattern of paths");
-    }
     let mut parsed = Vec::new();
     for (n, text) in templates.iter().enumerate() {
         let pattern = errors.check(&path.index(n), PathPattern::parse(text, PathCase::Insensitive))?;
@@ -304,7 +297,7 @@ impl Source {
     fn check(&self) -> Result<(), String> {
         match self {
             Self::Header { name, .. } if name.is_empty() || !name.bytes().all(is_header_byte) => {
-                Err(format!("expected the name of a header, found `{name}`"))
+                Err("expected the name of a header".to_owned())
             }
             Self::Claim(key) if key == "jwt." => {
                 Err("expected the name of a claim, found nothing".to_owned())
@@ -318,7 +311,7 @@ impl Source {
             {
                 Err("expected a name, found nothing".to_owned())
             }
-            Self::Property(path) if path.is_empty() || path.iter().any(String::is_empty) => {
+            Self::Property(path) if path.iter().any(String::is_empty) => {
                 Err("expected the path of an attribute, such as `[request, protocol]`".to_owned())
             }
             Self::Fixed(Some(text)) if text.is_empty() => Err("expected text, found nothing".to_owned()),
@@ -405,15 +398,26 @@ impl Source {
         }
     }
 
-    /// Whether the value is what the peer sent, and the configuration does not say that it is to be trusted.
-    pub fn is_unverified(&self) -> bool {
+    /// Whether a client can write the value, or choose it.
+    pub fn is_written_by_client(&self) -> bool {
         match self {
-            Self::Header { trust, .. }
-            | Self::QueryParam { trust, .. }
-            | Self::Cookie { trust, .. }
-            | Self::Baggage { trust, .. }
-            | Self::Cel { trust, .. } => !trust,
-            _ => false,
+            Self::Header { .. }
+            | Self::QueryParam { .. }
+            | Self::Cookie { .. }
+            | Self::Baggage { .. }
+            | Self::RequestId
+            | Self::Path
+            | Self::PathTemplate(_)
+            | Self::Method
+            // It can read any of these.
+            | Self::Cel { .. } => true,
+            Self::Property(path) => is_attribute_of_client(path),
+            Self::Claim(_)
+            | Self::SourceAddress(_)
+            | Self::Principal
+            | Self::WorkloadLabel(_)
+            | Self::Fixed(_)
+            | Self::FilterState(_) => false,
         }
     }
 
@@ -421,6 +425,17 @@ impl Source {
     /// passes.
     pub fn is_late(&self) -> bool {
         matches!(self, Self::Claim(_) | Self::FilterState(_) | Self::Property(_))
+    }
+}
+
+/// Whether an attribute is what a client sends, or as a sidecar has it from `x-forwarded-for`.
+fn is_attribute_of_client(path: &[String]) -> bool {
+    let mut names = path.iter().map(String::as_str);
+    match (names.next(), names.next()) {
+        // Of a request Envoy itself knows the protocol, and when it came.
+        (Some("request"), name) => !matches!(name, Some("protocol" | "time" | "duration")),
+        (Some("source"), _) | (Some("connection"), Some("requested_server_name")) => true,
+        _ => false,
     }
 }
 
@@ -670,17 +685,68 @@ mod tests {
     fn a_cel_expression_is_a_source_and_one_without_a_value_is_none() {
         let parse = |json: &str| {
             let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
-            raw.parse(&Path::root(), &mut ErrorList::default(), &AnyCel::default()).unwrap()
+            let source = raw.parse(&Path::root(), &mut ErrorList::default(), &AnyCel::default()).unwrap();
+            (raw.is_unverified(&source), source)
         };
-        let source = parse(r#"{"cel":"request.headers['x']"}"#);
-        assert!(source.is_unverified());
-        assert!(!parse(r#"{"cel":"source.address","trust":true}"#).is_unverified());
+        let (is_unverified, source) = parse(r#"{"cel":"request.headers['x']"}"#);
+        assert!(is_unverified);
+        assert!(!parse(r#"{"cel":"source.address","trust":true}"#).0);
         let mut facts = request();
         assert_eq!(source.value(&Exchange::new(1, &facts)), Ok(None));
         facts.expressions.insert(AnyCel::NUMBER, Some(b"v".to_vec()));
         assert_eq!(source.value(&Exchange::new(1, &facts)).unwrap().as_deref(), Some(&b"v"[..]));
         let error = parsed(r#"{"cel":"x"}"#).unwrap_err();
         assert_eq!(error, "from.cel: the proxy evaluates no CEL");
+    }
+
+    #[test]
+    fn what_a_client_can_write_is_unverified_unless_the_user_vouches_for_it() {
+        let is_unverified = |json: &str| {
+            let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
+            raw.is_unverified(&raw.parse(&Path::root(), &mut ErrorList::default(), &Sidecar).unwrap())
+        };
+        for written in [
+            r#""header":"x""#,
+            r#""queryParam":"x""#,
+            r#""cookie":"x""#,
+            r#""baggage":"x""#,
+            r#""requestId":{}"#,
+            r#""path":{}"#,
+            r#""pathTemplate":["/a"]"#,
+            r#""method":{}"#,
+            r#""property":["request"]"#,
+            r#""property":["request","headers","x"]"#,
+            r#""property":["request","path"]"#,
+            r#""property":["request","url_path"]"#,
+            r#""property":["request","query"]"#,
+            r#""property":["request","host"]"#,
+            r#""property":["request","id"]"#,
+            r#""property":["request","referer"]"#,
+            r#""property":["request","useragent"]"#,
+            r#""property":["request","scheme"]"#,
+            r#""property":["source","address"]"#,
+            r#""property":["connection","requested_server_name"]"#,
+        ] {
+            assert!(is_unverified(&format!("{{{written}}}")), "{written}");
+            assert!(is_unverified(&format!(r#"{{{written},"trust":false}}"#)), "{written}");
+            assert!(!is_unverified(&format!(r#"{{{written},"trust":true}}"#)), "{written}");
+        }
+        for known in [
+            r#""claim":"sub""#,
+            r#""principal":{}"#,
+            r#""sourceAddress":{}"#,
+            r#""workloadLabel":"version""#,
+            r#""env":"VERSION""#,
+            r#""filterState":"wasm.x""#,
+            r#""literal":"x""#,
+            r#""property":["request","protocol"]"#,
+            r#""property":["connection","uri_san_peer_certificate"]"#,
+            r#""property":["xds","cluster_name"]"#,
+        ] {
+            assert!(!is_unverified(&format!("{{{known}}}")), "{known}");
+            let trusted = parsed(&format!(r#"{{{known},"trust":true}}"#)).unwrap_err();
+            assert!(trusted.starts_with("from.trust: only what a client can write needs it"), "{trusted}");
+        }
     }
 
     #[test]
@@ -710,15 +776,15 @@ mod tests {
             (r#"{"claim":"a","header":"b"}"#, "found `claim` and `header`"),
             (
                 r#"{"claim":"a","trust":true}"#,
-                "from.trust: only a `header`, `queryParam`, `cookie`, `baggage` or `cel`",
+                "from.trust: only what a client can write needs it, which `claim` here is not",
             ),
-            (r#"{"header":"a b"}"#, "from.header: expected the name of a header, found `a b`"),
+            (r#"{"header":"a b"}"#, "from.header: expected the name of a header"),
             (r#"{"clam":"sub"}"#, "did you mean `claim`?"),
             (r#"{"claim":""}"#, "from.claim: expected the name of a claim"),
             (r#"{"literal":""}"#, "from.literal: expected text"),
-            (r#"{"pathTemplate":[]}"#, "from.pathTemplate: expected at least one"),
-            (r#"{"pathTemplate":["/a","b"]}"#, "from.pathTemplate[1]: `b` must start with `/`"),
-            (r#"{"property":[]}"#, "from.property: expected the path of an attribute"),
+            (r#"{"pathTemplate":[]}"#, "pathTemplate: is empty; expected at least one entry"),
+            (r#"{"pathTemplate":["/a","b"]}"#, "from.pathTemplate[1]: must start with `/`"),
+            (r#"{"property":[]}"#, "property: is empty; expected at least one entry"),
             (
                 r#"{"sourceAddress":{"ipv6Prefix":0}}"#,
                 "from.sourceAddress.ipv6Prefix: expected 1 to 128 bits",
@@ -729,7 +795,7 @@ mod tests {
             ),
             (
                 r#"{"sourceAddress":{"trustForwardedFrom":["a/b","10.0.0.0/8"]}}"#,
-                "from.sourceAddress.trustForwardedFrom[1]: `10.0.0.0/8` is an address",
+                "from.sourceAddress.trustForwardedFrom[1]: an address",
             ),
             (r#"{"sourceAddress":{"from":"envoy"}}"#, "from.sourceAddress.from: a sidecar takes"),
             (

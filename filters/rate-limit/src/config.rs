@@ -5,7 +5,9 @@ use std::time::Duration;
 use plugin_kit::address::RawAddressMatch;
 use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
-use plugin_kit::config::{ByName, ConfigErrors, DurationText, ErrorList, Path, document, read};
+use plugin_kit::config::{
+    ByName, ConfigErrors, DurationText, ErrorList, NonEmpty, Path, document, read, shown_name,
+};
 use plugin_kit::denial::{Body, Extras, RawCors};
 use plugin_kit::environment::Environment;
 use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
@@ -24,7 +26,7 @@ use crate::slots::{OnFull, Table};
 config_object! {
     #[derive(Debug)]
     struct RawConfig {
-        limits: Vec<RawLimit>,
+        limits: NonEmpty<Vec<RawLimit>>,
         exempt: Vec<RawExemption> = Vec::new(),
         response: RawResponse = RawResponse::default(),
         on_conflict: OnConflict = OnConflict::default(),
@@ -66,7 +68,7 @@ config_object! {
         cost: Option<u32>,
         cost_from: Option<RawSource>,
         on_invalid_cost: OnInvalidCost = OnInvalidCost::default(),
-        count_statuses: Vec<u16> = Vec::new(),
+        count_statuses: NonEmpty<Vec<u16>> = NonEmpty::default(),
         mode: Mode = Mode::default(),
         enforce_percent: Option<u8>,
         max_keys: Option<u32>,
@@ -79,15 +81,15 @@ config_object! {
     /// A request matcher, and tests of verified claims.
     #[derive(Debug, Default)]
     struct RawLimitMatch {
-        hosts: Vec<String> = Vec::new(),
-        methods: Vec<String> = Vec::new(),
-        methods_except: Vec<String> = Vec::new(),
-        paths: Vec<String> = Vec::new(),
-        path_regexes: Vec<String> = Vec::new(),
-        headers: ByName<RawValueTest> = ByName::default(),
+        hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
+        methods: NonEmpty<Vec<String>> = NonEmpty::default(),
+        methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
+        paths: NonEmpty<Vec<String>> = NonEmpty::default(),
+        path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
+        headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
         source_address: Option<RawAddressMatch>,
-        principals: Vec<String> = Vec::new(),
-        claims: ByName<RawValueTest> = ByName::default(),
+        principals: NonEmpty<Vec<String>> = NonEmpty::default(),
+        claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
         when: Option<String>,
     }
 }
@@ -105,7 +107,7 @@ config_object! {
     #[derive(Debug)]
     struct RawPlans {
         from: RawSource,
-        rates: ByName<RawRate>,
+        rates: NonEmpty<ByName<RawRate>>,
     }
 }
 
@@ -347,16 +349,13 @@ impl Config {
 #[inline(never)]
 fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Option<Config> {
     let root = Path::root();
-    if raw.limits.is_empty() {
-        errors.add(&root.field("limits"), "expected at least one limit");
-    }
     let case = raw.path_case;
     let mut tables = Tables::default();
     let mut limits: Vec<Limit> = Vec::new();
     for (n, limit) in raw.limits.into_iter().enumerate() {
         let path = root.field("limits").index(n);
         if limits.iter().any(|other| other.name == limit.name) {
-            errors.add(&path.field("name"), format_args!("`{}` is the name of another limit", limit.name));
+            errors.add(&path.field("name"), "is the name of another limit; expected one of its own");
         }
         limits.extend(compile_limit(limit, case, &path, &mut tables, errors, env));
     }
@@ -476,8 +475,7 @@ fn compile_limit(
 ) -> Option<Limit> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if raw.name.is_empty() || raw.name.len() > 63 || !raw.name.bytes().all(plain) {
-        let expected = "expected 1 to 63 letters, digits, `-` and `_`";
-        errors.add(&path.field("name"), format_args!("{expected}, found `{}`", raw.name));
+        errors.add(&path.field("name"), "expected 1 to 63 letters, digits, `-` and `_`");
     }
     let condition = Condition::compile(raw.r#match, case, env, &path.field("match"), errors);
     let (keyed, sources) = (!raw.key.is_empty(), raw.key.len());
@@ -498,16 +496,19 @@ fn compile_limit(
         );
     }
     let cost_path = path.field("costFrom");
-    let cost_from = raw.cost_from.map(|source| source.parse(&cost_path, errors, env));
-    if cost_from.as_ref().and_then(Option::as_ref).is_some_and(Source::is_unverified) {
-        errors.add(
-            &cost_path,
-            "a client could name its own cost; expected `trust: true` where a trusted peer sets it",
-        );
-    }
+    let cost_from = raw.cost_from.map(|raw| {
+        let source = raw.parse(&cost_path, errors, env);
+        if source.as_ref().is_some_and(|source| raw.is_unverified(source)) {
+            errors.add(
+                &cost_path,
+                "a client could name its own cost; expected `trust: true` where a trusted peer sets it",
+            );
+        }
+        source
+    });
     let cost = raw.cost.unwrap_or(1);
     let plan_rates = plans.iter().flatten().flat_map(|plans| &plans.rates);
-    let named = plan_rates.map(|(name, rate)| (format!("plan `{name}`"), rate));
+    let named = plan_rates.map(|(name, rate)| (format!("plan `{}`", shown_name(name)), rate));
     for (name, rate) in rate.iter().map(|rate| ("`rate`".to_owned(), rate)).chain(named) {
         let burst = rate.burst();
         if burst > 0 && cost > burst {
@@ -565,7 +566,7 @@ fn compile_limit(
             None => None,
         },
         on_invalid_cost: raw.on_invalid_cost,
-        count_statuses: raw.count_statuses,
+        count_statuses: raw.count_statuses.to_vec(),
         mode: raw.mode,
         enforce_percent,
         table: Table::new(number, if keyed { max_keys } else { 1 }),
@@ -582,12 +583,12 @@ fn compile_rate(raw: &RawRate, path: &Path, errors: &mut ErrorList) -> Option<Ra
 #[inline(never)]
 fn compile_plans(raw: RawPlans, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Plans> {
     let from = raw.from.parse(&path.field("from"), errors, env);
-    if from.as_ref().is_some_and(Source::is_unverified) {
+    if from.as_ref().is_some_and(|from| raw.from.is_unverified(from)) {
         errors
             .add(&path.field("from"), "a client could name its own plan; expected a claim, or `trust: true`");
     }
     let mut rates = Vec::new();
-    for (name, rate) in raw.rates.0 {
+    for (name, rate) in raw.rates {
         let path = path.field("rates").field(&name);
         rates.extend(compile_rate(&rate, &path, errors).map(|rate| (name, rate)));
     }
@@ -613,8 +614,8 @@ impl Condition {
             principals: raw.principals,
         };
         let compiled = RequestMatch::compile(&request, case, env, path, errors);
-        request.paths.clear();
-        request.path_regexes.clear();
+        request.paths = NonEmpty::default();
+        request.path_regexes = NonEmpty::default();
         let any_path = RequestMatch::compile(&request, case, env, path, &mut ErrorList::default());
         let mut claims = Vec::new();
         for (name, test) in &raw.claims.0 {
@@ -640,6 +641,8 @@ mod tests {
         Config::parse(json.as_bytes(), &|_: &str| None).map_err(|errors| errors.to_string())
     }
 
+    const LIMITS: &str = r#""limits":[{"name":"a","rate":{"requests":1,"per":"1s"}}]"#;
+
     fn limit(fields: &str) -> Result<Config, String> {
         let rate = if fields.starts_with(",\"rate\"") { "" } else { r#","rate":{"requests":1,"per":"1s"}"# };
         parse(&format!(r#"{{"limits":[{{"name":"a"{rate}{fields}}}]}}"#))
@@ -663,22 +666,19 @@ mod tests {
     fn what_is_wrong_is_named_with_its_path() {
         for (fields, expected) in [
             (r#","rate":{"requests":1,"per":"0s"}"#, "limits[0].rate: expected a window"),
-            (r#","rate":{"requests":1,"per":"1x"}"#, "limits[0].rate.per: `1x` is no duration"),
+            (r#","rate":{"requests":1,"per":"1x"}"#, "limits[0].rate.per: this is no duration"),
             (r#","rate":{"request":1,"per":"1s"}"#, "did you mean `requests`?"),
             (r#","match":{"paths":["a"]}"#, "limits[0].match.paths[0]: "),
             (r#","match":{"claims":{"plan":{}}}"#, "limits[0].match.claims.plan: tests nothing"),
             (
                 r#","match":{"claims":{"plan":{"noneOf":["pro*"]}}}"#,
-                "limits[0].match.claims.plan.noneOf[0]: `pro*` would be",
+                "limits[0].match.claims.plan.noneOf[0]: a text with `*` would be",
             ),
             (
                 r#","match":{"sourceAddress":{"cidrs":["10.0.0.0/33"],"from":"envoy"}}"#,
                 "limits[0].match.sourceAddress.cidrs[0]: ",
             ),
-            (
-                r#","match":{"principals":["10.0.0.0/8"]}"#,
-                "limits[0].match.principals[0]: `10.0.0.0/8` is an address",
-            ),
+            (r#","match":{"principals":["10.0.0.0/8"]}"#, "limits[0].match.principals[0]: an address"),
             (
                 r#","key":[{"sourceAddress":{}}]"#,
                 "limits[0].key[0].sourceAddress: the node id of this proxy, ``, is not",
@@ -686,7 +686,15 @@ mod tests {
             (r#","key":[{"claim":"sub"},{"heder":"x"}]"#, "limits[0].key[1].heder: unknown field"),
             (r#","key":[{"claim":"sub"}],"before":"auth""#, "limits[0].before: no claim is verified"),
             (r#","match":{"claims":{"a":{"present":true}}},"before":"auth""#, "limits[0].before: "),
-            (r#","plans":{"from":{"header":"x-plan"},"rates":{}}"#, "limits[0].plans.from: a client could"),
+            (
+                r#","plans":{"from":{"header":"x-plan"},"rates":{"a":{"requests":1,"per":"1s"}}}"#,
+                "limits[0].plans.from: a client could",
+            ),
+            (r#","plans":{"from":{"claim":"plan"},"rates":{}}"#, "limits[0].plans.rates: is empty"),
+            (r#","countStatuses":[]"#, "limits[0].countStatuses: is empty; expected at least one entry"),
+            (r#","match":{"claims":{}}"#, "limits[0].match.claims: is empty"),
+            (r#","match":{"claims":{"a":{"anyOf":[]}}}"#, "limits[0].match.claims.a.anyOf: is empty"),
+            (r#","match":{"when":null}"#, "limits[0].match.when: expected a text, found null"),
             (
                 r#","plans":{"from":{"claim":"plan"},"rates":{"pro":{"requests":1,"per":"0s"}}}"#,
                 "limits[0].plans.rates.pro: expected a window",
@@ -707,13 +715,16 @@ mod tests {
         }
         for (json, expected) in [
             ("{}", "missing field `limits`"),
-            (r#"{"limits":[]}"#, "limits: expected at least one limit"),
-            (r#"{"limits":[],"exempt":[{"match":{}}]}"#, "exempt[0].match: exempts every request"),
-            (r#"{"limits":[],"response":{"status":200}}"#, "response.status: expected"),
-            (r#"{"limits":[],"lease":"2s"}"#, "lease: expected"),
+            (r#"{"limits":[]}"#, "limits: is empty; expected at least one entry"),
+            (
+                &format!(r#"{{{LIMITS},"exempt":[{{"match":{{}}}}]}}"#),
+                "exempt[0].match: exempts every request",
+            ),
+            (&format!(r#"{{{LIMITS},"response":{{"status":200}}}}"#), "response.status: expected"),
+            (&format!(r#"{{{LIMITS},"lease":"2s"}}"#), "lease: expected"),
             (
                 r#"{"limits":[{"name":"a","rate":{"requests":1,"per":"1s"}},{"name":"a","rate":{"requests":1,"per":"1s"}}]}"#,
-                "limits[1].name: `a` is the name of another limit",
+                "limits[1].name: is the name of another limit",
             ),
             (
                 r#"{"limits":[{"name":"a b","rate":{"requests":1,"per":"1s"}}]}"#,
@@ -722,6 +733,30 @@ mod tests {
         ] {
             let error = parse(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_can_write_names_no_cost_and_no_plan_unless_it_is_trusted() {
+        for source in [
+            r#""header":"x""#,
+            r#""property":["request","headers","x"]"#,
+            r#""requestId":{}"#,
+            r#""path":{}"#,
+            r#""pathTemplate":["/a"]"#,
+            r#""method":{}"#,
+        ] {
+            let cost = |trust: &str| limit(&format!(r#","costFrom":{{{source}{trust}}}"#));
+            let plan = |trust: &str| {
+                let rates = r#""rates":{"a":{"requests":1,"per":"1s"}}"#;
+                limit(&format!(r#","plans":{{"from":{{{source}{trust}}},{rates}}}"#))
+            };
+            assert!(cost("").unwrap_err().starts_with("limits[0].costFrom: a client could"), "{source}");
+            assert!(plan("").unwrap_err().starts_with("limits[0].plans.from: a client could"), "{source}");
+            let trusted = r#","trust":true"#;
+            assert!(cost(trusted).is_ok() && plan(trusted).is_ok(), "{source}");
+            // To count by what a client chooses is what a key is for.
+            assert!(limit(&format!(r#","key":[{{{source}}}]"#)).is_ok(), "{source}");
         }
     }
 

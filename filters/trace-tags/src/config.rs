@@ -1,6 +1,6 @@
 //! The pluginConfig of trace-tags.
 
-use plugin_kit::config::{ConfigErrors, ErrorList, Path, document, nearest, read};
+use plugin_kit::config::{ConfigErrors, ErrorList, NonEmpty, Path, document, not_one_of, read};
 use plugin_kit::config_object;
 use plugin_kit::environment::Environment;
 use plugin_kit::secret::SecretVariable;
@@ -58,7 +58,7 @@ config_object! {
     #[derive(Debug)]
     struct RawTag {
         name: String,
-        from: Vec<RawSource>,
+        from: NonEmpty<Vec<RawSource>>,
         pseudonym: Option<RawPseudonym>,
         raw: bool = false,
         max_length: Option<usize>,
@@ -135,10 +135,7 @@ impl Config {
         for (n, tag) in raw_tags.into_iter().enumerate() {
             let path = list.index(n);
             if names.contains(&tag.name) {
-                errors.add(
-                    &path.field("name"),
-                    format_args!("`{}` is the name of an earlier tag too", tag.name),
-                );
+                errors.add(&path.field("name"), "is the name of an earlier tag; expected one of its own");
             }
             names.push(tag.name.clone());
             tags.extend(tag.parse(&path, &mut errors, env));
@@ -166,17 +163,15 @@ impl RawBaggage {
         for (n, name) in self.keep.iter().enumerate() {
             if !is_name(name) {
                 let path = path.field("keep").index(n);
-                errors.add(&path, format_args!("expected {NAME}, found `{name}`"));
+                errors.add(&path, format_args!("expected {NAME}"));
             }
         }
         for (n, name) in self.send.iter().enumerate() {
             let path = path.field("send").index(n);
             match tags.iter().find(|tag| tag.name() == name) {
                 None => {
-                    let names = tags.iter().map(Tag::name);
-                    let hint = nearest(name, names).map(|name| format!("; did you mean `{name}`?"));
-                    let hint = hint.unwrap_or_default();
-                    errors.add(&path, format_args!("expected the name of a tag, found `{name}`{hint}"));
+                    let names: Vec<&str> = tags.iter().map(Tag::name).collect();
+                    errors.add(&path, format_args!("no tag of this name; {}", not_one_of(name, &names)));
                 }
                 Some(tag) if tag.moment(None) > sent_at => errors.add(
                     &path,
@@ -203,18 +198,16 @@ impl RawTag {
     #[inline(never)]
     fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Tag> {
         if !is_name(&self.name) {
-            errors.add(&path.field("name"), format_args!("expected {NAME}, found `{}`", self.name));
+            errors.add(&path.field("name"), format_args!("expected {NAME}"));
             return None;
         }
         let from = path.field("from");
-        if self.from.is_empty() {
-            errors.add(&from, "expected at least one source, such as `{ claim: sub }`");
-        }
         let mut sources = Vec::new();
         for (n, raw) in self.from.iter().enumerate() {
             let path = from.index(n);
             let Some(source) = raw.parse(&path, errors, env) else { continue };
-            if source.is_unverified() {
+            // The request ID is this filter's own: it keeps one that is harmless, and makes the others.
+            if raw.is_unverified(&source) && !matches!(source, Source::RequestId) {
                 errors.add(
                     &path,
                     "any client can send this; add `trust: true` if a proxy in front sets or checks it",
@@ -424,12 +417,26 @@ mod tests {
     #[test]
     fn a_clients_header_is_no_tag_unless_trusted() {
         let tag = |source: &str| format!(r#"{{"tags":[{{"name":"a","from":[{source}]}}]}}"#);
-        for source in [r#""header":"x""#, r#""cookie":"x""#, r#""queryParam":"x""#] {
+        for source in [
+            r#""header":"x""#,
+            r#""cookie":"x""#,
+            r#""queryParam":"x""#,
+            r#""path":{}"#,
+            r#""pathTemplate":["/a"]"#,
+            r#""method":{}"#,
+            r#""property":["request","headers","x"]"#,
+        ] {
             assert!(
                 error(&tag(&format!("{{{source}}}"))).starts_with("tags[0].from[0]: any client can send")
             );
             parse(&tag(&format!(r#"{{{source},"trust":true}}"#))).unwrap();
         }
+        parse(&tag(r#"{"requestId":{}}"#)).unwrap();
+        parse(&tag(r#"{"property":["request","protocol"]}"#)).unwrap();
+        assert!(
+            error(r#"{"tags":[{"name":"a","from":[]}]}"#)
+                .contains("from: is empty; expected at least one entry")
+        );
     }
 
     #[test]
@@ -452,15 +459,15 @@ mod tests {
         let errors = error(
             r#"{"tags":[
                 {"name":"","from":[{"claim":"a"}]},
-                {"name":"b","from":[]},
+                {"name":"b","from":[{"method":{}}]},
                 {"name":"b","from":[{"literal":"x"}],"maxLength":0},
                 {"name":"c","from":[{}],"pseudonym":{},"maxLength":3}
             ]}"#,
         );
         for expected in [
             "tags[0].name: expected 1 to 64 letters",
-            "tags[1].from: expected at least one source",
-            "tags[2].name: `b` is the name of an earlier tag too",
+            "tags[1].from[0]: any client can send this",
+            "tags[2].name: is the name of an earlier tag",
             "tags[2].maxLength: expected 1 to 1024 characters, found 0",
             "tags[3].from[0]: expected exactly one of `claim`",
             "tags[3].maxLength: has no meaning with `pseudonym`",
@@ -485,10 +492,9 @@ mod tests {
         assert!(error(&json("tenant")).starts_with("baggage.send[0]: `tenant` is not known yet"));
         let composed = |json: &str| Config::parse(json.as_bytes(), &|_: &str| None, Moment::Claims);
         composed(&json("tenant")).unwrap();
-        assert!(
-            error(&json("zones"))
-                .contains("baggage.send[0]: expected the name of a tag, found `zones`; did you")
-        );
+        assert!(error(&json("zones")).contains(
+            "baggage.send[0]: no tag of this name; expected `tenant` or `zone`, found `zones`; did you"
+        ));
         let keep = error(r#"{"tags":[],"baggage":{"keep":["a b"]}}"#);
         assert!(keep.starts_with("baggage.keep[0]: expected 1 to 64 letters"), "{keep}");
     }

@@ -372,9 +372,9 @@ mod tests {
     #[test]
     fn a_tag_for_errors_waits_for_the_response() {
         let core = core(
-            r#"{"tags":[{"name":"path","from":[{"path":{}}],"when":{"statusFrom":400}},
-                {"name":"some","from":[{"method":{}}],"when":{"percentage":0}},
-                {"name":"all","from":[{"method":{}}],"when":{"percentage":100}}]}"#,
+            r#"{"tags":[{"name":"path","from":[{"path":{},"trust":true}],"when":{"statusFrom":400}},
+                {"name":"some","from":[{"method":{},"trust":true}],"when":{"percentage":0}},
+                {"name":"all","from":[{"method":{},"trust":true}],"when":{"percentage":100}}]}"#,
         );
         assert!(core.reads_status());
         let run = |status: Option<u16>| {
@@ -403,13 +403,14 @@ mod tests {
             let end = if ended { shown(&core.on_end(&mut stream, &exchange)) } else { Vec::new() };
             (before, core.keeps(&stream), end)
         };
-        let at_once = r#"{"tags":[{"name":"m","from":[{"method":{}}]}]}"#;
+        let at_once = r#"{"tags":[{"name":"m","from":[{"method":{},"trust":true}]}]}"#;
         assert_eq!(kept(at_once, false), (false, false, vec![]));
-        let for_errors = r#"{"tags":[{"name":"m","from":[{"method":{}}],"when":{"statusFrom":400}}]}"#;
+        let for_errors =
+            r#"{"tags":[{"name":"m","from":[{"method":{},"trust":true}],"when":{"statusFrom":400}}]}"#;
         assert!(!core(at_once).reads_status());
         assert_eq!(kept(for_errors, false), (true, true, vec![]));
         assert_eq!(kept(for_errors, true), (true, false, vec!["tag.m=GET".into()]));
-        let echo = r#"{"requestId":{"echo":true},"tags":[{"name":"m","from":[{"method":{}}]}]}"#;
+        let echo = r#"{"requestId":{"echo":true},"tags":[{"name":"m","from":[{"method":{},"trust":true}]}]}"#;
         assert_eq!(kept(echo, false), (true, true, vec![]));
     }
 

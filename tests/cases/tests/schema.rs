@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 fn schemas() -> [(&'static str, Value); 4] {
     let part = |name: &str| json!({ "$ref": format!("{name}.json") });
@@ -116,6 +116,24 @@ fn every_case_fits_its_schema_and_what_is_unknown_does_not() {
     assert_eq!(error, ".providers.a.audience is unknown");
 }
 
+#[test]
+fn an_empty_list_that_would_mean_all_or_nothing_does_not_fit() {
+    let schemas = schemas();
+    let schema = |name: &str| &schemas.iter().find(|(known, _)| *known == name).unwrap().1;
+    let rate = json!({ "requests": 1, "per": "1s" });
+    for (name, configuration) in [
+        ("jwt-auth", json!({ "providers": {} })),
+        ("jwt-auth", json!({ "providers": { "a": { "issuer": "x", "jwks": "{}", "audiences": [] } } })),
+        ("rate-limit", json!({ "limits": [] })),
+        ("rate-limit", json!({ "limits": [{ "name": "a", "rate": rate, "match": { "headers": {} } }] })),
+        ("rate-limit", json!({ "limits": [{ "name": "a", "rate": rate, "match": { "principals": [] } }] })),
+        ("trace-tags", json!({ "tags": [{ "name": "a", "from": [] }] })),
+    ] {
+        let error = validate(schema(name), schema(name), &configuration).unwrap_err();
+        assert!(error.ends_with("expected an entry"), "{configuration}: {error}");
+    }
+}
+
 /// Whether `value` fits `schema`, as far as JSON Schema is used here; a keyword that is not known here is an error.
 fn validate(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let Some(keywords) = schema.as_object() else { return Ok(()) };
@@ -154,6 +172,8 @@ fn validate(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
             }
             "minimum" if value.as_f64() < argument.as_f64() => return fails("a greater number"),
             "maximum" if value.as_f64() > argument.as_f64() => return fails("a smaller number"),
+            "minItems" if value.as_array().is_some_and(Vec::is_empty) => return fails("an entry"),
+            "minProperties" if value.as_object().is_some_and(Map::is_empty) => return fails("an entry"),
             "items" => {
                 for (n, item) in value.as_array().into_iter().flatten().enumerate() {
                     validate(root, argument, item).map_err(|error| format!("[{n}]{error}"))?;
@@ -184,7 +204,8 @@ fn validate(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                     }
                 }
             }
-            "$schema" | "$defs" | "title" | "description" | "enum" | "minimum" | "maximum" => {}
+            "$schema" | "$defs" | "title" | "description" | "enum" | "minimum" | "maximum" | "minItems"
+            | "minProperties" => {}
             other => panic!("keyword {other}"),
         }
     }

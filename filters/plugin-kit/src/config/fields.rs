@@ -5,10 +5,11 @@
 //! it does not know the path.
 
 use std::fmt::Write;
+use std::ops::Deref;
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, ErrorList, nearest};
+use super::{ConfigError, ErrorList, nearest, shown_name};
 
 /// A value that can be read from JSON.
 pub trait Read: Sized {
@@ -56,8 +57,9 @@ impl Reader {
     /// What a user sees of a wrong value here. What stands where something is said about secrets may be one.
     fn described(&self, value: &Value) -> String {
         match value {
-            Value::String(_) if self.is_about_secrets() => "a text that is not shown".to_owned(),
-            Value::Number(_) if self.is_about_secrets() => "a number that is not shown".to_owned(),
+            Value::String(_) | Value::Number(_) if self.is_about_secrets() => {
+                "a value that is not shown".to_owned()
+            }
             value => described(value),
         }
     }
@@ -100,7 +102,7 @@ impl Reader {
         if length > 0 {
             self.path.push('.');
         }
-        self.path.push_str(name);
+        self.path.push_str(shown_name(name));
         length
     }
 
@@ -120,7 +122,7 @@ impl Reader {
             }
             let names: Vec<String> = names.iter().map(|name| camel_case(name)).collect();
             let hint = hint(found, &names);
-            if hint.is_empty() && self.is_about_secrets() {
+            if shown_name(found) != found || (hint.is_empty() && self.is_about_secrets()) {
                 self.add(format!("an unknown field, which is not shown; expected {}", one_of(&names)));
                 continue;
             }
@@ -137,9 +139,10 @@ impl Reader {
         let position = text.and_then(|text| names.iter().position(|name| is_variant(text, name)));
         if position.is_none() {
             let names: Vec<String> = names.iter().map(|name| variant(name)).collect();
-            let hint = hint(text.unwrap_or_default(), &names);
-            let found = self.described(value);
-            self.add(format!("expected {}, found {found}{hint}", one_of(&names)));
+            match text {
+                Some(text) => self.add(not_one_of(text, &names)),
+                None => drop(self.expected::<()>(&one_of(&names), value)),
+            }
         }
         position
     }
@@ -177,28 +180,46 @@ pub fn one_of<T: AsRef<str>>(names: &[T]) -> String {
     }
 }
 
-fn hint(found: &str, names: &[String]) -> String {
-    match nearest(found, names.iter().map(String::as_str)) {
+/// What to say of a text that is none of these names. It is shown only where it is nearly one of them: anything else may be a
+/// secret that stands in the wrong place.
+pub fn not_one_of<T: AsRef<str>>(found: &str, names: &[T]) -> String {
+    let is_nearly = |name: &T| {
+        let (found, name) = (found.to_ascii_lowercase(), name.as_ref().to_ascii_lowercase());
+        found.len() <= name.len().saturating_add(2) && strsim::levenshtein(&found, &name) <= 2
+    };
+    let shown = if names.iter().any(is_nearly) { format!("`{found}`") } else { "another text".to_owned() };
+    format!("expected {}, found {shown}{}", one_of(names), hint(found, names))
+}
+
+fn hint<T: AsRef<str>>(found: &str, names: &[T]) -> String {
+    match nearest(found, names.iter().map(AsRef::as_ref)) {
         Some(name) => format!("; did you mean `{name}`?"),
         None => String::new(),
     }
 }
 
-/// What a user sees of a wrong value. Fractions are not shown: the code that prints them is a tenth of a small module.
+/// What a user sees of a wrong value: its kind, and itself where it cannot be a secret. Fractions are not shown: the code that
+/// prints them is a tenth of a small module.
 fn described(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),
-        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => number.to_string(),
-            (_, Some(number)) => number.to_string(),
-            _ => "a fraction".to_owned(),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) if number.unsigned_abs() < 1_000_000_000 => number.to_string(),
+            _ if number.is_f64() => "a fraction".to_owned(),
+            _ => "a large number".to_owned(),
         },
-        Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
-        Value::String(text) => format!("`{text}`"),
+        Value::String(text) if text.is_empty() => "an empty text".to_owned(),
+        Value::String(text) if is_scalar(text) => format!("the text `{text}`"),
+        Value::String(_) => "a text".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }
+}
+
+/// Whether a text is what a user has quoted that was to be a truth value or a number.
+fn is_scalar(text: &str) -> bool {
+    matches!(text, "true" | "false") || (text.len() < 10 && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Whether `found` is `name` (`on_missing_key`, `r#match`) in camel case.
@@ -526,7 +547,9 @@ impl Read for Value {
 
 impl<T: Read> Read for Option<T> {
     fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        if value.is_null() { Some(None) } else { T::read(value, reader).map(Some) }
+        // A null is what a template leaves where a value is missing; to take it for a field that is not there would take away what
+        // the field was to demand.
+        T::read(value, reader).map(Some)
     }
 
     fn absent() -> Option<Self> {
@@ -561,6 +584,15 @@ impl<T: Read> Read for Vec<T> {
 #[derive(Debug, Clone)]
 pub struct ByName<T>(pub Vec<(String, T)>);
 
+impl<T> IntoIterator for ByName<T> {
+    type Item = (String, T);
+    type IntoIter = std::vec::IntoIter<(String, T)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl<T> Default for ByName<T> {
     fn default() -> Self {
         Self(Vec::new())
@@ -582,5 +614,62 @@ impl<T: Read> Read for ByName<T> {
     #[cfg(not(target_os = "wasi"))]
     fn schema(definitions: &mut Definitions) -> Value {
         serde_json::json!({ "type": "object", "additionalProperties": T::schema(definitions) })
+    }
+}
+
+/// A list or an object that has an entry where it is written. One without any, as a template leaves it whose values are
+/// missing, would mean all or nothing. Where the field may be left out its default has no entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NonEmpty<L>(L);
+
+impl<L> Deref for NonEmpty<L> {
+    type Target = L;
+
+    fn deref(&self) -> &L {
+        &self.0
+    }
+}
+
+impl<L> From<L> for NonEmpty<L> {
+    fn from(entries: L) -> Self {
+        Self(entries)
+    }
+}
+
+impl<L: IntoIterator> IntoIterator for NonEmpty<L> {
+    type Item = L::Item;
+    type IntoIter = L::IntoIter;
+
+    fn into_iter(self) -> L::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<L: Read> Read for NonEmpty<L> {
+    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        let is_empty = match value {
+            Value::Array(list) => list.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        };
+        if is_empty {
+            reader.add("is empty; expected at least one entry".to_owned());
+            return None;
+        }
+        L::read(value, reader).map(Self)
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(definitions: &mut Definitions) -> Value {
+        let mut schema = L::schema(definitions);
+        let least = if schema.get("type").is_some_and(|kind| kind == "object") {
+            "minProperties"
+        } else {
+            "minItems"
+        };
+        if let Value::Object(schema) = &mut schema {
+            schema.insert(least.to_owned(), 1.into());
+        }
+        schema
     }
 }
