@@ -31,7 +31,10 @@ fuzz_target!(|input: (&str, &[u8])| {
                     assert_eq!(path.first(), Some(&b'/'));
                     // Each reading with a delimiter in it is there cut too.
                     if let Some(at) = path.iter().position(is_delimiter) {
-                        let cut = path[..at].strip_suffix(b"/").filter(|cut| !cut.is_empty()).unwrap_or(&path[..at]);
+                        let cut = path[..at]
+                            .strip_suffix(b"/")
+                            .filter(|cut| !cut.is_empty())
+                            .unwrap_or(&path[..at]);
                         assert!(paths.iter().any(|path| path == cut));
                     }
                 }

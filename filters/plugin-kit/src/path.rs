@@ -645,6 +645,12 @@ mod tests {
             if let Readings::Several(readings) = Readings::of(target.as_bytes(), PathCase::Sensitive) {
                 prop_assert!(readings.len() <= MOST_READINGS);
                 prop_assert!(readings.iter().all(|reading| reading.first() == Some(&b'/')), "{}", target);
+                // Each reading with a delimiter in it is there cut too.
+                for reading in readings.iter().filter(|reading| reading.iter().any(|byte| b"?#".contains(byte))) {
+                    let cut = without_query(reading);
+                    let cut = without_trailing_slash(&cut);
+                    prop_assert!(readings.iter().any(|reading| reading == cut), "{}", target);
+                }
             }
         }
 
