@@ -26,7 +26,7 @@ const FIRST: &str = r#"{
         { "name": "request.id", "from": [{ "requestId": {} }] },
         { "name": "service.version", "from": [{ "workloadLabel": "version" }] },
         { "name": "version.of.env", "from": [{ "env": "SERVICE_VERSION" }] },
-        { "name": "method", "from": [{ "method": {} }] },
+        { "name": "method", "from": [{ "method": {}, "trust": true }] },
         { "name": "address", "from": [{ "sourceAddress": {} }] },
         { "name": "alias", "from": [{ "header": "x-alias", "trust": true }],
           "pseudonym": { "keyFrom": { "env": "KEY" }, "keyId": "k1" } },
