@@ -170,6 +170,7 @@ fn limit_service(told: &LimitService) -> RateLimitAnswer {
         raw: told.raw.clone().map(String::into_bytes),
         grpc_status: told.grpc_status,
         delay: told.delay.unwrap_or_default(),
+        gate: None,
     }
 }
 

@@ -131,6 +131,7 @@ impl Proxy for MockProxy {
                 authority: pseudo(&upstream.headers, ":authority"),
                 headers: headers(&upstream.headers),
                 body: upstream.body,
+                trailers: Headers::new(),
             }),
             details: seen.details,
             span: BTreeMap::new(),

@@ -114,9 +114,14 @@ impl Request {
 
     /// Sends it so many times at once, over HTTP/2 connections of a thousand streams each. The statuses of the answers, in no order.
     pub fn send_at_once(&self, to: SocketAddr, times: usize) -> Result<Vec<u16>, ClientError> {
+        self.begin_burst(to, times)?.answers().into_iter().collect()
+    }
+
+    /// Sends it so many times at once, and does not wait for the answers.
+    pub fn begin_burst(&self, to: SocketAddr, times: usize) -> Result<Burst, ClientError> {
         let odd = |error: &dyn std::fmt::Display| ClientError::Http2(error.to_string());
-        let burst = async {
-            let mut answers = tokio::task::JoinSet::new();
+        let begin = async {
+            let mut clients = Vec::with_capacity(times);
             let mut left = times;
             while left > 0 {
                 let (sender, connection) = connect(to).await?;
@@ -126,19 +131,20 @@ impl Request {
                 for _ in 0..share {
                     let request = self.http2()?;
                     let mut sender = sender.clone();
-                    answers.spawn(
-                        async move { sender.send_request(request).await.map(|r| r.status().as_u16()) },
-                    );
+                    clients.push(tokio::spawn(async move {
+                        let answer = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await;
+                        match answer {
+                            Ok(answer) => {
+                                answer.map(|answer| answer.status().as_u16()).map_err(|error| odd(&error))
+                            }
+                            Err(late) => Err(odd(&late)),
+                        }
+                    }));
                 }
             }
-            let mut statuses = Vec::with_capacity(times);
-            while let Some(answer) = answers.join_next().await {
-                statuses.push(answer.map_err(|error| odd(&error))?.map_err(|error| odd(&error))?);
-            }
-            Ok(statuses)
+            Ok(Burst(clients))
         };
-        let late = || Err(ClientError::Http2("not all answers came in time".to_owned()));
-        runtime().block_on(async { tokio::time::timeout(TIMEOUT, burst).await.unwrap_or_else(|_| late()) })
+        runtime().block_on(begin)
     }
 
     async fn connect_from(&self, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
@@ -200,6 +206,36 @@ impl Request {
             body = [&[0], &length.to_be_bytes()[..], &body].concat();
         }
         request.body(Full::new(Bytes::from(body))).map_err(|error| odd(&error))
+    }
+}
+
+/// Requests that are under way.
+#[derive(Debug)]
+pub struct Burst(Vec<tokio::task::JoinHandle<Result<u16, ClientError>>>);
+
+impl Burst {
+    /// One client in so many leaves: its stream is reset. Envoy ends a connection of which 250 are reset in its first second.
+    pub fn leave(&mut self, every: usize) {
+        let mut number = 0_usize;
+        let leaves = |_: &mut _| {
+            number += 1;
+            number.is_multiple_of(every)
+        };
+        for leaving in self.0.extract_if(.., leaves) {
+            leaving.abort();
+        }
+    }
+
+    /// The status that each client got, or why it got none.
+    pub fn answers(self) -> Vec<Result<u16, ClientError>> {
+        let panicked = |error: tokio::task::JoinError| Err(ClientError::Http2(error.to_string()));
+        runtime().block_on(async {
+            let mut answers = Vec::with_capacity(self.0.len());
+            for client in self.0 {
+                answers.push(client.await.unwrap_or_else(panicked));
+            }
+            answers
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What does not change while Envoy runs. Listeners come by file and may change: [`crate::Envoy::set_listeners`].
 #[derive(Debug, Clone, Default)]
@@ -119,17 +119,19 @@ pub struct Cluster {
     pub endpoint: Option<Endpoint>,
     /// Speak HTTP/2 to it with prior knowledge (gRPC).
     pub http2: bool,
+    /// It comes by file, and may vanish and come back: [`crate::Envoy::set_clusters`].
+    pub discovered: bool,
 }
 
 impl Cluster {
     /// A cluster that speaks HTTP/1.1.
     pub fn new(name: &str, endpoint: impl Into<Endpoint>) -> Self {
-        Self { name: name.to_owned(), endpoint: Some(endpoint.into()), http2: false }
+        Self { name: name.to_owned(), endpoint: Some(endpoint.into()), http2: false, discovered: false }
     }
 
     /// A cluster that has no endpoint.
     pub fn empty(name: &str) -> Self {
-        Self { name: name.to_owned(), endpoint: None, http2: false }
+        Self { name: name.to_owned(), endpoint: None, http2: false, discovered: false }
     }
 
     fn to_json(&self) -> Value {
@@ -170,6 +172,8 @@ pub struct Listener {
     pub access_log: AccessLog,
     /// Where spans go, if anywhere.
     pub tracing: Option<Tracing>,
+    /// Where web sockets go, if they are let through: the start of their paths, and a cluster that speaks HTTP/1.1.
+    pub websockets: Option<(String, String)>,
 }
 
 impl Listener {
@@ -183,6 +187,7 @@ impl Listener {
             use_remote_address: false,
             access_log: AccessLog::default(),
             tracing: None,
+            websockets: None,
         }
     }
 }
@@ -329,20 +334,41 @@ pub(crate) struct Paths {
 }
 
 impl Bootstrap {
-    pub(crate) fn to_json(&self, listeners: &std::path::Path) -> Value {
+    pub(crate) fn to_json(&self, listeners: &Path, clusters: &Path) -> Value {
+        let file =
+            |path: &Path| json!({ "resource_api_version": "V3", "path_config_source": { "path": path } });
+        let mut dynamic = json!({ "lds_config": file(listeners) });
+        if self.discovered().next().is_some() {
+            dynamic["cds_config"] = file(clusters);
+        }
+        let fixed: Vec<_> =
+            self.clusters.iter().filter(|cluster| !cluster.discovered).map(Cluster::to_json).collect();
         json!({
             "node": self.node.to_json(),
             "admin": { "address": socket(SocketAddr::from(([127, 0, 0, 1], 0))) },
-            "static_resources": { "clusters": self.clusters.iter().map(Cluster::to_json).collect::<Vec<_>>() },
-            "dynamic_resources": {
-                "lds_config": { "resource_api_version": "V3", "path_config_source": { "path": listeners } },
-            },
+            "static_resources": { "clusters": fixed },
+            "dynamic_resources": dynamic,
             "layered_runtime": { "layers": [{ "name": "static", "static_layer": {
                 // Each span leaves when its request ends.
                 "tracing.opentelemetry.min_flush_spans": 1,
             }}]},
         })
     }
+
+    /// The clusters that come by file.
+    pub(crate) fn discovered(&self) -> impl Iterator<Item = &Cluster> {
+        self.clusters.iter().filter(|cluster| cluster.discovered)
+    }
+}
+
+/// The discovery response that holds the clusters that come by file.
+pub(crate) fn clusters<'a>(version: u64, clusters: impl Iterator<Item = &'a Cluster>) -> Value {
+    let resource = |cluster: &Cluster| {
+        let mut resource = cluster.to_json();
+        resource["@type"] = "type.googleapis.com/envoy.config.cluster.v3.Cluster".into();
+        resource
+    };
+    json!({ "version_info": version.to_string(), "resources": clusters.map(resource).collect::<Vec<_>>() })
 }
 
 /// The discovery response that holds all listeners.
@@ -393,6 +419,17 @@ impl Listener {
         });
         if let Some(tracing) = &self.tracing {
             manager["tracing"] = tracing.to_json();
+        }
+        if let Some((prefix, cluster)) = &self.websockets {
+            manager["upgrade_configs"] =
+                json!([{ "upgrade_type": "CONNECT" }, { "upgrade_type": "websocket" }]);
+            let route = json!({
+                "name": "websockets",
+                "match": { "prefix": prefix },
+                "route": { "cluster": cluster, "timeout": "0s" },
+            });
+            let routes = manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut();
+            routes.expect("the routes above").insert(0, route);
         }
         json!({
             "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",

@@ -21,7 +21,7 @@ mod server;
 mod spans;
 mod wait;
 
-pub use client::{ClientError, Protocol, Request, Response};
+pub use client::{Burst, ClientError, Protocol, Request, Response};
 pub use config::{
     AccessLog, Bootstrap, Cluster, Delivery, Endpoint, FailurePolicy, HttpFilter, Listener, Node, Role,
     Tracing, Wasm,
@@ -29,7 +29,7 @@ pub use config::{
 pub use daemon::Daemon;
 pub use process::{Envoy, Error, binary};
 pub use rate_limit::{RateLimitAnswer, RateLimitService};
-pub use server::{Answer, JwksServer, Received, Server, Upstream};
+pub use server::{Answer, Gate, JwksServer, Received, Server, Upstream};
 pub use spans::{Span, SpanCollector};
 pub use wait::{TimedOut, wait_for};
 

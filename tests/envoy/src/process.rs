@@ -1,11 +1,11 @@
 use crate::config::{Delivery, HttpFilter, Paths, Wasm, listeners};
-use crate::{Bootstrap, ClientError, Daemon, Listener, Request, TimedOut, wait_for};
+use crate::{Bootstrap, ClientError, Cluster, Daemon, Listener, Request, TimedOut, wait_for};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::{env, fs, io};
 
 /// Holds the version that is used unless `ENVOY_VERSION` says otherwise.
@@ -103,6 +103,32 @@ impl Envoy {
         self.wait("the new listeners", |envoy| envoy.settled(updates).then_some(()))?;
         self.check_accepted(refused, log)?;
         self.wait_for_listeners(listeners)
+    }
+
+    /// Replaces all clusters that come by file; the bootstrap must have had one.
+    pub fn set_clusters(&mut self, clusters: &[Cluster]) -> Result<(), Error> {
+        let outcomes = |stats: &BTreeMap<String, u64>| {
+            let of = |outcome: &str| count(stats, &format!("cluster_manager.cds.{outcome}"));
+            (of("update_success"), of("update_rejected") + of("update_failure"))
+        };
+        let log = self.log_length();
+        let (taken, refused) = outcomes(&self.stats()?);
+        self.version += 1;
+        write_json(self.folder(), CLUSTERS, &crate::config::clusters(self.version, clusters.iter()))?;
+        let was_refused = self.wait("the new clusters", |envoy| {
+            let (now_taken, now_refused) = outcomes(&envoy.stats().ok()?);
+            (now_taken > taken || now_refused > refused).then_some(now_refused > refused)
+        })?;
+        if was_refused { Err(self.refusal(log)) } else { Ok(()) }
+    }
+
+    /// Has it end by SIGTERM, as Kubernetes does, and waits for that.
+    pub fn terminate(&mut self) -> Result<ExitStatus, Error> {
+        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status()?;
+        if !sent.success() {
+            return Err(Error::Io(io::Error::other("SIGTERM was not sent")));
+        }
+        Ok(wait_for("Envoy's end", || self.daemon.exit_status())?)
     }
 
     /// Delivers a new configuration to one plugin of [`Delivery::Discovery`].
@@ -291,6 +317,7 @@ impl Drop for Envoy {
 
 const BOOTSTRAP: &str = "envoy.json";
 const LISTENERS: &str = "listeners.json";
+const CLUSTERS: &str = "clusters.json";
 const LOG: &str = "envoy.log";
 
 /// Writes the first configuration, and says how to start Envoy with it.
@@ -301,7 +328,9 @@ fn command(
     initial: &[Listener],
     workers: usize,
 ) -> io::Result<Command> {
-    write_json(folder, BOOTSTRAP, &bootstrap.to_json(&folder.join(LISTENERS)))?;
+    let file = bootstrap.to_json(&folder.join(LISTENERS), &folder.join(CLUSTERS));
+    write_json(folder, BOOTSTRAP, &file)?;
+    write_json(folder, CLUSTERS, &crate::config::clusters(1, bootstrap.discovered()))?;
     for wasm in discovered(initial) {
         write_json(folder, &wasm.discovery_file(), &wasm.discovery(1))?;
     }

@@ -1,6 +1,6 @@
 //! Envoy's rate limit protocol, version 3, and a service that speaks it and answers as told.
 
-use crate::server::{Answer, Received, Stateful};
+use crate::server::{Answer, Gate, Received, Stateful};
 use prost::Message;
 use std::io;
 use std::net::SocketAddr;
@@ -158,6 +158,8 @@ pub struct RateLimitAnswer {
     pub grpc_status: u32,
     /// How long it takes.
     pub delay: Duration,
+    /// What holds it back beyond that.
+    pub gate: Option<Gate>,
 }
 
 impl Default for RateLimitAnswer {
@@ -167,6 +169,7 @@ impl Default for RateLimitAnswer {
             raw: None,
             grpc_status: 0,
             delay: Duration::ZERO,
+            gate: None,
         }
     }
 }
@@ -250,5 +253,5 @@ fn http(answer: &RateLimitAnswer, request: &Received) -> Answer {
     let status = if known { answer.grpc_status } else { 12 };
     let body = if status == 0 { body } else { Vec::new() };
     let headers = vec![("grpc-status".to_owned(), status.to_string())];
-    Answer { headers, body, delay: answer.delay, ..Answer::default() }
+    Answer { headers, body, delay: answer.delay, gate: answer.gate.clone(), ..Answer::default() }
 }

@@ -25,6 +25,29 @@ pub struct Received {
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
+    /// What came after the body.
+    pub trailers: Headers,
+}
+
+/// Holds answers back until it is opened.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<tokio::sync::watch::Sender<bool>>);
+
+impl Gate {
+    /// A gate that is closed.
+    pub fn closed() -> Self {
+        Self(Arc::new(tokio::sync::watch::Sender::new(false)))
+    }
+
+    /// Lets all answers go, also those that come later.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn pass(&self) {
+        // The sender lives as long as the gate.
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
 }
 
 /// What a server answers.
@@ -38,6 +61,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// How long the server waits before it answers.
     pub delay: Duration,
+    /// What holds it back beyond that.
+    pub gate: Option<Gate>,
     /// It ends the connection then, in the place of an answer.
     pub hangs_up: bool,
 }
@@ -49,6 +74,7 @@ impl Default for Answer {
             headers: Headers::new(),
             body: Vec::new(),
             delay: Duration::ZERO,
+            gate: None,
             hangs_up: false,
         }
     }
@@ -127,6 +153,13 @@ async fn serve(
     request: hyper::Request<Incoming>,
 ) -> io::Result<hyper::Response<AnswerBody>> {
     let (head, body) = request.into_parts();
+    let (body, trailers) = match body.collect().await {
+        Ok(whole) => {
+            let trailers = whole.trailers().map(pairs).unwrap_or_default();
+            (whole.to_bytes().to_vec(), trailers)
+        }
+        Err(_) => (Vec::new(), Headers::new()),
+    };
     let authority = head.uri.authority().map(ToString::to_string).unwrap_or_default();
     let received = Received {
         method: head.method.to_string(),
@@ -136,7 +169,8 @@ async fn serve(
             None => authority,
         },
         headers: pairs(&head.headers),
-        body: body.collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default(),
+        body,
+        trailers,
     };
     let grpc = crate::values(&received.headers, "content-type")
         .iter()
@@ -146,6 +180,9 @@ async fn serve(
         Err(_) => Answer { status: 500, ..Answer::default() },
     };
     tokio::time::sleep(answer.delay).await;
+    if let Some(gate) = &answer.gate {
+        gate.pass().await;
+    }
     if answer.hangs_up {
         return Err(io::ErrorKind::ConnectionReset.into());
     }

@@ -9,16 +9,19 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
+use hyper::upgrade::Upgraded;
 use hyper::{HeaderMap, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use soak::judge::{Record, Seen};
 use soak::model::{Ask, Credential, Place, Wrong, steady};
-use soak::plan::{FIRST_CAPPED, Issuer, KEYS, PATIENT, STEADY_KEY, USERS};
+use soak::plan::{COOKIE, FIRST_CAPPED, Issuer, KEYS, PATIENT, QUERY, STEADY_KEY, USERS};
 use soak::random::Random;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::servers::TRAILER;
+use crate::sockets;
 use crate::stage::{Stage, lock};
 use crate::wallet::Wallet;
 
@@ -48,10 +51,23 @@ pub(crate) enum Manner {
     Trailers,
     /// Comes back when `Retry-After` says so.
     Patient(usize),
+    /// Opens web sockets, and leaves them open for a while.
+    Socket,
+}
+
+/// Where a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Carrier {
+    #[default]
+    Header,
+    Cookie,
+    Query,
+    /// Among the protocols of a web socket.
+    Protocol,
 }
 
 /// The clients of the steady traffic.
-pub(crate) const MANNERS: [Manner; 22] = [
+pub(crate) const MANNERS: [Manner; 28] = [
     Manner::Http1,
     Manner::Http1,
     Manner::Http1,
@@ -74,6 +90,12 @@ pub(crate) const MANNERS: [Manner; 22] = [
     Manner::Trailers,
     Manner::Patient(0),
     Manner::Patient(1),
+    Manner::Socket,
+    Manner::Socket,
+    Manner::Socket,
+    Manner::Socket,
+    Manner::Socket,
+    Manner::Socket,
 ];
 
 /// Where clients send to and what they have.
@@ -116,7 +138,7 @@ impl Link {
             Self::Http2(sender, tokio::spawn(async move { drop(connection.await) }))
         } else {
             let (sender, connection) = http1::handshake(io).await?;
-            Self::Http1(sender, tokio::spawn(async move { drop(connection.await) }))
+            Self::Http1(sender, tokio::spawn(async move { drop(connection.with_upgrades().await) }))
         })
     }
 }
@@ -125,6 +147,7 @@ impl Link {
 #[derive(Debug, Clone, Copy, Default)]
 struct Shape {
     manner: Manner,
+    carrier: Carrier,
     spoofs: bool,
     fresh: bool,
     body: usize,
@@ -143,7 +166,8 @@ impl Crowd {
         while !self.stage.has_ended() {
             let (ask, mut shape) = self.next(manner, &mut random);
             shape.promised = promised;
-            let http2 = !matches!(manner, Manner::Http1 | Manner::Leaver1 | Manner::Patient(_));
+            let http2 =
+                !matches!(manner, Manner::Http1 | Manner::Leaver1 | Manner::Patient(_) | Manner::Socket);
             if link.as_ref().is_none_or(Link::is_closed) {
                 // Where the proxy takes no connections the request has none, and is lost.
                 link = Link::open(self.proxy, http2).await.ok();
@@ -151,7 +175,7 @@ impl Crowd {
             let (id, left) = (ask.id, shape.leaves_after.is_some());
             let whole = self.exchange(&mut link, ask, shape, &mut random).await;
             // A connection of its own for the next, now and then.
-            if !whole || (left && !http2) || random.chance(2) {
+            if !whole || (left && !http2) || manner == Manner::Socket || random.chance(2) {
                 link = None;
             }
             promised = false;
@@ -203,6 +227,11 @@ impl Crowd {
             delay: if random.chance(5) { random.below(200) } else { 0 },
             size: if random.chance(20) { random.below(20_000) } else { 0 },
             body: if random.chance(15) { random.below(60_000) } else { 0 },
+            carrier: if random.chance(15) {
+                random.pick(&[Carrier::Cookie, Carrier::Query])
+            } else {
+                Carrier::Header
+            },
             ..Shape::default()
         };
         match manner {
@@ -216,6 +245,12 @@ impl Crowd {
             }
             Manner::Slow => shape.size = 300_000,
             Manner::Trailers => shape.body = random.below(60_000),
+            Manner::Socket => {
+                use Carrier::{Cookie, Header, Protocol, Query};
+                let carrier = random.pick(&[Header, Cookie, Query, Protocol]);
+                let shape = Shape { manner, carrier, spoofs: shape.spoofs, ..Shape::default() };
+                return (self.ask(Place::Socket, credential(Place::Socket, random)), shape);
+            }
             _ => {}
         }
         let place = random.pick(&[
@@ -260,6 +295,7 @@ impl Crowd {
             secret,
             failure: None,
             seen: None,
+            socket: None,
             arrivals: Vec::new(),
             logged: None,
             span: None,
@@ -283,12 +319,22 @@ impl Crowd {
             self.stage.open().remove(&id);
             return false;
         }
+        let (seen, upgraded) = answer.and_then(Result::ok).unzip();
+        let socket = match upgraded.flatten() {
+            Some(upgraded) => {
+                let early = seen.clone();
+                self.stage.note(id, |record| record.seen = early);
+                Some(sockets::talk(&self.stage, upgraded, id, random).await)
+            }
+            None => None,
+        };
         self.stage.note(id, |record| {
             // A busy proxy may read the request of a client that has left long after.
             record.ask.done = if gave_up { done + AFTERLIFE } else { done };
             record.gave_up = gave_up;
             record.failure = failure;
-            record.seen = answer.and_then(Result::ok);
+            record.seen = seen;
+            record.socket = socket;
         });
         if whole {
             lock(&self.stage.latencies).push((sent, done.saturating_sub(sent)));
@@ -305,7 +351,8 @@ impl Crowd {
         random: &mut Random,
     ) -> Result<Request<Body>, Error> {
         let framed = if shape.manner == Manner::Grpc { shape.body + 5 } else { shape.body };
-        let path = format!(
+        let carrier = if ask.credential == Credential::None { Carrier::Header } else { shape.carrier };
+        let mut path = format!(
             "{}{}?soak={}&body={framed}&size={}&delay={}",
             ask.place.prefix(),
             random.below(10),
@@ -313,6 +360,12 @@ impl Crowd {
             shape.size,
             shape.delay
         );
+        if shape.manner == Manner::Trailers {
+            path += "&trailers=1";
+        }
+        if carrier == Carrier::Query {
+            path.extend(["&", QUERY, "=", token]);
+        }
         let method = if framed > 0 { "POST" } else { "GET" };
         let mut request = Request::builder().method(method);
         request = if http1 {
@@ -320,11 +373,19 @@ impl Crowd {
         } else {
             request.uri(format!("http://service.test{path}"))
         };
-        if ask.credential != Credential::None {
+        let header = ask.credential != Credential::None && carrier == Carrier::Header;
+        let twice = ask.credential == Credential::Wrong(Wrong::Twice);
+        for _ in 0..usize::from(header) + usize::from(twice) {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        if ask.credential == Credential::Wrong(Wrong::Twice) {
-            request = request.header("authorization", format!("Bearer {token}"));
+        if carrier == Carrier::Cookie {
+            request = request.header("cookie", format!("a=1; {COOKIE}={token}; b=2"));
+        }
+        if shape.manner == Manner::Socket {
+            let token = (carrier == Carrier::Protocol).then_some(token);
+            for (name, value) in sockets::handshake(token, random) {
+                request = request.header(name, value);
+            }
         }
         if shape.spoofs {
             let version =
@@ -346,7 +407,7 @@ impl Crowd {
         let body = Full::new(Bytes::from(body));
         let body = if shape.manner == Manner::Trailers {
             let mut trailers = HeaderMap::new();
-            trailers.insert("x-trailer", "1".parse()?);
+            trailers.insert(TRAILER, "1".parse()?);
             body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed()
         } else {
             body.boxed()
@@ -423,14 +484,22 @@ fn was_not_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_canceled() || error.is_closed())
 }
 
-/// Sends a request and reads all of its answer.
-async fn answer(link: &mut Link, request: Request<Body>, shape: Shape) -> Result<Seen, Error> {
-    let response = match link {
+/// Sends a request and reads all of its answer, or what it has opened.
+async fn answer(
+    link: &mut Link,
+    request: Request<Body>,
+    shape: Shape,
+) -> Result<(Seen, Option<Upgraded>), Error> {
+    let mut response = match link {
         Link::Http1(sender, _) => {
             sender.ready().await?;
             sender.send_request(request).await?
         }
         Link::Http2(sender, _) => sender.send_request(request).await?,
+    };
+    let upgraded = match response.status().as_u16() {
+        101 => Some(hyper::upgrade::on(&mut response).await?),
+        _ => None,
     };
     let (head, mut body) = response.into_parts();
     let (mut length, mut trailers) = (0, HeaderMap::new());
@@ -450,12 +519,16 @@ async fn answer(link: &mut Link, request: Request<Body>, shape: Shape) -> Result
     };
     let denied_by =
         head.headers.keys().find_map(|name| name.as_str().strip_prefix("x-denied-v")?.parse().ok());
-    Ok(Seen {
+    let served = number("x-served");
+    // What says how a call of gRPC went comes behind the message.
+    let told = shape.manner != Manner::Grpc || served.is_none() || trailers.contains_key("grpc-status");
+    let seen = Seen {
         status: head.status.as_u16(),
         grpc_status: number("grpc-status").and_then(|status| u16::try_from(status).ok()),
         retry_after: number("retry-after"),
         denied_by,
-        served: number("x-served"),
-        whole: length == shape.size,
-    })
+        served,
+        whole: length == shape.size && told,
+    };
+    Ok((seen, upgraded))
 }

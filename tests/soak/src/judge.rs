@@ -21,7 +21,7 @@ pub enum Kind {
     WrongRefusal,
     /// More requests of a user passed than its limit says.
     OverAdmission,
-    /// A request that its client waited for was never answered.
+    /// A request that its client waited for was never answered, or a frame of a web socket.
     Lost,
     /// A plugin's VM failed.
     VmFailure,
@@ -149,6 +149,19 @@ pub struct Logged {
     pub version: Option<String>,
 }
 
+/// What became of a web socket after its handshake.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Socket {
+    /// When it ended.
+    pub closed: Duration,
+    /// Frames that the client sent.
+    pub sent: u64,
+    /// Those that the service sent back.
+    pub back: u64,
+    /// Why it ended, if not by the client's will.
+    pub failure: Option<String>,
+}
+
 /// A request and its witnesses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -166,6 +179,8 @@ pub struct Record {
     pub failure: Option<String>,
     /// What the client got.
     pub seen: Option<Seen>,
+    /// What then became of its web socket.
+    pub socket: Option<Socket>,
     /// What the service got.
     pub arrivals: Vec<Arrival>,
     /// What the access log says.
@@ -241,6 +256,10 @@ impl Judge {
             }
         };
         *self.outcomes.entry(name).or_default() += 1;
+        if let Some(socket) = &record.socket {
+            *self.outcomes.entry("WebSockets".to_owned()).or_default() += 1;
+            *self.outcomes.entry("WebSocket frames".to_owned()).or_default() += socket.sent + socket.back;
+        }
         self.enter(record, outcome.as_ref());
     }
 
@@ -359,6 +378,9 @@ impl Case<'_> {
             }
             self.answer(outcome);
         }
+        if let Some(Socket { failure: Some(failure), sent, back, .. }) = &record.socket {
+            self.find(Kind::Lost, format!("after {sent} frames, {back} of them back: {failure}"));
+        }
         self.published(outcome.as_ref(), &allowed);
         outcome
     }
@@ -475,6 +497,8 @@ impl Case<'_> {
         let Some(seen) = &record.seen else { return };
         let right = if record.grpc {
             seen.status == 200 && seen.grpc_status == Some(grpc_status(outcome))
+        } else if record.ask.place == Place::Socket && outcome.passes() {
+            seen.status == 101 && record.socket.is_some()
         } else {
             seen.status == status(outcome)
         };
@@ -542,6 +566,7 @@ mod tests {
             banned: vec![2],
             gate_open: false,
             lenient: false,
+            moved: false,
         };
         let delivered = Delivered { settings, written: at(0), taken: Some(at(1)) };
         World { versions: vec![delivered], ..World::default() }
@@ -556,6 +581,7 @@ mod tests {
             secret: Some("signature".to_owned()),
             failure: None,
             seen: None,
+            socket: None,
             arrivals: Vec::new(),
             logged: None,
             span: None,
@@ -628,6 +654,25 @@ mod tests {
     fn a_token_that_the_service_sees_is_found() {
         let headers = [GOOD[0], GOOD[1], ("authorization", "Bearer a.b.signature")];
         assert_eq!(kinds(&passed(steady(1), &headers)), [Kind::TokenForwarded]);
+    }
+
+    #[test]
+    fn a_web_socket_without_a_token_or_with_a_lost_frame_is_found() {
+        let open = Record {
+            seen: Some(Seen { status: 101, served: Some(7), whole: true, ..Seen::default() }),
+            socket: Some(Socket { closed: at(5000), sent: 3, back: 3, failure: None }),
+            ..passed(steady(1), &GOOD)
+        };
+        let open = Record { ask: Ask { place: Place::Socket, ..open.ask.clone() }, ..open };
+        assert_eq!(kinds(&open), []);
+        let answered = Record { seen: passed(steady(1), &GOOD).seen, socket: None, ..open.clone() };
+        assert_eq!(kinds(&answered), [Kind::WrongAnswer]);
+        let failure = Some("no frame came".to_owned());
+        let lost = Record { socket: open.socket.clone().map(|s| Socket { failure, ..s }), ..open.clone() };
+        assert_eq!(kinds(&lost), [Kind::Lost]);
+        let ask = Ask { credential: Credential::None, ..open.ask.clone() };
+        let without = Record { arrivals: passed(Credential::None, &[]).arrivals, ask, ..open };
+        assert_eq!(kinds(&without), [Kind::WrongAccept]);
     }
 
     #[test]

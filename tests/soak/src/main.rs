@@ -6,6 +6,7 @@
 mod clients;
 mod report;
 mod servers;
+mod sockets;
 mod stage;
 mod troubles;
 mod wallet;
@@ -22,6 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use envoy::{AccessLog, Bootstrap, Cluster, Envoy, HttpFilter, Listener, Tracing};
 use soak::judge::{Judge, Kind, Record};
+use soak::model::Place;
 use soak::plan::{Fault, Form, Settings};
 use tokio::runtime::Runtime;
 
@@ -29,7 +31,7 @@ use crate::clients::{Crowd, MANNERS};
 use crate::report::Outcome;
 use crate::servers::Servers;
 use crate::stage::{Stage, lock};
-use crate::troubles::{Director, deliver, plugins};
+use crate::troubles::{Director, Peers, deliver, plugins};
 use crate::wallet::Wallet;
 use crate::witnesses::Follower;
 
@@ -154,7 +156,13 @@ const LAST: Duration = Duration::from_secs(25);
 
 fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> {
     let stage = Arc::new(Stage::new(options.seed, form, fault));
-    let servers = Servers::start(&stage)?;
+    let runtime = Runtime::new()?;
+    let servers = Servers::start(&stage, runtime.handle())?;
+    let peers = Peers {
+        issuer: servers.issuer.address(),
+        list: servers.list.address(),
+        limits: servers.limits.address(),
+    };
     let first = Settings::of(options.seed, 1);
     {
         let mut world = stage.world();
@@ -163,7 +171,7 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
         deliver(&mut world, first.clone(), Duration::ZERO);
     }
     let first_plugins = plugins(&first, form, fault, &options.modules)?;
-    let envoy = Envoy::start(&bootstrap(&servers), &[listener(first_plugins.clone())], 4)?;
+    let envoy = Envoy::start(&bootstrap(&servers, peers, &first), &[listener(first_plugins.clone())], 4)?;
     let (proxy, process) = (envoy.address("soak")?, envoy.id());
     let (access_log, log) = (envoy.access_log_file(), envoy.log_file());
     let name = format!("{}-{}", report::form_name(form).replace(' ', "-"), options.seed);
@@ -175,7 +183,6 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
     if let Some(version) = stage.world().versions.last_mut() {
         version.taken = Some(stage.now());
     }
-    let runtime = Runtime::new()?;
     let envoy = Arc::new(Mutex::new(envoy));
     let crowd = Crowd { stage: Arc::clone(&stage), wallet: Arc::new(Wallet::default()), proxy };
     let pause = Duration::from_secs_f64(count(MANNERS.len()) / options.rate.max(1.0));
@@ -192,6 +199,8 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
         version: 1,
         in_force: first_plugins.iter().map(|p| (p.name.clone(), p.configuration.clone())).collect(),
         largest: options.largest,
+        peers,
+        lost: None,
         problems: Vec::new(),
     };
     let director = std::thread::spawn(move || director.run());
@@ -234,7 +243,10 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
     for problem in director.problems {
         watch.judge.find(Kind::WrongAnswer, problem);
     }
-    let latency = report::by_second(&lock(&stage.latencies));
+    let latencies = lock(&stage.latencies);
+    let latency = report::by_second(&latencies);
+    let summary = report::summary(latencies.iter().map(|(_, took)| *took));
+    drop(latencies);
     Ok(Outcome {
         form,
         judge: watch.judge,
@@ -242,6 +254,7 @@ fn soak(form: Form, fault: Option<Fault>, options: &Options) -> Result<Outcome> 
         versions: director.version,
         memory: watch.memory,
         latency,
+        summary,
     })
 }
 
@@ -249,15 +262,13 @@ fn count(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::MAX, f64::from)
 }
 
-fn bootstrap(servers: &Servers) -> Bootstrap {
-    let http2 = |name: &str, address| Cluster { http2: true, ..Cluster::new(name, address) };
-    let clusters = vec![
-        http2("service", servers.service.address()),
-        Cluster::new("issuer", servers.issuer.address()),
-        Cluster::new("revoked", servers.list.address()),
-        http2("limits", servers.limits.address()),
+fn bootstrap(servers: &Servers, peers: Peers, first: &Settings) -> Bootstrap {
+    let mut clusters = vec![
+        Cluster { http2: true, ..Cluster::new("service", servers.service.address()) },
+        Cluster::new("sockets", servers.sockets.address()),
         Cluster::new("collector", servers.spans.address()),
     ];
+    clusters.extend(peers.clusters(first, None));
     Bootstrap { clusters, ..Bootstrap::default() }
 }
 
@@ -266,6 +277,7 @@ fn listener(plugins: Vec<envoy::Wasm>) -> Listener {
     let state = ["ratelimit.limit", "tag.user.id", "tag.config.version"];
     listener.access_log = AccessLog { filter_state: state.map(str::to_owned).to_vec() };
     let tags = [("soak.path", "%REQ(:PATH)%"), ("user.id", "%FILTER_STATE(wasm.tag.user.id:PLAIN)%")];
+    listener.websockets = Some((Place::Socket.prefix().to_owned(), "sockets".to_owned()));
     listener.tracing = Some(Tracing {
         cluster: "collector".to_owned(),
         service: "soak".to_owned(),
@@ -308,7 +320,8 @@ impl Watch {
         }
         // What the service has yet to get of a client that left, and the span, may take a while.
         self.judge_those(|record| {
-            let since = now.saturating_sub(record.ask.done);
+            let end = record.socket.as_ref().map_or(record.ask.done, |socket| socket.closed);
+            let since = now.saturating_sub(end);
             let wait = if record.gave_up { 1 } else { 3 };
             let whole = record.logged.is_some() || since > Duration::from_secs(15);
             record.ask.done < now && since > Duration::from_secs(wait) && whole

@@ -25,6 +25,8 @@ pub enum Place {
     Global,
     /// A token is needed, and nothing is limited.
     Free,
+    /// The same for web sockets.
+    Socket,
 }
 
 impl Place {
@@ -39,6 +41,7 @@ impl Place {
             Self::Gate => "/gate/",
             Self::Global => "/global/",
             Self::Free => "/free/",
+            Self::Socket => "/socket/",
         }
     }
 }
@@ -304,7 +307,7 @@ fn limited(ask: &Ask, user: Option<usize>, settings: &Settings, world: &World, o
     }
 }
 
-/// The status of a refusal.
+/// The status of an outcome.
 pub fn status(outcome: &Outcome) -> u16 {
     match outcome {
         Outcome::Pass(_) => 200,
@@ -355,6 +358,7 @@ mod tests {
             banned: vec![2],
             gate_open: false,
             lenient: false,
+            moved: false,
         }
     }
 

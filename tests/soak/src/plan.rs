@@ -104,11 +104,21 @@ pub enum Fault {
     Swallowed,
     /// An update of the configuration reaches the proxy late.
     OldVersion,
+    /// A web socket needs no token.
+    SocketsOpen,
+    /// The service behind the proxy swallows some frames of web sockets.
+    FramesLost,
+    /// The service behind the proxy gets no trailers.
+    TrailersLost,
+    /// The cluster of the rate limit service is gone, and the model does not know.
+    ClusterLost,
+    /// The cluster of the rate limit service is gone, and everything passes.
+    OutagePasses,
 }
 
 impl Fault {
     /// All of them, with their names and the finding that each must end in.
-    pub const ALL: [(Self, &'static str, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str, &'static str); 21] = [
         (Self::StaleKey, "stale-key", "wrong accepts"),
         (Self::StaleFetchedKey, "stale-fetched-key", "wrong accepts"),
         (Self::Expired, "expired", "wrong accepts"),
@@ -125,6 +135,11 @@ impl Fault {
         (Self::LongRetry, "long-retry", "wrong Retry-After"),
         (Self::Swallowed, "swallowed", "lost requests"),
         (Self::OldVersion, "old-version", "old versions"),
+        (Self::SocketsOpen, "sockets-open", "wrong accepts"),
+        (Self::FramesLost, "frames-lost", "lost requests"),
+        (Self::TrailersLost, "trailers-lost", "wrong answers"),
+        (Self::ClusterLost, "cluster-lost", "wrong refusals"),
+        (Self::OutagePasses, "outage-passes", "wrong accepts"),
     ];
 
     /// The fault of a name.
@@ -148,6 +163,8 @@ pub struct Settings {
     pub gate_open: bool,
     /// Whether requests pass while the rate limit service does not answer.
     pub lenient: bool,
+    /// Whether the servers around the proxy have other clusters than in most versions.
+    pub moved: bool,
 }
 
 /// Every version has the last of them: patient clients and wrong tokens use it.
@@ -158,6 +175,16 @@ pub const STEADY_KEY: &str = "ec-1";
 pub const KEYS: [&str; 3] = ["rsa-1", "rsa-2", "ec-1"];
 /// The roles that a token can show.
 pub const ROLES: [&str; 2] = ["admin", "operator"];
+
+/// Once in so many versions the servers have other clusters.
+const MOVES: u32 = 12;
+
+/// Where a token may be, besides the header `authorization`.
+pub const COOKIE: &str = "session";
+/// Where in the query.
+pub const QUERY: &str = "access_token";
+/// What stands before a token among the protocols of a web socket.
+pub const PROTOCOL: &str = "bearer.";
 
 impl Settings {
     /// Those of a version.
@@ -170,7 +197,13 @@ impl Settings {
             banned: (0..3).map(|_| random.below(PATIENT.start)).collect(),
             gate_open: random.chance(50),
             lenient: random.chance(50),
+            moved: version % MOVES == MOVES / 2,
         }
+    }
+
+    /// The cluster of a server around the proxy.
+    pub fn cluster(&self, server: &str) -> String {
+        if self.moved { format!("{server}-moved") } else { server.to_owned() }
     }
 
     /// The header of the requests that this version lets in with a token. Its value is the issuer.
@@ -193,6 +226,12 @@ impl Settings {
             let mut provider = json!({
                 "issuer": issuer.url(),
                 "outputClaimToHeaders": outputs,
+                "from": [
+                    { "header": "authorization", "prefix": "Bearer " },
+                    { "header": "sec-websocket-protocol", "prefix": PROTOCOL },
+                    { "cookie": COOKIE },
+                    { "queryParam": QUERY },
+                ],
                 "clockSkew": if is(Fault::Expired) { "1h".to_owned() } else { seconds(CLOCK_SKEW) },
                 "forwardOriginalToken": is(Fault::TokenForwarded),
             });
@@ -215,6 +254,14 @@ impl Settings {
             json!({ "provider": "inline", "claims": { "role": { "anyOf": [self.role] } } })
         };
         let closed = if is(Fault::ClosedPath) { "anyone" } else { "nobody" };
+        let mut rules = vec![
+            json!({ "name": "public", "match": { "paths": ["/public/*"] }, "allow": "anyone" }),
+            json!({ "name": "closed", "match": { "paths": ["/closed/*"] }, "allow": closed }),
+            json!({ "name": "admin", "match": { "paths": ["/admin/*"] }, "require": admin }),
+        ];
+        if is(Fault::SocketsOpen) {
+            rules.push(json!({ "match": { "paths": ["/socket/*"] }, "allow": "anyone" }));
+        }
         Ok(json!({
             "providers": {
                 "inline": provider(Issuer::Inline, json!({
@@ -223,7 +270,7 @@ impl Settings {
                 })),
                 "remote": provider(Issuer::Remote, json!({
                     "jwksUri": "http://issuer.test/keys",
-                    "cluster": "issuer",
+                    "cluster": self.cluster("issuer"),
                     "jwksCache": {
                         "duration": duration,
                         "staleIfError": stale,
@@ -235,18 +282,14 @@ impl Settings {
                     "jwks": public_keys(&KEYS)?,
                     "revoked": {
                         "uri": "http://revoked.test/list",
-                        "cluster": "revoked",
+                        "cluster": self.cluster("revoked"),
                         "refresh": seconds(REFRESH),
                         "timeout": seconds(FETCH_TIMEOUT),
                         "staleIfError": seconds(STALE),
                     },
                 })),
             },
-            "rules": [
-                { "name": "public", "match": { "paths": ["/public/*"] }, "allow": "anyone" },
-                { "name": "closed", "match": { "paths": ["/closed/*"] }, "allow": closed },
-                { "name": "admin", "match": { "paths": ["/admin/*"] }, "require": admin },
-            ],
+            "rules": rules,
             "denyResponse": { "codeHeader": format!("x-denied-v{}", self.version) },
             "maxWaitingRequests": 10_000,
         }))
@@ -294,9 +337,15 @@ impl Settings {
         if !is(Fault::ServiceIgnored) {
             config["global"] = json!({
                 "domain": "soak",
-                "cluster": "limits",
+                "cluster": self.cluster("limits"),
                 "timeout": "2s",
-                "onFailure": if self.lenient { "local" } else { "deny" },
+                "onFailure": if is(Fault::OutagePasses) {
+                    "allow"
+                } else if self.lenient {
+                    "local"
+                } else {
+                    "deny"
+                },
             });
         }
         config
@@ -347,7 +396,14 @@ mod tests {
             (settings.jwt_auth(fault).unwrap(), settings.rate_limit(fault), settings.trace_tags(fault))
         };
         for (fault, name, _) in Fault::ALL {
-            let outside = matches!(fault, Fault::Swallowed | Fault::OldVersion);
+            let outside = matches!(
+                fault,
+                Fault::Swallowed
+                    | Fault::OldVersion
+                    | Fault::FramesLost
+                    | Fault::TrailersLost
+                    | Fault::ClusterLost
+            );
             assert_eq!(all(Some(fault)) == all(None), outside, "{name}");
             assert_eq!(Fault::named(name), Some(fault));
         }

@@ -19,6 +19,8 @@ pub(crate) struct Outcome {
     pub(crate) memory: Vec<(f64, f64)>,
     /// Latency over time: the median of each second, the slowest of a hundred, the slowest; in milliseconds.
     pub(crate) latency: Vec<(f64, [f64; 3])>,
+    /// The same three of the whole soak.
+    pub(crate) summary: [f64; 3],
 }
 
 pub(crate) fn form_name(form: Form) -> &'static str {
@@ -48,7 +50,13 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
     let megabytes =
         |value: Option<&(f64, f64)>| value.map_or_else(String::new, |(_, mb)| format!("{mb:.0} MB"));
     row("memory at first", &mut outcomes.iter().map(|outcome| megabytes(outcome.memory.first())));
+    let most =
+        |outcome: &Outcome| megabytes(outcome.memory.iter().max_by(|one, other| one.1.total_cmp(&other.1)));
+    row("memory at most", &mut outcomes.iter().map(most));
     row("memory at last", &mut outcomes.iter().map(|outcome| megabytes(outcome.memory.last())));
+    for (n, name) in ["latency, median", "latency, 99 of 100", "latency, slowest"].into_iter().enumerate() {
+        row(name, &mut outcomes.iter().map(|outcome| format!("{:.1} ms", outcome.summary[n])));
+    }
     let mut names: Vec<&String> = outcomes.iter().flat_map(|outcome| outcome.judge.outcomes.keys()).collect();
     names.sort();
     names.dedup();
@@ -61,17 +69,23 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
 
 /// The latencies of each second, from when each request was sent and how long it took.
 pub(crate) fn by_second(latencies: &[(Duration, Duration)]) -> Vec<(f64, [f64; 3])> {
-    let mut seconds: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    let mut seconds: BTreeMap<u32, Vec<Duration>> = BTreeMap::new();
     for (sent, took) in latencies {
         let second = u32::try_from(sent.as_secs()).unwrap_or(u32::MAX);
-        seconds.entry(second).or_default().push(took.as_secs_f64() * 1e3);
+        seconds.entry(second).or_default().push(*took);
     }
-    let summary = |(second, mut took): (u32, Vec<f64>)| {
-        took.sort_by(f64::total_cmp);
-        let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
-        (f64::from(second), [at(50), at(99), at(100)])
-    };
-    seconds.into_iter().map(summary).collect()
+    seconds.into_iter().map(|(second, took)| (f64::from(second), summary(took.into_iter()))).collect()
+}
+
+/// The median, the slowest of a hundred and the slowest, in milliseconds.
+pub(crate) fn summary(latencies: impl Iterator<Item = Duration>) -> [f64; 3] {
+    let mut sorted: Vec<Duration> = latencies.collect();
+    sorted.sort_unstable();
+    let last = sorted.len().saturating_sub(1);
+    [50, 99, 100].map(|part| {
+        let at = sorted.get((sorted.len() * part / 100).min(last));
+        at.map_or(0.0, |took| took.as_secs_f64() * 1e3)
+    })
 }
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -10,12 +10,18 @@ use prost::Message;
 use serde_json::json;
 use soak::judge::Arrival;
 use soak::plan::{Fault, user_name};
+use tokio::runtime::Handle;
 
+use crate::sockets::SocketServer;
 use crate::stage::{Mood, Stage, lock, parameter};
+
+/// The trailer that clients send.
+pub(crate) const TRAILER: &str = "x-trailer";
 
 /// All of them. They end with the value.
 pub(crate) struct Servers {
     pub(crate) service: Server,
+    pub(crate) sockets: SocketServer,
     pub(crate) issuer: Server,
     pub(crate) list: Server,
     pub(crate) limits: Server,
@@ -23,13 +29,14 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn start(stage: &Arc<Stage>) -> io::Result<Self> {
+    pub(crate) fn start(stage: &Arc<Stage>, runtime: &Handle) -> io::Result<Self> {
         let on = |handler: fn(&Stage, &Received) -> Answer| {
             let stage = Arc::clone(stage);
             Server::start(move |request| handler(&stage, &request))
         };
         Ok(Self {
             service: on(service)?,
+            sockets: SocketServer::start(stage, runtime)?,
             issuer: on(issuer)?,
             list: on(list)?,
             limits: on(limits)?,
@@ -43,11 +50,14 @@ fn service(stage: &Stage, request: &Received) -> Answer {
     let number = |name| parameter(&request.path, name).and_then(|text| text.parse::<u64>().ok());
     let id = number("soak").unwrap_or(0);
     let expected = number("body").unwrap_or(0);
+    let trailers = request.trailers.iter().filter(|(name, _)| name == TRAILER).count();
+    let trailers = if stage.fault == Some(Fault::TrailersLost) { 0 } else { trailers };
     let arrival = Arrival {
         at: stage.now(),
         path: request.path.clone(),
         headers: request.headers.clone(),
-        whole: u64::try_from(request.body.len()).is_ok_and(|length| length == expected),
+        whole: u64::try_from(request.body.len()).is_ok_and(|length| length == expected)
+            && u64::try_from(trailers).is_ok_and(|count| count == number("trailers").unwrap_or(0)),
     };
     stage.note(id, |record| record.arrivals.push(arrival));
     let swallowed = stage.fault == Some(Fault::Swallowed) && id.is_multiple_of(300);

@@ -1,11 +1,12 @@
 //! What goes wrong around the proxy, and what changes in it: one thing after the other, as the seed says.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Duration;
 
-use envoy::{Delivery, Envoy, Error, Wasm};
+use envoy::{Cluster, Delivery, Envoy, Error, Wasm};
 use serde_json::{Value, json};
 use soak::plan::{Fault, Form, KEYS, PATIENT, Settings};
 use soak::random::Random;
@@ -34,16 +35,31 @@ enum Event {
     StalledBurst(BurstKind),
     /// The same, and the configuration changes while they wait.
     BurstThroughUpdate(BurstKind),
+    /// The same, and the cluster of that server vanishes.
+    BurstThroughLoss(BurstKind),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Peer {
+pub(crate) enum Peer {
     Issuer,
     List,
     Limits,
 }
 
-const DECK: [Event; 21] = [
+impl Peer {
+    const ALL: [Self; 3] = [Self::Issuer, Self::List, Self::Limits];
+
+    /// The one that the requests of a burst need.
+    fn of(kind: BurstKind) -> Self {
+        match kind {
+            BurstKind::Global => Self::Limits,
+            BurstKind::Listed => Self::List,
+            _ => Self::Issuer,
+        }
+    }
+}
+
+const DECK: [Event; 24] = [
     Event::StalledBurst(BurstKind::UnknownKids),
     Event::Update,
     Event::Burst(BurstKind::Ready),
@@ -65,6 +81,9 @@ const DECK: [Event; 21] = [
     Event::Burst(BurstKind::RemoteKeys),
     Event::Burst(BurstKind::Listed),
     Event::BurstThroughUpdate(BurstKind::Global),
+    Event::BurstThroughLoss(BurstKind::UnknownKids),
+    Event::BurstThroughLoss(BurstKind::Listed),
+    Event::BurstThroughLoss(BurstKind::Global),
 ];
 
 /// Sizes of bursts. More than three hundred at once have filled a stack.
@@ -82,6 +101,10 @@ pub(crate) struct Director {
     pub(crate) in_force: BTreeMap<String, String>,
     /// The largest burst.
     pub(crate) largest: usize,
+    /// The servers around the proxy.
+    pub(crate) peers: Peers,
+    /// The server whose cluster is gone.
+    pub(crate) lost: Option<Peer>,
     /// What could not be told to the proxy, or was taken and must not be.
     pub(crate) problems: Vec<String>,
 }
@@ -91,6 +114,13 @@ impl Director {
     pub(crate) fn run(mut self) -> Self {
         let mut random = Random::of(self.stage.seed, 0xd1_4ec7);
         let mut first = true;
+        if let Some(fault @ (Fault::ClusterLost | Fault::OutagePasses)) = self.stage.fault {
+            self.lost = Some(Peer::Limits);
+            self.deliver_clusters();
+            if fault == Fault::OutagePasses {
+                self.trouble(Peer::Limits, Troubles::begin);
+            }
+        }
         'soak: loop {
             // The first round begins with what has stopped proxies.
             let begin = if first { 3 } else { 0 };
@@ -124,37 +154,42 @@ impl Director {
                 self.stage.world().revoked.set(now, users);
             }
             Event::Trouble(peer) => {
-                let mood = match random.below(3) {
-                    0 => Mood::Stalled(Duration::from_secs(4)),
-                    1 => Mood::Dead,
-                    _ => Mood::Rubbish(random.below(5)),
+                let mood = match random.below(4) {
+                    0 => Some(Mood::Stalled(Duration::from_secs(4))),
+                    1 => Some(Mood::Dead),
+                    2 => Some(Mood::Rubbish(random.below(5))),
+                    _ => None,
                 };
                 let lasts = Duration::from_millis(1000 + u64::try_from(random.below(2500)).unwrap_or(0));
-                self.set(peer, mood);
-                sleep(lasts);
-                self.set(peer, Mood::Well(Duration::ZERO));
+                if let Some(mood) = mood {
+                    self.set(peer, mood);
+                    sleep(lasts);
+                    self.set(peer, Mood::Well(Duration::ZERO));
+                } else {
+                    self.lose(peer);
+                    sleep(lasts);
+                    self.find_again(peer);
+                }
             }
             Event::Burst(kind) => {
                 let count = random.pick(&SIZES);
                 self.burst(kind, count, random);
             }
             Event::BurstThroughUpdate(kind) => {
-                let peer = if kind == BurstKind::Global { Peer::Limits } else { Peer::Issuer };
-                self.set(peer, Mood::Stalled(Duration::from_millis(1500)));
-                sleep(Duration::from_millis(1100));
-                let count = random.pick(&SIZES[1..]);
-                let burst = self.begin_burst(kind, count, random);
-                sleep(Duration::from_millis(300));
+                let burst = self.waiting_burst(kind, random);
                 self.update();
                 let _ = self.runtime.block_on(burst);
-                self.set(peer, Mood::Well(Duration::ZERO));
+                self.set(Peer::of(kind), Mood::Well(Duration::ZERO));
+            }
+            Event::BurstThroughLoss(kind) => {
+                let burst = self.waiting_burst(kind, random);
+                self.lose(Peer::of(kind));
+                let _ = self.runtime.block_on(burst);
+                self.find_again(Peer::of(kind));
+                self.set(Peer::of(kind), Mood::Well(Duration::ZERO));
             }
             Event::StalledBurst(kind) => {
-                let peer = match kind {
-                    BurstKind::Global => Peer::Limits,
-                    BurstKind::Listed => Peer::List,
-                    _ => Peer::Issuer,
-                };
+                let peer = Peer::of(kind);
                 // It answers while they wait, or too late.
                 let late = if peer == Peer::Limits { 2500 } else { 3500 };
                 let stall = random.pick(&[500, 800, late]);
@@ -181,23 +216,70 @@ impl Director {
         self.runtime.spawn(async move { crowd.burst(kind, count, connections, part).await })
     }
 
+    /// A burst whose requests wait for a server that stalls.
+    fn waiting_burst(&self, kind: BurstKind, random: &mut Random) -> tokio::task::JoinHandle<()> {
+        self.set(Peer::of(kind), Mood::Stalled(Duration::from_millis(1500)));
+        sleep(Duration::from_millis(1100));
+        let count = random.pick(&SIZES[1..]);
+        let burst = self.begin_burst(kind, count, random);
+        sleep(Duration::from_millis(300));
+        burst
+    }
+
     fn burst(&self, kind: BurstKind, count: usize, random: &mut Random) {
         // One that panicked has left its requests without an answer, which is found.
         let _ = self.runtime.block_on(self.begin_burst(kind, count, random));
     }
 
     fn set(&self, peer: Peer, mood: Mood) {
+        let well = matches!(mood, Mood::Well(_));
+        let place = match peer {
+            Peer::Issuer => &self.stage.issuer,
+            Peer::List => &self.stage.list,
+            Peer::Limits => &self.stage.limits,
+        };
+        if !well {
+            self.trouble(peer, Troubles::begin);
+        }
+        *lock(place) = mood;
+        if well {
+            self.trouble(peer, Troubles::end);
+        }
+    }
+
+    /// Notes that a server's trouble begins or ends.
+    fn trouble(&self, peer: Peer, change: fn(&mut Troubles, Duration)) {
         let now = self.stage.now();
         let mut world = self.stage.world();
-        let (troubles, place) = match peer {
-            Peer::Issuer => (&mut world.issuer, &self.stage.issuer),
-            Peer::List => (&mut world.list, &self.stage.list),
-            Peer::Limits => (&mut world.limits, &self.stage.limits),
+        let troubles = match peer {
+            Peer::Issuer => &mut world.issuer,
+            Peer::List => &mut world.list,
+            Peer::Limits => &mut world.limits,
         };
-        let well = matches!(mood, Mood::Well(_));
-        let change = if well { Troubles::end } else { Troubles::begin };
         change(troubles, now);
-        *lock(place) = mood;
+    }
+
+    /// The cluster of a server vanishes.
+    fn lose(&mut self, peer: Peer) {
+        self.trouble(peer, Troubles::begin);
+        let lost = self.lost.replace(peer);
+        self.deliver_clusters();
+        self.lost = lost;
+    }
+
+    /// It comes back.
+    fn find_again(&mut self, peer: Peer) {
+        self.deliver_clusters();
+        self.trouble(peer, Troubles::end);
+    }
+
+    /// Delivers the clusters that the version in force names, but for the one that is lost.
+    fn deliver_clusters(&mut self) {
+        let settings = Settings::of(self.stage.seed, self.version);
+        let clusters = self.peers.clusters(&settings, self.lost);
+        if let Err(error) = lock(&self.envoy).set_clusters(&clusters) {
+            self.problems.push(format!("clusters were not taken: {error}"));
+        }
     }
 
     /// Delivers the next version.
@@ -206,8 +288,16 @@ impl Director {
             // A fresh configuration would fetch the keys anew.
             return;
         }
+        let before = Settings::of(self.stage.seed, self.version);
         self.version += 1;
         let settings = Settings::of(self.stage.seed, self.version);
+        // The plugins name clusters then that are not there yet, and those that they did name vanish.
+        let moves = settings.moved != before.moved;
+        if moves {
+            for peer in Peer::ALL {
+                self.trouble(peer, Troubles::begin);
+            }
+        }
         let written = self.stage.now();
         deliver(&mut self.stage.world(), settings.clone(), written);
         if self.stage.fault != Some(Fault::OldVersion) {
@@ -230,6 +320,13 @@ impl Director {
         if let Some(last) = self.stage.world().versions.last_mut() {
             last.taken = Some(taken);
         }
+        if moves {
+            sleep(Duration::from_millis(700));
+            self.deliver_clusters();
+            for peer in Peer::ALL {
+                self.trouble(peer, Troubles::end);
+            }
+        }
     }
 
     /// A mistake in the configuration: what is in force stays in force.
@@ -247,6 +344,30 @@ impl Director {
                 Err(error) => self.problems.push(error.to_string()),
             }
         }
+    }
+}
+
+/// Where the servers around the proxy listen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peers {
+    pub(crate) issuer: SocketAddr,
+    pub(crate) list: SocketAddr,
+    pub(crate) limits: SocketAddr,
+}
+
+impl Peers {
+    /// Their clusters as a version names them, but for the one that is lost.
+    pub(crate) fn clusters(self, settings: &Settings, lost: Option<Peer>) -> Vec<Cluster> {
+        let cluster = |peer| {
+            let (name, address) = match peer {
+                Peer::Issuer => ("issuer", self.issuer),
+                Peer::List => ("revoked", self.list),
+                Peer::Limits => ("limits", self.limits),
+            };
+            let http2 = peer == Peer::Limits;
+            Cluster { http2, discovered: true, ..Cluster::new(&settings.cluster(name), address) }
+        };
+        Peer::ALL.into_iter().filter(|peer| Some(*peer) != lost).map(cluster).collect()
     }
 }
 

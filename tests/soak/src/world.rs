@@ -109,17 +109,25 @@ impl<T> Facts<T> {
 
 /// Times in which a server did not answer as it should.
 #[derive(Debug, Clone, Default)]
-pub struct Troubles(Vec<(Duration, Option<Duration>)>);
+pub struct Troubles {
+    times: Vec<(Duration, Option<Duration>)>,
+    /// How many causes there are at present.
+    causes: u32,
+}
 
 impl Troubles {
-    /// It begins.
+    /// It begins, or has one cause more.
     pub fn begin(&mut self, now: Duration) {
-        self.0.push((now, None));
+        if self.causes == 0 {
+            self.times.push((now, None));
+        }
+        self.causes += 1;
     }
 
-    /// It is over.
+    /// A cause is over.
     pub fn end(&mut self, now: Duration) {
-        if let Some((_, end)) = self.0.last_mut() {
+        self.causes = self.causes.saturating_sub(1);
+        if let (0, Some((_, end))) = (self.causes, self.times.last_mut()) {
             end.get_or_insert(now);
         }
     }
@@ -127,7 +135,7 @@ impl Troubles {
     /// Whether a request in this time may meet its consequences: a filter asks again after a pause that doubles with each
     /// failure, so the pause is at most as long as the trouble was, and half a minute.
     pub fn felt(&self, sent: Duration, done: Duration) -> bool {
-        self.0.iter().any(|(begin, end)| {
+        self.times.iter().any(|(begin, end)| {
             let over = end.map(|end| {
                 let lasted = end.saturating_sub(*begin) + FETCH_TIMEOUT;
                 end + (lasted * 2).min(LONGEST_PAUSE) + LAG
@@ -183,5 +191,16 @@ mod tests {
         troubles.end(at(12));
         assert!(!troubles.felt(at(1), at(9)) && troubles.felt(at(1), at(10)));
         assert!(troubles.felt(at(26), at(26)) && !troubles.felt(at(27), at(27)));
+    }
+
+    #[test]
+    fn trouble_with_two_causes_lasts_until_both_are_over() {
+        let mut troubles = Troubles::default();
+        troubles.begin(at(10));
+        troubles.begin(at(11));
+        troubles.end(at(12));
+        assert!(troubles.felt(at(500), at(501)));
+        troubles.end(at(13));
+        assert!(!troubles.felt(at(500), at(501)));
     }
 }
