@@ -103,7 +103,7 @@ pub fn start<F: Filter>() {
     MODULE.with(|module| {
         let _ = module.set(Box::new(Dispatcher::<F> {
             roots: RefCell::default(),
-            created: Cell::default(),
+            created: RefCell::default(),
             streams: RefCell::default(),
             crowded: Cell::new(FEW_STREAMS),
         }));
@@ -151,9 +151,10 @@ struct Root<F: Filter> {
 
 struct Dispatcher<F: Filter> {
     roots: RefCell<Vec<Root<F>>>,
-    /// The stream that was created last, and its root. Its request comes next: a proxy creates a stream's context when
-    /// the request's headers are there.
-    created: Cell<(u32, u32)>,
+    /// The streams whose requests have yet to come, with their roots: a proxy creates a stream's context when the request's headers
+    /// are there. It is one, but where the filter is twice in a chain: the proxy carries out what was asked for before after each
+    /// call into the VM, so it may resume another stream from within the creation of one, and the request of that one is first.
+    created: RefCell<Vec<(u32, u32)>>,
     /// The streams that are to be seen again. The proxy would say when one is deleted, but to be told costs as much as a
     /// host call, for every request. So those that end without having been seen again are looked for, see
     /// [`Dispatcher::forget_gone`].
@@ -166,6 +167,9 @@ struct Dispatcher<F: Filter> {
 /// enters the VM for the response of one stream from within the response of the one before. Each takes stack, of which Envoy's V8
 /// has enough for about 300 (seen in Envoy 1.39: `Maximum call stack size exceeded`, which kills the VM).
 const MOST_WOKEN_AT_ONCE: usize = 32;
+
+/// The most streams whose requests have yet to come: more than a stack bears. If there are more, the oldest has ended without one.
+const MOST_CREATED: usize = 512;
 
 /// So many kept streams are no reason to look for those that are gone.
 const FEW_STREAMS: usize = 1024;
@@ -213,6 +217,13 @@ impl<F: Filter> Dispatcher<F> {
     /// Changes a root context, where it is known; `change` must not call the host.
     fn with_root<T>(&self, root: u32, change: impl FnOnce(&mut Root<F>) -> T) -> Option<T> {
         self.roots.borrow_mut().iter_mut().find(|known| known.context == root).map(change)
+    }
+
+    /// The root of a stream whose request comes now. Those that were created after it have ended without a request.
+    fn take_created(&self, context: u32) -> Option<u32> {
+        let mut created = self.created.borrow_mut();
+        let position = created.iter().rposition(|(known, _)| *known == context)?;
+        created.drain(position..).next().map(|(_, root)| root)
     }
 
     fn stream(&self, context: u32) -> Option<Rc<Stream<F>>> {
@@ -276,6 +287,17 @@ impl<F: Filter> Dispatcher<F> {
         // The root context is the one whose callback this is.
         let _ = host::set_effective_context(root);
         self.set_period(root);
+    }
+
+    /// Runs streams again that the outcome of a call has named. Where others wait already, all are left to the next ticks: the
+    /// proxy tells the outcome of a call that fails at once from within the callback that made it, and what runs then nests.
+    fn wake_after_call(&self, root: u32, filter: &F, streams: Vec<u32>) {
+        let waits = self.with_root(root, |root| !root.woken.is_empty());
+        if waits.unwrap_or(false) {
+            self.with_root(root, |root| root.woken.extend(streams));
+        } else {
+            self.wake(root, filter, streams);
+        }
     }
 
     /// The stream that is to run next, which becomes the effective context. Those before it that are gone leave the queue.
@@ -375,7 +397,11 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         if root == 0 {
             self.set_root(context, None);
         } else {
-            self.created.set((context, root));
+            let mut created = self.created.borrow_mut();
+            if created.len() == MOST_CREATED {
+                created.remove(0);
+            }
+            created.push((context, root));
         }
     }
 
@@ -408,8 +434,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     }
 
     fn request_headers(&self, context: u32) -> Action {
-        let (created, root) = self.created.get();
-        let Some(filter) = self.filter(root).filter(|_| created == context) else {
+        let Some(filter) = self.take_created(context).and_then(|root| self.filter(root)) else {
             // A stream without a configured filter must not pass unchecked.
             deny::<F>(&Reply {
                 status: 503,
@@ -455,12 +480,12 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         let Some(filter) = self.filter(root) else { return };
         // A call without a response arrives as one without headers.
         let head = if headers == 0 { None } else { host::call_response_head().ok() };
-        self.wake(root, &filter, filter.on_call(token, &CallResponse { head, body_size }));
+        self.wake_after_call(root, &filter, filter.on_call(token, &CallResponse { head, body_size }));
     }
 
     fn grpc_reply(&self, root: u32, token: u32, reply: Result<usize, u32>) {
         if let Some(filter) = self.filter(root) {
-            self.wake(root, &filter, filter.on_grpc(token, reply));
+            self.wake_after_call(root, &filter, filter.on_grpc(token, reply));
         }
     }
 }
