@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
@@ -50,6 +50,10 @@ test-mock: filters ## The built modules in the mock host
 
 test-envoy: filters tools-envoy ## The built modules in a real Envoy
 	$(STAGE) "envoy $(ENVOY_VERSION) tests" tools/run-tests envoy $(ONLY)
+
+bursts: filters tools-envoy ## Every combination of what many requests wait for and how that ends; BURSTS=all on real Envoy too
+	$(STAGE) "bursts in the mock host" env BURSTS=all tools/run-tests mock bursts
+	$(STAGE) "bursts in envoy $(ENVOY_VERSION)" env BURSTS="$(or $(BURSTS),pairs)" tools/run-tests envoy bursts
 
 test-services: filters tools-envoy ## With a real rate limit service, Redis and a registry, which it installs (Go, root once)
 	$(STAGE) "services of others" tests/services/install

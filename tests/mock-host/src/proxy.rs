@@ -53,6 +53,13 @@ enum Source {
 }
 
 impl Plugin {
+    /// The same plugin under another name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// A plugin whose module is a file.
     pub fn new(name: &str, wasm: impl AsRef<Path>) -> Self {
         Self::of(name, Source::File(wasm.as_ref().to_owned()))
@@ -852,6 +859,42 @@ impl Proxy {
     pub fn set_cluster<A: Into<Answer>>(&self, name: &str, answer: impl Fn(&CalloutRequest) -> A + 'static) {
         let handler: Handler = Rc::new(move |request| answer(request).into());
         self.inner.host.borrow_mut().callouts.clusters.insert(name.to_owned(), handler);
+    }
+
+    /// A cluster vanishes: the calls to it that are under way are reset (`ClusterEntry::~ClusterEntry`), and none is known by
+    /// that name.
+    pub fn remove_cluster(&self, name: &str) {
+        {
+            let mut host = self.inner.host.borrow_mut();
+            host.callouts.clusters.remove(name);
+            let lost = host.callouts.pending.iter_mut().filter(|pending| pending.request.cluster == name);
+            for pending in lost {
+                pending.answer.get_or_insert(Answer::Reset);
+            }
+        }
+        self.settle();
+    }
+
+    /// The listener is removed: no request comes any more, and the plugins live until the last stream ends.
+    pub fn drain(&self) {
+        let threads = self.inner.threads.borrow().len();
+        for thread in 0..threads {
+            let slots = std::mem::take(&mut self.inner.threads.borrow_mut()[thread].slots);
+            for root in slots.into_iter().filter_map(|slot| slot.root) {
+                self.inner.release(root);
+            }
+        }
+        self.settle();
+    }
+
+    /// SIGTERM: the workers end their connections, then the plugins go.
+    pub fn terminate(&self) {
+        let mut streams: Vec<u64> = self.inner.host.borrow().streams.keys().copied().collect();
+        streams.sort_unstable();
+        for stream in streams {
+            self.inner.reset_stream(stream);
+        }
+        self.drain();
     }
 
     /// Callouts that wait for an answer.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod burst;
 pub(crate) mod issuer;
 
 use std::fmt::Write as _;
