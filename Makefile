@@ -79,10 +79,9 @@ bench-cores: ## The cores natively, without a proxy; ONLY=jwt runs some
 # What decides. A change that no test notices and that changes nothing is named in .cargo/mutants.toml, with the reason.
 OF      ?= jwt-auth
 MUTANTS ?= $(MUTANTS_OF_$(OF))
-MUTANTS_OF_jwt-auth := $(addprefix filters/jwt-auth/src/,claims.rs rules.rs token.rs signature.rs authenticator.rs place.rs jwk.rs revocation.rs condition.rs \
-             crypto.rs host_crypto.rs der.rs base64url.rs refused_tokens.rs token_cache.rs jwks_cache.rs provider.rs verified.rs) \
-           $(addprefix filters/plugin-kit/src/,path.rs matcher.rs json.rs head.rs exchange.rs bytes.rs)
-MUTANTS_OF_rate-limit := $(addprefix filters/rate-limit/src/,filter.rs limiter.rs gcra.rs slots.rs key.rs global.rs)
+MUTANTS_OF_jwt-auth := $(addprefix filters/jwt-auth/src/,decision.rs fetch/*.rs keys/*.rs policy/*.rs token/*.rs) \
+           $(addprefix filters/plugin-kit/src/,request/path.rs request/matcher.rs request/headers.rs request/exchange.rs wire/*.rs)
+MUTANTS_OF_rate-limit := $(addprefix filters/rate-limit/src/,decision.rs keys/*.rs limits/*.rs service/health.rs)
 MUTANT_PACKAGES_OF_jwt-auth := jwt-auth plugin-kit
 MUTANT_PACKAGES_OF_rate-limit := rate-limit
 MUTANT_TESTS := --locked --lib

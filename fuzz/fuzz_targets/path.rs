@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use plugin_kit::path::{PathCase, PathPattern, Readings};
+use plugin_kit::request::path::{PathCase, PathPattern, Readings};
 
 fuzz_target!(|input: (&str, &[u8])| {
     let (pattern, target) = input;

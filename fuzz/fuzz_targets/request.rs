@@ -5,19 +5,20 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use jwt_auth::authenticator::{Authenticator, Outcome, Waited, Why};
-use jwt_auth::jwk::Key;
-use jwt_auth::signature::{Verdict, Verifier};
-use jwt_auth::token::UntrustedToken;
+use jwt_auth::decision::{Authenticator, Outcome, Waited, Why};
+use jwt_auth::keys::jwk::Key;
+use jwt_auth::keys::signature::{Verdict, Verifier};
+use jwt_auth::token::compact::UntrustedToken;
 use libfuzzer_sys::fuzz_target;
-use plugin_kit::cel::Variable;
-use plugin_kit::exchange::{Exchange, Facts, HostError};
-use plugin_kit::head::Head;
+use plugin_kit::request::cel::Variable;
+use plugin_kit::request::exchange::{Exchange};
+use plugin_kit::host::{Facts, HostError};
+use plugin_kit::request::headers::Head;
 use plugin_kit::testing::Node;
-use rate_limit::filter::{Limits, Stage};
+use rate_limit::decision::{Limits, Stage};
 use rate_limit::testing::MemoryStore;
-use trace_tags::tag::Moment;
-use trace_tags::{Change, Core, Stream};
+use trace_tags::tags::tag::Moment;
+use trace_tags::decision::{Change, Core, Stream};
 
 /// Everyone may look at `/open`; for the rest a token is asked for.
 const JWT_AUTH: &str = concat!(

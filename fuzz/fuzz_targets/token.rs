@@ -1,7 +1,7 @@
 //! Any bytes are a token or refused, and what was read is what was sent.
 #![no_main]
 
-use jwt_auth::token::UntrustedToken;
+use jwt_auth::token::compact::UntrustedToken;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,32 +3,32 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
+use plugin_kit::config::secret::{SecretVariable, is_placeholder};
 use plugin_kit::config::{
     ByName, ConfigErrors, DurationText, ErrorList, NonEmpty, Path, document, not_one_of, read, shown_name,
 };
-use plugin_kit::denial::{Body, Extras, RawCors, is_quotable};
-use plugin_kit::environment::Environment;
-use plugin_kit::matcher::{
+use plugin_kit::host::Environment;
+use plugin_kit::reply::denial::{Body, Extras, RawCors, is_quotable};
+use plugin_kit::request::cel::Expression;
+use plugin_kit::request::matcher::{
     RawRequestMatch, RawValueTest, RequestMatch, ValueTest, header_name, output_header_name,
 };
-use plugin_kit::path::PathCase;
-use plugin_kit::secret::{SecretVariable, is_placeholder};
+use plugin_kit::request::path::PathCase;
 use plugin_kit::{config_choice, config_object};
 use serde_json::Value;
 
-use crate::base64url;
-use crate::claims::{ClaimPath, Pattern, Policy};
-use crate::jwk::{Key, KeySet, MOST_KEYS, MOST_TRIED, Material};
-use crate::jwks_cache::Settings;
-use crate::output::OwnHeaders;
-use crate::place::Place;
-use crate::provider::{KeySource, Provider, Remote};
-use crate::revocation::{OnFailure, RemoteList, Revoked};
-use crate::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
-use crate::signature::Algorithm;
-use crate::token::short_type;
+use crate::fetch::revocation::{OnFailure, RemoteList, Revoked};
+use crate::fetch::schedule::Settings;
+use crate::keys::jwk::{Key, KeySet, MOST_KEYS, MOST_TRIED, Material};
+use crate::keys::signature::Algorithm;
+use crate::policy::provider::{KeySource, Provider, Remote};
+use crate::policy::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
+use crate::token::base64url;
+use crate::token::claims::{ClaimPath, Pattern, Policy};
+use crate::token::compact::short_type;
+use crate::token::location::Place;
+use crate::token::output::OwnHeaders;
 
 config_object! {
     /// The configuration as a user writes it.
@@ -279,7 +279,7 @@ pub struct Config {
     pub own_headers: OwnHeaders,
     /// Claims that become filter state, with its key.
     pub publish: Vec<(ClaimPath, Rc<str>)>,
-    /// Whether all claims together become the typed filter state that CEL reads, see [`plugin_kit::cel::CLAIMS`].
+    /// Whether all claims together become the typed filter state that CEL reads, see [`plugin_kit::request::cel::CLAIMS`].
     pub publish_all: bool,
     /// See [`AmbiguousPath`].
     pub ambiguous_path: AmbiguousPath,
@@ -338,7 +338,7 @@ impl Config {
 }
 
 const MOST_CACHED: usize = 100_000;
-/// So many go on or are refused within 0.4 s, see [`plugin_kit::plugin`].
+/// So many go on or are refused within 0.4 s, see [`plugin_kit::host`].
 const MOST_WAITING: usize = 10_000;
 const MOST_SKEW: Duration = Duration::from_hours(1);
 /// Anyone can fill these places, each with 16 KiB.

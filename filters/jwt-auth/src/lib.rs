@@ -1,37 +1,22 @@
 //! jwt-auth: lets requests in by JSON Web Tokens.
-//!
-//! [`authenticator`] decides, from a request to a [`authenticator::Decision`]; `plugin` carries the decision out.
-
 #![cfg_attr(test, allow(clippy::restriction))]
+//!
+//! [`config`] is what a user writes. [`decision`] goes from a request to a decision: it finds and verifies a [`token`] with the
+//! [`keys`] of its issuer, which are there or have to be fetched ([`fetch`]), and asks the rules ([`policy`]). [`reply`] is what a
+//! client gets that is refused. `plugin` carries decisions out.
 
-pub mod authenticator;
-pub mod base64url;
-pub mod claims;
-pub mod condition;
 pub mod config;
-pub mod crypto;
-pub mod deny;
-pub mod der;
-pub mod host_crypto;
-pub mod jwk;
-pub mod jwks_cache;
-pub mod output;
-pub mod place;
+pub mod decision;
+pub mod fetch;
+pub mod keys;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
-pub mod provider;
-pub mod pure_rust;
-pub mod refused_tokens;
-pub mod revocation;
-pub mod rules;
-pub mod signature;
+pub mod policy;
+pub mod reply;
 pub mod token;
-pub mod token_cache;
-pub mod verified;
-pub mod waiting;
 
-#[cfg(all(feature = "module", target_os = "wasi"))]
-#[allow(missing_docs)]
-mod module {
-    proxy_wasm::main!({ plugin_kit::plugin::start::<crate::plugin::JwtAuth>() });
+#[cfg(all(target_os = "wasi", feature = "module"))]
+#[allow(missing_docs, unreachable_pub)]
+mod entry {
+    plugin_kit::module!(super::plugin::JwtAuth);
 }

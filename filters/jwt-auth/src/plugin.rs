@@ -4,27 +4,28 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plugin_kit::cel::CLAIMS;
 use plugin_kit::config::{ConfigError, ConfigErrors};
-use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::host::HostError;
 use plugin_kit::host::{self, Counter, Gauge, Headers, HostEnvironment};
-use plugin_kit::plugin::{CallResponse, Filter, Flow};
+use plugin_kit::host::{CallResponse, Filter, Flow};
+use plugin_kit::request::cel::CLAIMS;
+use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
-use crate::authenticator::{
+use crate::config::{Config, Mode};
+use crate::decision::{
     Authenticator, Decision, Denial, Document, Granted, Outcome, Pass, SharedDocuments, Waited, Why,
 };
-use crate::config::{Config, Mode};
-use crate::crypto::Crypto;
-use crate::deny::{self, DenyReason};
-use crate::host_crypto::{self, HostCrypto};
-use crate::jwk::KeySet;
-use crate::jwks_cache::{self, max_age};
-use crate::provider::{KeySource, Remote};
-use crate::revocation::Revoked;
-use crate::rules::Rule;
-use crate::signature::Algorithm;
-use crate::waiting::{Place, Waiting};
+use crate::fetch::revocation::Revoked;
+use crate::fetch::schedule::{self, max_age};
+use crate::fetch::waiting::{Place, Waiting};
+use crate::keys::crypto::Crypto;
+use crate::keys::host_crypto::{self, HostCrypto};
+use crate::keys::jwk::KeySet;
+use crate::keys::signature::Algorithm;
+use crate::policy::provider::{KeySource, Remote};
+use crate::policy::rules::Rule;
+use crate::reply::{self, DenyReason};
 
 thread_local! {
     /// A new configuration is a new filter in the same VM.
@@ -329,7 +330,7 @@ impl JwtAuth {
         let config = self.authenticator.config();
         let head = exchange.head().ok();
         let first = |name| head.as_ref().and_then(|head| head.first(name));
-        let context = deny::Context {
+        let context = reply::Context {
             response: &config.deny_response,
             scopes,
             request_id: first("x-request-id"),
@@ -337,7 +338,7 @@ impl JwtAuth {
             retry_in: self.retry_in(reason),
             grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
         };
-        Flow::Deny(deny::reply(reason, &context))
+        Flow::Deny(reply::reply(reason, &context))
     }
 
     /// The time until the next fetch of what a request was refused for.
@@ -488,8 +489,8 @@ fn body(response: &CallResponse) -> Result<(Vec<u8>, Option<Duration>), String> 
         Some(b"200") => {}
         status => return Err(format!("status {}", String::from_utf8_lossy(status.unwrap_or_default()))),
     }
-    if response.body_size > jwks_cache::LARGEST {
-        return Err(format!("{} bytes; expected at most {}", response.body_size, jwks_cache::LARGEST));
+    if response.body_size > schedule::LARGEST {
+        return Err(format!("{} bytes; expected at most {}", response.body_size, schedule::LARGEST));
     }
     let body = host::call_response_body(response.body_size).map_err(|error| error.to_string())?;
     Ok((body, head.first("cache-control").and_then(max_age)))

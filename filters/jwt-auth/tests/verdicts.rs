@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::{NOW, claims, jwks, mint, mint_with};
-use jwt_auth::crypto::{Budget, Crypto};
-use jwt_auth::host_crypto::HostCrypto;
-use jwt_auth::jwk::{Key, KeySet, Material};
-use jwt_auth::pure_rust;
-use jwt_auth::signature::{Algorithm, Verdict, Verifier};
-use jwt_auth::token::{TokenError, UntrustedToken};
-use plugin_kit::exchange::HostError;
+use jwt_auth::keys::crypto::{Budget, Crypto};
+use jwt_auth::keys::host_crypto::HostCrypto;
+use jwt_auth::keys::jwk::{Key, KeySet, Material};
+use jwt_auth::keys::pure_rust;
+use jwt_auth::keys::signature::{Algorithm, Verdict, Verifier};
+use jwt_auth::token::compact::{TokenError, UntrustedToken};
+use plugin_kit::host::HostError;
 use ring::signature as rings;
 use serde_json::json;
 
@@ -92,7 +92,7 @@ fn es512_is_the_hosts() {
     };
     assert_eq!(verify(&token), Some(true));
     let (text, signature) = token.rsplit_once('.').unwrap();
-    let raw = jwt_auth::base64url::decode(signature.as_bytes()).unwrap();
+    let raw = jwt_auth::token::base64url::decode(signature.as_bytes()).unwrap();
     for variant in [&raw[1..], &raw[..131], &[0; 132], &[&raw[66..], &raw[..66]].concat()] {
         assert_eq!(verify(&format!("{text}.{}", encode(variant))), Some(false));
     }
@@ -119,7 +119,7 @@ fn known_answers_are_accepted_and_no_other_signature_is() {
         assert_eq!(host.checks(*algorithm), Algorithm::DEFAULT.contains(algorithm), "{algorithm}");
         assert!(verdict(&host, &set, &token), "{algorithm}");
         let (text, signature) = token.rsplit_once('.').unwrap();
-        let raw = jwt_auth::base64url::decode(signature.as_bytes()).unwrap();
+        let raw = jwt_auth::token::base64url::decode(signature.as_bytes()).unwrap();
         let half = raw.len() / 2;
         let zero = |range: std::ops::Range<usize>| {
             let mut raw = raw.clone();
@@ -144,7 +144,7 @@ fn known_answers_are_accepted_and_no_other_signature_is() {
             [&raw[..], &[0]].concat(),
             [&raw[half..], &raw[..half]].concat(),
             vec![0xff; raw.len()],
-            jwt_auth::der::ecdsa_signature(&raw, half).unwrap(),
+            jwt_auth::keys::der::ecdsa_signature(&raw, half).unwrap(),
             vec![1],
         ]);
         for variant in variants {
@@ -231,7 +231,9 @@ fn joes_secret() -> (Rc<KeySet>, String) {
     }}});
     let env = |_: &str| Some(secret.to_owned());
     let config = jwt_auth::config::Config::parse(config.to_string().as_bytes(), &env).unwrap();
-    let jwt_auth::provider::KeySource::Inline(set) = &config.providers[0].keys else { panic!("a secret") };
+    let jwt_auth::policy::provider::KeySource::Inline(set) = &config.providers[0].keys else {
+        panic!("a secret")
+    };
     let token =
         format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
     (Rc::clone(set), token)
@@ -370,7 +372,7 @@ fn rfc_7520_and_rfc_8037() {
         kid: None,
         algorithms: vec![Algorithm::HS256],
         material: Material::Secret(
-            jwt_auth::base64url::decode(b"hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg").unwrap(),
+            jwt_auth::token::base64url::decode(b"hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg").unwrap(),
         ),
         spki: Vec::new(),
     };
@@ -390,7 +392,7 @@ fn rfc_7520_and_rfc_8037() {
             kid: None,
             typ: None,
             claims: serde_json::Map::new(),
-            signature: jwt_auth::base64url::decode(signature.as_bytes()).unwrap(),
+            signature: jwt_auth::token::base64url::decode(signature.as_bytes()).unwrap(),
         };
         let verdicts = |token: &UntrustedToken<'_>| {
             let pure = (!algorithm.is_for_the_host_alone()).then(|| pure_rust::verify(key, token));

@@ -4,15 +4,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use jwt_auth::authenticator::{Authenticator, Outcome, Waited, Why};
 use jwt_auth::config::Config;
-use jwt_auth::host_crypto::known_answer;
-use jwt_auth::jwk::{Key, KeySet};
-use jwt_auth::jwks_cache::{Fetching, JwksCache, Missing, Settings};
-use jwt_auth::pure_rust;
-use jwt_auth::signature::{Algorithm, Verdict, Verifier};
-use jwt_auth::token::UntrustedToken;
-use plugin_kit::exchange::Exchange;
+use jwt_auth::decision::{Authenticator, Outcome, Waited, Why};
+use jwt_auth::fetch::schedule::{Fetching, JwksCache, Missing, Settings};
+use jwt_auth::keys::host_crypto::known_answer;
+use jwt_auth::keys::jwk::{Key, KeySet};
+use jwt_auth::keys::pure_rust;
+use jwt_auth::keys::signature::{Algorithm, Verdict, Verifier};
+use jwt_auth::token::compact::UntrustedToken;
+use plugin_kit::request::exchange::Exchange;
 use plugin_kit::testing::TableFacts;
 
 #[cfg(target_family = "wasm")]

@@ -12,5 +12,5 @@ pub mod plugin;
 #[cfg(all(target_os = "wasi", feature = "module"))]
 #[allow(missing_docs, unreachable_pub)]
 mod entry {
-    proxy_wasm::main!({ plugin_kit::plugin::start::<super::plugin::MeshFilters>() });
+    plugin_kit::module!(super::plugin::MeshFilters);
 }

@@ -2,9 +2,9 @@
 
 use jwt_auth::plugin::JwtAuth;
 use plugin_kit::config::ConfigErrors;
-use plugin_kit::exchange::Exchange;
-use plugin_kit::plugin::{CallResponse, Filter, Flow};
-use rate_limit::filter::Stage as Limits;
+use plugin_kit::host::{CallResponse, Filter, Flow};
+use plugin_kit::request::exchange::Exchange;
+use rate_limit::decision::Stage as Limits;
 use rate_limit::plugin::RateLimit;
 use serde_json::Value;
 use trace_tags::plugin::TraceTags;

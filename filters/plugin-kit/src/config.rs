@@ -5,6 +5,7 @@
 //! its own. Each step collects everything that is wrong, with its JSON path.
 
 mod fields;
+pub mod secret;
 mod syntax;
 
 use std::fmt;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::json;
+use crate::wire::json;
 
 pub use self::fields::{ByName, NonEmpty, Read, Reader, field, not_one_of, one_of};
 #[cfg(not(target_os = "wasi"))]

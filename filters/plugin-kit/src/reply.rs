@@ -1,5 +1,7 @@
 //! Replies that a filter sends in the place of the service.
 
+pub mod denial;
+
 /// A local reply. For a gRPC request Envoy turns it into HTTP 200 with `grpc-status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {

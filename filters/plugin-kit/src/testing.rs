@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::cel::Variable;
-use crate::environment::Environment;
-use crate::exchange::{Facts, HostError};
-use crate::head::Head;
+use crate::host::Environment;
+use crate::host::{Facts, HostError};
+use crate::request::cel::Variable;
+use crate::request::headers::Head;
 
 /// The value of a CEL expression by its number and what the variable was set to.
 pub type Evaluate = fn(u32, &[u8]) -> Option<Vec<u8>>;

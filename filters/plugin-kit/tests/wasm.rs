@@ -1,7 +1,7 @@
 //! Bytes are taken in vectors where the modules run, which the native tests do not see.
 #![allow(clippy::restriction)]
 
-use plugin_kit::bytes::{AsciiSet, equal};
+use plugin_kit::wire::bytes::{AsciiSet, equal};
 
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use plugin_kit::address::RawAddressMatch;
-use plugin_kit::cel::Expression;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{
     ByName, ConfigErrors, DurationText, ErrorList, NonEmpty, Path, document, read, shown_name,
 };
-use plugin_kit::denial::{Body, Extras, RawCors};
-use plugin_kit::environment::Environment;
-use plugin_kit::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
-use plugin_kit::path::PathCase;
-use plugin_kit::source::{HeadUse, RawSource, Source};
+use plugin_kit::host::Environment;
+use plugin_kit::reply::denial::{Body, Extras, RawCors};
+use plugin_kit::request::address::RawAddressMatch;
+use plugin_kit::request::cel::Expression;
+use plugin_kit::request::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
+use plugin_kit::request::path::PathCase;
+use plugin_kit::request::source::{HeadUse, RawSource, Source};
 use plugin_kit::{config_choice, config_object};
 
 use serde_json::Value;
 
-use crate::gcra::Rate;
-use crate::key::table_number;
-use crate::protocol::{grpc_service, unit};
+use crate::keys::key::table_number;
+use crate::limits::gcra::Rate;
+use crate::limits::slots::{OnFull, Table};
 use crate::reply::{HeaderStyle, HeadersOn, ReplyOptions};
-use crate::slots::{OnFull, Table};
+use crate::service::protocol::{grpc_service, unit};
 
 config_object! {
     #[derive(Debug)]

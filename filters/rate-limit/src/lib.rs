@@ -1,27 +1,22 @@
 //! Rate limits in the proxy: exact over all of its workers, all or nothing over several limits, in fixed memory.
 #![cfg_attr(test, allow(clippy::restriction))]
 //!
-//! [`gcra`] is the algorithm, [`slots`] keeps the state of all keys in shared data, [`limiter`] charges several limits
-//! at once and lets a worker work ahead, [`filter`] decides about a request. Limits over several proxies are asked of a
-//! service: [`protocol`] has its messages, [`global`] is what a worker remembers of it. `plugin` ties
-//! them to the proxy.
+//! [`config`] is what a user writes. [`decision`] says which limits count a request, by which [`keys`], and what becomes of it.
+//! [`limits`] has the algorithm and the state. Limits over several proxies are asked of a rate limit service ([`service`]).
+//! [`reply`] is what a client learns. `plugin` carries decisions out.
 
 pub mod config;
-pub mod cost;
-pub mod filter;
-pub mod gcra;
-pub mod global;
-pub mod key;
-pub mod limiter;
+pub mod decision;
+pub mod keys;
+pub mod limits;
 #[cfg(target_os = "wasi")]
 pub mod plugin;
-pub mod protocol;
 pub mod reply;
-pub mod slots;
+pub mod service;
 pub mod testing;
 
 #[cfg(all(target_os = "wasi", feature = "module"))]
 #[allow(missing_docs, unreachable_pub)]
 mod entry {
-    proxy_wasm::main!({ plugin_kit::plugin::start::<super::plugin::RateLimit>() });
+    plugin_kit::module!(super::plugin::RateLimit);
 }

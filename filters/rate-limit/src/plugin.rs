@@ -4,18 +4,19 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use plugin_kit::config::{ConfigError, ConfigErrors};
-use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::host::HostError;
 use plugin_kit::host::{self, Counter, GrpcMethod, Headers};
-use plugin_kit::plugin::{Filter, Flow};
+use plugin_kit::host::{Filter, Flow};
+use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
 use crate::config::{Config, Scope};
-use crate::filter::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, ServiceTally, Stage};
-use crate::gcra::nanoseconds;
-use crate::limiter::Tally;
-use crate::protocol::{Failure, LONGEST_ANSWER, METHOD, Response, SERVICE};
+use crate::decision::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, ServiceTally, Stage};
+use crate::limits::gcra::nanoseconds;
+use crate::limits::limiter::Tally;
+use crate::limits::slots::{SharedStore, WorkerStore};
 use crate::reply::DenyReason;
-use crate::slots::{SharedStore, WorkerStore};
+use crate::service::protocol::{Failure, LONGEST_ANSWER, METHOD, Response, SERVICE};
 
 /// Where the limits' state is.
 enum Store {

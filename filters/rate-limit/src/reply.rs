@@ -1,12 +1,12 @@
 //! What a client learns: the reply to a denied request, and the headers that tell how its limit stands.
 
 use plugin_kit::config_choice;
-use plugin_kit::denial::{Body, Extras, printable_id};
+use plugin_kit::reply::denial::{Body, Extras, printable_id};
 use plugin_kit::reply::{Problem, Reply};
 
-use crate::gcra::Rate;
-use crate::limiter::Standing;
-use crate::protocol::Status;
+use crate::limits::gcra::Rate;
+use crate::limits::limiter::Standing;
+use crate::service::protocol::Status;
 
 config_choice! {
     /// Which headers tell a client how it stands. `retry-after` is always there on a denial.

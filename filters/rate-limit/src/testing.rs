@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use plugin_kit::exchange::HostError;
+use plugin_kit::host::HostError;
 
-use crate::slots::SharedStore;
+use crate::limits::slots::SharedStore;
 
 /// Shared data as the host keeps it, without a host.
 #[derive(Debug, Clone, Default)]

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use plugin_kit::exchange::Exchange;
+use plugin_kit::request::exchange::Exchange;
 use plugin_kit::testing::TableFacts;
 use rate_limit::config::Config;
-use rate_limit::filter::{Limits, Outcome, Stage};
+use rate_limit::decision::{Limits, Outcome, Stage};
 use rate_limit::testing::MemoryStore;
 
 #[cfg(target_family = "wasm")]

@@ -1,19 +1,19 @@
 //! The pluginConfig of trace-tags.
 
+use plugin_kit::config::secret::SecretVariable;
 use plugin_kit::config::{ConfigErrors, ErrorList, NonEmpty, Path, document, not_one_of, read};
 use plugin_kit::config_object;
-use plugin_kit::environment::Environment;
-use plugin_kit::secret::SecretVariable;
-use plugin_kit::source::{HeadUse, RawSource, Source};
+use plugin_kit::host::Environment;
+use plugin_kit::request::source::{HeadUse, RawSource, Source};
 
 use serde_json::Value;
 
-use crate::baggage::{self, Baggage};
-use crate::pseudonym::Pseudonym;
-use crate::request_id;
-use crate::tag::{Moment, Style, Tag};
-use crate::text::Characters;
-use crate::when::{Share, When};
+use crate::tags::baggage::{self, Baggage};
+use crate::tags::pseudonym::Pseudonym;
+use crate::tags::request_id;
+use crate::tags::tag::{Moment, Style, Tag};
+use crate::tags::text::Characters;
+use crate::tags::when::{Share, When};
 
 /// A configuration that cannot be wrong.
 #[derive(Debug, Clone)]

@@ -1,15 +1,17 @@
 //! The shell: carries out what the core says.
 
 use plugin_kit::config::ConfigErrors;
-use plugin_kit::exchange::{Exchange, HostError};
+use plugin_kit::host::HostError;
 use plugin_kit::host::{self, Counter, Headers};
-use plugin_kit::plugin::{Filter, Flow};
+use plugin_kit::host::{Filter, Flow};
+use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::request_id::{HEADER, Origin};
-use crate::tag::Moment;
-use crate::{Change, Core, Effects, Stream, baggage};
+use crate::decision::{Change, Core, Effects, Stream};
+use crate::tags::baggage;
+use crate::tags::request_id::{HEADER, Origin};
+use crate::tags::tag::Moment;
 
 /// trace-tags as the proxy runs it.
 pub struct TraceTags {

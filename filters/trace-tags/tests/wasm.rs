@@ -1,11 +1,11 @@
 //! The core in wasm32 as in native code: one request from its head to its response.
 #![allow(clippy::restriction)]
 
-use plugin_kit::exchange::Exchange;
+use plugin_kit::request::exchange::Exchange;
 use plugin_kit::testing::TableFacts;
 use trace_tags::config::Config;
-use trace_tags::tag::Moment;
-use trace_tags::{Core, Effects, Stream};
+use trace_tags::decision::{Core, Effects, Stream};
+use trace_tags::tags::tag::Moment;
 
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;

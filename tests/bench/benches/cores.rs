@@ -7,21 +7,21 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::{Bencher, black_box};
-use jwt_auth::authenticator::{Authenticator, Waited};
 use jwt_auth::config::Config as JwtConfig;
-use jwt_auth::jwk::{Key, KeySet};
-use jwt_auth::signature::{Verdict, Verifier};
-use jwt_auth::token::UntrustedToken;
-use plugin_kit::exchange::Exchange;
-use plugin_kit::head::Head;
-use plugin_kit::path::{PathCase, Readings};
+use jwt_auth::decision::{Authenticator, Waited};
+use jwt_auth::keys::jwk::{Key, KeySet};
+use jwt_auth::keys::signature::{Verdict, Verifier};
+use jwt_auth::token::compact::UntrustedToken;
+use plugin_kit::request::exchange::Exchange;
+use plugin_kit::request::headers::Head;
+use plugin_kit::request::path::{PathCase, Readings};
 use plugin_kit::testing::TableFacts;
 use rate_limit::config::Config as LimitConfig;
-use rate_limit::filter::{Limits, Stage};
+use rate_limit::decision::{Limits, Stage};
 use rate_limit::testing::MemoryStore;
 use serde_json::{Value, json};
-use trace_tags::Core;
-use trace_tags::tag::Moment;
+use trace_tags::decision::Core;
+use trace_tags::tags::tag::Moment;
 
 fn main() {
     divan::main();
@@ -162,7 +162,7 @@ fn trace_tags_three_tags(bencher: Bencher<'_, '_>) {
         trace_tags::config::Config::parse(config.to_string().as_bytes(), &key, Moment::Request).unwrap();
     let (core, facts) = (Core::new(config), request(""));
     bencher.bench_local(|| {
-        let mut stream = trace_tags::Stream::default();
+        let mut stream = trace_tags::decision::Stream::default();
         let exchange = Exchange::new(1, &facts);
         black_box(core.on_request(&mut stream, &exchange, || Ok(0))).tags.len()
     });

@@ -3,11 +3,11 @@
 
 use mesh_filters::config::Parts;
 use plugin_kit::config::ConfigErrors;
-use plugin_kit::environment::Environment;
-use plugin_kit::exchange::HostError;
+use plugin_kit::host::Environment;
+use plugin_kit::host::HostError;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use trace_tags::tag::Moment;
+use trace_tags::tags::tag::Moment;
 
 /// The variables of a plugin's vmConfig.env.
 pub type Variables = BTreeMap<String, String>;

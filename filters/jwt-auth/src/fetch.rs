@@ -1,0 +1,5 @@
+//! What is fetched: keys of issuers and lists of revoked tokens, and the requests that wait for them.
+
+pub mod revocation;
+pub mod schedule;
+pub mod waiting;

@@ -1,0 +1,8 @@
+//! Keys, and the signatures that they check.
+
+pub mod crypto;
+pub mod der;
+pub mod host_crypto;
+pub mod jwk;
+pub mod pure_rust;
+pub mod signature;

@@ -1,0 +1,560 @@
+//! JSON Web Keys and sets of them (RFC 7517, RFC 7518 section 6, RFC 8037).
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use plugin_kit::wire::json;
+use serde_json::{Map, Value};
+
+use crate::keys::signature::Algorithm;
+use crate::keys::{der, pure_rust};
+use crate::token::base64url;
+use crate::token::compact::UntrustedToken;
+
+/// The most keys of a set that are used.
+pub const MOST_KEYS: usize = 100;
+
+/// The most keys that one token is checked against, where it names no key or several share the name, unless the
+/// configuration says otherwise. Issuers have two or three.
+pub const MOST_TRIED: usize = 10;
+
+/// A public key, or a secret, that checks signatures of some algorithms and no others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the set.
+    pub kid: Option<String>,
+    /// The algorithms that it is for.
+    pub algorithms: Vec<Algorithm>,
+    /// The key itself.
+    pub material: Material,
+    /// `SubjectPublicKeyInfo` in DER; empty where no host takes the key.
+    pub spki: Vec<u8>,
+}
+
+/// A key in the form of its kind.
+#[derive(PartialEq, Eq)]
+pub enum Material {
+    /// Modulus, unsigned and big endian. The exponent is 65537.
+    Rsa(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1, on the curve.
+    P256(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1, on the curve.
+    P384(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1. The host looks whether it is on the curve, each time.
+    P521(Vec<u8>),
+    /// A point as RFC 8032 encodes it.
+    Ed25519(Vec<u8>),
+    /// A secret for message authentication codes.
+    Secret(Vec<u8>),
+}
+
+/// The kind only: one of them is a secret.
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rsa(_) => "RSA",
+            Self::P256(_) => "P-256",
+            Self::P384(_) => "P-384",
+            Self::P521(_) => "P-521",
+            Self::Ed25519(_) => "Ed25519",
+            Self::Secret(_) => "secret",
+        })
+    }
+}
+
+/// Why a key of a set is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not a JSON object.
+    #[error("not an object")]
+    NotAnObject,
+    /// A member is missing or not a string.
+    #[error("`{0}` is missing or not a string")]
+    Member(&'static str),
+    /// A member is not base64url.
+    #[error("`{0}` is not base64url")]
+    Encoding(&'static str),
+    /// A kind of key that checks no signature here.
+    #[error("its `kty` is none that is used; expected `RSA`, `EC` or `OKP`")]
+    KeyType,
+    /// A secret in a public set.
+    #[error("a symmetric key in a set that anyone can read")]
+    Symmetric,
+    /// A private key in a public set.
+    #[error("a private key in a set that anyone can read")]
+    Private,
+    /// A curve that is not known here.
+    #[error("its `crv` is none that is used; expected `P-256`, `P-384`, `P-521` or `Ed25519`")]
+    Curve,
+    /// `use` is not `sig`, or `key_ops` lacks `verify`.
+    #[error("not meant to check signatures")]
+    Purpose,
+    /// `alg` is not known here, or is for another kind of key.
+    #[error("its `alg` is none that fits the key")]
+    Algorithm,
+    /// An RSA modulus of this many bits.
+    #[error("RSA with {0} bits; expected 2048 to 4096")]
+    RsaSize(usize),
+    /// An RSA exponent other than 65537.
+    #[error("RSA with an exponent other than 65537")]
+    RsaExponent,
+    /// An even RSA modulus, a point that is not on the curve, or one of small order.
+    #[error("no valid key of its kind")]
+    Invalid,
+    /// Behind [`MOST_KEYS`] others.
+    #[error("more than {MOST_KEYS} keys")]
+    TooMany,
+}
+
+/// The keys of an issuer.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    /// The keys in use.
+    pub keys: Vec<Rc<Key>>,
+    /// The others: position, of keys that were fetched the name, and reason.
+    pub refused: Vec<(String, KeyError)>,
+    /// Whether the log says already that not every key was tried.
+    told: Cell<bool>,
+}
+
+/// The bytes are not a JWK set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a JWK set: expected a JSON object with a list `keys`, and no name twice")]
+pub struct NotAKeySet;
+
+impl KeySet {
+    /// These keys.
+    pub fn of(keys: Vec<Rc<Key>>) -> Self {
+        Self { keys, ..Self::default() }
+    }
+
+    /// Reads a JWK set. A key that cannot be used is noted with the reason; the others are used.
+    ///
+    /// # Errors
+    /// The whole is not a JWK set.
+    pub fn parse(bytes: &[u8]) -> Result<Self, NotAKeySet> {
+        Self::read(&json::value(bytes).map_err(|_| NotAKeySet)?)
+    }
+
+    /// Reads what an issuer has sent. A set without a key that can be used is no answer: it must not take the place of good
+    /// keys.
+    ///
+    /// # Errors
+    /// Says why no key of it can be used.
+    pub fn fetched(bytes: &[u8]) -> Result<Self, String> {
+        let value = json::value(bytes).map_err(|_| NotAKeySet.to_string())?;
+        let named = |n, member: &Value| {
+            member.get("kid").and_then(Value::as_str).map_or_else(|| position(n), printable)
+        };
+        let set = Self::read_naming(&value, named).map_err(|error| error.to_string())?;
+        if set.keys.is_empty() { Err(set.why_empty()) } else { Ok(set) }
+    }
+
+    /// What to say of a set in which no key can be used.
+    pub fn why_empty(&self) -> String {
+        const SHOWN: usize = 5;
+        let reasons = self.refused.iter().take(SHOWN).map(|(kid, reason)| format!("{kid}: {reason}"));
+        let reasons: Vec<String> = reasons.collect();
+        let more = if self.refused.len() > SHOWN { ", …" } else { "" };
+        format!("no key that can be used ({}{more})", reasons.join(", "))
+    }
+
+    /// The same as [`KeySet::parse`] from JSON that is read already.
+    ///
+    /// # Errors
+    /// It is not a JWK set.
+    pub fn read(set: &Value) -> Result<Self, NotAKeySet> {
+        // Not by names: in a configuration a secret may stand in the place of one.
+        Self::read_naming(set, |n, _| position(n))
+    }
+
+    /// The same, where `name` names a key that cannot be used.
+    fn read_naming(set: &Value, name: impl Fn(usize, &Value) -> String) -> Result<Self, NotAKeySet> {
+        let Some(Value::Array(list)) = set.get("keys") else { return Err(NotAKeySet) };
+        let mut set = Self::default();
+        for (n, member) in list.iter().enumerate() {
+            let key = if n < MOST_KEYS { Key::parse(member) } else { Err(KeyError::TooMany) };
+            match key {
+                Ok(key) => set.keys.push(Rc::new(key)),
+                Err(error) => set.refused.push((name(n, member), error)),
+            }
+        }
+        Ok(set)
+    }
+
+    /// The same, where a key that `old` has too is the very same value: what hangs on a key outlives a refresh that
+    /// changes nothing, and no other.
+    #[must_use]
+    pub fn keeping(mut self, old: &Self) -> Self {
+        for key in &mut self.keys {
+            if let Some(same) = old.keys.iter().find(|known| *known == key) {
+                *key = Rc::clone(same);
+            }
+        }
+        self
+    }
+
+    /// The keys that may have signed `token`, those that have its key's name first.
+    pub fn candidates(&self, token: &UntrustedToken<'_>) -> Vec<&Rc<Key>> {
+        let fits =
+            |key: &&Rc<Key>| key.is_named(token.kid.as_deref()) && key.algorithms.contains(&token.algorithm);
+        let mut candidates: Vec<&Rc<Key>> = self.keys.iter().filter(fits).collect();
+        candidates.sort_by_key(|key| key.kid != token.kid);
+        candidates
+    }
+
+    /// Says in the log that a token was refused without being tried against every key that fits; once for each set, since
+    /// clients send such tokens as often as they like.
+    pub fn tell_untried(&self, provider: &str, fitting: usize, tried: usize) {
+        if !self.told.replace(true) {
+            log::warn!(
+                "jwt-auth: provider {provider}: a token fits {fitting} keys, of which {tried} were tried: its signature is by \
+                 none of these; `maxKeysTried` says how many are"
+            );
+        }
+    }
+
+    /// Whether a token that names `kid` may be signed by a key of this set.
+    pub fn knows(&self, kid: Option<&str>) -> bool {
+        self.keys.iter().any(|key| key.is_named(kid))
+    }
+}
+
+fn position(n: usize) -> String {
+    format!("#{n}")
+}
+
+/// A name from outside as a log may show it.
+fn printable(name: &str) -> String {
+    name.chars().take(64).flat_map(char::escape_default).collect()
+}
+
+impl Key {
+    /// Whether a token that names `kid` may mean this key. Where one of them has no name, it may.
+    fn is_named(&self, kid: Option<&str>) -> bool {
+        match (&self.kid, kid) {
+            (Some(own), Some(kid)) => own == kid,
+            _ => true,
+        }
+    }
+
+    fn parse(member: &Value) -> Result<Self, KeyError> {
+        let member = member.as_object().ok_or(KeyError::NotAnObject)?;
+        let kid = match member.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err(KeyError::Member("kid")),
+        };
+        let key_type = text(member, "kty")?;
+        let (material, possible) = match key_type {
+            "RSA" => (rsa(member)?, &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512][..]),
+            "EC" => match text(member, "crv")? {
+                "P-256" => (Material::P256(point(member, 32)?), &[Algorithm::ES256][..]),
+                "P-384" => (Material::P384(point(member, 48)?), &[Algorithm::ES384][..]),
+                "P-521" => (Material::P521(point(member, 66)?), &[Algorithm::ES512][..]),
+                _ => return Err(KeyError::Curve),
+            },
+            "OKP" => match text(member, "crv")? {
+                "Ed25519" => (Material::Ed25519(bytes(member, "x")?), &[Algorithm::EdDSA][..]),
+                _ => return Err(KeyError::Curve),
+            },
+            "oct" => return Err(KeyError::Symmetric),
+            _ => return Err(KeyError::KeyType),
+        };
+        if member.contains_key("d") {
+            return Err(KeyError::Private);
+        }
+        check_purpose(member)?;
+        let algorithms = algorithms(member, key_type, possible)?;
+        if !pure_rust::is_valid(&material) {
+            return Err(KeyError::Invalid);
+        }
+        let spki = match &material {
+            Material::Rsa(n) => der::rsa_public_key(n, &RSA_EXPONENT),
+            Material::P256(point) => der::p256_public_key(point),
+            Material::P384(point) => der::p384_public_key(point),
+            Material::P521(point) => der::p521_public_key(point),
+            Material::Ed25519(_) | Material::Secret(_) => Vec::new(),
+        };
+        Ok(Self { kid, algorithms, material, spki })
+    }
+}
+
+/// 65537, big endian.
+pub const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+
+fn text<'a>(member: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, KeyError> {
+    member.get(name).and_then(Value::as_str).ok_or(KeyError::Member(name))
+}
+
+fn bytes(member: &Map<String, Value>, name: &'static str) -> Result<Vec<u8>, KeyError> {
+    base64url::decode(text(member, name)?.as_bytes()).ok_or(KeyError::Encoding(name))
+}
+
+fn rsa(member: &Map<String, Value>) -> Result<Material, KeyError> {
+    let without_zeros = |number: Vec<u8>| -> Vec<u8> { number.into_iter().skip_while(|b| *b == 0).collect() };
+    let n = without_zeros(bytes(member, "n")?);
+    let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
+    let bits = n.len().saturating_mul(8).saturating_sub(unused);
+    if !(2048..=4096).contains(&bits) {
+        return Err(KeyError::RsaSize(bits));
+    }
+    if without_zeros(bytes(member, "e")?) != RSA_EXPONENT {
+        return Err(KeyError::RsaExponent);
+    }
+    Ok(Material::Rsa(n))
+}
+
+/// x and y, which must have their full length (RFC 7518 section 6.2.1.2).
+fn point(member: &Map<String, Value>, size: usize) -> Result<Vec<u8>, KeyError> {
+    let (x, y) = (bytes(member, "x")?, bytes(member, "y")?);
+    if x.len() != size || y.len() != size {
+        return Err(KeyError::Invalid);
+    }
+    Ok([&[4][..], &x, &y].concat())
+}
+
+fn check_purpose(member: &Map<String, Value>) -> Result<(), KeyError> {
+    let use_fits = member.get("use").is_none_or(|purpose| purpose == "sig");
+    let operations_fit = member.get("key_ops").is_none_or(|operations| {
+        operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+    });
+    if use_fits && operations_fit { Ok(()) } else { Err(KeyError::Purpose) }
+}
+
+/// The algorithms of a key: the one that it names, or those of its kind. RSASSA-PSS must be named: were it not so, the
+/// client would choose the padding.
+fn algorithms(
+    member: &Map<String, Value>,
+    key_type: &str,
+    possible: &[Algorithm],
+) -> Result<Vec<Algorithm>, KeyError> {
+    let Some(named) = member.get("alg") else { return Ok(possible.to_vec()) };
+    let named = named.as_str().ok_or(KeyError::Member("alg"))?;
+    let fits = |algorithm: &Algorithm| {
+        let pss = [Algorithm::PS256, Algorithm::PS384, Algorithm::PS512].contains(algorithm);
+        possible.contains(algorithm) || (key_type == "RSA" && pss)
+    };
+    match Algorithm::named(named).filter(fits) {
+        Some(algorithm) => Ok(vec![algorithm]),
+        None => Err(KeyError::Algorithm),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn public_keys() -> Value {
+        serde_json::from_str(include_str!("../../../../testdata/keys/jwks.json")).unwrap()
+    }
+
+    fn key(kid: &str) -> Value {
+        public_keys()["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid).unwrap().clone()
+    }
+
+    /// The key with these members changed; null removes one.
+    #[allow(clippy::needless_pass_by_value)]
+    fn with(kid: &str, changes: Value) -> Result<Key, KeyError> {
+        let mut key = key(kid);
+        for (name, value) in changes.as_object().unwrap() {
+            match value {
+                Value::Null => drop(key.as_object_mut().unwrap().remove(name)),
+                value => key[name] = value.clone(),
+            }
+        }
+        Key::parse(&key)
+    }
+
+    #[test]
+    fn a_key_is_bound_to_its_algorithm() {
+        let algorithms = |kid, changes| with(kid, changes).unwrap().algorithms;
+        let all_of_rsa = vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
+        assert_eq!(algorithms("rsa-1", json!({})), [Algorithm::RS256]);
+        assert_eq!(algorithms("rsa-1", json!({ "alg": null })), all_of_rsa);
+        assert_eq!(algorithms("rsa-1", json!({ "alg": "PS256" })), [Algorithm::PS256]);
+        assert_eq!(algorithms("ec-1", json!({ "alg": null })), [Algorithm::ES256]);
+        assert_eq!(algorithms("ed-1", json!({ "alg": null })), [Algorithm::EdDSA]);
+        for (kid, alg) in [
+            ("rsa-1", "ES256"),
+            ("rsa-1", "HS256"),
+            ("rsa-1", "none"),
+            ("ec-1", "ES384"),
+            ("ec-1", "RS256"),
+            ("ed-1", "ES256"),
+        ] {
+            assert_eq!(with(kid, json!({ "alg": alg })), Err(KeyError::Algorithm), "{kid} {alg}");
+        }
+    }
+
+    #[test]
+    fn a_key_must_be_meant_for_signatures() {
+        for changes in [
+            json!({ "use": "enc" }),
+            json!({ "key_ops": ["sign"] }),
+            json!({ "key_ops": "verify" }),
+            json!({ "key_ops": [] }),
+        ] {
+            assert_eq!(with("rsa-1", changes), Err(KeyError::Purpose));
+        }
+        assert!(with("rsa-1", json!({ "use": null, "key_ops": ["verify"] })).is_ok());
+    }
+
+    #[test]
+    fn weak_rsa_keys_are_refused() {
+        let n = |bytes: usize, first: u8| {
+            let mut n = vec![0xff; bytes];
+            n[0] = first;
+            URL_SAFE_NO_PAD.encode(n)
+        };
+        assert_eq!(with("rsa-1", json!({ "n": n(128, 0xff) })), Err(KeyError::RsaSize(1024)));
+        assert_eq!(with("rsa-1", json!({ "n": n(256, 0x7f) })), Err(KeyError::RsaSize(2047)));
+        assert_eq!(with("rsa-1", json!({ "n": n(513, 1) })), Err(KeyError::RsaSize(4097)));
+        assert!(with("rsa-1", json!({ "n": n(512, 0xff) })).is_ok());
+        let even = URL_SAFE_NO_PAD.encode([&[0xff; 255][..], &[0xfe]].concat());
+        assert_eq!(with("rsa-1", json!({ "n": even })), Err(KeyError::Invalid));
+        for e in ["AQ", "Aw", "AAEAAQ", "AQAC", ""] {
+            let expected = if e == "AAEAAQ" { Ok(()) } else { Err(KeyError::RsaExponent) };
+            assert_eq!(with("rsa-1", json!({ "e": e })).map(drop), expected, "{e}");
+        }
+    }
+
+    #[test]
+    fn points_must_lie_on_their_curve() {
+        let x = key("ec-1")["x"].clone();
+        assert_eq!(with("ec-1", json!({ "y": x })), Err(KeyError::Invalid));
+        assert_eq!(with("ec-1", json!({ "x": "AA" })), Err(KeyError::Invalid));
+        assert_eq!(with("ec-1", json!({ "crv": "P-384" })), Err(KeyError::Invalid));
+        assert_eq!(with("ec-1", json!({ "crv": "secp256k1" })), Err(KeyError::Curve));
+        // Nobody here looks whether a point is on P-521, but its halves have their length.
+        for (x, y) in [(66, 66), (65, 66), (66, 65), (65, 67)] {
+            let half = |bytes: usize| URL_SAFE_NO_PAD.encode(vec![1; bytes]);
+            let key = with("ec-1", json!({ "crv": "P-521", "alg": null, "x": half(x), "y": half(y) }));
+            assert_eq!(key.map(drop), if (x, y) == (66, 66) { Ok(()) } else { Err(KeyError::Invalid) });
+        }
+        let zeros = "A".repeat(43);
+        assert_eq!(with("ed-1", json!({ "x": zeros })), Err(KeyError::Invalid));
+        assert_eq!(with("ed-1", json!({ "x": "AA" })), Err(KeyError::Invalid));
+    }
+
+    #[test]
+    fn what_must_not_be_public_is_refused() {
+        assert_eq!(with("rsa-1", json!({ "d": "AQAB" })), Err(KeyError::Private));
+        assert_eq!(with("rsa-1", json!({ "kty": "oct", "k": "AQAB" })), Err(KeyError::Symmetric));
+    }
+
+    #[test]
+    fn a_bad_key_leaves_the_others_in_use() {
+        let mut set = public_keys();
+        set["keys"].as_array_mut().unwrap().extend([json!(7), json!({ "kty": "new\nkind", "kid": "a\nb" })]);
+        let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
+        assert_eq!(set.keys.len(), 4);
+        assert_eq!(set.refused[0], ("#4".to_owned(), KeyError::NotAnObject));
+        assert_eq!(set.refused[1], ("#5".to_owned(), KeyError::KeyType));
+    }
+
+    #[test]
+    fn a_key_is_named_where_it_was_fetched_and_counted_where_it_was_configured() {
+        for member in [
+            json!({ "kty": "s3cr3t", "kid": "a\nb" }),
+            json!({ "kty": "EC", "crv": "s3cr3t", "kid": "a\nb" }),
+            json!({ "kty": "OKP", "crv": "s3cr3t", "kid": "a\nb" }),
+        ] {
+            let set = json!({ "keys": [member] });
+            let fetched = KeySet::fetched(set.to_string().as_bytes()).unwrap_err();
+            assert!(
+                fetched.starts_with("no key that can be used (a\\nb: its ") && !fetched.contains("s3cr3t"),
+                "{fetched}"
+            );
+            let configured = KeySet::read(&set).unwrap().why_empty();
+            assert!(configured.starts_with("no key that can be used (#0: its "), "{configured}");
+        }
+        let mut alg = key("ec-1");
+        alg["alg"] = json!("s3cr3t");
+        assert!(!KeySet::read(&json!({ "keys": [alg] })).unwrap().why_empty().contains("s3cr3t"));
+    }
+
+    #[test]
+    fn a_set_without_a_key_that_can_be_used_is_no_answer_of_an_issuer() {
+        let fetched = |set: Value| KeySet::fetched(set.to_string().as_bytes());
+        assert_eq!(fetched(json!({ "keys": [] })).unwrap_err(), "no key that can be used ()");
+        let secrets = json!({ "keys": vec![json!({ "kty": "oct", "kid": "s" }); 6] });
+        let error = fetched(secrets).unwrap_err();
+        assert!(error.starts_with("no key that can be used (s: a symmetric key"), "{error}");
+        assert!(error.ends_with(", …)"), "{error}");
+        assert_eq!(fetched(json!({ "keys": [key("ec-1"), 7] })).unwrap().keys.len(), 1);
+        assert!(fetched(json!({})).is_err());
+    }
+
+    #[test]
+    fn keys_of_the_tokens_key_name_come_first() {
+        let mut nameless = key("rsa-2");
+        nameless.as_object_mut().unwrap().remove("kid");
+        let set = json!({ "keys": [nameless, key("ec-1"), key("rsa-2"), key("rsa-1")] });
+        let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
+        let names = |header: &str| {
+            let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+            let token = format!("{}.{}.AA", part(header), part("{}"));
+            let token = UntrustedToken::parse(token.as_bytes()).unwrap();
+            let names: Vec<_> = set.candidates(&token).iter().map(|key| key.kid.clone()).collect();
+            names
+        };
+        let some = |name: &str| Some(name.to_owned());
+        assert_eq!(names(r#"{"alg":"RS256","kid":"rsa-1"}"#), [some("rsa-1"), None]);
+        assert_eq!(names(r#"{"alg":"RS256"}"#), [None, some("rsa-2"), some("rsa-1")]);
+        assert_eq!(names(r#"{"alg":"ES256","kid":"rsa-1"}"#), []);
+    }
+
+    #[test]
+    fn no_more_than_a_hundred_keys_are_used() {
+        let keys = vec![key("ec-1"); MOST_KEYS + 1];
+        let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        assert_eq!((set.keys.len(), set.refused.len()), (MOST_KEYS, 1));
+    }
+
+    #[test]
+    fn what_is_no_set_is_refused() {
+        for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
+            assert!(KeySet::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stays_is_the_same_value() {
+        let parse = |keys: &[Value]| KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        let old = parse(&[key("rsa-1"), key("ec-1")]);
+        let mut renamed = key("ec-1");
+        renamed["kid"] = json!("ec-2");
+        let new = parse(&[renamed, key("rsa-1")]).keeping(&old);
+        assert!(Rc::ptr_eq(&new.keys[1], &old.keys[0]));
+        assert!(!Rc::ptr_eq(&new.keys[0], &old.keys[1]));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let secret = Material::Secret(b"secret".to_vec());
+        assert_eq!(format!("{secret:?}"), "secret");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_set_or_refused(bytes: Vec<u8>) {
+            let _ = KeySet::parse(&bytes);
+        }
+
+        #[test]
+        fn any_members_make_a_key_or_a_reason(
+            kty in "(RSA|EC|OKP|oct|x)",
+            crv in "(P-256|P-384|Ed25519|x)",
+            n in "[A-Za-z0-9_-]{0,12}",
+            x in "[A-Za-z0-9_-]{0,66}",
+        ) {
+            let _ = Key::parse(&json!({ "kty": kty, "crv": crv, "n": n, "e": "AQAB", "x": x, "y": x }));
+        }
+    }
+}

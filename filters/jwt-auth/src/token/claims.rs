@@ -1,0 +1,399 @@
+//! The claims of a token (RFC 7519 section 4) and what a provider demands of them.
+
+use std::borrow::Cow;
+
+use plugin_kit::request::claim::ClaimValues;
+use serde_json::{Map, Value};
+
+use crate::token::compact::UntrustedToken;
+
+/// What is wrong with the claims of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// A registered claim has a type or value that it cannot have.
+    #[error("claim `{0}` has a wrong type")]
+    Type(&'static str),
+    /// A claim that the provider demands is missing.
+    #[error("a required claim is missing")]
+    Missing,
+    /// `aud` names none of the provider's audiences.
+    #[error("for another audience")]
+    Audience,
+    /// `sub` is none of the provider's subjects.
+    #[error("of another subject")]
+    Subject,
+    /// `azp` (or `client_id`) is none of the provider's authorised parties.
+    #[error("issued to another party")]
+    AuthorizedParty,
+    /// `typ` is none of the provider's token types.
+    #[error("of another type")]
+    TokenType,
+    /// Longer valid than the provider's longest lifetime, or it does not say how long.
+    #[error("valid for too long")]
+    Lifetime,
+    /// `exp` has passed.
+    #[error("expired")]
+    Expired,
+    /// `nbf` or `iat` lies in the future.
+    #[error("not yet valid")]
+    NotYetValid,
+}
+
+/// What a provider demands of the claims of its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// `aud` must name one of these; empty for any audience.
+    pub audiences: Vec<String>,
+    /// `sub` must be one of these; empty for any subject.
+    pub subjects: Vec<Pattern>,
+    /// `azp`, or `client_id` where there is no `azp`, must be one of these; empty for any party.
+    pub authorized_parties: Vec<String>,
+    /// `typ` must be one of these, in lower case.
+    pub types: Vec<String>,
+    /// Whether a token without `typ` is taken too.
+    pub untyped: bool,
+    /// Claims that must be there.
+    pub required: Vec<ClaimPath>,
+    /// Whether there must be an `exp`.
+    pub require_expiration: bool,
+    /// The longest time from `iat` to `exp`, in seconds.
+    pub max_lifetime: Option<u64>,
+    /// How far the issuer's clock may be off, in seconds.
+    pub clock_skew: u64,
+}
+
+/// When a token is valid, in seconds since the epoch, the clock skew included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Validity {
+    /// The first second.
+    pub from: u64,
+    /// The first second in which it is no longer valid.
+    pub until: Option<u64>,
+}
+
+impl Validity {
+    /// Whether the token is valid at `now`.
+    ///
+    /// # Errors
+    /// [`ClaimError::Expired`] or [`ClaimError::NotYetValid`].
+    pub fn check(&self, now: u64) -> Result<(), ClaimError> {
+        if self.until.is_some_and(|until| now >= until) {
+            return Err(ClaimError::Expired);
+        }
+        if now < self.from { Err(ClaimError::NotYetValid) } else { Ok(()) }
+    }
+}
+
+/// The largest number of seconds that every JSON parser reads alike.
+const LARGEST_DATE: f64 = 9_007_199_254_740_991.0;
+
+impl Policy {
+    /// Checks everything but the signature and the time of day; says when the token is valid.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self, token: &UntrustedToken<'_>) -> Result<Validity, ClaimError> {
+        let claims = &token.claims;
+        check_types(claims)?;
+        match &token.typ {
+            None if self.untyped => {}
+            Some(typ) if self.types.contains(typ) => {}
+            _ => return Err(ClaimError::TokenType),
+        }
+        if !self.audiences.is_empty() && !audiences(claims).any(|aud| self.audiences.iter().any(|a| a == aud))
+        {
+            return Err(ClaimError::Audience);
+        }
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        if !self.subjects.is_empty()
+            && !text("sub").is_some_and(|sub| self.subjects.iter().any(|subject| subject.matches(sub)))
+        {
+            return Err(ClaimError::Subject);
+        }
+        if !self.authorized_parties.is_empty() {
+            let party = if claims.contains_key("azp") { text("azp") } else { text("client_id") };
+            if !party.is_some_and(|party| self.authorized_parties.iter().any(|known| known == party)) {
+                return Err(ClaimError::AuthorizedParty);
+            }
+        }
+        if self.required.iter().any(|path| !matches!(path.find(claims), Found::Claim(_))) {
+            return Err(ClaimError::Missing);
+        }
+        self.validity(claims)
+    }
+
+    fn validity(&self, claims: &Map<String, Value>) -> Result<Validity, ClaimError> {
+        let (exp, nbf, iat) = (date(claims, "exp")?, date(claims, "nbf")?, date(claims, "iat")?);
+        if self.require_expiration && exp.is_none() {
+            return Err(ClaimError::Missing);
+        }
+        if let Some(longest) = self.max_lifetime {
+            let (Some(exp), Some(iat)) = (exp, iat) else { return Err(ClaimError::Lifetime) };
+            if exp.floor.saturating_sub(iat.floor) > longest {
+                return Err(ClaimError::Lifetime);
+            }
+        }
+        let from = nbf.map_or(0, |date| date.ceiling).max(iat.map_or(0, |date| date.ceiling));
+        Ok(Validity {
+            from: from.saturating_sub(self.clock_skew),
+            until: exp.map(|date| date.floor.saturating_add(self.clock_skew)),
+        })
+    }
+}
+
+/// Registered claims must have the types of RFC 7519; a null is not a missing claim.
+fn check_types(claims: &Map<String, Value>) -> Result<(), ClaimError> {
+    for name in ["iss", "sub", "jti", "nonce"] {
+        if claims.get(name).is_some_and(|claim| !claim.is_string()) {
+            return Err(ClaimError::Type(name));
+        }
+    }
+    match claims.get("aud") {
+        None | Some(Value::String(_)) => Ok(()),
+        Some(Value::Array(list)) if list.iter().all(Value::is_string) => Ok(()),
+        Some(_) => Err(ClaimError::Type("aud")),
+    }
+}
+
+fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let aud = claims.get("aud");
+    let (one, many) = (aud.and_then(Value::as_str), aud.and_then(Value::as_array));
+    one.into_iter().chain(many.into_iter().flatten().filter_map(Value::as_str))
+}
+
+/// A `NumericDate`, to the second: a fraction never makes a token valid longer.
+#[derive(Clone, Copy)]
+struct Date {
+    floor: u64,
+    ceiling: u64,
+}
+
+fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>, ClaimError> {
+    let Some(claim) = claims.get(name) else { return Ok(None) };
+    let seconds = claim.as_f64().filter(|seconds| (0.0..=LARGEST_DATE).contains(seconds));
+    let seconds = seconds.ok_or(ClaimError::Type(name))?;
+    // In this range the conversion is exact.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok(Some(Date { floor: seconds.floor() as u64, ceiling: seconds.ceil() as u64 }))
+}
+
+/// Where a claim is: its name, or the names on the way to it through nested objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimPath(Vec<String>);
+
+impl ClaimPath {
+    /// Reads a path: names joined by dots; `\.` is a dot inside a name and `\\` a backslash.
+    ///
+    /// # Errors
+    /// A name is empty, or a backslash stands before something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || {
+            "no name of a claim; expected one such as `sub`, `realm_access.roles` or `https://x\\.example/roles`".to_owned()
+        };
+        let (mut names, mut name, mut characters) = (Vec::new(), String::new(), text.chars());
+        while let Some(character) = characters.next() {
+            match character {
+                '.' => names.push(std::mem::take(&mut name)),
+                '\\' => match characters.next() {
+                    Some(escaped @ ('.' | '\\')) => name.push(escaped),
+                    _ => return Err(expected()),
+                },
+                _ => name.push(character),
+            }
+        }
+        names.push(name);
+        if names.iter().any(String::is_empty) { Err(expected()) } else { Ok(Self(names)) }
+    }
+
+    /// Looks the claim up.
+    pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Found<'a> {
+        let Some((first, rest)) = self.0.split_first() else { return Found::Missing };
+        let mut value = claims.get(first);
+        for name in rest {
+            match value {
+                None | Some(Value::Null) => return Found::Missing,
+                Some(Value::Object(members)) => value = members.get(name),
+                Some(_) => return Found::Undecided,
+            }
+        }
+        value.filter(|value| !value.is_null()).map_or(Found::Missing, Found::Claim)
+    }
+}
+
+/// What is at the end of a [`ClaimPath`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The claim.
+    Claim(&'a Value),
+    /// Nothing, or null.
+    Missing,
+    /// The path leads through something that is no object, such as a list of objects: whether the claim is there cannot be told.
+    Undecided,
+}
+
+/// The scopes that a token grants: the words of `scope` (RFC 8693) and `scp`, or the elements of such a list.
+pub fn scopes(claims: &Map<String, Value>) -> impl Iterator<Item = Cow<'_, str>> {
+    ["scope", "scp"].into_iter().flat_map(|name| ClaimValues::of(claims.get(name), true).into_known())
+}
+
+/// A text, or the texts that differ from it only where it has a `*`, which stands for any characters but `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    before: String,
+    after: Option<String>,
+}
+
+impl Pattern {
+    /// Reads a pattern with at most one `*`.
+    ///
+    /// # Errors
+    /// It is empty, nothing but a `*`, or has more of them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (before, after) = match text.split_once('*') {
+            Some((before, after)) => (before, Some(after)),
+            None => (text, None),
+        };
+        if after.is_some_and(|after| after.contains('*'))
+            || (before.is_empty() && after.is_none_or(str::is_empty))
+        {
+            return Err("fits nothing or everything; expected a text with at most one `*` in it".to_owned());
+        }
+        Ok(Self { before: before.to_owned(), after: after.map(str::to_owned) })
+    }
+
+    /// Whether some text fits this and the other; where both have a `*`, perhaps.
+    pub fn may_share(&self, other: &Self) -> bool {
+        match (&self.after, &other.after) {
+            (None, _) => other.matches(&self.before),
+            (_, None) => self.matches(&other.before),
+            (Some(after), Some(others)) => {
+                let begins = self.before.starts_with(&other.before) || other.before.starts_with(&self.before);
+                begins && (after.ends_with(others.as_str()) || others.ends_with(after.as_str()))
+            }
+        }
+    }
+
+    /// Whether `text` fits.
+    pub fn matches(&self, text: &str) -> bool {
+        let Some(after) = &self.after else { return self.before == text };
+        text.strip_prefix(self.before.as_str())
+            .and_then(|rest| rest.strip_suffix(after.as_str()))
+            .is_some_and(|any| !any.is_empty() && !any.contains('/'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn members(value: &Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_path_through_a_list_is_undecided_and_one_that_ends_early_is_not() {
+        let claims =
+            serde_json::json!({ "list": [{ "a": true }], "object": { "a": [1] }, "text": "a", "null": null });
+        let path = |path: &str| ClaimPath::parse(path).unwrap();
+        let found = |text: &str| path(text).find(claims.as_object().unwrap());
+        for path in ["list.a", "text.a", "object.a.b"] {
+            assert_eq!(found(path), Found::Undecided, "{path}");
+        }
+        for path in ["object.b", "object.b.c", "null", "null.a", "none", "none.a"] {
+            assert_eq!(found(path), Found::Missing, "{path}");
+        }
+        for path in ["list", "object", "object.a"] {
+            assert!(matches!(found(path), Found::Claim(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_exact_but_for_its_one_star() {
+        let fits = |pattern: &str, text: &str| Pattern::parse(pattern).unwrap().matches(text);
+        assert!(fits("https://a/", "https://a/") && !fits("https://a/", "https://a"));
+        assert!(fits("https://*.example/", "https://x.example/"));
+        for text in
+            ["https://.example/", "https://a/b.example/", "https://x.example", "http://x.example/", ""]
+        {
+            assert!(!fits("https://*.example/", text), "{text}");
+        }
+        assert!(fits("*a", "xa") && fits("a*", "ax") && !fits("aa*aa", "aaa"));
+        for wrong in ["", "*", "a*b*", "**"] {
+            assert!(Pattern::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_path() {
+        let claims = members(&json!({ "a": { "b": { "c": 1 } }, "x.y": 2, "x\\": 3, "list": [{ "a": 1 }] }));
+        let find = |path: &str| match ClaimPath::parse(path).unwrap().find(&claims) {
+            Found::Claim(claim) => Some(claim.clone()),
+            Found::Missing | Found::Undecided => None,
+        };
+        assert_eq!(find("a.b.c"), Some(json!(1)));
+        assert_eq!(find("x\\.y"), Some(json!(2)));
+        assert_eq!(find("x\\\\"), Some(json!(3)));
+        for missing in ["a.b.d", "b", "a.b.c.d", "list.0", "list.a", "x.y"] {
+            assert_eq!(find(missing), None, "{missing}");
+        }
+        for wrong in ["", ".", "a.", ".a", "a..b", "a\\", "a\\b"] {
+            assert!(ClaimPath::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_scopes_of_a_token_are_those_of_both_claims() {
+        let claims = members(&json!({ "scope": "a b", "scp": ["c"] }));
+        assert_eq!(scopes(&claims).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_token_is_valid_from_its_first_second_until_before_its_last() {
+        let validity = Validity { from: 10, until: Some(20) };
+        for (now, expected) in
+            [(9, Err(ClaimError::NotYetValid)), (10, Ok(())), (19, Ok(())), (20, Err(ClaimError::Expired))]
+        {
+            assert_eq!(validity.check(now), expected, "{now}");
+        }
+        assert_eq!(Validity { from: 0, until: None }.check(u64::MAX), Ok(()));
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            audiences: Vec::new(),
+            subjects: Vec::new(),
+            authorized_parties: Vec::new(),
+            types: Vec::new(),
+            untyped: true,
+            required: Vec::new(),
+            require_expiration: false,
+            max_lifetime: None,
+            clock_skew: 0,
+        }
+    }
+
+    #[test]
+    fn fractions_of_seconds_never_make_a_token_valid_longer() {
+        let validity = |policy: &Policy, claims: Value| policy.validity(&members(&claims));
+        let all = json!({ "exp": 100.9, "nbf": 10.1, "iat": 5 });
+        assert_eq!(validity(&policy(), all.clone()), Ok(Validity { from: 11, until: Some(100) }));
+        assert_eq!(
+            validity(&policy(), json!({ "nbf": 1, "iat": 20.5 })),
+            Ok(Validity { from: 21, until: None })
+        );
+        let skewed = Policy { clock_skew: 60, ..policy() };
+        assert_eq!(validity(&skewed, all), Ok(Validity { from: 0, until: Some(160) }));
+        let short = Policy { max_lifetime: Some(10), ..policy() };
+        assert!(validity(&short, json!({ "iat": 5, "exp": 15.9 })).is_ok());
+        assert_eq!(validity(&short, json!({ "iat": 5, "exp": 16 })), Err(ClaimError::Lifetime));
+        assert_eq!(validity(&short, json!({ "exp": 16 })), Err(ClaimError::Lifetime));
+        let expiring = Policy { require_expiration: true, ..policy() };
+        assert_eq!(validity(&expiring, json!({})), Err(ClaimError::Missing));
+        for wrong in [json!(-1), json!("1"), json!(1.0e16), json!(null), json!(true)] {
+            assert_eq!(validity(&policy(), json!({ "exp": wrong })), Err(ClaimError::Type("exp")));
+        }
+        assert!(validity(&policy(), json!({ "exp": LARGEST_DATE })).is_ok());
+    }
+}

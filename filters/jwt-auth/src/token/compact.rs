@@ -1,0 +1,247 @@
+//! A JSON Web Token in compact form (RFC 7515, RFC 7519), not yet verified.
+
+use plugin_kit::wire::json;
+use serde_json::{Map, Value};
+
+use crate::keys::signature::Algorithm;
+use crate::token::base64url;
+
+/// A token that is well formed. Nothing in it is to be believed before its signature is verified.
+#[derive(Clone)]
+pub struct UntrustedToken<'a> {
+    /// What the signature covers: header and payload as they were sent.
+    pub signing_input: &'a str,
+    /// How it says it is signed.
+    pub algorithm: Algorithm,
+    /// The key that it names.
+    pub kid: Option<String>,
+    /// Its type, see [`short_type`].
+    pub typ: Option<String>,
+    /// The claims that it makes.
+    pub claims: Map<String, Value>,
+    /// The signature.
+    pub signature: Vec<u8>,
+}
+
+/// Why bytes are no token that this filter takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Longer than [`LONGEST`].
+    #[error("the token is too long")]
+    TooLong,
+    /// Not three parts with dots between them: an encrypted token, the JSON serialisation, or no token at all.
+    #[error("not a JWS in compact form")]
+    NotCompact,
+    /// A part is not base64url, or not the one encoding of its value.
+    #[error("a part is not base64url")]
+    Encoding,
+    /// The header is not one JSON object with each name once.
+    #[error("the header is not a JSON object")]
+    HeaderJson,
+    /// The payload is not one JSON object with each name once.
+    #[error("the payload is not a JSON object")]
+    PayloadJson,
+    /// A header parameter has a type that it cannot have.
+    #[error("a header parameter has a wrong type")]
+    HeaderType,
+    /// `alg` is `none`, or no algorithm of a JWS that this filter knows.
+    #[error("the algorithm is unknown")]
+    UnknownAlgorithm,
+    /// `crit`, or `b64`: the token must be understood in a way that this filter does not know.
+    #[error("a critical header parameter is not understood")]
+    Critical,
+    /// The token brings its own key.
+    #[error("the token brings its own key")]
+    EmbeddedKey,
+}
+
+/// The longest token that is read, in bytes. Envoy takes 60 KiB of headers in all.
+pub const LONGEST: usize = 16 * 1024;
+
+/// The longest key ID that is read, in bytes.
+const LONGEST_KID: usize = 256;
+
+/// A token type (`typ`) in lower case and without the `application/` that it may have (RFC 7515 section 4.1.9).
+pub fn short_type(typ: &str) -> String {
+    let typ = typ.to_ascii_lowercase();
+    match typ.strip_prefix("application/") {
+        Some(short) if !short.contains('/') => short.to_owned(),
+        _ => typ,
+    }
+}
+
+impl<'a> UntrustedToken<'a> {
+    /// Reads a token in compact form.
+    ///
+    /// # Errors
+    /// Says why it is none.
+    pub fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
+        if token.len() > LONGEST {
+            return Err(TokenError::TooLong);
+        }
+        let compact = std::str::from_utf8(token).map_err(|_| TokenError::Encoding)?;
+        let (signing_input, signature) = compact.rsplit_once('.').ok_or(TokenError::NotCompact)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(TokenError::NotCompact)?;
+        if payload.contains('.') || [header, payload, signature].contains(&"") {
+            return Err(TokenError::NotCompact);
+        }
+        let decode = |part: &str| base64url::decode(part.as_bytes()).ok_or(TokenError::Encoding);
+        let header = json::object(&decode(header)?).map_err(|_| TokenError::HeaderJson)?;
+        let header = Header::read(&header)?;
+        Ok(Self {
+            signing_input,
+            algorithm: header.algorithm,
+            kid: header.kid,
+            typ: header.typ,
+            claims: json::object(&decode(payload)?).map_err(|_| TokenError::PayloadJson)?,
+            signature: decode(signature)?,
+        })
+    }
+}
+
+struct Header {
+    algorithm: Algorithm,
+    kid: Option<String>,
+    typ: Option<String>,
+}
+
+impl Header {
+    fn read(members: &Map<String, Value>) -> Result<Self, TokenError> {
+        if members.contains_key("crit") || members.contains_key("b64") {
+            // An empty `crit` is forbidden, and none of its extensions is known here (RFC 7515 section 4.1.11).
+            return Err(TokenError::Critical);
+        }
+        if members.contains_key("jwk") {
+            return Err(TokenError::EmbeddedKey);
+        }
+        let text = |name: &str| match members.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(TokenError::HeaderType),
+        };
+        // These are not used. Types other than those of RFC 7515 are refused: who makes such a token means something else by it.
+        for name in ["cty", "jku", "x5u", "x5t", "x5t#S256"] {
+            text(name)?;
+        }
+        match members.get("x5c") {
+            None => {}
+            Some(Value::Array(chain)) if chain.iter().all(Value::is_string) => {}
+            Some(_) => return Err(TokenError::HeaderType),
+        }
+        if text("salt")?.is_some_and(|salt| base64url::decode(salt.as_bytes()).is_none()) {
+            return Err(TokenError::HeaderType);
+        }
+        let kid = text("kid")?.map(str::to_owned);
+        if kid.as_ref().is_some_and(|kid| kid.len() > LONGEST_KID) {
+            return Err(TokenError::HeaderType);
+        }
+        let algorithm = text("alg")?.and_then(Algorithm::named).ok_or(TokenError::UnknownAlgorithm)?;
+        Ok(Self { algorithm, kid, typ: text("typ")?.map(short_type) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token(header: &str, payload: &str) -> String {
+        format!("{}.{}.AA", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
+    }
+
+    fn error(token: &str) -> Option<TokenError> {
+        UntrustedToken::parse(token.as_bytes()).err()
+    }
+
+    #[test]
+    fn a_token_is_read() {
+        let text = token(r#"{"alg":"RS256","kid":"k","typ":"at+JWT"}"#, r#"{"sub":"alice"}"#);
+        let token = UntrustedToken::parse(text.as_bytes()).unwrap();
+        assert_eq!(token.algorithm, Algorithm::RS256);
+        assert_eq!((token.kid.as_deref(), token.typ.as_deref()), (Some("k"), Some("at+jwt")));
+        assert_eq!(token.claims["sub"], "alice");
+        assert_eq!(token.signing_input, text.rsplit_once('.').unwrap().0);
+        assert_eq!(token.signature, [0]);
+    }
+
+    #[test]
+    fn a_type_is_the_same_with_and_without_application() {
+        for (typ, short) in [
+            ("JWT", "jwt"),
+            ("Application/JWT", "jwt"),
+            ("application/at+jwt", "at+jwt"),
+            ("text/jwt", "text/jwt"),
+            ("application/application/jwt", "application/application/jwt"),
+            ("application/", ""),
+        ] {
+            assert_eq!(short_type(typ), short);
+            let text = token(&format!(r#"{{"alg":"RS256","typ":"{typ}"}}"#), "{}");
+            assert_eq!(UntrustedToken::parse(text.as_bytes()).unwrap().typ.as_deref(), Some(short));
+        }
+    }
+
+    #[test]
+    fn each_reason() {
+        let good = token(r#"{"alg":"RS256"}"#, "{}");
+        assert_eq!(error(&good), None);
+        for text in ["", "a", "a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c.d.e"] {
+            assert_eq!(error(text), Some(TokenError::NotCompact), "{text}");
+        }
+        assert_eq!(error(&"a".repeat(LONGEST + 1)), Some(TokenError::TooLong));
+        assert_eq!(error(&"a".repeat(LONGEST)), Some(TokenError::NotCompact));
+        assert_eq!(LONGEST, 16_384);
+        for text in
+            [format!("{good}="), format!(" {good}"), good.replace("AA", "AB"), good.replace("AA", "A+")]
+        {
+            assert_eq!(error(&text), Some(TokenError::Encoding), "{text}");
+        }
+        assert_eq!(UntrustedToken::parse(b"a.\xff.c").err(), Some(TokenError::Encoding));
+        assert_eq!(error(&token("[]", "{}")), Some(TokenError::HeaderJson));
+        assert_eq!(error(&token(r#"{"alg":"RS256"}"#, "7")), Some(TokenError::PayloadJson));
+        for header in
+            ["{}", r#"{"alg":"none"}"#, r#"{"alg":"nOnE"}"#, r#"{"alg":"rs256"}"#, r#"{"alg":"ES256K"}"#]
+        {
+            assert_eq!(error(&token(header, "{}")), Some(TokenError::UnknownAlgorithm), "{header}");
+        }
+        for parameter in [
+            r#""kid":7"#,
+            r#""typ":[]"#,
+            r#""cty":{}"#,
+            r#""jku":1"#,
+            r#""x5u":1"#,
+            r#""x5t":1"#,
+            r#""x5t#S256":1"#,
+            r#""x5c":"a""#,
+            r#""x5c":[1]"#,
+            r#""salt":"=""#,
+            r#""alg2":1,"kid":null"#,
+        ] {
+            let header = format!(r#"{{"alg":"RS256",{parameter}}}"#);
+            assert_eq!(error(&token(&header, "{}")), Some(TokenError::HeaderType), "{header}");
+        }
+        let long = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(LONGEST_KID + 1));
+        assert_eq!(error(&token(&long, "{}")), Some(TokenError::HeaderType));
+        let longest = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(LONGEST_KID));
+        assert_eq!(error(&token(&longest, "{}")), None);
+        for parameter in [r#""crit":["exp"]"#, r#""crit":[]"#, r#""b64":true"#, r#""b64":false"#] {
+            let header = format!(r#"{{"alg":"RS256",{parameter}}}"#);
+            assert_eq!(error(&token(&header, "{}")), Some(TokenError::Critical), "{header}");
+        }
+        assert_eq!(error(&token(r#"{"alg":"RS256","jwk":{}}"#, "{}")), Some(TokenError::EmbeddedKey));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_token_or_refused(bytes: Vec<u8>) {
+            let _ = UntrustedToken::parse(&bytes);
+        }
+
+        #[test]
+        fn any_header_and_payload_are_a_token_or_refused(header in "\\PC{0,30}", payload in "\\PC{0,30}") {
+            let _ = UntrustedToken::parse(token(&header, &payload).as_bytes());
+        }
+    }
+}

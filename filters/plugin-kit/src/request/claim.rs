@@ -1,0 +1,358 @@
+//! The values of a claim, as tests compare them, and the text by which a claim goes from the filter that verified it to
+//! the others.
+
+use std::borrow::Cow;
+
+use serde_json::{Number, Value};
+
+use crate::wire::json;
+
+/// What a claim has that a text can be compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimValues<'a> {
+    present: bool,
+    known: Vec<Cow<'a, str>>,
+    more: bool,
+}
+
+impl<'a> ClaimValues<'a> {
+    /// Of a claim as it stands in the token: itself, or the elements of its list; with `words` each string is a list of them. A
+    /// null is no claim and no element.
+    pub fn of(claim: Option<&'a Value>, words: bool) -> Self {
+        match claim {
+            None | Some(Value::Null) => Self { present: false, known: Vec::new(), more: false },
+            Some(Value::String(text)) => Self::of_text(text, words),
+            Some(Value::Array(list)) => {
+                let mut values = Self { present: true, known: Vec::with_capacity(list.len()), more: false };
+                for element in list {
+                    values.add(element, words);
+                }
+                values
+            }
+            Some(value) => {
+                let mut values = Self { present: true, known: Vec::new(), more: false };
+                values.add(value, words);
+                values
+            }
+        }
+    }
+
+    fn add(&mut self, value: &'a Value, words: bool) {
+        match value {
+            Value::Null => {}
+            Value::String(text) if words => self.known.extend(words_of(text)),
+            value => match comparable(value) {
+                Some(text) => self.known.push(text),
+                None => self.more = true,
+            },
+        }
+    }
+
+    /// Of a claim as it was published, see [`published_text`].
+    pub fn published(text: Option<&'a [u8]>, words: bool) -> Self {
+        let unknown = Self { present: true, known: Vec::new(), more: true };
+        let Some(bytes) = text else { return Self::of(None, words) };
+        match (std::str::from_utf8(bytes), bytes.first()) {
+            (Err(_), _) | (_, None) => unknown,
+            (_, Some(first)) if JSON_STARTS.contains(first) => match json::value(bytes) {
+                Ok(value) => ClaimValues::of(Some(&value), words).into_owned(),
+                Err(_) => unknown,
+            },
+            (Ok(text), _) => Self::of_text(text, words),
+        }
+    }
+
+    fn of_text(text: &'a str, words: bool) -> Self {
+        let known = if words { words_of(text).collect() } else { vec![Cow::Borrowed(text)] };
+        Self { present: true, known, more: false }
+    }
+
+    fn into_owned(self) -> ClaimValues<'static> {
+        let known = self.known.into_iter().map(|value| Cow::Owned(value.into_owned())).collect();
+        ClaimValues { known, present: self.present, more: self.more }
+    }
+
+    /// Whether the claim is there and not null.
+    pub fn is_present(&self) -> bool {
+        self.present
+    }
+
+    /// The values that are known: strings, booleans as JSON writes them, and numbers, each in one way.
+    pub fn known(&self) -> &[Cow<'a, str>] {
+        &self.known
+    }
+
+    /// The same, without the rest.
+    pub fn into_known(self) -> Vec<Cow<'a, str>> {
+        self.known
+    }
+
+    /// Whether it has more than is known: an object, a list within the list, a number that need not be what the issuer wrote, or a text
+    /// that could not be published.
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+}
+
+/// A string, number or boolean as text.
+pub fn scalar(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Words are separated by white space.
+fn words_of(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    text.split_whitespace().map(Cow::Borrowed)
+}
+
+/// What a claim, or an element of its list, is compared by: a number by one text, however it is written. `None` where that is not
+/// known.
+fn comparable(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Number(number) if number.is_f64() => double_text(number.as_f64()?).map(Cow::Owned),
+        other => scalar(other),
+    }
+}
+
+/// From here on the parser need not read an integer with a point or an exponent as itself.
+const INEXACT: f64 = 1e15;
+
+/// The longest text of a fraction that is compared: one of up to 15 digits. Of more digits the parser can read the neighbouring
+/// double, so that they say nothing.
+const LONGEST_FRACTION: usize = "0.".len() + 14;
+
+/// The text of a double that is the same number as what it was read from; `None` where it need not be.
+fn double_text(double: f64) -> Option<String> {
+    if double.is_nan() || double.abs() >= INEXACT {
+        return None;
+    }
+    if double.fract() == 0.0 {
+        // Also of -0.
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "it is in the range of integers that doubles hold"
+        )]
+        return Some((double as i64).to_string());
+    }
+    let text = Number::from_f64(double)?.to_string();
+    (text.len() <= LONGEST_FRACTION && !text.contains('e')).then_some(text)
+}
+
+/// The one text of the number that a text is, as JSON writes numbers; `None` where it is none, or where no claim is known to be
+/// equal to it.
+pub fn number_text(text: &str) -> Option<String> {
+    let number: Number =
+        if text.contains(char::is_whitespace) { None } else { serde_json::from_str(text).ok() }?;
+    if !number.is_f64() {
+        return Some(number.to_string());
+    }
+    integer_text(text).or_else(|| double_text(number.as_f64()?))
+}
+
+/// The integer of at most 20 digits that a number with a point or an exponent is.
+fn integer_text(number: &str) -> Option<String> {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |whole| ("-", whole));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_start_matches('0').trim_end_matches('0');
+    if digits.is_empty() {
+        return Some("0".to_owned());
+    }
+    let dropped = all.len().checked_sub(all.trim_end_matches('0').len())?;
+    let fraction = i64::try_from(fraction.len()).ok()?;
+    let zeros =
+        exponent.parse::<i64>().ok()?.checked_sub(fraction)?.checked_add(i64::try_from(dropped).ok()?)?;
+    let zeros = usize::try_from(zeros).ok().filter(|zeros| *zeros <= 20)?;
+    (digits.len().checked_add(zeros)? <= 20).then(|| format!("{sign}{digits}{}", "0".repeat(zeros)))
+}
+
+/// An empty string as it is published.
+pub const PUBLISHED_EMPTY: &[u8] = b"\"\"";
+
+/// With what a published text starts that is JSON.
+const JSON_STARTS: [u8; 3] = [b'[', b'{', b'"'];
+
+/// The longest text that is published, in bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// The text of a claim in filter state: a string as it is, anything else as JSON, a number in one way. A string that starts as a
+/// list, an object or a string does in JSON is written as JSON too, so that nobody takes `["admin"]` for a list who reads it, and
+/// so is an empty one. A number that need not be what the issuer wrote is written as a list: no text is equal to it.
+///
+/// `None` where it is too long. An empty text then says that the claim is there.
+pub fn published_text(claim: &Value) -> Option<Vec<u8>> {
+    let text = match claim {
+        Value::String(text) if text.bytes().next().is_some_and(|first| !JSON_STARTS.contains(&first)) => {
+            text.clone()
+        }
+        Value::Number(number) => comparable(claim).map_or_else(|| format!("[{number}]"), Cow::into_owned),
+        other => other.to_string(),
+    };
+    (text.len() <= LONGEST).then(|| text.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_values_of_a_claim_are_itself_its_elements_or_its_words() {
+        for (claim, words, known, more) in [
+            (json!("a b"), false, &["a b"][..], false),
+            (json!(" a  b"), true, &["a", "b"], false),
+            (json!(""), false, &[""], false),
+            (json!(""), true, &[], false),
+            (json!(7), true, &["7"], false),
+            (json!(["a b", 7, true, false, null]), false, &["a b", "7", "true", "false"], false),
+            (json!(["a\tb", " c\u{a0}", "", 7]), true, &["a", "b", "c", "7"], false),
+            (json!("a\tb\nc"), true, &["a", "b", "c"], false),
+            (json!([5.0, 0.5, -0.0, -12.25]), false, &["5", "0.5", "0", "-12.25"], false),
+            (json!([0.123_456_789_012_345_6, 1e-7, 0.5]), false, &["0.5"], true),
+            (json!([1e16, "a"]), false, &["a"], true),
+            (json!(1_000_000_000_000_000.0), false, &[], true),
+            (json!(-999_999_999_999_999.0), false, &["-999999999999999"], false),
+            (json!(u64::MAX), false, &["18446744073709551615"], false),
+            (json!([]), false, &[], false),
+            (json!(["a", {}]), false, &["a"], true),
+            (json!([["a"]]), false, &[], true),
+            (json!({ "a": 1 }), false, &[], true),
+            (json!({}), false, &[], true),
+        ] {
+            let values = ClaimValues::of(Some(&claim), words);
+            assert_eq!(
+                (values.known(), values.has_more()),
+                (&known.iter().map(|v| Cow::Borrowed(*v)).collect::<Vec<_>>()[..], more),
+                "{claim}"
+            );
+            assert!(values.is_present(), "{claim}");
+        }
+        for missing in [None, Some(&Value::Null)] {
+            let values = ClaimValues::of(missing, false);
+            assert_eq!((values.is_present(), values.known().len(), values.has_more()), (false, 0, false));
+        }
+    }
+
+    #[test]
+    fn a_string_that_looks_like_json_is_no_json_where_it_is_read() {
+        for text in [r#"["admin"]"#, "[", r#"{"a":1}"#, "{", r#""admin""#, "\""] {
+            let published = published_text(&json!(text)).unwrap();
+            assert_eq!(ClaimValues::published(Some(&published), false).known(), [text], "{text}");
+            assert!(published.starts_with(b"\""), "{text}");
+        }
+        let empty = published_text(&json!("")).unwrap();
+        assert_eq!(empty, PUBLISHED_EMPTY);
+        assert_eq!(ClaimValues::published(Some(&empty), false).known(), [""]);
+        for text in ["admin", "a[", "7", "5.0", "true", "null", " [\"admin\"]"] {
+            assert_eq!(published_text(&json!(text)).unwrap(), text.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_a_number_has_one_text_for_it() {
+        for (text, expected) in [
+            ("5", Some("5")),
+            ("5.0", Some("5")),
+            ("5e0", Some("5")),
+            ("50E-1", Some("5")),
+            ("0.05e+2", Some("5")),
+            ("500e-2", Some("5")),
+            ("-5.00", Some("-5")),
+            ("0.0", Some("0")),
+            ("-0", Some("0")),
+            ("0e99999999999999999999", Some("0")),
+            ("0.1234567890123456789", None),
+            ("1.50", Some("1.5")),
+            ("15e-1", Some("1.5")),
+            ("9007199254740993.0", Some("9007199254740993")),
+            ("1e19", Some("10000000000000000000")),
+            ("1e20", None),
+            ("1e300", None),
+            ("1e-300", None),
+            ("5.0000000000000001", Some("5")),
+            (" 5", None),
+            ("05", None),
+            ("+5", None),
+            ("5.", None),
+            ("0x5", None),
+            ("", None),
+            ("true", None),
+            ("NaN", None),
+        ] {
+            assert_eq!(number_text(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_need_not_be_what_was_written_is_published_as_no_text() {
+        for (claim, expected) in
+            [(json!(5.0), "5"), (json!(1e20), "[1e+20]"), (json!(-0.0), "0"), (json!(1.5), "1.5")]
+        {
+            assert_eq!(published_text(&claim).unwrap(), expected.as_bytes(), "{claim}");
+        }
+    }
+
+    #[test]
+    fn what_is_published_and_cannot_be_read_is_there_and_unknown() {
+        let unknown = ClaimValues { present: true, known: Vec::new(), more: true };
+        for text in [&b""[..], b"[", b"{\"a\":1,\"a\":2}", b"\"", b"\xff", b"[\"a\"] x"] {
+            assert_eq!(ClaimValues::published(Some(text), false), unknown, "{text:?}");
+        }
+        assert!(!ClaimValues::published(None, false).is_present());
+        assert_eq!(published_text(&json!("x".repeat(LONGEST + 1))), None);
+        assert_eq!(published_text(&json!(["x".repeat(LONGEST)])), None);
+    }
+
+    fn claims() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            // Of more than 15 digits the parser can read the neighbouring double.
+            (any::<i32>(), -30_i32..30)
+                .prop_map(|(n, e)| Value::from(format!("{n}e{e}").parse::<f64>().unwrap())),
+            "[\\[{\"a \t]{0,6}".prop_map(Value::from),
+            "[0-9.e]{1,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 8, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                inner.prop_map(|value| json!({ "a": value })),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_published_claim_has_the_values_that_it_has_in_the_token(claim in claims(), words: bool) {
+            prop_assume!(!claim.is_null());
+            let published = published_text(&claim).unwrap();
+            prop_assert_eq!(ClaimValues::published(Some(&published), words), ClaimValues::of(Some(&claim), words));
+        }
+
+        #[test]
+        fn a_text_is_the_number_that_is_read_from_it(whole in any::<i64>(), zeros in 0_usize..3, exponent in 0_i32..3) {
+            for (text, number) in [
+                (whole.to_string(), whole),
+                (format!("{whole}.{}", "0".repeat(zeros + 1)), whole),
+                (format!("{whole}{}e-{exponent}", "0".repeat(usize::try_from(exponent).unwrap())), whole),
+            ] {
+                prop_assert_eq!(number_text(&text), Some(number.to_string()), "{}", text);
+            }
+        }
+
+        #[test]
+        fn any_published_bytes_are_read(bytes: Vec<u8>, words: bool) {
+            let _ = ClaimValues::published(Some(&bytes), words);
+        }
+    }
+}

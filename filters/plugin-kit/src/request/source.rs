@@ -1,0 +1,876 @@
+//! Value sources: where a rate limit's key or a span's tag comes from. One naming scheme for all filters.
+//!
+//! ```yaml
+//! from: [{ claim: sub }, { header: x-user-id, trust: true }, { literal: nobody }]
+//! ```
+//!
+//! A claim is one that a filter has verified and published. A header, a cookie, a path and more are what the client sent
+//! ([`Source::is_written_by_client`]), so filters that need more than that ask for `trust: true` ([`RawSource::is_unverified`]).
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use crate::config::{ErrorList, NonEmpty, Path};
+use crate::host::Environment;
+use crate::host::HostError;
+use crate::request::address::{AddressFrom, ClientAddress, FORWARDED_FOR, Found, network, principal};
+use crate::request::cel::Expression;
+use crate::request::claim::PUBLISHED_EMPTY;
+use crate::request::exchange::Exchange;
+use crate::request::path::{PathCase, PathPattern, Readings};
+
+crate::config_object! {
+    /// A source as a user writes it: an object with the kind's name as its key.
+    #[derive(Debug, Clone, Default)]
+    pub struct RawSource {
+        claim: Option<String>,
+        header: Option<String>,
+        query_param: Option<String>,
+        cookie: Option<String>,
+        baggage: Option<String>,
+        source_address: Option<RawSourceAddress>,
+        principal: Option<NoOptions>,
+        request_id: Option<NoOptions>,
+        path: Option<NoOptions>,
+        path_template: Option<NonEmpty<Vec<String>>>,
+        method: Option<NoOptions>,
+        workload_label: Option<String>,
+        env: Option<String>,
+        filter_state: Option<String>,
+        property: Option<NonEmpty<Vec<String>>>,
+        cel: Option<String>,
+        literal: Option<String>,
+        trust: Option<bool>,
+    }
+}
+
+crate::config_object! {
+    /// `{}`: a kind that has nothing to say but its name.
+    #[derive(Debug, Clone, Default)]
+    struct NoOptions {}
+}
+
+crate::config_object! {
+    #[derive(Debug, Clone, Default)]
+    struct RawSourceAddress {
+        from: Option<AddressFrom>,
+        trust_forwarded_from: Vec<String> = Vec::new(),
+        num_trusted_proxies: usize = 0,
+        ipv4_prefix: Option<u8>,
+        ipv6_prefix: Option<u8>,
+    }
+}
+
+/// Where a value comes from. An empty value counts as none.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A verified claim that jwt-auth has published: filter state `wasm.jwt.<claim>`. The key, with the `jwt.`.
+    Claim(String),
+    /// A request header (lower-case name): all its values, joined by a comma.
+    Header {
+        /// Lower case.
+        name: String,
+    },
+    /// The first query parameter of this name, percent-decoded.
+    QueryParam {
+        /// As it stands in the query after decoding.
+        name: String,
+    },
+    /// The first cookie of this name.
+    Cookie {
+        /// As it stands in the `cookie` header.
+        name: String,
+    },
+    /// The first member of this name in the W3C baggage, percent-decoded.
+    Baggage {
+        /// As it stands in the header.
+        name: String,
+    },
+    /// The client's address without its port.
+    SourceAddress(SourceAddress),
+    /// The peer's identity from its mTLS certificate: `spiffe://<trust domain>/ns/<namespace>/sa/<account>`.
+    Principal,
+    /// The header `x-request-id`.
+    RequestId,
+    /// The request's path without its query.
+    Path,
+    /// The first of these patterns that the request's path matches, as it is written. The case of letters does not count,
+    /// and of a path that can be read in several ways each reading does.
+    PathTemplate(Vec<(String, PathPattern)>),
+    /// The request's method.
+    Method,
+    /// A label of the pod that this proxy serves. It is read once and remembered.
+    WorkloadLabel(WorkloadLabel),
+    /// What never changes: an environment variable of the plugin (vmConfig.env; `None` where it is not set) or a literal.
+    Fixed(Option<String>),
+    /// Filter state: `wasm.<key>` as Wasm plugins write it, or that of a native filter.
+    FilterState(String),
+    /// An attribute of Envoy, by its path. Text attributes only: numbers arrive as eight bytes.
+    Property(Vec<String>),
+    /// The text that a CEL expression gives. One without a value for the request, or of another type, is no value.
+    Cel {
+        /// As the host has compiled it.
+        expression: Expression,
+    },
+}
+
+/// The client's address as a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceAddress {
+    client: ClientAddress,
+    /// IPv4 addresses that share so many leading bits count as one.
+    ipv4_prefix: u8,
+    /// IPv6 addresses that share so many leading bits count as one.
+    ipv6_prefix: u8,
+}
+
+/// A label of the workload's pod; see [`Source::WorkloadLabel`].
+#[derive(Debug, Clone)]
+pub struct WorkloadLabel {
+    name: String,
+    known: OnceCell<Option<Vec<u8>>>,
+}
+
+/// What sources read of a request's head, so that a filter makes one host call for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HeadUse {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// This one header: [`Exchange::header_joined`] is the cheapest way.
+    One(String),
+    /// Several headers: [`Exchange::head`] first, then everything is found there.
+    Whole,
+}
+
+impl HeadUse {
+    /// What is read where both are.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, both) | (both, Self::Nothing) => both,
+            (Self::One(a), Self::One(b)) if a == b => Self::One(a),
+            _ => Self::Whole,
+        }
+    }
+
+    /// Reads the head if several headers of it will be asked for. To be called before the sources are.
+    pub fn prepare(&self, exchange: &Exchange<'_>) -> Result<(), HostError> {
+        if *self == Self::Whole { exchange.head().map(drop) } else { Ok(()) }
+    }
+}
+
+impl RawSource {
+    /// The source, or notes of what is wrong with it. `env` looks up environment variables and compiles CEL.
+    pub fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
+        let kinds = self.kinds();
+        let names = |kinds: &[Kind], separator: &str| {
+            kinds.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(separator)
+        };
+        let given: Vec<Kind> = kinds.into_iter().filter(|(_, given)| *given).collect();
+        let [(kind, _)] = *given else {
+            let found = if given.is_empty() { "none".to_owned() } else { names(&given, " and ") };
+            let expected = names(&kinds, ", ");
+            errors.add(path, format_args!("expected exactly one of {expected}; found {found}"));
+            return None;
+        };
+        let source = self.source(path, errors, env)?;
+        if let Err(message) = source.check() {
+            errors.add(&path.field(kind), message);
+            return None;
+        }
+        if self.trust.is_some() && !source.is_written_by_client() {
+            errors.add(
+                &path.field("trust"),
+                format_args!(
+                    "only what a client can write needs it, which `{kind}` here is not; expected no `trust`"
+                ),
+            );
+            return None;
+        }
+        Some(source)
+    }
+
+    /// Whether `source`, which this is, gives what a client can write, and the user does not vouch for it.
+    pub fn is_unverified(&self, source: &Source) -> bool {
+        source.is_written_by_client() && self.trust != Some(true)
+    }
+
+    /// Which kinds are given.
+    fn kinds(&self) -> [Kind; 17] {
+        [
+            ("claim", self.claim.is_some()),
+            ("header", self.header.is_some()),
+            ("queryParam", self.query_param.is_some()),
+            ("cookie", self.cookie.is_some()),
+            ("baggage", self.baggage.is_some()),
+            ("sourceAddress", self.source_address.is_some()),
+            ("principal", self.principal.is_some()),
+            ("requestId", self.request_id.is_some()),
+            ("path", self.path.is_some()),
+            ("pathTemplate", self.path_template.is_some()),
+            ("method", self.method.is_some()),
+            ("workloadLabel", self.workload_label.is_some()),
+            ("env", self.env.is_some()),
+            ("filterState", self.filter_state.is_some()),
+            ("property", self.property.is_some()),
+            ("cel", self.cel.is_some()),
+            ("literal", self.literal.is_some()),
+        ]
+    }
+
+    /// The source of the one kind that is given.
+    fn source(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
+        Some(if let Some(name) = &self.claim {
+            Source::Claim(format!("jwt.{name}"))
+        } else if let Some(name) = &self.header {
+            Source::Header { name: name.to_ascii_lowercase() }
+        } else if let Some(name) = &self.query_param {
+            Source::QueryParam { name: name.clone() }
+        } else if let Some(name) = &self.cookie {
+            Source::Cookie { name: name.clone() }
+        } else if let Some(name) = &self.baggage {
+            Source::Baggage { name: name.clone() }
+        } else if let Some(raw) = &self.source_address {
+            Source::SourceAddress(raw.parse(&path.field("sourceAddress"), errors, env)?)
+        } else if self.principal.is_some() {
+            Source::Principal
+        } else if self.request_id.is_some() {
+            Source::RequestId
+        } else if self.path.is_some() {
+            Source::Path
+        } else if let Some(templates) = &self.path_template {
+            Source::PathTemplate(parse_templates(templates, &path.field("pathTemplate"), errors)?)
+        } else if self.method.is_some() {
+            Source::Method
+        } else if let Some(name) = &self.workload_label {
+            Source::WorkloadLabel(WorkloadLabel { name: name.clone(), known: OnceCell::new() })
+        } else if let Some(name) = &self.env {
+            Source::Fixed(env.variable(name).filter(|value| !value.is_empty()))
+        } else if let Some(name) = &self.filter_state {
+            Source::FilterState(name.clone())
+        } else if let Some(attribute) = &self.property {
+            Source::Property(attribute.to_vec())
+        } else if let Some(text) = &self.cel {
+            let expression = errors.check(&path.field("cel"), Expression::text(text, env))?;
+            Source::Cel { expression }
+        } else {
+            Source::Fixed(self.literal.clone())
+        })
+    }
+}
+
+/// A kind's name, and whether it is given.
+type Kind = (&'static str, bool);
+
+fn parse_templates(
+    templates: &[String],
+    path: &Path,
+    errors: &mut ErrorList,
+) -> Option<Vec<(String, PathPattern)>> {
+    let mut parsed = Vec::new();
+    for (n, text) in templates.iter().enumerate() {
+        let pattern = errors.check(&path.index(n), PathPattern::parse(text, PathCase::Insensitive))?;
+        parsed.push((text.clone(), pattern));
+    }
+    (!parsed.is_empty()).then_some(parsed)
+}
+
+impl RawSourceAddress {
+    fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<SourceAddress> {
+        let mut prefix = |field: &str, given: Option<u8>, usual: u8, longest: u8| {
+            let prefix = given.unwrap_or(usual);
+            if (1..=longest).contains(&prefix) {
+                return Some(prefix);
+            }
+            errors.add(&path.field(field), format_args!("expected 1 to {longest} bits, found {prefix}"));
+            None
+        };
+        let ipv4_prefix = prefix("ipv4Prefix", self.ipv4_prefix, 32, 32)?;
+        let ipv6_prefix = prefix("ipv6Prefix", self.ipv6_prefix, 64, 128)?;
+        let (trust, proxies) = (&self.trust_forwarded_from, self.num_trusted_proxies);
+        let client = ClientAddress::parse(self.from, trust, proxies, path, errors, env)?;
+        Some(SourceAddress { client, ipv4_prefix, ipv6_prefix })
+    }
+}
+
+impl Source {
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Header { name, .. } if name.is_empty() || !name.bytes().all(is_header_byte) => {
+                Err("expected the name of a header".to_owned())
+            }
+            Self::Claim(key) if key == "jwt." => {
+                Err("expected the name of a claim, found nothing".to_owned())
+            }
+            Self::QueryParam { name, .. }
+            | Self::Cookie { name, .. }
+            | Self::Baggage { name, .. }
+            | Self::WorkloadLabel(WorkloadLabel { name, .. })
+            | Self::FilterState(name)
+                if name.is_empty() =>
+            {
+                Err("expected a name, found nothing".to_owned())
+            }
+            Self::Property(path) if path.iter().any(String::is_empty) => {
+                Err("expected the path of an attribute, such as `[request, protocol]`".to_owned())
+            }
+            Self::Fixed(Some(text)) if text.is_empty() => Err("expected text, found nothing".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Source::value`], but of a header that occurs several times the first value: for a value that only tells
+    /// requests apart, where that is cheaper and as good.
+    pub fn first_value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
+        match self {
+            Self::Header { name, .. } => {
+                Ok(exchange.header_first(name)?.filter(|value| !value.is_empty()).map(Cow::Owned))
+            }
+            _ => self.value(exchange),
+        }
+    }
+
+    /// The value for this exchange; `None` where there is none or it is empty.
+    pub fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
+        let owned = match self {
+            Self::Claim(key) => exchange.published(key)?.filter(|text| text != PUBLISHED_EMPTY),
+            Self::Header { name, .. } => exchange.header_joined(name)?,
+            Self::QueryParam { name, .. } => {
+                exchange.header_joined(":path")?.and_then(|path| query_param(&path, name.as_bytes()))
+            }
+            // Cookies may come in several headers, and a comma in one of them is not a border.
+            Self::Cookie { name, .. } => exchange
+                .head()?
+                .all("cookie")
+                .find_map(|header| cookie(header, name.as_bytes()))
+                .map(<[u8]>::to_vec),
+            Self::Baggage { name, .. } => exchange.header_joined("baggage")?.and_then(|header| {
+                baggage_members(&header)
+                    .find_map(|(found, value)| (found == name.as_bytes()).then(|| decoded(value, b'+')))
+            }),
+            Self::SourceAddress(source) => source.value(exchange)?,
+            Self::Principal => principal(exchange)?,
+            Self::RequestId => exchange.header_joined("x-request-id")?,
+            Self::Path => exchange.header_joined(":path")?.map(|mut path| {
+                path.truncate(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
+                path
+            }),
+            Self::PathTemplate(templates) => {
+                let target = exchange.header_joined(":path")?.unwrap_or_default();
+                return Ok(template(templates, &target).map(|text| Cow::Borrowed(text.as_bytes())));
+            }
+            Self::Method => exchange.header_joined(":method")?,
+            Self::WorkloadLabel(label) => return label.value(exchange),
+            Self::Fixed(text) => return Ok(text.as_ref().map(|text| Cow::Borrowed(text.as_bytes()))),
+            Self::FilterState(name) => match name.strip_prefix("wasm.") {
+                Some(key) => exchange.published(key)?,
+                None => exchange.property(&["filter_state", name])?,
+            },
+            Self::Property(path) => {
+                exchange.property(&path.iter().map(String::as_str).collect::<Vec<_>>())?
+            }
+            Self::Cel { expression, .. } => expression.value(exchange, None)?,
+        };
+        Ok(owned.filter(|value| !value.is_empty()).map(Cow::Owned))
+    }
+
+    /// Whether a value that is not there may be one that this filter cannot see: the path has no reading, and could match a
+    /// template by what the service makes of it.
+    pub fn is_in_doubt(&self, exchange: &Exchange<'_>) -> Result<bool, HostError> {
+        let Self::PathTemplate(_) = self else { return Ok(false) };
+        let target = exchange.header_joined(":path")?.unwrap_or_default();
+        Ok(Readings::of(&target, PathCase::Insensitive) == Readings::None)
+    }
+
+    /// What this source reads of the request's head.
+    pub fn head_use(&self) -> HeadUse {
+        match self {
+            Self::Header { name, .. } => HeadUse::One(name.clone()),
+            Self::QueryParam { .. } | Self::Path | Self::PathTemplate(_) => HeadUse::One(":path".to_owned()),
+            Self::Method => HeadUse::One(":method".to_owned()),
+            Self::RequestId => HeadUse::One("x-request-id".to_owned()),
+            Self::Cookie { .. } => HeadUse::Whole,
+            Self::Baggage { .. } => HeadUse::One("baggage".to_owned()),
+            Self::SourceAddress(source) if source.client.reads_forwarded() => {
+                HeadUse::One(FORWARDED_FOR.to_owned())
+            }
+            _ => HeadUse::Nothing,
+        }
+    }
+
+    /// Whether a client can write the value, or choose it.
+    pub fn is_written_by_client(&self) -> bool {
+        match self {
+            Self::Header { .. }
+            | Self::QueryParam { .. }
+            | Self::Cookie { .. }
+            | Self::Baggage { .. }
+            | Self::RequestId
+            | Self::Path
+            | Self::PathTemplate(_)
+            | Self::Method
+            // It can read any of these.
+            | Self::Cel { .. } => true,
+            Self::Property(path) => is_attribute_of_client(path),
+            Self::Claim(_)
+            | Self::SourceAddress(_)
+            | Self::Principal
+            | Self::WorkloadLabel(_)
+            | Self::Fixed(_)
+            | Self::FilterState(_) => false,
+        }
+    }
+
+    /// Whether filters that come later in the chain can still change the value: it is to be read when the response
+    /// passes.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Claim(_) | Self::FilterState(_) | Self::Property(_))
+    }
+}
+
+/// Whether an attribute is what a client sends, or as a sidecar has it from `x-forwarded-for`.
+fn is_attribute_of_client(path: &[String]) -> bool {
+    let mut names = path.iter().map(String::as_str);
+    match (names.next(), names.next()) {
+        // Of a request Envoy itself knows the protocol, and when it came.
+        (Some("request"), name) => !matches!(name, Some("protocol" | "time" | "duration")),
+        (Some("source"), _) | (Some("connection"), Some("requested_server_name")) => true,
+        _ => false,
+    }
+}
+
+/// The first template that one reading of a request target matches.
+fn template<'a>(templates: &'a [(String, PathPattern)], target: &[u8]) -> Option<&'a str> {
+    let readings = Readings::of(target, PathCase::Insensitive);
+    let matches = |pattern: &PathPattern| match &readings {
+        Readings::One(reading) => pattern.matches(reading),
+        Readings::Several(readings) => readings.iter().any(|reading| pattern.matches(reading)),
+        Readings::None => false,
+    };
+    templates.iter().find(|(_, pattern)| matches(pattern)).map(|(text, _)| text.as_str())
+}
+
+impl SourceAddress {
+    fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(match self.client.find(exchange)? {
+            Found::Address(address) => {
+                Some(network(address, self.ipv4_prefix, self.ipv6_prefix).into_bytes())
+            }
+            Found::Peer(peer) => Some(peer),
+            Found::Unknown => None,
+        })
+    }
+}
+
+impl WorkloadLabel {
+    fn value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
+        if self.known.get().is_none() {
+            let read = exchange.property(&["xds", "node", "metadata", "LABELS", &self.name])?;
+            let _ = self.known.set(read.filter(|value| !value.is_empty()));
+        }
+        Ok(self.known.get().and_then(Option::as_deref).map(Cow::Borrowed))
+    }
+}
+
+fn is_header_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b":!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn cookie<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    header.split(|byte| *byte == b';').find_map(|pair| {
+        let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
+        let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        Some(unquoted.unwrap_or(value))
+    })
+}
+
+fn query_param(path: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let at = path.iter().position(|byte| *byte == b'?')?;
+    let query = path.get(at.checked_add(1)?..)?;
+    query.split(|byte| *byte == b'&').find_map(|pair| {
+        let mut parts = pair.splitn(2, |byte| *byte == b'=');
+        let found = decoded(parts.next()?, b' ');
+        (found == name).then(|| decoded(parts.next().unwrap_or_default(), b' '))
+    })
+}
+
+/// The members of a `baggage` header (W3C Baggage): names and percent-encoded values, without properties.
+pub fn baggage_members(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    header.split(|byte| *byte == b',').filter_map(|member| {
+        let mut parts = member.split(|byte| *byte == b';').next()?.splitn(2, |byte| *byte == b'=');
+        Some((parts.next()?.trim_ascii(), parts.next()?.trim_ascii()))
+    })
+}
+
+/// Decodes `%XX`, and `+` to `plus`: a space in forms. What is no valid escape stays as it is.
+fn decoded(text: &[u8], plus: u8) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, tail) {
+            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                let nibbles = hex(*high).unwrap_or_default() << 4 | hex(*low).unwrap_or_default();
+                decoded.push(nibbles);
+                rest = after;
+            }
+            (b'+', _) => decoded.push(plus),
+            (byte, _) => decoded.push(*byte),
+        }
+    }
+    decoded
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+    use crate::testing::{AnyCel, Node, TableFacts};
+    use proptest::prelude::*;
+
+    fn parsed(json: &str) -> Result<Source, String> {
+        let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap())
+            .map_err(|error| error.to_string())?;
+        let mut errors = ErrorList::default();
+        let source = raw.parse(&Path::root().field("from"), &mut errors, &Sidecar);
+        errors.finish(source).map_err(|errors| errors.to_string())
+    }
+
+    struct Sidecar;
+
+    impl Environment for Sidecar {
+        fn variable(&self, name: &str) -> Option<String> {
+            (name == "VERSION").then(|| "v7".to_owned())
+        }
+
+        fn node_id(&self) -> Option<Vec<u8>> {
+            Node::SIDECAR.node_id()
+        }
+    }
+
+    fn value(json: &str, facts: &TableFacts) -> Option<String> {
+        let source = parsed(json).unwrap();
+        let exchange = Exchange::new(1, facts);
+        source.value(&exchange).unwrap().map(|value| String::from_utf8(value.into_owned()).unwrap())
+    }
+
+    fn request() -> TableFacts {
+        TableFacts::request("GET", "/learn/%61?a=1&user=al%69ce+b&user=second&empty=")
+    }
+
+    #[test]
+    fn each_kind_finds_its_value() {
+        let facts = request()
+            .header("x-user", "one")
+            .header("x-user", "two")
+            .header("baggage", "x=1;p=2, tenant = a+b%20c;q")
+            .header("baggage", "tenant=later")
+            .header("cookie", "a=1; session=s1,t")
+            .header("cookie", "session=later; q=\"quoted\"")
+            .header("x-request-id", "r-1")
+            .property("jwt.org.id", "acme")
+            .property("jwt.nothing", "\"\"")
+            .property("tag.x", "t")
+            .property("filter_state.native.key", "n")
+            .property("request.protocol", "HTTP/2")
+            .property("connection.uri_san_peer_certificate", "spiffe://cluster.local/ns/a/sa/b")
+            .property("xds.node.metadata.LABELS.version", "v2");
+        let cases = [
+            (r#"{"claim":"org.id"}"#, Some("acme")),
+            (r#"{"claim":"sub"}"#, None),
+            (r#"{"claim":"nothing"}"#, None),
+            (r#"{"header":"X-User"}"#, Some("one,two")),
+            (r#"{"header":"x-none"}"#, None),
+            (r#"{"queryParam":"user"}"#, Some("alice b")),
+            (r#"{"queryParam":"empty"}"#, None),
+            (r#"{"queryParam":"none"}"#, None),
+            (r#"{"cookie":"session"}"#, Some("s1,t")),
+            (r#"{"cookie":"q"}"#, Some("quoted")),
+            (r#"{"cookie":"sess"}"#, None),
+            (r#"{"baggage":"tenant"}"#, Some("a+b c")),
+            (r#"{"baggage":"ten"}"#, None),
+            (r#"{"principal":{}}"#, Some("spiffe://cluster.local/ns/a/sa/b")),
+            (r#"{"requestId":{}}"#, Some("r-1")),
+            (r#"{"pathTemplate":["/learn/b","/learn/{*}","/*"]}"#, Some("/learn/{*}")),
+            (r#"{"pathTemplate":["/Learn/A"]}"#, Some("/Learn/A")),
+            (r#"{"pathTemplate":["/learn"]}"#, None),
+            (r#"{"path":{}}"#, Some("/learn/%61")),
+            (r#"{"method":{}}"#, Some("GET")),
+            (r#"{"workloadLabel":"version"}"#, Some("v2")),
+            (r#"{"workloadLabel":"none"}"#, None),
+            (r#"{"env":"VERSION"}"#, Some("v7")),
+            (r#"{"env":"NONE"}"#, None),
+            (r#"{"filterState":"wasm.tag.x"}"#, Some("t")),
+            (r#"{"filterState":"native.key"}"#, Some("n")),
+            (r#"{"property":["request","protocol"]}"#, Some("HTTP/2")),
+            (r#"{"literal":"fixed"}"#, Some("fixed")),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(value(json, &facts).as_deref(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_address_is_what_the_peer_has_or_a_trusted_peer_has_seen() {
+        let plain = r#"{"sourceAddress":{}}"#;
+        let gateway = "spiffe://cluster.local/ns/istio-ingress/sa/gateway";
+        let trust =
+            r#"{"sourceAddress":{"trustForwardedFrom":["cluster.local/ns/istio-ingress/sa/gateway"]}}"#;
+        let behind = r#"{"sourceAddress":{"trustForwardedFrom":["spiffe://cluster.local/ns/istio-ingress/sa/gateway"],"numTrustedProxies":1}}"#;
+        let direct = request().property("source.address", "10.0.0.1:4711");
+        // What Envoy makes of it.
+        let forwarded = request()
+            .header("x-forwarded-for", "6.6.6.6, 9.9.9.9")
+            .header("x-forwarded-for", "8.8.8.8")
+            .property("source.address", "8.8.8.8:0");
+        let from = |facts: &TableFacts, principal: &str| {
+            facts.clone().property("connection.uri_san_peer_certificate", principal)
+        };
+        for json in [plain, trust, behind] {
+            assert_eq!(value(json, &direct).unwrap(), "10.0.0.1");
+            assert_eq!(value(json, &from(&direct, gateway)).unwrap(), "10.0.0.1");
+        }
+        assert_eq!(value(trust, &from(&forwarded, gateway)).unwrap(), "8.8.8.8");
+        assert_eq!(value(behind, &from(&forwarded, gateway)).unwrap(), "9.9.9.9");
+        // A peer that nobody trusts may have written anything.
+        assert_eq!(value(plain, &from(&forwarded, gateway)), None);
+        assert_eq!(value(trust, &forwarded), None);
+        assert_eq!(value(trust, &from(&forwarded, "spiffe://cluster.local/ns/istio-ingress/sa/other")), None);
+        let odd = request().header("x-forwarded-for", "unknown").property("source.address", "10.0.0.1:4711");
+        assert_eq!(value(trust, &from(&odd, gateway)), None);
+        // At the edge Envoy has seen the client itself.
+        let raw = crate::config::read::<RawSource>(&serde_json::from_str(plain).unwrap()).unwrap();
+        let edge = raw.parse(
+            &Path::root(),
+            &mut ErrorList::default(),
+            &Node("router~10.0.0.9~gateway.istio-ingress~svc"),
+        );
+        let edge = edge.unwrap();
+        assert_eq!(edge.value(&Exchange::new(1, &forwarded)).unwrap().as_deref(), Some(&b"8.8.8.8"[..]));
+        assert_eq!(
+            (edge.head_use(), parsed(plain).unwrap().head_use()),
+            (HeadUse::Nothing, HeadUse::One(FORWARDED_FOR.to_owned()))
+        );
+    }
+
+    #[test]
+    fn ipv4_addresses_of_one_network_are_one_where_a_prefix_is_given() {
+        let at = |address: &str| request().property("source.address", address);
+        let by_24 = r#"{"sourceAddress":{"ipv4Prefix":24}}"#;
+        assert_eq!(value(by_24, &at("192.0.2.7:80")).unwrap(), "192.0.2.0/24");
+        assert_eq!(value(by_24, &at("[::ffff:192.0.2.9]:80")).unwrap(), "192.0.2.0/24");
+        assert_eq!(value(r#"{"sourceAddress":{}}"#, &at("192.0.2.7:80")).unwrap(), "192.0.2.7");
+        assert_eq!(value(by_24, &at("[fe80::1%2]:80")).unwrap(), "fe80::/64");
+    }
+
+    #[test]
+    fn ipv6_addresses_of_one_network_are_one() {
+        let at = |address: &str| request().property("source.address", address);
+        let all = r#"{"sourceAddress":{"ipv6Prefix":128}}"#;
+        assert_eq!(
+            value(r#"{"sourceAddress":{}}"#, &at("[2001:db8:1:2:3::4]:80")).unwrap(),
+            "2001:db8:1:2::/64"
+        );
+        assert_eq!(value(all, &at("[2001:db8:1:2:3::4]:80")).unwrap(), "2001:db8:1:2:3::4");
+        assert_eq!(value(all, &at("[::ffff:1.2.3.4]:80")).unwrap(), "1.2.3.4");
+        assert_eq!(value(r#"{"sourceAddress":{}}"#, &at("/run/socket")).unwrap(), "/run/socket");
+    }
+
+    #[test]
+    fn a_cel_expression_is_a_source_and_one_without_a_value_is_none() {
+        let parse = |json: &str| {
+            let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
+            let source = raw.parse(&Path::root(), &mut ErrorList::default(), &AnyCel::default()).unwrap();
+            (raw.is_unverified(&source), source)
+        };
+        let (is_unverified, source) = parse(r#"{"cel":"request.headers['x']"}"#);
+        assert!(is_unverified);
+        assert!(!parse(r#"{"cel":"source.address","trust":true}"#).0);
+        let mut facts = request();
+        assert_eq!(source.value(&Exchange::new(1, &facts)), Ok(None));
+        facts.expressions.insert(AnyCel::NUMBER, Some(b"v".to_vec()));
+        assert_eq!(source.value(&Exchange::new(1, &facts)).unwrap().as_deref(), Some(&b"v"[..]));
+        let error = parsed(r#"{"cel":"x"}"#).unwrap_err();
+        assert_eq!(error, "from.cel: the proxy evaluates no CEL");
+    }
+
+    #[test]
+    fn what_a_client_can_write_is_unverified_unless_the_user_vouches_for_it() {
+        let is_unverified = |json: &str| {
+            let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
+            raw.is_unverified(&raw.parse(&Path::root(), &mut ErrorList::default(), &Sidecar).unwrap())
+        };
+        for written in [
+            r#""header":"x""#,
+            r#""queryParam":"x""#,
+            r#""cookie":"x""#,
+            r#""baggage":"x""#,
+            r#""requestId":{}"#,
+            r#""path":{}"#,
+            r#""pathTemplate":["/a"]"#,
+            r#""method":{}"#,
+            r#""property":["request"]"#,
+            r#""property":["request","headers","x"]"#,
+            r#""property":["request","path"]"#,
+            r#""property":["request","url_path"]"#,
+            r#""property":["request","query"]"#,
+            r#""property":["request","host"]"#,
+            r#""property":["request","id"]"#,
+            r#""property":["request","referer"]"#,
+            r#""property":["request","useragent"]"#,
+            r#""property":["request","scheme"]"#,
+            r#""property":["source","address"]"#,
+            r#""property":["connection","requested_server_name"]"#,
+        ] {
+            assert!(is_unverified(&format!("{{{written}}}")), "{written}");
+            assert!(is_unverified(&format!(r#"{{{written},"trust":false}}"#)), "{written}");
+            assert!(!is_unverified(&format!(r#"{{{written},"trust":true}}"#)), "{written}");
+        }
+        for known in [
+            r#""claim":"sub""#,
+            r#""principal":{}"#,
+            r#""sourceAddress":{}"#,
+            r#""workloadLabel":"version""#,
+            r#""env":"VERSION""#,
+            r#""filterState":"wasm.x""#,
+            r#""literal":"x""#,
+            r#""property":["request","protocol"]"#,
+            r#""property":["connection","uri_san_peer_certificate"]"#,
+            r#""property":["xds","cluster_name"]"#,
+        ] {
+            assert!(!is_unverified(&format!("{{{known}}}")), "{known}");
+            let trusted = parsed(&format!(r#"{{{known},"trust":true}}"#)).unwrap_err();
+            assert!(trusted.starts_with("from.trust: only what a client can write needs it"), "{trusted}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_read_once() {
+        let source = parsed(r#"{"workloadLabel":"version"}"#).unwrap();
+        let first = request().property("xds.node.metadata.LABELS.version", "v1");
+        let later = request().property("xds.node.metadata.LABELS.version", "v2");
+        for facts in [first, later] {
+            assert_eq!(source.value(&Exchange::new(1, &facts)).unwrap().as_deref(), Some(&b"v1"[..]));
+        }
+    }
+
+    #[test]
+    fn what_the_host_fails_to_answer_is_an_error() {
+        let failure = HostError { call: "get_property", status: 10 };
+        let facts = TableFacts { failure: Some(failure), ..request() };
+        for json in [r#"{"header":"a"}"#, r#"{"cookie":"a"}"#, r#"{"claim":"a"}"#, r#"{"sourceAddress":{}}"#]
+        {
+            assert_eq!(parsed(json).unwrap().value(&Exchange::new(1, &facts)), Err(failure), "{json}");
+        }
+    }
+
+    #[test]
+    fn wrong_sources_say_what_is_expected() {
+        let cases = [
+            ("{}", "from: expected exactly one of `claim`, "),
+            (r#"{"claim":"a","header":"b"}"#, "found `claim` and `header`"),
+            (
+                r#"{"claim":"a","trust":true}"#,
+                "from.trust: only what a client can write needs it, which `claim` here is not",
+            ),
+            (r#"{"header":"a b"}"#, "from.header: expected the name of a header"),
+            (r#"{"clam":"sub"}"#, "did you mean `claim`?"),
+            (r#"{"claim":""}"#, "from.claim: expected the name of a claim"),
+            (r#"{"literal":""}"#, "from.literal: expected text"),
+            (r#"{"pathTemplate":[]}"#, "pathTemplate: is empty; expected at least one entry"),
+            (r#"{"pathTemplate":["/a","b"]}"#, "from.pathTemplate[1]: must start with `/`"),
+            (r#"{"property":[]}"#, "property: is empty; expected at least one entry"),
+            (
+                r#"{"sourceAddress":{"ipv6Prefix":0}}"#,
+                "from.sourceAddress.ipv6Prefix: expected 1 to 128 bits",
+            ),
+            (
+                r#"{"sourceAddress":{"ipv4Prefix":33}}"#,
+                "from.sourceAddress.ipv4Prefix: expected 1 to 32 bits",
+            ),
+            (
+                r#"{"sourceAddress":{"trustForwardedFrom":["a/b","10.0.0.0/8"]}}"#,
+                "from.sourceAddress.trustForwardedFrom[1]: an address",
+            ),
+            (r#"{"sourceAddress":{"from":"envoy"}}"#, "from.sourceAddress.from: a sidecar takes"),
+            (
+                r#"{"sourceAddress":{"numTrustedProxies":1}}"#,
+                "from.sourceAddress.numTrustedProxies: only has a meaning",
+            ),
+        ];
+        for (json, expected) in cases {
+            let error = parsed(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_found_however_the_path_is_written() {
+        let source = r#"{"pathTemplate":["/users/{*}/orders","/search"]}"#;
+        for (path, expected) in [
+            ("/users/7/orders?page=2", Some("/users/{*}/orders")),
+            ("/USERS/7/%6frders/", Some("/users/{*}/orders")),
+            ("/users//7/orders", Some("/users/{*}/orders")),
+            ("/x/../search", Some("/search")),
+            ("/search;v=1", Some("/search")),
+            ("/search%3Fv=1", Some("/search")),
+            ("/search%23", Some("/search")),
+            ("/users/1/orders%3fx", Some("/users/{*}/orders")),
+            ("/users/1/orders%253Fx", Some("/users/{*}/orders")),
+            ("/users/7", None),
+            ("/%zz", None),
+        ] {
+            let found = value(source, &TableFacts::request("GET", path));
+            assert_eq!(found.as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn one_header_is_read_alone_and_several_together() {
+        let head_use = |json: &str| parsed(json).unwrap().head_use();
+        let one = head_use(r#"{"header":"a"}"#);
+        assert_eq!(one, HeadUse::One("a".to_owned()));
+        assert_eq!(one.clone().and(head_use(r#"{"claim":"sub"}"#)), one);
+        assert_eq!(one.clone().and(one.clone()), one);
+        assert_eq!(one.and(head_use(r#"{"path":{}}"#)), HeadUse::Whole);
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_cookie_and_forwarded_list_is_read_without_a_panic(
+            path in ".{0,40}",
+            cookie in ".{0,40}",
+            forwarded in "[0-9a-f:., \\[\\]]{0,40}",
+        ) {
+            let facts = TableFacts::request("GET", &path)
+                .header("cookie", &cookie)
+                .header("x-forwarded-for", &forwarded)
+                .property("connection.uri_san_peer_certificate", "spiffe://a/b");
+            let exchange = Exchange::new(1, &facts);
+            for json in [
+                r#"{"queryParam":"a"}"#,
+                r#"{"cookie":"a"}"#,
+                r#"{"sourceAddress":{"trustForwardedFrom":["a/b"]}}"#,
+            ] {
+                let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
+                let source = raw.parse(&Path::root(), &mut ErrorList::default(), &Sidecar).unwrap();
+                prop_assert!(source.value(&exchange).is_ok());
+            }
+        }
+
+        #[test]
+        fn an_encoded_query_parameter_comes_back(value in "[ -~]{1,20}") {
+            let mut path = "/?x=1&k=".to_owned();
+            for byte in value.bytes() {
+                let _ = write!(path, "%{byte:02x}");
+            }
+            prop_assert_eq!(query_param(path.as_bytes(), b"k"), Some(value.into_bytes()));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! By what a limit counts, and how much.
+
+pub mod cost;
+pub mod key;
