@@ -12,8 +12,8 @@ use jwt_auth::token::compact::UntrustedToken;
 use libfuzzer_sys::fuzz_target;
 use plugin_kit::request::cel::Variable;
 use plugin_kit::request::exchange::{Exchange};
-use plugin_kit::host::{Facts, HostError};
-use plugin_kit::request::headers::Head;
+use plugin_kit::host::{RequestHost, HostError};
+use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::testing::Node;
 use rate_limit::decision::{Limits, Stage};
 use rate_limit::testing::MemoryStore;
@@ -48,11 +48,11 @@ const TRACE_TAGS: &str = r#"{"tags":[
     {"name":"route","from":[{"pathTemplate":["/a/{*}","/b/{**}"],"trust":true},{"path":{},"trust":true},{"method":{},"trust":true}]}
 ],"requestId":{},"baggage":{"keep":["m"],"send":["tenant","route"]}}"#;
 
-struct Sent(Head);
+struct Sent(HeaderMap);
 
-impl Facts for Sent {
-    fn head(&self) -> Result<Head, HostError> {
-        Ok(Head::from_pairs(&self.0))
+impl RequestHost for Sent {
+    fn headers(&self) -> Result<HeaderMap, HostError> {
+        Ok(HeaderMap::from_pairs(&self.0))
     }
 
     fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -127,7 +127,7 @@ fn sent(bytes: &[u8]) -> Sent {
             pairs.push((name.to_ascii_lowercase(), value.trim_ascii().to_vec()));
         }
     }
-    Sent(Head::from_pairs(pairs))
+    Sent(HeaderMap::from_pairs(pairs))
 }
 
 fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {

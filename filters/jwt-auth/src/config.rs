@@ -6,7 +6,7 @@ use std::time::Duration;
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::secret::{SecretVariable, is_placeholder};
 use plugin_kit::config::{
-    ByName, ConfigErrors, DurationText, ErrorList, NonEmpty, Path, document, not_one_of, read, shown_name,
+    ByName, ConfigErrors, DurationText, ErrorList, JsonPath, NonEmpty, document, not_one_of, read, shown_name,
 };
 use plugin_kit::host::Environment;
 use plugin_kit::reply::denial::{Body, Extras, RawCors, is_quotable};
@@ -346,7 +346,7 @@ const MOST_REFUSED: usize = 1_000;
 
 impl RawConfig {
     fn compile(self, env: &dyn Environment, errors: &mut ErrorList) -> Config {
-        let root = Path::root();
+        let root = JsonPath::root();
         let names: Vec<String> = self.providers.0.iter().map(|(name, _)| name.clone()).collect();
         let mut places: Vec<(Place, Vec<usize>)> = Vec::new();
         let mut providers = Vec::new();
@@ -421,7 +421,7 @@ impl RawConfig {
 fn one_token_can_meet(
     requirement: &Requirement,
     providers: &[Provider],
-    path: &Path,
+    path: &JsonPath,
     errors: &mut ErrorList,
 ) {
     let (all, field) = match requirement {
@@ -464,7 +464,7 @@ fn needed(requirement: &Requirement) -> Vec<usize> {
     }
 }
 
-fn most_waiting(configured: Option<usize>, root: &Path, errors: &mut ErrorList) -> usize {
+fn most_waiting(configured: Option<usize>, root: &JsonPath, errors: &mut ErrorList) -> usize {
     let most = configured.unwrap_or(1000);
     if most > MOST_WAITING {
         errors.add(
@@ -477,7 +477,7 @@ fn most_waiting(configured: Option<usize>, root: &Path, errors: &mut ErrorList) 
 
 impl RawDenyResponse {
     #[inline(never)]
-    fn compile(self, path: &Path, errors: &mut ErrorList) -> DenyResponse {
+    fn compile(self, path: &JsonPath, errors: &mut ErrorList) -> DenyResponse {
         let realm = self.realm.unwrap_or_else(|| "service".to_owned());
         if !is_quotable(&realm) {
             errors.add(&path.field("realm"), "expected printable ASCII without quote and backslash");
@@ -501,7 +501,7 @@ impl Provider {
 
 impl RawProvider {
     #[inline(never)]
-    fn places(&self, path: &Path, errors: &mut ErrorList) -> Vec<Place> {
+    fn places(&self, path: &JsonPath, errors: &mut ErrorList) -> Vec<Place> {
         let Some(from) = &self.from else { return vec![Place::bearer()] };
         let path = path.field("from");
         from.iter().enumerate().filter_map(|(n, place)| errors.check(&path.index(n), place.parse())).collect()
@@ -512,7 +512,7 @@ impl RawProvider {
         self,
         name: String,
         env: &dyn Environment,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Provider> {
         let issuer = errors.check(&path.field("issuer"), Pattern::parse(&self.issuer));
@@ -565,7 +565,7 @@ impl RawProvider {
         &self,
         algorithms: &[Algorithm],
         env: &dyn Environment,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<KeySource> {
         match (&self.jwks, &self.jwks_uri, self.secrets.as_slice()) {
@@ -603,7 +603,7 @@ impl RawProvider {
         }
     }
 
-    fn most_tried(&self, path: &Path, errors: &mut ErrorList) -> usize {
+    fn most_tried(&self, path: &JsonPath, errors: &mut ErrorList) -> usize {
         let most = self.max_keys_tried.unwrap_or(MOST_TRIED);
         if !(1..=MOST_KEYS).contains(&most) {
             errors.add(&path.field("maxKeysTried"), format!("expected 1 to {MOST_KEYS}, found {most}"));
@@ -611,7 +611,7 @@ impl RawProvider {
         most
     }
 
-    fn clock_skew(&self, path: &Path, errors: &mut ErrorList) -> Duration {
+    fn clock_skew(&self, path: &JsonPath, errors: &mut ErrorList) -> Duration {
         let skew = self.clock_skew.map_or(Duration::from_mins(1), |skew| skew.0);
         if skew > MOST_SKEW {
             errors.add(
@@ -623,7 +623,7 @@ impl RawProvider {
     }
 
     #[inline(never)]
-    fn policy(&self, path: &Path, errors: &mut ErrorList) -> Policy {
+    fn policy(&self, path: &JsonPath, errors: &mut ErrorList) -> Policy {
         let subjects = self.subjects.iter().enumerate().filter_map(|(n, subject)| {
             errors.check(&path.field("subjects").index(n), Pattern::parse(subject))
         });
@@ -659,7 +659,7 @@ impl RawProvider {
     }
 }
 
-fn algorithms(names: &[String], secret: bool, path: &Path, errors: &mut ErrorList) -> Vec<Algorithm> {
+fn algorithms(names: &[String], secret: bool, path: &JsonPath, errors: &mut ErrorList) -> Vec<Algorithm> {
     let parse = |name: &String| {
         let known = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
         match Algorithm::named(name) {
@@ -727,7 +727,7 @@ impl RawPlace {
 }
 
 impl RawRevoked {
-    fn elsewhere(&self, path: &Path, errors: &mut ErrorList) -> Option<RemoteList> {
+    fn elsewhere(&self, path: &JsonPath, errors: &mut ErrorList) -> Option<RemoteList> {
         let Some(uri) = &self.uri else {
             for (name, given) in [
                 ("cluster", self.cluster.is_some()),
@@ -762,7 +762,7 @@ fn at_least(
     text: Option<DurationText>,
     default: u64,
     least: u64,
-    path: &Path,
+    path: &JsonPath,
     errors: &mut ErrorList,
 ) -> Duration {
     let duration = text.map_or(Duration::from_secs(default), |text| text.0);
@@ -773,8 +773,9 @@ fn at_least(
 }
 
 impl RawJwksCache {
-    fn settings(&self, path: &Path, errors: &mut ErrorList) -> Settings {
-        let mut duration = |text, default, least, path: Path| at_least(text, default, least, &path, errors);
+    fn settings(&self, path: &JsonPath, errors: &mut ErrorList) -> Settings {
+        let mut duration =
+            |text, default, least, path: JsonPath| at_least(text, default, least, &path, errors);
         Settings {
             duration: duration(self.duration, 600, 1, path.field("duration")),
             min_interval: duration(
@@ -797,7 +798,7 @@ impl RawRule {
         providers: &[String],
         case: PathCase,
         env: &dyn Environment,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Rule> {
         let condition = RequestMatch::compile(&self.r#match, case, env, &path.field("match"), errors);
@@ -836,7 +837,7 @@ impl RawRule {
 }
 
 impl RawRequirement {
-    fn compile(&self, providers: &[String], path: &Path, errors: &mut ErrorList) -> Option<Requirement> {
+    fn compile(&self, providers: &[String], path: &JsonPath, errors: &mut ErrorList) -> Option<Requirement> {
         let mut all = |list: &[Self], name: &str| -> Vec<Requirement> {
             let path = path.field(name);
             list.iter()

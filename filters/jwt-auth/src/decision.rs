@@ -8,7 +8,7 @@ use std::time::Duration;
 use plugin_kit::host::HostError;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::request::headers::{Head, NameLengths};
+use plugin_kit::request::headers::{HeaderMap, NameLengths};
 use plugin_kit::request::matcher::Request;
 use plugin_kit::request::path::Readings;
 use plugin_kit::request::path_index::PathIndex;
@@ -482,7 +482,7 @@ impl Authenticator {
     ) -> Result<Decision<'_>, HostError> {
         self.apply_new_lists();
         // All headers by one call: to read one, and to remove each of a client's copies, there or not, is dearer.
-        let received = exchange.head()?;
+        let received = exchange.headers()?;
         if received.is_empty() {
             // No request is without headers.
             return Err(HostError { call: "get_header_map_pairs", status: HostError::MALFORMED });
@@ -509,7 +509,7 @@ impl Authenticator {
         Ok(Decision { outcome, clear_claims })
     }
 
-    fn first_look<'a>(&self, head: &'a Head) -> FirstLook<'a> {
+    fn first_look<'a>(&self, head: &'a HeaderMap) -> FirstLook<'a> {
         let own = &self.config.own_headers;
         let bearer = match self.config.places.as_slice() {
             [(Place::Header { name, .. }, _)] => name.as_str(),
@@ -551,7 +551,7 @@ impl Authenticator {
     #[inline(never)]
     fn full(
         &self,
-        head: &Head,
+        head: &HeaderMap,
         exchange: &Exchange<'_>,
         waited: &mut Waited,
         shown: &mut bool,
@@ -624,7 +624,7 @@ impl Authenticator {
         &self,
         rule: &Deciding<'a>,
         confirmed: &Result<Vec<Confirmed>, Stop>,
-        head: &Head,
+        head: &HeaderMap,
     ) -> Result<Entry, Refusal<'a>> {
         let bare = |reason| Refusal { reason, scopes: &[] };
         let confirmed = match (rule.access, confirmed) {
@@ -738,7 +738,7 @@ impl Authenticator {
     }
 
     /// The tokens of a request, in the order in which they speak for it.
-    fn found<'a>(&self, head: &'a Head) -> Result<Vec<Found<'a>>, DenyReason> {
+    fn found<'a>(&self, head: &'a HeaderMap) -> Result<Vec<Found<'a>>, DenyReason> {
         let mut found = Vec::new();
         for (n, (place, _)) in self.config.places.iter().enumerate() {
             let tokens = place.tokens(head).map_err(|_| DenyReason::SeveralTokens)?;
@@ -1024,7 +1024,7 @@ impl Authenticator {
     }
 
     /// What to do to the headers that carried tokens which no provider forwards, confirmed or not.
-    fn spent(&self, head: &Head, confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
+    fn spent(&self, head: &HeaderMap, confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
         let spent = |n: usize, place: &Place| {
             let mut here = confirmed.iter().filter(|confirmed| confirmed.place == n).peekable();
             match here.peek() {

@@ -328,7 +328,7 @@ impl JwtAuth {
         self.note(reason, rule, exchange, "refused");
         self.metrics.denied.increment();
         let config = self.authenticator.config();
-        let head = exchange.head().ok();
+        let head = exchange.headers().ok();
         let first = |name| head.as_ref().and_then(|head| head.first(name));
         let context = reply::Context {
             response: &config.deny_response,

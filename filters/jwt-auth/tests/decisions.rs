@@ -17,11 +17,11 @@ use jwt_auth::keys::pure_rust;
 use jwt_auth::keys::signature::{Verdict, Verifier};
 use jwt_auth::reply::DenyReason;
 use jwt_auth::token::compact::UntrustedToken;
-use plugin_kit::host::{Facts, HostError};
+use plugin_kit::host::{HostError, RequestHost};
 use plugin_kit::request::cel::Variable;
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::request::headers::Head;
-use plugin_kit::testing::{AnyCel, TableFacts};
+use plugin_kit::request::headers::HeaderMap;
+use plugin_kit::testing::{AnyCel, FakeHost};
 use serde_json::{Value, json};
 
 struct PureRust;
@@ -70,16 +70,16 @@ fn remote() -> Value {
     }}})
 }
 
-fn request(token: &str) -> TableFacts {
-    TableFacts::request("GET", "/api").header("authorization", &format!("Bearer {token}")).at(NOW)
+fn request(token: &str) -> FakeHost {
+    FakeHost::request("GET", "/api").header("authorization", &format!("Bearer {token}")).at(NOW)
 }
 
 /// What is decided, in a word: `alice` for a token of hers, `anyone`, `preflight`, a deny code, `fetch` or `wait`, or `unread`.
-fn decide(authenticator: &Authenticator, facts: &TableFacts) -> String {
+fn decide(authenticator: &Authenticator, facts: &FakeHost) -> String {
     decide_after(authenticator, facts, 0)
 }
 
-fn decide_after(authenticator: &Authenticator, facts: &TableFacts, waits: u8) -> String {
+fn decide_after(authenticator: &Authenticator, facts: &FakeHost, waits: u8) -> String {
     let (decision, _) = decided(authenticator, facts, &mut Waited::after(waits));
     decision.map_or_else(|_| "unread".to_owned(), |decision| word(&decision))
 }
@@ -87,7 +87,7 @@ fn decide_after(authenticator: &Authenticator, facts: &TableFacts, waits: u8) ->
 /// What is decided, and the headers that the request lost before that.
 fn decided<'a>(
     authenticator: &'a Authenticator,
-    facts: &dyn Facts,
+    facts: &dyn RequestHost,
     waited: &mut Waited,
 ) -> (Result<Decision<'a>, HostError>, Vec<String>) {
     let removed = RefCell::new(Vec::new());
@@ -115,7 +115,7 @@ fn word(decision: &Decision<'_>) -> String {
     }
 }
 
-fn at(mut facts: TableFacts, monotonic: u64) -> TableFacts {
+fn at(mut facts: FakeHost, monotonic: u64) -> FakeHost {
     facts.monotonic_time = Duration::from_secs(monotonic);
     facts
 }
@@ -170,7 +170,7 @@ fn a_cached_token_is_denied_when_its_time_has_come() {
 fn the_shortest_way_reads_one_header_and_no_signature() {
     let authenticator = Authenticator::new(parse(&inline(&["rsa-1"])).unwrap(), Box::new(NoVerifier), 7);
     // Without an authorization header everything is looked at; with an unknown token too.
-    let facts = TableFacts::request("GET", "/api").at(NOW);
+    let facts = FakeHost::request("GET", "/api").at(NOW);
     assert_eq!(decide(&authenticator, &facts), "token_missing");
     assert_eq!(decide(&authenticator, &request("a.b.c")), "token_malformed");
 }
@@ -179,14 +179,14 @@ fn the_shortest_way_reads_one_header_and_no_signature() {
 fn what_the_proxy_does_not_tell_denies() {
     let failure = HostError { call: "get_header_map_pairs", status: 10 };
     let token = mint("rsa-1", &claims());
-    let facts = TableFacts { failure: Some(failure), ..request(&token) };
+    let facts = FakeHost { failure: Some(failure), ..request(&token) };
     assert_eq!(decide(&authenticator(&inline(&["rsa-1"])), &facts), "unread");
     let public = json!({
         "providers": inline(&["rsa-1"])["providers"],
         "rules": [{ "match": { "paths": ["/*"] }, "allow": "anyone" }],
     });
     assert_eq!(decide(&authenticator(&public), &facts), "unread");
-    assert_eq!(decide(&authenticator(&public), &TableFacts::default().at(NOW)), "unread");
+    assert_eq!(decide(&authenticator(&public), &FakeHost::default().at(NOW)), "unread");
 }
 
 #[test]
@@ -227,14 +227,14 @@ fn a_name_that_occurs_twice_makes_no_token() {
 #[test]
 fn a_preflight_passes_only_without_a_token_of_its_own() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
-    let preflight = TableFacts::request("OPTIONS", "/api")
+    let preflight = FakeHost::request("OPTIONS", "/api")
         .header("origin", "https://app.test")
         .header("access-control-request-method", "PUT")
         .at(NOW);
     assert_eq!(decide(&authenticator, &preflight), "preflight");
     let with_bad_token = preflight.clone().header("authorization", "Bearer x");
     assert_eq!(decide(&authenticator, &with_bad_token), "token_malformed");
-    let plain = TableFacts::request("OPTIONS", "/api").header("origin", "https://app.test").at(NOW);
+    let plain = FakeHost::request("OPTIONS", "/api").header("origin", "https://app.test").at(NOW);
     assert_eq!(decide(&authenticator, &plain), "token_missing");
 }
 
@@ -351,7 +351,7 @@ fn providers_share_an_issuer_and_each_keeps_its_rules() {
     assert_eq!(decide(&authenticator, &request(&token("tv"))), "tv");
     assert_eq!(decide(&authenticator, &request(&token("car"))), "audience_mismatch");
     let tv = |token: &str| {
-        TableFacts::request("GET", "/tv/1").header("authorization", &format!("Bearer {token}")).at(NOW)
+        FakeHost::request("GET", "/tv/1").header("authorization", &format!("Bearer {token}")).at(NOW)
     };
     assert_eq!(decide(&authenticator, &tv(&token("tv"))), "tv");
     assert_eq!(decide(&authenticator, &tv(&token("web"))), "provider_forbidden");
@@ -640,7 +640,7 @@ fn with_condition(keys: &Value, rule: &Value) -> Authenticator {
     Authenticator::new(config, Box::new(PureRust), 7)
 }
 
-fn evaluated(mut facts: TableFacts) -> TableFacts {
+fn evaluated(mut facts: FakeHost) -> FakeHost {
     facts.evaluate = Some(is_alice);
     facts
 }
@@ -671,12 +671,12 @@ fn only_a_condition_that_holds_lets_in() {
 fn without_a_token_a_condition_sees_no_claims() {
     let rule = json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" });
     let authenticator = with_condition(&inline(&["rsa-1"]), &rule);
-    let facts = evaluated(TableFacts::request("GET", "/api").at(NOW));
+    let facts = evaluated(FakeHost::request("GET", "/api").at(NOW));
     assert_eq!(decide(&authenticator, &facts), "anyone");
     assert_eq!(decide(&authenticator, &evaluated(request(&token_of("bob")))), "condition_forbidden");
     assert_eq!(decide(&authenticator, &evaluated(request("bad"))), "anyone");
     // It may read the path.
-    let odd = evaluated(TableFacts::request("GET", "/a/../b").at(NOW));
+    let odd = evaluated(FakeHost::request("GET", "/a/../b").at(NOW));
     assert_eq!(decide(&authenticator, &odd), "path_ambiguous");
 }
 
@@ -768,7 +768,7 @@ fn without_a_list_cached_tokens_stay_where_they_may() {
 
 /// What a request that goes on loses: the client's copies of headers, and what carried a token; and whether it has an
 /// identity then.
-fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Vec<String>, bool) {
+fn passed(authenticator: &Authenticator, facts: &FakeHost) -> (Vec<String>, Vec<String>, bool) {
     let (decision, removed) = decided(authenticator, facts, &mut Waited::default());
     let Outcome::Allow(pass) = decision.unwrap().outcome else { panic!("refused") };
     let spent = pass.spent.iter().map(|(name, _)| name.to_string()).collect();
@@ -776,7 +776,7 @@ fn passed(authenticator: &Authenticator, facts: &TableFacts) -> (Vec<String>, Ve
 }
 
 /// Who a request that goes on is.
-fn identity(authenticator: &Authenticator, facts: &TableFacts) -> Granted {
+fn identity(authenticator: &Authenticator, facts: &FakeHost) -> Granted {
     match decided(authenticator, facts, &mut Waited::default()).0.unwrap().outcome {
         Outcome::Allow(pass) => pass.identity.unwrap(),
         other => panic!("{other:?}"),
@@ -795,12 +795,12 @@ fn with_rules(rules: &Value) -> Value {
 fn a_clients_copies_of_headers_go_whatever_lets_the_request_in() {
     let rules = json!([{ "match": { "methods": ["PUT"] }, "allow": "anyone" }]);
     let authenticator = authenticator(&with_rules(&rules));
-    let copies = |facts: TableFacts| facts.header("x_user_id", "mallory").header("x-other", "1").at(NOW);
-    let preflight = TableFacts::request("OPTIONS", "/")
+    let copies = |facts: FakeHost| facts.header("x_user_id", "mallory").header("x-other", "1").at(NOW);
+    let preflight = FakeHost::request("OPTIONS", "/")
         .header("origin", "https://app.test")
         .header("access-control-request-method", "PUT");
     for facts in
-        [copies(request(&token_of("alice"))), copies(TableFacts::request("PUT", "/")), copies(preflight)]
+        [copies(request(&token_of("alice"))), copies(FakeHost::request("PUT", "/")), copies(preflight)]
     {
         assert_eq!(passed(&authenticator, &facts).0, ["x_user_id"]);
     }
@@ -816,7 +816,7 @@ fn a_rule_does_not_see_the_clients_copies_of_headers() {
     ]);
     let authenticator = authenticator(&with_rules(&rules));
     let with_copies = |method| {
-        let facts = TableFacts::request(method, "/").at(NOW);
+        let facts = FakeHost::request(method, "/").at(NOW);
         facts.header("x-user-id", "alice").header("x_user_id", "alice")
     };
     assert_eq!(decide(&authenticator, &with_copies("GET")), "token_missing");
@@ -833,7 +833,7 @@ fn where_no_token_is_looked_at_it_stays_and_says_nothing() {
     let authenticator = authenticator(&with_rules(&rules));
     let to = |path: &str| {
         let bearer = format!("Bearer {}", token_of("alice"));
-        passed(&authenticator, &TableFacts::request("GET", path).header("authorization", &bearer).at(NOW))
+        passed(&authenticator, &FakeHost::request("GET", path).header("authorization", &bearer).at(NOW))
     };
     assert_eq!(to("/never"), (vec![], vec![], false));
     for path in ["/maybe", "/must"] {
@@ -847,9 +847,8 @@ fn every_reading_of_a_path_must_let_in_or_none_does() {
         { "match": { "paths": ["/public/*"] }, "allow": "anyone" },
         { "match": { "paths": ["/closed/*"] }, "allow": "nobody" },
     ]);
-    let to = |config: &Value, path: &str| {
-        decide(&authenticator(config), &TableFacts::request("GET", path).at(NOW))
-    };
+    let to =
+        |config: &Value, path: &str| decide(&authenticator(config), &FakeHost::request("GET", path).at(NOW));
     let strict = with_rules(&rules);
     let mut lenient = strict.clone();
     lenient["ambiguousPath"] = json!("everyReading");
@@ -869,9 +868,8 @@ fn every_reading_of_a_path_must_let_in_or_none_does() {
 fn an_encoded_end_of_a_path_hides_no_path() {
     let rules = json!([{ "match": { "paths": ["/closed"] }, "allow": "nobody" }, { "allow": "anyone" }]);
     let mut config = with_rules(&rules);
-    let to = |config: &Value, path: &str| {
-        decide(&authenticator(config), &TableFacts::request("GET", path).at(NOW))
-    };
+    let to =
+        |config: &Value, path: &str| decide(&authenticator(config), &FakeHost::request("GET", path).at(NOW));
     for path in ["/closed%3Fx", "/closed%2523x", "/x%3F/../closed%23x"] {
         assert_eq!(to(&config, path), "path_ambiguous", "{path}");
     }
@@ -887,7 +885,7 @@ fn an_authority_that_is_no_host_is_refused_where_a_rule_asks_for_the_host() {
     let closed = json!({ "match": { "hosts": ["closed.test", "*.deep.test"] }, "allow": "nobody" });
     let open = json!({ "match": { "paths": ["/*"] }, "allow": "anyone" });
     let to = |rules: Value, authority: &str| {
-        let facts = TableFacts::default().header(":method", "GET").header(":path", "/");
+        let facts = FakeHost::default().header(":method", "GET").header(":path", "/");
         decide(&authenticator(&with_rules(&rules)), &facts.header(":authority", authority).at(NOW))
     };
     for odd in ["closed.test:80:80", "u@closed.test", "closed.test..", "closed%2etest", ".deep.test", ""] {
@@ -917,7 +915,7 @@ fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
     config["ambiguousPath"] = json!("everyReading");
     let bearer = format!("Bearer {}", token_of("alice"));
     for path in ["/never/../maybe", "/maybe/../never"] {
-        let facts = TableFacts::request("GET", path).header("authorization", &bearer).at(NOW);
+        let facts = FakeHost::request("GET", path).header("authorization", &bearer).at(NOW);
         let spent = vec!["authorization".to_owned()];
         assert_eq!(passed(&authenticator(&config), &facts), (vec![], spent, false), "{path}");
     }
@@ -963,7 +961,7 @@ fn where_anyone_may_pass_the_provider_that_looks_at_the_place_counts() {
     });
     let authenticator = authenticator(&config);
     for (header, position) in [("x-a", 0), ("x-b", 1)] {
-        let facts = TableFacts::request("GET", "/api").header(header, &token_of("alice")).at(NOW);
+        let facts = FakeHost::request("GET", "/api").header(header, &token_of("alice")).at(NOW);
         let identity = identity(&authenticator, &facts);
         assert_eq!(identity.verified().unwrap().provider, position, "{header}");
     }
@@ -971,14 +969,14 @@ fn where_anyone_may_pass_the_provider_that_looks_at_the_place_counts() {
 
 /// A host in which each call runs other callbacks of the filter before it answers.
 struct Nesting<'a> {
-    facts: &'a TableFacts,
+    facts: &'a FakeHost,
     within: &'a dyn Fn(),
 }
 
-impl Facts for Nesting<'_> {
-    fn head(&self) -> Result<Head, HostError> {
+impl RequestHost for Nesting<'_> {
+    fn headers(&self) -> Result<HeaderMap, HostError> {
         (self.within)();
-        self.facts.head()
+        self.facts.headers()
     }
 
     fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -1052,7 +1050,7 @@ fn no_borrow_is_held_while_the_host_is_asked() {
         }
         let forged = mint_with("rsa-2", &json!({ "alg": "RS256", "kid": "rsa-1" }), &claims());
         let unknown = mint_with("rsa-2", &json!({ "alg": "RS256", "kid": "x" }), &claims());
-        let requests: Rc<Vec<TableFacts>> = Rc::new(
+        let requests: Rc<Vec<FakeHost>> = Rc::new(
             [token_of("alice"), forged, unknown, "x".to_owned()]
                 .map(|token| at(evaluated(request(&token)), 200))
                 .into(),
@@ -1115,7 +1113,7 @@ fn a_clients_copies_of_headers_go_with_every_refusal_and_every_wait() {
     let inline = with(json!({ "jwks": jwks(&["rsa-1"]) }));
     let remote = with(json!({ "jwksUri": "http://issuer.test/" }));
     let asking = |path: &str, token: &str| {
-        let facts = TableFacts::request("GET", path).header("authorization", &format!("Bearer {token}"));
+        let facts = FakeHost::request("GET", path).header("authorization", &format!("Bearer {token}"));
         let facts = facts.header("x-user-id", "mallory").header("x_user-id", "mallory");
         at(evaluated(facts.at(NOW)), 100)
     };
@@ -1160,13 +1158,13 @@ fn a_clients_copies_of_headers_go_with_every_refusal_and_every_wait() {
 
 /// A host that evaluates nothing, and may have no clock, once the headers are there.
 struct Failing {
-    facts: TableFacts,
+    facts: FakeHost,
     clock: bool,
 }
 
-impl Facts for Failing {
-    fn head(&self) -> Result<Head, HostError> {
-        self.facts.head()
+impl RequestHost for Failing {
+    fn headers(&self) -> Result<HeaderMap, HostError> {
+        self.facts.headers()
     }
 
     fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -1178,7 +1176,7 @@ impl Facts for Failing {
     }
 
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-        Facts::property(&self.facts, path)
+        RequestHost::property(&self.facts, path)
     }
 
     fn evaluate(&self, _: u32, _: Option<Variable<'_>>) -> Result<Option<Vec<u8>>, HostError> {
@@ -1198,7 +1196,7 @@ impl Facts for Failing {
 }
 
 /// What is decided about a request that cannot wait for what it would wait for.
-fn decide_without(authenticator: &Authenticator, facts: &TableFacts, reason: DenyReason) -> String {
+fn decide_without(authenticator: &Authenticator, facts: &FakeHost, reason: DenyReason) -> String {
     let mut waited = Waited::default();
     for _ in 0..9 {
         let decision = decided(authenticator, facts, &mut waited).0.unwrap();
@@ -1275,7 +1273,7 @@ fn a_provider_that_cannot_say_makes_no_lasting_verdict() {
     authenticator.fetching(Document::Keys(1)).unwrap().1.failed(Duration::from_secs(100));
     let to = |path: &str, now| {
         let bearer = format!("Bearer {}", token_of("alice"));
-        at(TableFacts::request("GET", path).header("authorization", &bearer).at(NOW), now)
+        at(FakeHost::request("GET", path).header("authorization", &bearer).at(NOW), now)
     };
     assert_eq!(decide(&authenticator, &to("/a", 100)), "alice");
     assert_eq!(decide(&authenticator, &to("/b", 100)), "keys_unavailable");
@@ -1305,7 +1303,7 @@ fn a_preflight_passes_where_every_reading_lets_it() {
         ("/%69nternal/a", "forbidden"),
         ("/x/../when", "condition_forbidden"),
     ] {
-        let facts = TableFacts::request("OPTIONS", path)
+        let facts = FakeHost::request("OPTIONS", path)
             .header("origin", "https://app.test")
             .header("access-control-request-method", "PUT")
             .at(NOW);
@@ -1328,7 +1326,7 @@ fn readings_that_disagree_about_who_it_is_let_nobody_in() {
     let token =
         mint("rsa-1", &json!({ "iss": ISSUER, "sub": "alice", "aud": ["web", "tv"], "exp": NOW + 300 }));
     let to = |path: &str| {
-        TableFacts::request("GET", path).header("authorization", &format!("Bearer {token}")).at(NOW)
+        FakeHost::request("GET", path).header("authorization", &format!("Bearer {token}")).at(NOW)
     };
     assert_eq!(decide(&authenticator, &to("/web/x")), "alice");
     assert_eq!(decide(&authenticator, &to("/tv/x")), "alice");
@@ -1368,7 +1366,7 @@ fn tokens_speak_in_the_order_of_kind_provider_and_place() {
             .filter(|name| left.contains(name))
             .map(|name| format!("{name}={}", token(name)))
             .collect();
-        let mut facts = TableFacts::request("GET", &format!("/?{}", query.join("&"))).at(NOW);
+        let mut facts = FakeHost::request("GET", &format!("/?{}", query.join("&"))).at(NOW);
         for header in ["x-z1", "x-z2", "x-a"].iter().filter(|name| left.contains(name)) {
             facts = facts.header(header, &token(header));
         }
@@ -1392,8 +1390,8 @@ fn two_issuers(several: &str, rules: &Value) -> Value {
     })
 }
 
-fn with_tokens(tokens: &[(&str, &str)]) -> TableFacts {
-    let facts = TableFacts::request("GET", "/").at(NOW);
+fn with_tokens(tokens: &[(&str, &str)]) -> FakeHost {
+    let facts = FakeHost::request("GET", "/").at(NOW);
     tokens.iter().fold(facts, |facts, (name, token)| match *name {
         "c" => facts.header("cookie", &format!("c={token}")),
         name => facts.header(name, token),
@@ -1536,7 +1534,7 @@ fn beside_the_first_good_token_the_other_places_are_emptied_unless_forwarded() {
 #[test]
 fn two_tokens_at_one_place_are_not_forwarded_unless_all_are_good() {
     let alice = token_by("rsa-1", "alice", &json!({}));
-    let facts = TableFacts::request("GET", "/").header("cookie", &format!("c=x; c={alice}")).at(NOW);
+    let facts = FakeHost::request("GET", "/").header("cookie", &format!("c=x; c={alice}")).at(NOW);
     let mut config = two_issuers("firstGood", &json!([]));
     assert_eq!(passed(&authenticator(&config), &facts), (vec![], vec!["cookie".to_owned()], true));
     config["providers"]["a"]["forwardOriginalToken"] = json!(true);
@@ -1549,7 +1547,7 @@ fn no_more_than_sixteen_tokens_of_a_request_are_looked_at() {
     for several in ["verifyAll", "firstGood"] {
         let authenticator = authenticator(&two_issuers(several, &json!([])));
         let with = |count: usize| {
-            TableFacts::request("GET", "/").header("cookie", &format!("c={alice}; ").repeat(count)).at(NOW)
+            FakeHost::request("GET", "/").header("cookie", &format!("c={alice}; ").repeat(count)).at(NOW)
         };
         assert_eq!(decide(&authenticator, &with(16)), "alice");
         assert_eq!(decide(&authenticator, &with(17)), "several_tokens");
@@ -1579,7 +1577,7 @@ fn a_condition_is_asked_about_each_token_before_a_request_waits() {
 #[test]
 fn a_request_without_a_path_is_for_the_rules_that_are_not_about_paths() {
     let tunnel = || {
-        let facts = TableFacts::default().header(":method", "CONNECT").header(":authority", "a.test:443");
+        let facts = FakeHost::default().header(":method", "CONNECT").header(":authority", "a.test:443");
         facts.at(NOW)
     };
     let bearer = |token: &str| tunnel().header("authorization", &format!("Bearer {token}"));
@@ -1607,7 +1605,7 @@ fn a_request_without_a_path_is_for_the_rules_that_are_not_about_paths() {
         assert_eq!(decide(&authenticator, &bearer(&token_of("alice"))), with, "{rules}");
     }
     // No other method goes without a path.
-    let odd = TableFacts::default().header(":method", "GET").at(NOW);
+    let odd = FakeHost::default().header(":method", "GET").at(NOW);
     let authenticator = authenticator(&with_rules(&json!([path("anyone")])));
     assert_eq!(decide(&authenticator, &odd), "path_ambiguous");
 }

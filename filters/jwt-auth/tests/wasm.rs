@@ -13,7 +13,7 @@ use jwt_auth::keys::pure_rust;
 use jwt_auth::keys::signature::{Algorithm, Verdict, Verifier};
 use jwt_auth::token::compact::UntrustedToken;
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::testing::TableFacts;
+use plugin_kit::testing::FakeHost;
 
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -64,7 +64,7 @@ fn authenticator() -> Authenticator {
 }
 
 fn decide(path: &str, token: Option<&str>, now: u64) -> &'static str {
-    let mut facts = TableFacts::request("GET", path).at(now);
+    let mut facts = FakeHost::request("GET", path).at(now);
     if let Some(token) = token {
         facts = facts.header("authorization", &format!("Bearer {token}"));
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::wire::json;
 
-pub use self::fields::{ByName, NonEmpty, Read, Reader, field, not_one_of, one_of};
+pub use self::fields::{ByName, ConfigReader, FromConfig, NonEmpty, field, not_one_of, one_of};
 #[cfg(not(target_os = "wasi"))]
 pub use self::fields::{Definitions, FieldSchema, choice_schema, object_schema, schema};
 
@@ -82,9 +82,9 @@ impl std::error::Error for ConfigErrors {}
 
 /// A JSON path that grows as a configuration is walked.
 #[derive(Debug, Clone, Default)]
-pub struct Path(String);
+pub struct JsonPath(String);
 
-impl Path {
+impl JsonPath {
     /// The document itself.
     pub fn root() -> Self {
         Self::default()
@@ -106,7 +106,7 @@ impl Path {
     }
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for JsonPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "$" } else { &self.0 })
     }
@@ -118,17 +118,17 @@ pub struct ErrorList(Vec<ConfigError>);
 
 impl ErrorList {
     /// Notes that the value at `path` is wrong.
-    pub fn add(&mut self, path: &Path, message: impl fmt::Display) {
+    pub fn add(&mut self, path: &JsonPath, message: impl fmt::Display) {
         self.push(path, message.to_string());
     }
 
     #[inline(never)]
-    fn push(&mut self, path: &Path, message: String) {
+    fn push(&mut self, path: &JsonPath, message: String) {
         self.0.push(ConfigError { path: path.to_string(), message });
     }
 
     /// The value, or a note that it is wrong.
-    pub fn check<T, E: fmt::Display>(&mut self, path: &Path, result: Result<T, E>) -> Option<T> {
+    pub fn check<T, E: fmt::Display>(&mut self, path: &JsonPath, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(path, error)).ok()
     }
 
@@ -138,7 +138,7 @@ impl ErrorList {
             if let Some(value) = value {
                 return Ok(value);
             }
-            self.add(&Path::root(), "incomplete");
+            self.add(&JsonPath::root(), "incomplete");
         }
         Err(ConfigErrors(self.0))
     }
@@ -158,8 +158,8 @@ pub fn document(json: &[u8]) -> Result<Value, ConfigErrors> {
 ///
 /// # Errors
 /// Everything that does not fit, each with its path.
-pub fn read<Raw: Read>(document: &Value) -> Result<Raw, ConfigErrors> {
-    let mut reader = Reader::default();
+pub fn read<Raw: FromConfig>(document: &Value) -> Result<Raw, ConfigErrors> {
+    let mut reader = ConfigReader::default();
     let raw = Raw::read(document, &mut reader);
     reader.errors.finish(raw)
 }
@@ -245,8 +245,8 @@ impl std::str::FromStr for DurationText {
     }
 }
 
-impl Read for DurationText {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl FromConfig for DurationText {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         let Value::String(text) = value else { return reader.expected("a duration such as `10s`", value) };
         reader.check(text.parse())
     }
@@ -408,7 +408,7 @@ mod tests {
         assert!(
             error(r#"{"a b":1}"#).starts_with("$: an unknown field, which is not shown; expected one of")
         );
-        assert_eq!(Path::root().field("a b").field("c").to_string(), "….c");
+        assert_eq!(JsonPath::root().field("a b").field("c").to_string(), "….c");
         for text in ["1234567890123", "12345678s90s1", "deadbeefcafe"] {
             let error = text.parse::<DurationText>().unwrap_err();
             assert!(error.starts_with("this is no duration; expected one such as"), "{error}");

@@ -1,6 +1,6 @@
 //! The seam between a filter and its host.
 //!
-//! - What a core may ask while it decides about a request: [`Facts`]. While a configuration is read: [`Environment`].
+//! - What a core may ask while it decides about a request: [`RequestHost`]. While a configuration is read: [`Environment`].
 //! - What a shell offers its host: [`Filter`], whose methods the host's callbacks run.
 //! - What a shell may ask of its host: the functions and types that the host's own module exports here, [`wasm`] for Proxy-Wasm.
 //!
@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::request::cel::Variable;
-use crate::request::headers::Head;
+use crate::request::headers::HeaderMap;
 
 pub mod filter;
 #[cfg(any(target_os = "wasi", test))]
@@ -46,12 +46,12 @@ impl HostError {
 ///
 /// Every call here costs (with Envoy about 11,000 to 20,000 instructions where it returns data), so cores ask through
 /// [`Exchange`], which asks once.
-pub trait Facts {
+pub trait RequestHost {
     /// All request headers.
-    fn head(&self) -> Result<Head, HostError>;
+    fn headers(&self) -> Result<HeaderMap, HostError>;
     /// The first value of one request header: the cheapest where a duplicate does not matter.
     fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
-    /// All values of one request header, joined by a comma; cheaper than [`Facts::head`] where one header is all that
+    /// All values of one request header, joined by a comma; cheaper than [`RequestHost::headers`] where one header is all that
     /// is needed, and a duplicate still shows.
     fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
     /// An attribute or a filter state of the exchange; `None` where there is none.

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::host::Environment;
-use crate::host::{Facts, HostError};
+use crate::host::{HostError, RequestHost};
 use crate::request::cel::Variable;
-use crate::request::headers::Head;
+use crate::request::headers::HeaderMap;
 
 /// The value of a CEL expression by its number and what the variable was set to.
 pub type Evaluate = fn(u32, &[u8]) -> Option<Vec<u8>>;
 
 /// Facts of one exchange, as a test states them.
 #[derive(Debug, Clone, Default)]
-pub struct TableFacts {
+pub struct FakeHost {
     /// Request headers in order, pseudo-headers among them.
     pub headers: Vec<(String, String)>,
     /// Properties by their path, joined by a dot.
@@ -31,7 +31,7 @@ pub struct TableFacts {
     pub failure: Option<HostError>,
 }
 
-impl TableFacts {
+impl FakeHost {
     /// A request with this method and path, at `unix_time` seconds.
     pub fn request(method: &str, path: &str) -> Self {
         Self::default()
@@ -66,18 +66,18 @@ impl TableFacts {
     }
 }
 
-impl Facts for TableFacts {
-    fn head(&self) -> Result<Head, HostError> {
+impl RequestHost for FakeHost {
+    fn headers(&self) -> Result<HeaderMap, HostError> {
         self.check()?;
-        Ok(Head::from_pairs(self.headers.iter().map(|(n, v)| (n, v))))
+        Ok(HeaderMap::from_pairs(self.headers.iter().map(|(n, v)| (n, v))))
     }
 
     fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(self.head()?.first(name).map(<[u8]>::to_vec))
+        Ok(self.headers()?.first(name).map(<[u8]>::to_vec))
     }
 
     fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(self.head()?.joined(name))
+        Ok(self.headers()?.joined(name))
     }
 
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
@@ -116,7 +116,7 @@ pub struct AnyCel {
 }
 
 impl AnyCel {
-    /// By which [`TableFacts`] evaluate any of the expressions.
+    /// By which [`FakeHost`] evaluate any of the expressions.
     pub const NUMBER: u32 = 1;
 }
 

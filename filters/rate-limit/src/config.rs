@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use plugin_kit::config::Mode;
 use plugin_kit::config::{
-    ByName, ConfigErrors, DurationText, ErrorList, NonEmpty, Path, document, read, shown_name,
+    ByName, ConfigErrors, DurationText, ErrorList, JsonPath, NonEmpty, document, read, shown_name,
 };
 use plugin_kit::host::Environment;
 use plugin_kit::reply::denial::{Body, Extras, RawCors};
@@ -12,7 +12,7 @@ use plugin_kit::request::address::RawAddressMatch;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::matcher::{RawRequestMatch, RawValueTest, RequestMatch, ValueTest};
 use plugin_kit::request::path::PathCase;
-use plugin_kit::request::source::{HeadUse, RawSource, Source};
+use plugin_kit::request::source::{HeaderReads, RawSource, Source};
 use plugin_kit::{config_choice, config_object};
 
 use serde_json::Value;
@@ -285,7 +285,7 @@ pub struct Limit {
     /// Without a key: its number among such limits.
     pub single: Option<usize>,
     /// What it reads of the head to find the key.
-    pub head_use: HeadUse,
+    pub head_use: HeaderReads,
     /// It is asked of the rate limit service too.
     pub global: Option<GlobalLimit>,
 }
@@ -348,7 +348,7 @@ impl Config {
 
 #[inline(never)]
 fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Option<Config> {
-    let root = Path::root();
+    let root = JsonPath::root();
     let case = raw.path_case;
     let mut tables = Tables::default();
     let mut limits: Vec<Limit> = Vec::new();
@@ -410,7 +410,7 @@ fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Opt
 }
 
 #[inline(never)]
-fn compile_global(raw: RawGlobal, asks: bool, path: &Path, errors: &mut ErrorList) -> Global {
+fn compile_global(raw: RawGlobal, asks: bool, path: &JsonPath, errors: &mut ErrorList) -> Global {
     if !asks {
         errors.add(path, "no limit has a `global`; expected one in `limits`");
     }
@@ -430,7 +430,7 @@ fn compile_global_limit(
     raw: RawLimitGlobal,
     sources: usize,
     rates: &[Rate],
-    path: &Path,
+    path: &JsonPath,
     errors: &mut ErrorList,
 ) -> GlobalLimit {
     if raw.entries.len() != sources || raw.entries.iter().any(String::is_empty) {
@@ -468,7 +468,7 @@ impl Tables {
 fn compile_limit(
     raw: RawLimit,
     case: PathCase,
-    path: &Path,
+    path: &JsonPath,
     tables: &mut Tables,
     errors: &mut ErrorList,
     env: &dyn Environment,
@@ -547,7 +547,7 @@ fn compile_limit(
         compile_global_limit(global, sources, &rates, &path, errors)
     });
     let head_use = key.iter().chain(plans.iter().flatten().map(|plans| &plans.from));
-    let head_use = head_use.map(Source::head_use).fold(HeadUse::default(), HeadUse::and);
+    let head_use = head_use.map(Source::head_use).fold(HeaderReads::default(), HeaderReads::and);
     Some(Limit {
         name: raw.name,
         condition: condition?,
@@ -576,12 +576,17 @@ fn compile_limit(
     })
 }
 
-fn compile_rate(raw: &RawRate, path: &Path, errors: &mut ErrorList) -> Option<Rate> {
+fn compile_rate(raw: &RawRate, path: &JsonPath, errors: &mut ErrorList) -> Option<Rate> {
     errors.check(path, Rate::new(raw.requests, raw.per.0, raw.burst.unwrap_or(raw.requests)))
 }
 
 #[inline(never)]
-fn compile_plans(raw: RawPlans, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Plans> {
+fn compile_plans(
+    raw: RawPlans,
+    path: &JsonPath,
+    errors: &mut ErrorList,
+    env: &dyn Environment,
+) -> Option<Plans> {
     let from = raw.from.parse(&path.field("from"), errors, env);
     if from.as_ref().is_some_and(|from| raw.from.is_unverified(from)) {
         errors
@@ -600,7 +605,7 @@ impl Condition {
         raw: RawLimitMatch,
         case: PathCase,
         env: &dyn Environment,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Self> {
         let mut request = RawRequestMatch {

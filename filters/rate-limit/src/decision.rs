@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use plugin_kit::host::HostError;
 use plugin_kit::reply::Reply;
 use plugin_kit::request::claim::ClaimValues;
-use plugin_kit::request::exchange::{CurrentHead, Exchange};
+use plugin_kit::request::exchange::{CurrentHeaders, Exchange};
 use plugin_kit::request::matcher::{Request, RequestMatch};
 use plugin_kit::request::path::{PathCase, Readings};
 use plugin_kit::request::source::Source;
@@ -812,7 +812,7 @@ fn keyed_by_claim(limit: &Limit) -> bool {
 
 /// Whether the request is a CORS preflight, which browsers send without a token.
 fn is_preflight(exchange: &Exchange<'_>) -> Result<bool, HostError> {
-    Ok(exchange.header_first(":method")?.as_deref() == Some(b"OPTIONS") && exchange.head()?.is_preflight())
+    Ok(exchange.header_first(":method")?.as_deref() == Some(b"OPTIONS") && exchange.headers()?.is_preflight())
 }
 
 /// The limit's key of the request; `None` where a part is missing. Notes in `incomplete` whether one is.
@@ -894,7 +894,7 @@ enum Doubt {
 struct Seen<'a> {
     exchange: &'a Exchange<'a>,
     path_case: PathCase,
-    head: &'a OnceCell<CurrentHead<'a>>,
+    head: &'a OnceCell<CurrentHeaders<'a>>,
     request: OnceCell<Request<'a>>,
     readings: OnceCell<Readings<'a>>,
 }
@@ -904,7 +904,7 @@ impl<'a> Seen<'a> {
         let head = if let Some(head) = self.head.get() {
             head
         } else {
-            let head = self.exchange.head()?;
+            let head = self.exchange.headers()?;
             self.head.get_or_init(|| head)
         };
         Ok(self.request.get_or_init(|| Request::of(head)))
@@ -969,7 +969,7 @@ const SCOPE: &str = "jwt.scope";
 mod tests {
     use std::time::Duration;
 
-    use plugin_kit::testing::TableFacts;
+    use plugin_kit::testing::FakeHost;
 
     use super::*;
     use crate::limits::slots::WorkerStore;
@@ -982,11 +982,11 @@ mod tests {
         Limits::new(config, store, b"", || Ok([1; 16])).unwrap()
     }
 
-    fn facts(method: &str, path: &str) -> TableFacts {
-        TableFacts { monotonic_time: Duration::from_secs(1_000), ..TableFacts::request(method, path) }
+    fn facts(method: &str, path: &str) -> FakeHost {
+        FakeHost { monotonic_time: Duration::from_secs(1_000), ..FakeHost::request(method, path) }
     }
 
-    fn decide(limits: &Limits, store: &MemoryStore, facts: &TableFacts) -> Decision {
+    fn decide(limits: &Limits, store: &MemoryStore, facts: &FakeHost) -> Decision {
         limits.decide(store, &Exchange::new(1, facts), Stage::All).unwrap_or_default()
     }
 
@@ -1006,7 +1006,7 @@ mod tests {
         let store = MemoryStore::default();
         let limits = limits(&store, ONE);
         let request = facts("GET", "/");
-        let no_clock = TableFacts { failure: Some(FAILURE), ..request.clone() };
+        let no_clock = FakeHost { failure: Some(FAILURE), ..request.clone() };
         assert_eq!(verdict(&decide(&limits, &store, &no_clock)), "rate_limit_unavailable");
         store.failure.set(Some(FAILURE));
         assert_eq!(verdict(&decide(&limits, &store, &request)), "rate_limit_unavailable");
@@ -1023,7 +1023,7 @@ mod tests {
         let limit = |name: &str, key: &str, rest: &str| {
             format!(r#"{{"name":"{name}","key":[{key}],"rate":{{"requests":0,"burst":0,"per":"1h"}}{rest}}}"#)
         };
-        let decided = |limit: String, facts: &TableFacts| {
+        let decided = |limit: String, facts: &FakeHost| {
             let limits = limits(&store, &format!(r#"{{"limits":[{limit}]}}"#));
             let verdict = verdict(&decide(&limits, &store, facts));
             let without_key: Vec<_> = limits.take_without_key().collect();
@@ -1072,7 +1072,7 @@ mod tests {
         let counted = |json: &str, authority: &str| {
             let store = MemoryStore::default();
             let limits = limits(&store, json);
-            let facts = TableFacts { monotonic_time: Duration::from_secs(1_000), ..TableFacts::default() };
+            let facts = FakeHost { monotonic_time: Duration::from_secs(1_000), ..FakeHost::default() };
             let facts = facts.header(":method", "GET").header(":path", "/").header(":authority", authority);
             decide(&limits, &store, &facts);
             verdict(&decide(&limits, &store, &facts)) != "A"
@@ -1334,13 +1334,13 @@ mod tests {
     }
 
     /// For each request, whether it was denied; otherwise it was reported.
-    fn ramp(percent: u8, more: &str, requests: impl Iterator<Item = TableFacts>) -> Vec<bool> {
+    fn ramp(percent: u8, more: &str, requests: impl Iterator<Item = FakeHost>) -> Vec<bool> {
         let json = format!(
             r#"{{"limits":[{{"name":"a","enforcePercent":{percent},"rate":{{"requests":0,"per":"1h"}}{more}}}]}}"#
         );
         let store = MemoryStore::default();
         let limits = limits(&store, &json);
-        let denied = |request: TableFacts| {
+        let denied = |request: FakeHost| {
             let decision = decide(&limits, &store, &request);
             let denied = matches!(decision.outcome, Outcome::Denied(_));
             assert_eq!(decision.reported.len(), usize::from(!denied));
@@ -1435,12 +1435,12 @@ mod tests {
         let json = r#"{"limits":[{"name":"a","mode":"report","costFrom":{"header":"x-cost","trust":true},"rate":{"requests":5,"per":"1h"}}]}"#;
         let store = MemoryStore::default();
         let limits = limits(&store, json);
-        let reports = |request: &TableFacts| {
+        let reports = |request: &FakeHost| {
             let decision = decide(&limits, &store, request);
             assert_eq!((verdict(&decision), &*decision.reported), ("A", &[0][..]));
         };
         reports(&facts("GET", "/").header("x-cost", "none"));
-        reports(&TableFacts { failure: Some(FAILURE), ..facts("GET", "/") });
+        reports(&FakeHost { failure: Some(FAILURE), ..facts("GET", "/") });
         store.failure.set(Some(FAILURE));
         reports(&facts("GET", "/"));
     }

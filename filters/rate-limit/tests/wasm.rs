@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::testing::TableFacts;
+use plugin_kit::testing::FakeHost;
 use rate_limit::config::Config;
 use rate_limit::decision::{Limits, Outcome, Stage};
 use rate_limit::testing::MemoryStore;
@@ -16,13 +16,13 @@ fn limits(store: &MemoryStore, json: &str) -> Limits {
     Limits::new(Config::parse(json.as_bytes(), &|_: &str| None).unwrap(), store, b"", || Ok([7; 16])).unwrap()
 }
 
-fn request(user: &str, seconds: u64) -> TableFacts {
-    let mut facts = TableFacts::request("GET", "/a").header("x-user", user);
+fn request(user: &str, seconds: u64) -> FakeHost {
+    let mut facts = FakeHost::request("GET", "/a").header("x-user", user);
     facts.monotonic_time = Duration::from_secs(seconds);
     facts
 }
 
-fn is_admitted(limits: &Limits, store: &MemoryStore, facts: &TableFacts) -> bool {
+fn is_admitted(limits: &Limits, store: &MemoryStore, facts: &FakeHost) -> bool {
     let decision = limits.decide(store, &Exchange::new(1, facts), Stage::All).unwrap_or_default();
     matches!(decision.outcome, Outcome::Admitted(_))
 }

@@ -1,10 +1,10 @@
 //! The pluginConfig of trace-tags.
 
 use plugin_kit::config::secret::SecretVariable;
-use plugin_kit::config::{ConfigErrors, ErrorList, NonEmpty, Path, document, not_one_of, read};
+use plugin_kit::config::{ConfigErrors, ErrorList, JsonPath, NonEmpty, document, not_one_of, read};
 use plugin_kit::config_object;
 use plugin_kit::host::Environment;
-use plugin_kit::request::source::{HeadUse, RawSource, Source};
+use plugin_kit::request::source::{HeaderReads, RawSource, Source};
 
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ pub struct Config {
     /// Which baggage goes on with the request; `None` leaves it as it is.
     pub baggage: Option<Baggage>,
     /// What all of this reads of the request's head.
-    pub head_use: HeadUse,
+    pub head_use: HeaderReads,
 }
 
 config_object! {
@@ -126,7 +126,7 @@ impl Config {
             None => read::<RawConfig>(&document(DEFAULT_TAGS)?)?.tags.unwrap_or_default(),
         };
         let mut errors = ErrorList::default();
-        let list = Path::root().field("tags");
+        let list = JsonPath::root().field("tags");
         if raw_tags.len() > MAX_TAGS {
             errors.add(&list, format_args!("expected at most {MAX_TAGS} tags, found {}", raw_tags.len()));
         }
@@ -143,10 +143,12 @@ impl Config {
         let request_id =
             raw.request_id.or_else(|| tags.iter().any(Tag::needs_request_id).then(RequestIds::default));
         let baggage =
-            raw.baggage.map(|raw| raw.parse(&Path::root().field("baggage"), &mut errors, &tags, sent_at));
-        let own = request_id.map_or(HeadUse::Nothing, |_| HeadUse::One(request_id::HEADER.to_owned()));
-        let brought = baggage.as_ref().map_or(HeadUse::Nothing, |_| HeadUse::One(baggage::HEADER.to_owned()));
-        let head_use = tags.iter().map(Tag::head_use).fold(own.and(brought), HeadUse::and);
+            raw.baggage.map(|raw| raw.parse(&JsonPath::root().field("baggage"), &mut errors, &tags, sent_at));
+        let own =
+            request_id.map_or(HeaderReads::Nothing, |_| HeaderReads::One(request_id::HEADER.to_owned()));
+        let brought =
+            baggage.as_ref().map_or(HeaderReads::Nothing, |_| HeaderReads::One(baggage::HEADER.to_owned()));
+        let head_use = tags.iter().map(Tag::head_use).fold(own.and(brought), HeaderReads::and);
         errors.finish(Some(Self { tags, request_id, baggage, head_use }))
     }
 
@@ -159,7 +161,7 @@ impl Config {
 
 impl RawBaggage {
     #[inline(never)]
-    fn parse(self, path: &Path, errors: &mut ErrorList, tags: &[Tag], sent_at: Moment) -> Baggage {
+    fn parse(self, path: &JsonPath, errors: &mut ErrorList, tags: &[Tag], sent_at: Moment) -> Baggage {
         for (n, name) in self.keep.iter().enumerate() {
             if !is_name(name) {
                 let path = path.field("keep").index(n);
@@ -196,7 +198,7 @@ fn is_name(name: &str) -> bool {
 
 impl RawTag {
     #[inline(never)]
-    fn parse(self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Tag> {
+    fn parse(self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<Tag> {
         if !is_name(&self.name) {
             errors.add(&path.field("name"), format_args!("expected {NAME}"));
             return None;
@@ -223,7 +225,7 @@ impl RawTag {
     fn style(
         &self,
         sources: &[Source],
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
         env: &dyn Environment,
     ) -> Option<Style> {
@@ -267,7 +269,7 @@ impl RawTag {
 }
 
 impl RawWhen {
-    fn parse(self, path: &Path, errors: &mut ErrorList) -> When {
+    fn parse(self, path: &JsonPath, errors: &mut ErrorList) -> When {
         if let Some(status) = self.status_from.filter(|status| !(100..=599).contains(status)) {
             errors.add(
                 &path.field("statusFrom"),
@@ -316,7 +318,7 @@ const PERSONAL_CLAIMS: [&str; 13] = [
 ];
 
 impl RawPseudonym {
-    fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Pseudonym> {
+    fn parse(&self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<Pseudonym> {
         if let Some(id) = &self.key_id
             && (id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
         {
@@ -358,13 +360,13 @@ mod tests {
         let keys: Vec<_> = config.tags.iter().map(Tag::key).collect();
         assert_eq!(keys, ["tag.enduser.pseudo.id", "tag.request.id", "tag.service.version"]);
         assert_eq!(config.request_id, Some(RequestIds { echo: false }));
-        assert_eq!(config.head_use, HeadUse::One("x-request-id".to_owned()));
+        assert_eq!(config.head_use, HeaderReads::One("x-request-id".to_owned()));
     }
 
     #[test]
     fn nothing_looks_at_the_request_id_unless_asked() {
         assert_eq!(parse(r#"{"tags":[]}"#).unwrap().request_id, None);
-        assert_eq!(parse(r#"{"tags":[]}"#).unwrap().head_use, HeadUse::Nothing);
+        assert_eq!(parse(r#"{"tags":[]}"#).unwrap().head_use, HeaderReads::Nothing);
         let echo = parse(r#"{"tags":[],"requestId":{"echo":true}}"#).unwrap();
         assert_eq!(echo.request_id, Some(RequestIds { echo: true }));
     }

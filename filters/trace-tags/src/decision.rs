@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use plugin_kit::host::HostError;
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::request::source::HeadUse;
+use plugin_kit::request::source::HeaderReads;
 use smallvec::SmallVec;
 
 use crate::config::Config;
@@ -79,7 +79,7 @@ impl Core {
 
     /// Whether a tag or the request ID comes from a header.
     pub fn reads_headers(&self) -> bool {
-        self.config.head_use != HeadUse::Nothing
+        self.config.head_use != HeaderReads::Nothing
     }
 
     /// As the request comes in. Does nothing for a stream that it has seen already.
@@ -243,7 +243,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plugin_kit::testing::TableFacts;
+    use plugin_kit::testing::FakeHost;
 
     const ID: &str = "0b8a2a3e-0000-4000-8000-000000000000";
 
@@ -257,8 +257,8 @@ mod tests {
         effects.tags.iter().map(|(key, value)| format!("{key}={}", text(value))).collect()
     }
 
-    fn request() -> TableFacts {
-        TableFacts::request("GET", "/learn")
+    fn request() -> FakeHost {
+        FakeHost::request("GET", "/learn")
             .header("x-request-id", ID)
             .property("xds.node.metadata.LABELS.version", "v1")
     }
@@ -302,14 +302,14 @@ mod tests {
                 {"name":"c","from":[{"filterState":"wasm.jwt.deny_code"},{"claim":"org"}]}
             ]}"#,
         );
-        let at_once = |facts: &TableFacts, stream: &mut Stream| {
+        let at_once = |facts: &FakeHost, stream: &mut Stream| {
             let exchange = Exchange::new(1, facts);
             let effects = shown(&core.on_request(stream, &exchange, || Ok(0)));
             let mut known = Effects::default();
             core.known_so_far(stream, &mut known);
             (effects, shown(&known))
         };
-        let later = |facts: &TableFacts, stream: &mut Stream| {
+        let later = |facts: &FakeHost, stream: &mut Stream| {
             let exchange = Exchange::new(1, facts);
             (shown(&core.on_claims(stream, &exchange)), core.on_response(stream, &exchange, None))
         };
@@ -333,7 +333,7 @@ mod tests {
     fn a_request_id_is_generated_replaced_and_echoed() {
         let core = core(r#"{"requestId":{"echo":true},"tags":[{"name":"id","from":[{"requestId":{}}]}]}"#);
         let text = |id: &RequestId| String::from_utf8_lossy(id.as_bytes()).into_owned();
-        let run = |facts: &TableFacts| {
+        let run = |facts: &FakeHost| {
             let mut stream = Stream::default();
             let exchange = Exchange::new(1, facts);
             let effects = core.on_request(&mut stream, &exchange, || Ok(0));
@@ -344,7 +344,7 @@ mod tests {
         };
         let zero = "00000000-0000-9000-8000-000000000000".to_owned();
         assert_eq!(run(&request()), (Origin::Kept, None));
-        assert_eq!(run(&TableFacts::request("GET", "/")), (Origin::Generated, Some(zero.clone())));
+        assert_eq!(run(&FakeHost::request("GET", "/")), (Origin::Generated, Some(zero.clone())));
         let twice = request().header("x-request-id", "other");
         assert_eq!(run(&twice), (Origin::Replaced, Some(zero)));
     }
@@ -408,7 +408,7 @@ mod tests {
             r#"{"tags":[{"name":"enduser.pseudo.id","from":[{"claim":"sub"}],"pseudonym":{}}],
                 "baggage":{"keep":["tenant"],"send":["enduser.pseudo.id"]}}"#,
         );
-        let run = |facts: &TableFacts, sub: &str| {
+        let run = |facts: &FakeHost, sub: &str| {
             let mut stream = Stream::default();
             let exchange = Exchange::new(1, facts);
             core.on_request(&mut stream, &exchange, || Ok(0));
@@ -431,7 +431,7 @@ mod tests {
     fn a_stream_that_was_seen_is_not_read_again() {
         let core = core("{}");
         let mut stream = Stream::default();
-        let facts = TableFacts::request("GET", "/");
+        let facts = FakeHost::request("GET", "/");
         let exchange = Exchange::new(1, &facts);
         assert!(core.on_request(&mut stream, &exchange, || Ok(0)).request_header.is_some());
         assert_eq!(core.on_request(&mut stream, &exchange, || Ok(1)), Effects::default());
@@ -441,7 +441,7 @@ mod tests {
     fn without_a_random_number_a_request_gets_no_id_and_goes_on() {
         let failure = HostError { call: "random_get", status: 29 };
         let core = core("{}");
-        let (mut stream, facts) = (Stream::default(), TableFacts::request("GET", "/"));
+        let (mut stream, facts) = (Stream::default(), FakeHost::request("GET", "/"));
         let effects = core.on_request(&mut stream, &Exchange::new(1, &facts), || Err(failure));
         assert_eq!((effects.request_header, effects.origin), (None, None));
         assert_eq!(effects.failures, [failure]);
@@ -452,7 +452,7 @@ mod tests {
         let failure = HostError { call: "get_property", status: 10 };
         let core = core("{}");
         let mut stream = Stream::default();
-        let facts = TableFacts { failure: Some(failure), ..request() };
+        let facts = FakeHost { failure: Some(failure), ..request() };
         let exchange = Exchange::new(1, &facts);
         let request = core.on_request(&mut stream, &exchange, || Ok(0));
         let response = core.on_response(&mut stream, &exchange, None);

@@ -33,7 +33,7 @@ impl TraceTags {
     pub fn before_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         if self.core.reads_headers() {
             // One call for all of them. What it fails with shows when the headers are looked up.
-            let _ = exchange.head();
+            let _ = exchange.headers();
         }
         self.carry_out(self.core.on_request(stream, exchange, random), exchange);
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::restriction)]
 
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::testing::TableFacts;
+use plugin_kit::testing::FakeHost;
 use trace_tags::config::Config;
 use trace_tags::decision::{Core, Effects, Stream};
 use trace_tags::tags::tag::Moment;
@@ -24,7 +24,7 @@ fn shown(effects: &Effects<'_>) -> Vec<String> {
 fn the_usual_tags() {
     let core = core("{}");
     let mut stream = Stream::default();
-    let facts = TableFacts::request("GET", "/")
+    let facts = FakeHost::request("GET", "/")
         .header("x-request-id", "an id")
         .property("xds.node.metadata.LABELS.version", "v1");
     let request = core.on_request(&mut stream, &Exchange::new(1, &facts), || Ok(0));
@@ -38,7 +38,7 @@ fn the_usual_tags() {
 #[test]
 fn text_of_any_script_cut_and_cleaned() {
     let core = core(r#"{"tags":[{"name":"a","from":[{"queryParam":"q","trust":true}],"maxLength":6}]}"#);
-    let facts = TableFacts::request("GET", "/?q=%e6%9d%b1%e4%ba%ac%22%0a%ffabc");
+    let facts = FakeHost::request("GET", "/?q=%e6%9d%b1%e4%ba%ac%22%0a%ffabc");
     let effects = core.on_request(&mut Stream::default(), &Exchange::new(1, &facts), || Ok(0));
     assert_eq!(shown(&effects), ["tag.a=東京___a"]);
 }

@@ -13,9 +13,9 @@ use jwt_auth::keys::jwk::{Key, KeySet};
 use jwt_auth::keys::signature::{Verdict, Verifier};
 use jwt_auth::token::compact::UntrustedToken;
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::request::headers::Head;
+use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::request::path::{PathCase, Readings};
-use plugin_kit::testing::TableFacts;
+use plugin_kit::testing::FakeHost;
 use rate_limit::config::Config as LimitConfig;
 use rate_limit::decision::{Limits, Stage};
 use rate_limit::testing::MemoryStore;
@@ -50,8 +50,8 @@ fn token(sub: &str) -> String {
     format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode([0x5a; 256]))
 }
 
-fn request(token: &str) -> TableFacts {
-    TableFacts::request("GET", "/content/lessons/42?part=3")
+fn request(token: &str) -> FakeHost {
+    FakeHost::request("GET", "/content/lessons/42?part=3")
         .header("user-agent", "bench/1")
         .header("accept", "application/json")
         .header("x-user-id", "user-1")
@@ -176,8 +176,8 @@ fn path_readings(bencher: Bencher<'_, '_>, path: &str) {
 #[divan::bench(args = [5, 25])]
 fn head_parse_and_find(bencher: Bencher<'_, '_>, headers: usize) {
     let names: Vec<String> = (0..headers).map(|n| format!("x-header-{n}")).collect();
-    let raw = Head::from_pairs(names.iter().map(|name| (name.as_str(), "value"))).into_raw();
+    let raw = HeaderMap::from_pairs(names.iter().map(|name| (name.as_str(), "value"))).into_raw();
     bencher
         .with_inputs(|| raw.clone())
-        .bench_local_values(|raw| Head::parse(raw).unwrap().first("authorization").map(<[u8]>::len));
+        .bench_local_values(|raw| HeaderMap::parse(raw).unwrap().first("authorization").map(<[u8]>::len));
 }

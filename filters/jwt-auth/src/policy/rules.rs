@@ -263,7 +263,7 @@ mod tests {
     use std::cell::OnceCell;
     use std::rc::Weak;
 
-    use plugin_kit::config::{ErrorList, Path};
+    use plugin_kit::config::{ErrorList, JsonPath};
     use plugin_kit::request::matcher::RawValueTest;
     use serde_json::{Value, json};
 
@@ -290,7 +290,7 @@ mod tests {
 
     fn role(role: &str) -> ClaimTest {
         let raw = RawValueTest { any_of: vec![role.into()].into(), ..RawValueTest::default() };
-        let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+        let test = ValueTest::compile(&raw, &JsonPath::root(), &mut ErrorList::default()).unwrap();
         ClaimTest { path: ClaimPath::parse("roles").unwrap(), space_delimited: true, test }
     }
 
@@ -360,7 +360,7 @@ mod tests {
             (r#"{"anyOf":["x"]}"#, json!({ "a": "[\"x\"]" }), false),
         ] {
             let raw = plugin_kit::config::read(&serde_json::from_str(test).unwrap()).unwrap();
-            let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+            let test = ValueTest::compile(&raw, &JsonPath::root(), &mut ErrorList::default()).unwrap();
             let claim = ClaimTest { path: ClaimPath::parse("a").unwrap(), space_delimited: false, test };
             assert_eq!(claim.holds(&verified(0, &claims)), expected, "{claims}");
         }
@@ -426,7 +426,8 @@ mod tests {
             };
             let (case, env) = (plugin_kit::request::path::PathCase::Sensitive, |_: &str| None);
             let condition =
-                RequestMatch::compile(&raw, case, &env, &Path::root(), &mut ErrorList::default()).unwrap();
+                RequestMatch::compile(&raw, case, &env, &JsonPath::root(), &mut ErrorList::default())
+                    .unwrap();
             Rule { name: String::new(), named: false, condition, access: Access::Nobody, when: None }
         };
         assert!(rule(&["/a"]).reads_path());

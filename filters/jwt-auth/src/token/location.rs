@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use plugin_kit::request::headers::Head;
+use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::request::path::percent_decoded;
 use plugin_kit::wire::bytes::equal;
 
@@ -43,7 +43,7 @@ impl Place {
     /// # Errors
     /// [`Repeated`] where a header holds two tokens, or something else behind the token of a scheme: two readers could take
     /// different ones.
-    pub fn tokens<'a>(&self, head: &'a Head) -> Result<Vec<Cow<'a, [u8]>>, Repeated> {
+    pub fn tokens<'a>(&self, head: &'a HeaderMap) -> Result<Vec<Cow<'a, [u8]>>, Repeated> {
         match self {
             Self::Header { name, prefix } => {
                 let mut found = None;
@@ -77,7 +77,7 @@ impl Place {
 
 impl Place {
     /// Whether there is a token here, or what some readers would take for one.
-    pub fn is_taken(&self, head: &Head) -> bool {
+    pub fn is_taken(&self, head: &HeaderMap) -> bool {
         !matches!(self.tokens(head), Ok(tokens) if tokens.is_empty())
     }
 }
@@ -86,7 +86,7 @@ impl Place {
 pub type Edit<'a> = (Cow<'a, str>, Option<Vec<u8>>);
 
 /// What takes the tokens out of these places, and nothing else.
-pub fn without_tokens<'a>(places: &[&'a Place], head: &Head) -> Vec<Edit<'a>> {
+pub fn without_tokens<'a>(places: &[&'a Place], head: &HeaderMap) -> Vec<Edit<'a>> {
     let (mut edits, mut params, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for place in places {
         match place {
@@ -128,7 +128,7 @@ pub struct Repeated;
 
 /// The parts of a header: its lines, and what commas part there, since Envoy joins the lines of some headers. A comma within
 /// quotes counts too: to hide a token in them is no way past the check.
-fn parts<'a>(head: &'a Head, name: &str) -> impl Iterator<Item = &'a [u8]> {
+fn parts<'a>(head: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     head.all(name).flat_map(|line| line.split(|byte| *byte == b','))
 }
 
@@ -139,7 +139,7 @@ fn token_in<'a>(part: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
 
 /// What is left of a header without the tokens that these places look for there; `None` where nothing is, and where it is not
 /// certain how far a token goes.
-fn rest(head: &Head, name: &str, places: &[&Place]) -> Option<Vec<u8>> {
+fn rest(head: &HeaderMap, name: &str, places: &[&Place]) -> Option<Vec<u8>> {
     let in_it = |place: &&&Place| matches!(place, Place::Header { name: of, .. } if of == name);
     if places.iter().filter(in_it).any(|place| place.tokens(head).is_err()) {
         return None;
@@ -189,11 +189,11 @@ mod tests {
 
     use super::*;
 
-    fn head(name: &str, values: &[&str]) -> Head {
-        Head::from_pairs(values.iter().map(|value| (name, value)))
+    fn head(name: &str, values: &[&str]) -> HeaderMap {
+        HeaderMap::from_pairs(values.iter().map(|value| (name, value)))
     }
 
-    fn tokens(place: &Place, head: &Head) -> Result<Vec<String>, Repeated> {
+    fn tokens(place: &Place, head: &HeaderMap) -> Result<Vec<String>, Repeated> {
         let tokens = place.tokens(head)?;
         Ok(tokens.into_iter().map(|token| String::from_utf8(token.into_owned()).unwrap()).collect())
     }
@@ -314,8 +314,11 @@ mod tests {
 
     #[test]
     fn every_token_goes_where_there_are_several() {
-        let head =
-            Head::from_pairs([(":path", "/p?a=1&x=y&b=2"), ("cookie", "c=3; x=y; d=4"), ("x-token", "5")]);
+        let head = HeaderMap::from_pairs([
+            (":path", "/p?a=1&x=y&b=2"),
+            ("cookie", "c=3; x=y; d=4"),
+            ("x-token", "5"),
+        ]);
         let places = [
             Place::QueryParam("a".to_owned()),
             Place::QueryParam("b".to_owned()),

@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 use super::{ConfigError, ErrorList, nearest, shown_name};
 
 /// A value that can be read from JSON.
-pub trait Read: Sized {
+pub trait FromConfig: Sized {
     /// Reads it, or notes what is wrong and returns `None`.
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self>;
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self>;
 
     /// What a field of this type has that is not there; `None` where the field is required.
     fn absent() -> Option<Self> {
@@ -35,12 +35,12 @@ const ABOUT_SECRETS: [&str; 5] = ["secrets", "secret", "pseudonym", "keyFrom", "
 
 /// Where the reading is, and what was wrong on the way.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct ConfigReader {
     path: String,
     pub(super) errors: ErrorList,
 }
 
-impl Reader {
+impl ConfigReader {
     /// Notes that the value here is wrong.
     pub fn add(&mut self, message: String) {
         let path = if self.path.is_empty() { "$".to_owned() } else { self.path.clone() };
@@ -253,13 +253,13 @@ fn variant(name: &str) -> String {
     variant_chars(name).collect()
 }
 
-/// A field of an object, its default or what [`Read::absent`] gives.
+/// A field of an object, its default or what [`FromConfig::absent`] gives.
 #[doc(hidden)]
-pub fn field<T: Read>(
+pub fn field<T: FromConfig>(
     members: &Map<String, Value>,
     name: &str,
     default: Option<fn() -> T>,
-    reader: &mut Reader,
+    reader: &mut ConfigReader,
 ) -> Option<T> {
     // Small, as there is one for each type: what needs no type stands in functions of its own.
     if let Some((value, length)) = reader.enter_member(members, name) {
@@ -276,7 +276,7 @@ pub fn field<T: Read>(
 
 /// The JSON Schema of a configuration.
 #[cfg(not(target_os = "wasi"))]
-pub fn schema<T: Read>(title: &str) -> Value {
+pub fn schema<T: FromConfig>(title: &str) -> Value {
     let mut definitions = Definitions::new();
     let Value::Object(mut root) = T::schema(&mut definitions) else { return Value::Bool(true) };
     root.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
@@ -388,9 +388,9 @@ macro_rules! config_object {
             $($(#[doc = $field_docs])* $field_visibility $field: $type,)*
         }
 
-        impl $crate::config::Read for $name {
+        impl $crate::config::FromConfig for $name {
             #[inline(never)]
-            fn read(value: &::serde_json::Value, reader: &mut $crate::config::Reader) -> Option<Self> {
+            fn read(value: &::serde_json::Value, reader: &mut $crate::config::ConfigReader) -> Option<Self> {
                 const NAMES: &[&str] = &[$(stringify!($field)),*];
                 #[allow(unused_variables)]
                 let members = reader.object(value, NAMES)?;
@@ -413,8 +413,8 @@ macro_rules! config_object {
                         name: stringify!($field),
                         docs: &[$($field_docs),*],
                         required: !(false $(|| { let _ = stringify!($default); true })?)
-                            && <$type as $crate::config::Read>::absent().is_none(),
-                        schema: <$type as $crate::config::Read>::schema,
+                            && <$type as $crate::config::FromConfig>::absent().is_none(),
+                        schema: <$type as $crate::config::FromConfig>::schema,
                     },
                 )*])
             }
@@ -459,8 +459,8 @@ macro_rules! config_choice {
             $($(#[doc = $variant_docs])* $(#[default $($is_default)?])? $variant,)*
         }
 
-        impl $crate::config::Read for $name {
-            fn read(value: &::serde_json::Value, reader: &mut $crate::config::Reader) -> Option<Self> {
+        impl $crate::config::FromConfig for $name {
+            fn read(value: &::serde_json::Value, reader: &mut $crate::config::ConfigReader) -> Option<Self> {
                 const VARIANTS: &[$name] = &[$($name::$variant),*];
                 let position = reader.choice(value, &[$($crate::config_choice!(@name $variant $($text)?)),*])?;
                 VARIANTS.get(position).copied()
@@ -478,8 +478,8 @@ macro_rules! config_choice {
 
 macro_rules! read_integers {
     ($($type:ty),*) => {$(
-        impl Read for $type {
-            fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+        impl FromConfig for $type {
+            fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
                 reader.integer(value, u64::try_from(<$type>::MAX).unwrap_or(u64::MAX))?.try_into().ok()
             }
 
@@ -492,8 +492,8 @@ macro_rules! read_integers {
 }
 read_integers!(u8, u16, u32, u64, usize);
 
-impl Read for String {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl FromConfig for String {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         match value {
             Value::String(text) => Some(text.clone()),
             _ => reader.expected("a text", value),
@@ -506,8 +506,8 @@ impl Read for String {
     }
 }
 
-impl Read for bool {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl FromConfig for bool {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         match value {
             Value::Bool(value) => Some(*value),
             _ => reader.expected("`true` or `false`", value),
@@ -520,8 +520,8 @@ impl Read for bool {
     }
 }
 
-impl Read for f64 {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl FromConfig for f64 {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         match value.as_f64() {
             None => reader.expected("a number", value),
             number => number,
@@ -534,8 +534,8 @@ impl Read for f64 {
     }
 }
 
-impl Read for Value {
-    fn read(value: &Value, _: &mut Reader) -> Option<Self> {
+impl FromConfig for Value {
+    fn read(value: &Value, _: &mut ConfigReader) -> Option<Self> {
         Some(value.clone())
     }
 
@@ -545,8 +545,8 @@ impl Read for Value {
     }
 }
 
-impl<T: Read> Read for Option<T> {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl<T: FromConfig> FromConfig for Option<T> {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         // A null is what a template leaves where a value is missing; to take it for a field that is not there would take away what
         // the field was to demand.
         T::read(value, reader).map(Some)
@@ -562,8 +562,8 @@ impl<T: Read> Read for Option<T> {
     }
 }
 
-impl<T: Read> Read for Vec<T> {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl<T: FromConfig> FromConfig for Vec<T> {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         let elements = reader.list(value)?;
         let mut list = Self::new();
         for (n, element) in elements.iter().enumerate() {
@@ -599,8 +599,8 @@ impl<T> Default for ByName<T> {
     }
 }
 
-impl<T: Read> Read for ByName<T> {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl<T: FromConfig> FromConfig for ByName<T> {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         let Value::Object(members) = value else { return reader.expected("an object", value) };
         let mut named = Vec::new();
         for (name, value) in members {
@@ -645,8 +645,8 @@ impl<L: IntoIterator> IntoIterator for NonEmpty<L> {
     }
 }
 
-impl<L: Read> Read for NonEmpty<L> {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl<L: FromConfig> FromConfig for NonEmpty<L> {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         let is_empty = match value {
             Value::Array(list) => list.is_empty(),
             Value::Object(members) => members.is_empty(),

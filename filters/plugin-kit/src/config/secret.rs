@@ -4,7 +4,7 @@ use serde_json::Value;
 
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
-use crate::config::{Read, Reader};
+use crate::config::{ConfigReader, FromConfig};
 use crate::host::Environment;
 
 /// The name of the variable that holds a secret. Somebody may have written the secret itself in its place, so it is shown
@@ -46,8 +46,8 @@ impl std::fmt::Debug for SecretVariable {
     }
 }
 
-impl Read for SecretVariable {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl FromConfig for SecretVariable {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         String::read(value, reader).map(Self)
     }
 

@@ -1,6 +1,6 @@
 //! Where a document that is no JSON stops being so.
 
-use super::{ConfigError, Path};
+use super::{ConfigError, JsonPath};
 
 /// The error of the parser, with the JSON path instead of a line: the proxy sends one line that no user has seen.
 pub(super) fn explain(json: &[u8], error: &serde_json::Error) -> ConfigError {
@@ -55,7 +55,7 @@ fn path_at(json: &[u8], end: usize) -> String {
             }
         }
     }
-    let path = stack.into_iter().fold(Path::root(), |path, inside| match inside {
+    let path = stack.into_iter().fold(JsonPath::root(), |path, inside| match inside {
         Inside::Object { field: Some(field) } => path.field(&field),
         Inside::List { index: Some(index) } => path.index(index),
         _ => path,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::config::ConfigErrors;
 use crate::reply::Reply;
 use crate::request::exchange::Exchange;
-use crate::request::headers::Head;
+use crate::request::headers::HeaderMap;
 
 /// What a filter does with a request.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub enum Flow {
 /// The outcome of an HTTP call.
 pub struct CallResponse {
     /// The response headers; `None` where no response came (the cluster is down, the time is over).
-    pub head: Option<Head>,
+    pub head: Option<HeaderMap>,
     /// Length of the body in bytes. Read it with [`host::call_response_body`], with a bound.
     pub body_size: usize,
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
-use crate::config::{ByName, ErrorList, NonEmpty, Path, Read, Reader, not_one_of};
+use crate::config::{ByName, ConfigReader, ErrorList, FromConfig, JsonPath, NonEmpty, not_one_of};
 use crate::reply::{Problem, Reply};
 use crate::request::matcher::header_name;
 
@@ -34,8 +34,8 @@ pub enum Body {
     Template(Template),
 }
 
-impl Read for Body {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl FromConfig for Body {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         match value {
             Value::String(name) if name == "problem+json" => Some(Self::Problem),
             Value::String(name) if name == "text" => Some(Self::Text),
@@ -59,7 +59,7 @@ impl Read for Body {
 
 impl Body {
     /// Notes under `path` what is wrong with it.
-    pub fn check(&self, path: &Path, errors: &mut ErrorList) {
+    pub fn check(&self, path: &JsonPath, errors: &mut ErrorList) {
         if let Self::Template(Template { content_type, .. }) = self
             && !is_quotable(content_type)
         {
@@ -210,7 +210,7 @@ impl Origin {
 }
 
 impl Cors {
-    fn compile(raw: &RawCors, path: &Path, errors: &mut ErrorList) -> Self {
+    fn compile(raw: &RawCors, path: &JsonPath, errors: &mut ErrorList) -> Self {
         let at = path.field("allowOrigins");
         let mut origins = Vec::new();
         let any = raw.allow_origins.iter().any(|origin| origin == "*");
@@ -293,7 +293,7 @@ impl Extras {
     pub fn compile(
         headers: ByName<String>,
         cors: Option<&RawCors>,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Self {
         let at = path.field("addHeaders");
@@ -362,7 +362,7 @@ mod tests {
 
     fn parse(raw: &Value) -> Result<(Body, Extras), String> {
         let raw: Raw = crate::config::read(raw).map_err(|errors| errors.to_string())?;
-        let (path, mut errors) = (Path::root().field("response"), ErrorList::default());
+        let (path, mut errors) = (JsonPath::root().field("response"), ErrorList::default());
         raw.body.check(&path.field("body"), &mut errors);
         let extras = Extras::compile(raw.add_headers, raw.cors.as_ref(), &path, &mut errors);
         errors.finish(Some((raw.body, extras))).map_err(|errors| errors.to_string())

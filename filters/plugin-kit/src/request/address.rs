@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::config::{ErrorList, NonEmpty, Path};
+use crate::config::{ErrorList, JsonPath, NonEmpty};
 use crate::host::Environment;
 use crate::host::HostError;
 use crate::request::exchange::Exchange;
@@ -49,7 +49,7 @@ impl ClientAddress {
         from: Option<AddressFrom>,
         trust_forwarded_from: &[String],
         num_trusted_proxies: usize,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
         environment: &dyn Environment,
     ) -> Option<Self> {
@@ -338,7 +338,7 @@ impl AddressMatch {
     /// Reads a test, or notes under `path` what is wrong with it.
     pub fn compile(
         raw: &RawAddressMatch,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
         environment: &dyn Environment,
     ) -> Option<Self> {
@@ -365,7 +365,7 @@ impl AddressMatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Node, TableFacts};
+    use crate::testing::{FakeHost, Node};
     use proptest::prelude::*;
 
     const GATEWAY: &str = "spiffe://cluster.local/ns/istio-ingress/sa/gateway";
@@ -374,16 +374,16 @@ mod tests {
         let raw = crate::config::read::<RawAddressMatch>(&serde_json::from_str(json).unwrap())
             .map_err(|error| error.to_string())?;
         let mut errors = ErrorList::default();
-        let test = AddressMatch::compile(&raw, &Path::root().field("a"), &mut errors, &Node(node));
+        let test = AddressMatch::compile(&raw, &JsonPath::root().field("a"), &mut errors, &Node(node));
         errors.finish(test).map_err(|errors| errors.to_string())
     }
 
-    fn holds(json: &str, node: &'static str, facts: &TableFacts) -> Option<bool> {
+    fn holds(json: &str, node: &'static str, facts: &FakeHost) -> Option<bool> {
         compile(json, node).unwrap().holds(&Exchange::new(1, facts)).unwrap()
     }
 
-    fn from(address: &str) -> TableFacts {
-        TableFacts::request("GET", "/").property("source.address", address)
+    fn from(address: &str) -> FakeHost {
+        FakeHost::request("GET", "/").property("source.address", address)
     }
 
     #[test]
@@ -408,7 +408,7 @@ mod tests {
             assert_eq!(holds(inside, "sidecar~", &from(address)), Some(expected), "{address}");
         }
         assert_eq!(holds(inside, "sidecar~", &from("/run/socket")), None);
-        assert_eq!(holds(inside, "sidecar~", &TableFacts::request("GET", "/")), None);
+        assert_eq!(holds(inside, "sidecar~", &FakeHost::request("GET", "/")), None);
     }
 
     #[test]

@@ -130,7 +130,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::testing::TableFacts;
+    use crate::testing::FakeHost;
 
     /// A host that takes what `takes` says, and knows every number by its expression.
     struct Host {
@@ -279,7 +279,7 @@ mod tests {
             (Some(vec![2]), None),
             (None, None),
         ] {
-            let mut facts = TableFacts::request("GET", "/");
+            let mut facts = FakeHost::request("GET", "/");
             facts.expressions.insert(7, value.clone());
             let exchange = Exchange::new(1, &facts);
             assert_eq!(expression.holds(&exchange, None), Ok(expected), "{value:?}");

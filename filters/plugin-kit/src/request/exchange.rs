@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::host::{Facts, HostError};
+use crate::host::{HostError, RequestHost};
 use crate::request::cel::Variable;
-use crate::request::headers::Head;
+use crate::request::headers::HeaderMap;
 
 /// One request and its response. Facts are read when they are first asked for, and no more than once.
 pub struct Exchange<'a> {
     id: u32,
-    facts: &'a dyn Facts,
+    facts: &'a dyn RequestHost,
     /// As it came from the host.
-    head: OnceCell<Head>,
+    head: OnceCell<HeaderMap>,
     unix_time: OnceCell<Duration>,
     /// `None` where nobody would read them.
     notes: Option<RefCell<Notes>>,
@@ -28,7 +28,7 @@ struct Notes {
     /// Edits of the head that were made after it was read, in order.
     edits: SmallVec<[HeaderEdit; 2]>,
     /// The head with these edits, where somebody has asked for it.
-    edited: Option<Rc<Head>>,
+    edited: Option<Rc<HeaderMap>>,
     published: Published,
 }
 
@@ -39,17 +39,17 @@ type HeaderEdit = (Rc<str>, Option<Rc<[u8]>>);
 pub type Published = SmallVec<[(Rc<str>, Rc<[u8]>); 2]>;
 
 /// The request headers as the filters before have left them.
-pub enum CurrentHead<'a> {
+pub enum CurrentHeaders<'a> {
     /// Nobody has edited them since they were read.
-    Original(&'a Head),
+    Original(&'a HeaderMap),
     /// Somebody has.
-    Edited(Rc<Head>),
+    Edited(Rc<HeaderMap>),
 }
 
-impl Deref for CurrentHead<'_> {
-    type Target = Head;
+impl Deref for CurrentHeaders<'_> {
+    type Target = HeaderMap;
 
-    fn deref(&self) -> &Head {
+    fn deref(&self) -> &HeaderMap {
         match self {
             Self::Original(head) => head,
             Self::Edited(head) => head,
@@ -59,18 +59,18 @@ impl Deref for CurrentHead<'_> {
 
 impl<'a> Exchange<'a> {
     /// The exchange of the stream `id`.
-    pub fn new(id: u32, facts: &'a dyn Facts) -> Self {
+    pub fn new(id: u32, facts: &'a dyn RequestHost) -> Self {
         Self::continued(id, facts, Published::default())
     }
 
     /// The same in a later callback, with what was published in an earlier one.
-    pub fn continued(id: u32, facts: &'a dyn Facts, published: Published) -> Self {
+    pub fn continued(id: u32, facts: &'a dyn RequestHost, published: Published) -> Self {
         let notes = Notes { published, ..Notes::default() };
         Self { notes: Some(RefCell::new(notes)), ..Self::alone(id, facts) }
     }
 
     /// The same for a filter that is alone in its module: it does not read what it notes, so nothing is kept.
-    pub fn alone(id: u32, facts: &'a dyn Facts) -> Self {
+    pub fn alone(id: u32, facts: &'a dyn RequestHost) -> Self {
         Self { id, facts, head: OnceCell::new(), unix_time: OnceCell::new(), notes: None }
     }
 
@@ -85,21 +85,21 @@ impl<'a> Exchange<'a> {
     }
 
     /// All request headers, as the filters before this one have left them.
-    pub fn head(&self) -> Result<CurrentHead<'_>, HostError> {
+    pub fn headers(&self) -> Result<CurrentHeaders<'_>, HostError> {
         let original = if let Some(head) = self.head.get() {
             head
         } else {
-            let head = self.facts.head()?;
+            let head = self.facts.headers()?;
             self.head.get_or_init(|| head)
         };
         if let Some(notes) = &self.notes {
             let Notes { edits, edited, .. } = &mut *notes.borrow_mut();
             if !edits.is_empty() {
                 let edited = edited.get_or_insert_with(|| Rc::new(with_edits(original, edits)));
-                return Ok(CurrentHead::Edited(Rc::clone(edited)));
+                return Ok(CurrentHeaders::Edited(Rc::clone(edited)));
             }
         }
-        Ok(CurrentHead::Original(original))
+        Ok(CurrentHeaders::Original(original))
     }
 
     /// The first value of one request header (lower-case name).
@@ -110,7 +110,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::head`] where more than
+    /// All values of one request header (lower-case name), joined by a comma. Prefer [`Exchange::headers`] where more than
     /// one header is needed.
     pub fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
         match self.head.get() {
@@ -204,7 +204,7 @@ impl<'a> Exchange<'a> {
 }
 
 /// The head with these edits made, in order. A header that is set goes to the end.
-fn with_edits(head: &Head, edits: &[HeaderEdit]) -> Head {
+fn with_edits(head: &HeaderMap, edits: &[HeaderEdit]) -> HeaderMap {
     let untouched =
         head.iter().filter(|(name, _)| !edits.iter().any(|(edited, _)| edited.as_bytes() == *name));
     // Of several edits of one header the last one counts.
@@ -214,21 +214,21 @@ fn with_edits(head: &Head, edits: &[HeaderEdit]) -> Head {
         let value = value.as_deref().filter(|_| last(at, name))?;
         Some((name.as_bytes(), value))
     });
-    Head::from_pairs(untouched.chain(set))
+    HeaderMap::from_pairs(untouched.chain(set))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TableFacts;
+    use crate::testing::FakeHost;
 
     #[test]
     fn what_a_filter_changes_is_what_the_next_one_sees() {
-        let facts = TableFacts::request("GET", "/").header("a", "1").header("a", "2").header("b", "3");
+        let facts = FakeHost::request("GET", "/").header("a", "1").header("a", "2").header("b", "3");
         let exchange = Exchange::new(1, &facts);
         exchange.note_header_removed("b");
         assert_eq!(
-            exchange.head().unwrap().first("b"),
+            exchange.headers().unwrap().first("b"),
             Some(&b"3"[..]),
             "the host has made this edit itself"
         );
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(exchange.header_first("b").unwrap(), None);
         assert_eq!(exchange.header_first("c").unwrap().unwrap(), b"6");
         assert_eq!(exchange.header_joined(":method").unwrap().unwrap(), b"GET");
-        let head = exchange.head().unwrap();
+        let head = exchange.headers().unwrap();
         assert_eq!(head.all("a").collect::<Vec<_>>(), [b"4"]);
         assert_eq!(head.first("b"), None);
         assert_eq!(head.all("c").collect::<Vec<_>>(), [b"6"]);
@@ -249,13 +249,13 @@ mod tests {
         assert_eq!(exchange.header_joined("c").unwrap().unwrap(), b"6");
         exchange.note_header("a", *b"7");
         assert_eq!(exchange.header_first("a").unwrap().unwrap(), b"7");
-        assert_eq!(exchange.head().unwrap().all("a").collect::<Vec<_>>(), [b"7"]);
+        assert_eq!(exchange.headers().unwrap().all("a").collect::<Vec<_>>(), [b"7"]);
         assert_eq!(head.first("a"), Some(&b"4"[..]), "who has read it keeps what he has read");
     }
 
     #[test]
     fn what_a_filter_publishes_is_what_the_next_one_reads() {
-        let facts = TableFacts::request("GET", "/").property("jwt.sub", "host");
+        let facts = FakeHost::request("GET", "/").property("jwt.sub", "host");
         let exchange = Exchange::new(1, &facts);
         exchange.note_published("jwt.scope", *b"read");
         assert_eq!(exchange.published("jwt.sub").unwrap().unwrap(), b"host");
@@ -270,14 +270,14 @@ mod tests {
 
     #[test]
     fn a_filter_alone_notes_nothing() {
-        let facts = TableFacts::request("GET", "/").header("a", "1");
+        let facts = FakeHost::request("GET", "/").header("a", "1");
         let exchange = Exchange::alone(1, &facts);
-        exchange.head().unwrap();
+        exchange.headers().unwrap();
         exchange.note_header("a", *b"2");
         exchange.note_header_removed(":method");
         exchange.note_published("jwt.sub", *b"alice");
         assert_eq!(exchange.header_joined("a").unwrap().unwrap(), b"1");
-        assert_eq!(exchange.head().unwrap().method(), b"GET");
+        assert_eq!(exchange.headers().unwrap().method(), b"GET");
         assert!(exchange.into_published().is_empty());
     }
 }

@@ -8,9 +8,9 @@ use crate::wire::bytes::equal;
 /// it lies: no entry is copied until somebody asks for it.
 ///
 /// Names are lower case, as Envoy keeps them. `:authority`, `:path`, `:method` and `:scheme` are entries like others.
-/// A name may occur several times; [`Head::all`] shows every value, so that a second `authorization` cannot hide.
+/// A name may occur several times; [`HeaderMap::all`] shows every value, so that a second `authorization` cannot hide.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct HeaderMap {
     raw: Vec<u8>,
     count: usize,
 }
@@ -20,7 +20,7 @@ pub struct Head {
 #[error("malformed header map")]
 pub struct Malformed;
 
-impl Head {
+impl HeaderMap {
     /// Takes a serialised header map: the number of entries, the two lengths of each, then each name and value with a
     /// zero byte behind it; numbers are 32 bits, little endian.
     ///
@@ -138,13 +138,13 @@ impl Head {
 }
 
 /// Names only: a value may be a credential.
-impl fmt::Debug for Head {
+impl fmt::Debug for HeaderMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter().map(|(name, _)| String::from_utf8_lossy(name))).finish()
     }
 }
 
-impl<'a> IntoIterator for &'a Head {
+impl<'a> IntoIterator for &'a HeaderMap {
     type Item = (&'a [u8], &'a [u8]);
     type IntoIter = Entries<'a>;
 
@@ -153,7 +153,7 @@ impl<'a> IntoIterator for &'a Head {
     }
 }
 
-/// The entries of a [`Head`], in order.
+/// The entries of a [`HeaderMap`], in order.
 #[derive(Clone)]
 pub struct Entries<'a> {
     lengths: std::slice::Iter<'a, [u8; LENGTHS]>,
@@ -223,8 +223,8 @@ mod tests {
 
     #[test]
     fn every_value_of_a_repeated_header_is_seen_in_order() {
-        let head = Head::from_pairs([("a", "1"), ("b", ""), ("a", "2")]);
-        let parsed = Head::parse(head.raw.clone()).unwrap();
+        let head = HeaderMap::from_pairs([("a", "1"), ("b", ""), ("a", "2")]);
+        let parsed = HeaderMap::parse(head.raw.clone()).unwrap();
         assert_eq!(parsed.all("a").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(parsed.first("b"), Some(&b""[..]));
         assert_eq!(parsed.first("c"), None);
@@ -234,22 +234,22 @@ mod tests {
 
     #[test]
     fn an_empty_buffer_is_an_empty_map() {
-        assert!(Head::parse(Vec::new()).unwrap().is_empty());
-        assert!(!Head::from_pairs([("a", "1")]).is_empty());
+        assert!(HeaderMap::parse(Vec::new()).unwrap().is_empty());
+        assert!(!HeaderMap::from_pairs([("a", "1")]).is_empty());
     }
 
     #[test]
     fn a_map_is_what_it_was_made_of() {
-        let head = Head::from_pairs([(":authority", "shop"), ("a", "1")]);
+        let head = HeaderMap::from_pairs([(":authority", "shop"), ("a", "1")]);
         assert_eq!(head.authority(), b"shop");
-        assert_eq!(Head::parse(head.clone().into_raw()), Ok(head));
+        assert_eq!(HeaderMap::parse(head.clone().into_raw()), Ok(head));
     }
 
     #[test]
     fn entries_are_passed_over_by_the_length_of_their_names() {
         let long = ["x".repeat(64), "x".repeat(65), "x".repeat(130)];
         let names = ["a", "b", "cc", "dd", "eee", &long[0], &long[1], &long[2]];
-        let head = Head::from_pairs(names.map(|name| (name, "")));
+        let head = HeaderMap::from_pairs(names.map(|name| (name, "")));
         let lengths = |wanted| head.with_name_lengths(wanted).map(|(name, _)| name.len()).collect::<Vec<_>>();
         let of = |names: &[&str]| NameLengths::of(names);
         assert_eq!(lengths(of(&[])), [0; 0]);
@@ -263,14 +263,14 @@ mod tests {
 
     #[test]
     fn debug_shows_no_values() {
-        let shown = format!("{:?}", Head::from_pairs([("authorization", "Bearer secret")]));
+        let shown = format!("{:?}", HeaderMap::from_pairs([("authorization", "Bearer secret")]));
         assert_eq!(shown, r#"["authorization"]"#);
     }
 
     proptest! {
         #[test]
         fn what_was_written_is_read(pairs: Vec<(Vec<u8>, Vec<u8>)>) {
-            let head = Head::parse(Head::from_pairs(pairs.clone()).raw).unwrap();
+            let head = HeaderMap::parse(HeaderMap::from_pairs(pairs.clone()).raw).unwrap();
             let read: Vec<_> = head.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
             prop_assert_eq!(read, pairs);
         }
@@ -278,7 +278,7 @@ mod tests {
         #[test]
         fn a_name_is_found_among_names_of_any_length(names: Vec<String>, at: prop::sample::Index) {
             prop_assume!(!names.is_empty());
-            let head = Head::from_pairs(names.iter().enumerate().map(|(n, name)| (name, n.to_string())));
+            let head = HeaderMap::from_pairs(names.iter().enumerate().map(|(n, name)| (name, n.to_string())));
             let name = at.get(&names);
             let expected: Vec<_> = (0..names.len()).filter(|n| names[*n] == *name).map(|n| n.to_string()).collect();
             let found: Vec<_> = head.all(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
@@ -287,17 +287,17 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_map_or_refused(raw: Vec<u8>) {
-            if let Ok(head) = Head::parse(raw) {
+            if let Ok(head) = HeaderMap::parse(raw) {
                 prop_assert_eq!(head.iter().count(), head.len());
             }
         }
 
         #[test]
         fn a_truncated_map_is_refused(pairs: Vec<(Vec<u8>, Vec<u8>)>, cut in 1_usize..9) {
-            let raw = Head::from_pairs(pairs).raw;
+            let raw = HeaderMap::from_pairs(pairs).raw;
             let kept = raw.len().saturating_sub(cut);
             prop_assume!(kept > 0);
-            prop_assert_eq!(Head::parse(raw[..kept].to_vec()), Err(Malformed));
+            prop_assert_eq!(HeaderMap::parse(raw[..kept].to_vec()), Err(Malformed));
         }
     }
 }

@@ -6,14 +6,14 @@ use serde_json::Value;
 
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
-use crate::config::{ByName, ErrorList, NonEmpty, Path, Read, Reader};
+use crate::config::{ByName, ConfigReader, ErrorList, FromConfig, JsonPath, NonEmpty};
 use crate::host::Environment;
 use crate::host::HostError;
 use crate::request::address::{AddressMatch, Principal, RawAddressMatch, principal};
 use crate::request::cel::{self, Expression};
 use crate::request::claim::{ClaimValues, number_text};
 use crate::request::exchange::Exchange;
-use crate::request::headers::Head;
+use crate::request::headers::HeaderMap;
 use crate::request::path::{PathCase, PathPattern};
 
 crate::config_object! {
@@ -86,8 +86,8 @@ impl From<&str> for RawText {
     }
 }
 
-impl Read for RawText {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
+impl FromConfig for RawText {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Whole(text.clone())),
             Value::Object(_) => RawTextTest::read(value, reader).map(Self::As),
@@ -151,7 +151,7 @@ impl TextTest {
     fn compile(
         raw: &RawText,
         environment: Option<&dyn Environment>,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Self> {
         let raw = match raw {
@@ -243,7 +243,7 @@ pub struct ValueTest {
 
 impl ValueTest {
     /// Reads a test of a claim, or notes under `path` what is wrong with it.
-    pub fn compile(raw: &RawValueTest, path: &Path, errors: &mut ErrorList) -> Option<Self> {
+    pub fn compile(raw: &RawValueTest, path: &JsonPath, errors: &mut ErrorList) -> Option<Self> {
         Self::compile_with(raw, None, path, errors)
     }
 
@@ -251,7 +251,7 @@ impl ValueTest {
     fn compile_with(
         raw: &RawValueTest,
         environment: Option<&dyn Environment>,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Self> {
         if raw.any_of.is_empty() && raw.all_of.is_empty() && raw.none_of.is_empty() && raw.present.is_none() {
@@ -326,12 +326,12 @@ pub struct Request<'a> {
     pub method: &'a [u8],
     /// `:path`, with the query.
     pub target: &'a [u8],
-    head: &'a Head,
+    head: &'a HeaderMap,
 }
 
 impl<'a> Request<'a> {
     /// Finds the pseudo-headers.
-    pub fn of(head: &'a Head) -> Self {
+    pub fn of(head: &'a HeaderMap) -> Self {
         let mut request =
             Self { authority: b"".as_slice(), method: b"".as_slice(), target: b"".as_slice(), head };
         for (name, value) in head {
@@ -452,12 +452,12 @@ impl RequestMatch {
         raw: &RawRequestMatch,
         case: PathCase,
         environment: &dyn Environment,
-        path: &Path,
+        path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Self> {
         fn list<T>(
             texts: &[String],
-            path: &Path,
+            path: &JsonPath,
             errors: &mut ErrorList,
             parse: impl Fn(&str) -> Result<T, String>,
         ) -> Vec<T> {
@@ -676,7 +676,7 @@ pub fn output_header_name(name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{AnyCel, Node, TableFacts};
+    use crate::testing::{AnyCel, FakeHost, Node};
 
     fn compile(json: &str) -> Result<RequestMatch, String> {
         let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap())
@@ -686,16 +686,16 @@ mod tests {
             &raw,
             PathCase::Sensitive,
             &|_: &str| None,
-            &Path::root().field("match"),
+            &JsonPath::root().field("match"),
             &mut errors,
         );
         errors.finish(compiled).map_err(|errors| errors.to_string())
     }
 
     fn matches(json: &str, headers: &[(&str, &str)]) -> bool {
-        let head = Head::from_pairs(headers.iter().copied());
+        let head = HeaderMap::from_pairs(headers.iter().copied());
         let request = Request::of(&head);
-        let facts = crate::testing::TableFacts::default();
+        let facts = crate::testing::FakeHost::default();
         compile(json).unwrap().matches(&Exchange::new(1, &facts), &request, request.target).unwrap()
             == Some(true)
     }
@@ -749,10 +749,10 @@ mod tests {
     fn a_condition_on_hosts_is_in_doubt_where_the_authority_is_no_host() {
         let condition = compile(r#"{"hosts":["internal.example","*.example","[::1]"],"methods":["GET"]}"#);
         let condition = condition.unwrap();
-        let facts = TableFacts::default();
+        let facts = FakeHost::default();
         let exchange = Exchange::new(1, &facts);
         let holds = |authority: &str, method: &str| {
-            let head = Head::from_pairs([(":authority", authority), (":method", method)]);
+            let head = HeaderMap::from_pairs([(":authority", authority), (":method", method)]);
             let request = Request::of(&head);
             let holds = condition.matches(&exchange, &request, b"/").unwrap();
             assert!(method != "GET" || request.has_host() == holds.is_some(), "{authority}");
@@ -806,7 +806,7 @@ mod tests {
         }
         let without = compile(r#"{"methods":["GET"]}"#).unwrap();
         assert!(condition.reads_host() && !without.reads_host());
-        let head = Head::from_pairs([(":authority", "a@b"), (":method", "GET")]);
+        let head = HeaderMap::from_pairs([(":authority", "a@b"), (":method", "GET")]);
         assert_eq!(without.matches(&exchange, &Request::of(&head), b"/"), Ok(Some(true)));
     }
 
@@ -825,7 +825,7 @@ mod tests {
     fn a_claim_test_is_undecided_where_no_text_can_be_compared() {
         let decides = |test: &str, claim: &str| {
             let raw = crate::config::read::<RawValueTest>(&serde_json::from_str(test).unwrap()).unwrap();
-            let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+            let test = ValueTest::compile(&raw, &JsonPath::root(), &mut ErrorList::default()).unwrap();
             let claim: Option<serde_json::Value> =
                 (!claim.is_empty()).then(|| serde_json::from_str(claim).unwrap());
             test.decides_claim(&ClaimValues::of(claim.as_ref(), false))
@@ -856,7 +856,7 @@ mod tests {
     fn numbers_of_claims_are_compared_however_they_are_written() {
         let decides = |test: &str, claim: &str| {
             let raw = crate::config::read::<RawValueTest>(&serde_json::from_str(test).unwrap()).unwrap();
-            let test = ValueTest::compile(&raw, &Path::root(), &mut ErrorList::default()).unwrap();
+            let test = ValueTest::compile(&raw, &JsonPath::root(), &mut ErrorList::default()).unwrap();
             let claim = crate::wire::json::value(claim.as_bytes()).unwrap();
             let decided = test.decides_claim(&ClaimValues::of(Some(&claim), false));
             let published = crate::request::claim::published_text(&claim).unwrap();
@@ -1023,28 +1023,28 @@ mod tests {
         let json =
             r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"]},"principals":["mesh/ns/a/sa/b","mesh/ns/c/sa/d"]}"#;
         let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap()).unwrap();
-        let (path, mut errors) = (Path::root(), ErrorList::default());
+        let (path, mut errors) = (JsonPath::root(), ErrorList::default());
         let condition =
             RequestMatch::compile(&raw, PathCase::Sensitive, &Node::SIDECAR, &path, &mut errors).unwrap();
         assert!(!condition.is_always());
         let peer = |name: &str| {
-            TableFacts::request("GET", "/")
+            FakeHost::request("GET", "/")
                 .property("source.address", "10.0.0.1:80")
                 .property("connection.uri_san_peer_certificate", name)
         };
-        let elsewhere = |facts: TableFacts| facts.property("source.address", "11.0.0.1:80");
-        let claimed = |facts: TableFacts| facts.header("x-forwarded-for", "10.0.0.1");
+        let elsewhere = |facts: FakeHost| facts.property("source.address", "11.0.0.1:80");
+        let claimed = |facts: FakeHost| facts.header("x-forwarded-for", "10.0.0.1");
         for (facts, expected) in [
             (peer("spiffe://mesh/ns/c/sa/d"), Some(true)),
             (peer("spiffe://mesh/ns/c/sa/other"), Some(false)),
             (peer(""), Some(false)),
-            (TableFacts::request("GET", "/").property("source.address", "10.0.0.1:80"), Some(false)),
+            (FakeHost::request("GET", "/").property("source.address", "10.0.0.1:80"), Some(false)),
             (elsewhere(peer("spiffe://mesh/ns/c/sa/d")), Some(false)),
             (claimed(peer("spiffe://mesh/ns/c/sa/d")), None),
             (claimed(peer("spiffe://mesh/ns/c/sa/other")), Some(false)),
         ] {
             let exchange = Exchange::new(1, &facts);
-            let head = exchange.head().unwrap();
+            let head = exchange.headers().unwrap();
             assert_eq!(condition.matches(&exchange, &Request::of(&head), b"/"), Ok(expected), "{facts:?}");
         }
     }
@@ -1055,18 +1055,18 @@ mod tests {
             RawRequestMatch { path_regexes: vec!["/v[0-9]".to_owned()].into(), ..RawRequestMatch::default() };
         let compile = |case| {
             let (host, mut errors) = (AnyCel::default(), ErrorList::default());
-            let condition = RequestMatch::compile(&raw, case, &host, &Path::root(), &mut errors).unwrap();
+            let condition = RequestMatch::compile(&raw, case, &host, &JsonPath::root(), &mut errors).unwrap();
             (condition, host.compiled.into_inner().concat())
         };
         let (condition, text) = compile(PathCase::Sensitive);
         assert!(text.contains("/v[0-9]") && !text.contains("(?i)"), "{text}");
         assert!(compile(PathCase::Insensitive).1.contains("(?i)/v[0-9]"));
 
-        let mut facts = TableFacts::request("GET", "/");
+        let mut facts = FakeHost::request("GET", "/");
         facts.evaluate =
             Some(|_, path| if path == b"/broken" { None } else { Some(vec![u8::from(path == b"/v1")]) });
         let exchange = Exchange::new(1, &facts);
-        let head = exchange.head().unwrap();
+        let head = exchange.headers().unwrap();
         let holds = |path: &[u8]| condition.matches(&exchange, &Request::of(&head), path);
         assert_eq!(holds(b"/v1"), Ok(Some(true)));
         assert_eq!(holds(b"/v2"), Ok(Some(false)));
@@ -1102,14 +1102,14 @@ mod tests {
     /// What a test says of these values, where the host says of a value that it matches, does not, or nothing.
     fn truth(test: &str, values: &[&[u8]]) -> Option<bool> {
         let raw = crate::config::read::<RawValueTest>(&serde_json::from_str(test).unwrap()).unwrap();
-        let (path, mut errors, host) = (Path::root(), ErrorList::default(), AnyCel::default());
+        let (path, mut errors, host) = (JsonPath::root(), ErrorList::default(), AnyCel::default());
         let test = ValueTest::compile_with(&raw, Some(&host), &path, &mut errors);
         let test = errors.finish(test).unwrap();
         let evaluate = |_, value: &[u8]| match value {
             b"broken" => None,
             value => Some(vec![u8::from(value == b"yes")]),
         };
-        let facts = TableFacts { evaluate: Some(evaluate), ..TableFacts::default() };
+        let facts = FakeHost { evaluate: Some(evaluate), ..FakeHost::default() };
         let exchange = Exchange::new(1, &facts);
         test.truth_of_header(values.iter().copied(), &|regex, value| matches_regex(regex, value, &exchange))
             .unwrap()
@@ -1161,7 +1161,7 @@ mod tests {
         let raw = RawTextTest { regex: Some("a".to_owned()), ..RawTextTest::default() };
         let raw = RawValueTest { none_of: vec![RawText::As(raw)].into(), ..RawValueTest::default() };
         let mut errors = ErrorList::default();
-        let test = ValueTest::compile(&raw, &Path::root().field("claims").field("a"), &mut errors);
+        let test = ValueTest::compile(&raw, &JsonPath::root().field("claims").field("a"), &mut errors);
         let error = errors.finish(test).unwrap_err().to_string();
         assert!(error.starts_with("claims.a.noneOf[0].regex: a claim is tested by no regular"), "{error}");
     }

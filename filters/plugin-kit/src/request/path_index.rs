@@ -66,11 +66,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{ErrorList, Path};
-    use crate::request::headers::Head;
+    use crate::config::{ErrorList, JsonPath};
+    use crate::request::headers::HeaderMap;
     use crate::request::matcher::{RawRequestMatch, Request};
     use crate::request::path::{PathCase, Readings};
-    use crate::testing::{AnyCel, TableFacts};
+    use crate::testing::{AnyCel, FakeHost};
 
     fn condition(paths: &[String]) -> RequestMatch {
         let raw = RawRequestMatch { paths: paths.to_vec().into(), ..RawRequestMatch::default() };
@@ -78,7 +78,7 @@ mod tests {
             &raw,
             PathCase::Insensitive,
             &|_: &str| None,
-            &Path::root(),
+            &JsonPath::root(),
             &mut ErrorList::default(),
         )
         .unwrap()
@@ -106,10 +106,10 @@ mod tests {
         ) {
             let conditions: Vec<RequestMatch> = rules.iter().map(|paths| condition(paths)).collect();
             let index = PathIndex::new(&conditions);
-            let head = Head::from_pairs([(":path", path.as_str()), (":method", "GET")]);
+            let head = HeaderMap::from_pairs([(":path", path.as_str()), (":method", "GET")]);
             let request = Request::of(&head);
             if let Readings::One(reading) = Readings::of(request.target, PathCase::Insensitive) {
-                let facts = TableFacts::default();
+                let facts = FakeHost::default();
                 let exchange = crate::request::exchange::Exchange::new(1, &facts);
                 let holds = |n: &usize| conditions[*n].matches(&exchange, &request, &reading).unwrap() == Some(true);
                 let all: Vec<usize> = (0..conditions.len()).filter(holds).collect();
@@ -127,9 +127,14 @@ mod tests {
             ..RawRequestMatch::default()
         };
         let case = PathCase::Sensitive;
-        let condition =
-            RequestMatch::compile(&raw, case, &AnyCel::default(), &Path::root(), &mut ErrorList::default())
-                .unwrap();
+        let condition = RequestMatch::compile(
+            &raw,
+            case,
+            &AnyCel::default(),
+            &JsonPath::root(),
+            &mut ErrorList::default(),
+        )
+        .unwrap();
         let index = PathIndex::new([&condition]);
         assert_eq!(index.candidates(b"/b").collect::<Vec<_>>(), [0]);
     }

@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use crate::config::{ErrorList, NonEmpty, Path};
+use crate::config::{ErrorList, JsonPath, NonEmpty};
 use crate::host::Environment;
 use crate::host::HostError;
 use crate::request::address::{AddressFrom, ClientAddress, FORWARDED_FOR, Found, network, principal};
@@ -133,17 +133,17 @@ pub struct WorkloadLabel {
 
 /// What sources read of a request's head, so that a filter makes one host call for all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum HeadUse {
+pub enum HeaderReads {
     /// Nothing.
     #[default]
     Nothing,
     /// This one header: [`Exchange::header_joined`] is the cheapest way.
     One(String),
-    /// Several headers: [`Exchange::head`] first, then everything is found there.
+    /// Several headers: [`Exchange::headers`] first, then everything is found there.
     Whole,
 }
 
-impl HeadUse {
+impl HeaderReads {
     /// What is read where both are.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -156,13 +156,13 @@ impl HeadUse {
 
     /// Reads the head if several headers of it will be asked for. To be called before the sources are.
     pub fn prepare(&self, exchange: &Exchange<'_>) -> Result<(), HostError> {
-        if *self == Self::Whole { exchange.head().map(drop) } else { Ok(()) }
+        if *self == Self::Whole { exchange.headers().map(drop) } else { Ok(()) }
     }
 }
 
 impl RawSource {
     /// The source, or notes of what is wrong with it. `env` looks up environment variables and compiles CEL.
-    pub fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
+    pub fn parse(&self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
         let kinds = self.kinds();
         let names = |kinds: &[Kind], separator: &str| {
             kinds.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(separator)
@@ -220,7 +220,7 @@ impl RawSource {
     }
 
     /// The source of the one kind that is given.
-    fn source(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
+    fn source(&self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
         Some(if let Some(name) = &self.claim {
             Source::Claim(format!("jwt.{name}"))
         } else if let Some(name) = &self.header {
@@ -265,7 +265,7 @@ type Kind = (&'static str, bool);
 
 fn parse_templates(
     templates: &[String],
-    path: &Path,
+    path: &JsonPath,
     errors: &mut ErrorList,
 ) -> Option<Vec<(String, PathPattern)>> {
     let mut parsed = Vec::new();
@@ -277,7 +277,7 @@ fn parse_templates(
 }
 
 impl RawSourceAddress {
-    fn parse(&self, path: &Path, errors: &mut ErrorList, env: &dyn Environment) -> Option<SourceAddress> {
+    fn parse(&self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<SourceAddress> {
         let mut prefix = |field: &str, given: Option<u8>, usual: u8, longest: u8| {
             let prefix = given.unwrap_or(usual);
             if (1..=longest).contains(&prefix) {
@@ -341,7 +341,7 @@ impl Source {
             }
             // Cookies may come in several headers, and a comma in one of them is not a border.
             Self::Cookie { name, .. } => exchange
-                .head()?
+                .headers()?
                 .all("cookie")
                 .find_map(|header| cookie(header, name.as_bytes()))
                 .map(<[u8]>::to_vec),
@@ -384,18 +384,20 @@ impl Source {
     }
 
     /// What this source reads of the request's head.
-    pub fn head_use(&self) -> HeadUse {
+    pub fn head_use(&self) -> HeaderReads {
         match self {
-            Self::Header { name, .. } => HeadUse::One(name.clone()),
-            Self::QueryParam { .. } | Self::Path | Self::PathTemplate(_) => HeadUse::One(":path".to_owned()),
-            Self::Method => HeadUse::One(":method".to_owned()),
-            Self::RequestId => HeadUse::One("x-request-id".to_owned()),
-            Self::Cookie { .. } => HeadUse::Whole,
-            Self::Baggage { .. } => HeadUse::One("baggage".to_owned()),
-            Self::SourceAddress(source) if source.client.reads_forwarded() => {
-                HeadUse::One(FORWARDED_FOR.to_owned())
+            Self::Header { name, .. } => HeaderReads::One(name.clone()),
+            Self::QueryParam { .. } | Self::Path | Self::PathTemplate(_) => {
+                HeaderReads::One(":path".to_owned())
             }
-            _ => HeadUse::Nothing,
+            Self::Method => HeaderReads::One(":method".to_owned()),
+            Self::RequestId => HeaderReads::One("x-request-id".to_owned()),
+            Self::Cookie { .. } => HeaderReads::Whole,
+            Self::Baggage { .. } => HeaderReads::One("baggage".to_owned()),
+            Self::SourceAddress(source) if source.client.reads_forwarded() => {
+                HeaderReads::One(FORWARDED_FOR.to_owned())
+            }
+            _ => HeaderReads::Nothing,
         }
     }
 
@@ -531,14 +533,14 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
-    use crate::testing::{AnyCel, Node, TableFacts};
+    use crate::testing::{AnyCel, FakeHost, Node};
     use proptest::prelude::*;
 
     fn parsed(json: &str) -> Result<Source, String> {
         let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap())
             .map_err(|error| error.to_string())?;
         let mut errors = ErrorList::default();
-        let source = raw.parse(&Path::root().field("from"), &mut errors, &Sidecar);
+        let source = raw.parse(&JsonPath::root().field("from"), &mut errors, &Sidecar);
         errors.finish(source).map_err(|errors| errors.to_string())
     }
 
@@ -554,14 +556,14 @@ mod tests {
         }
     }
 
-    fn value(json: &str, facts: &TableFacts) -> Option<String> {
+    fn value(json: &str, facts: &FakeHost) -> Option<String> {
         let source = parsed(json).unwrap();
         let exchange = Exchange::new(1, facts);
         source.value(&exchange).unwrap().map(|value| String::from_utf8(value.into_owned()).unwrap())
     }
 
-    fn request() -> TableFacts {
-        TableFacts::request("GET", "/learn/%61?a=1&user=al%69ce+b&user=second&empty=")
+    fn request() -> FakeHost {
+        FakeHost::request("GET", "/learn/%61?a=1&user=al%69ce+b&user=second&empty=")
     }
 
     #[test]
@@ -629,7 +631,7 @@ mod tests {
             .header("x-forwarded-for", "6.6.6.6, 9.9.9.9")
             .header("x-forwarded-for", "8.8.8.8")
             .property("source.address", "8.8.8.8:0");
-        let from = |facts: &TableFacts, principal: &str| {
+        let from = |facts: &FakeHost, principal: &str| {
             facts.clone().property("connection.uri_san_peer_certificate", principal)
         };
         for json in [plain, trust, behind] {
@@ -647,7 +649,7 @@ mod tests {
         // At the edge Envoy has seen the client itself.
         let raw = crate::config::read::<RawSource>(&serde_json::from_str(plain).unwrap()).unwrap();
         let edge = raw.parse(
-            &Path::root(),
+            &JsonPath::root(),
             &mut ErrorList::default(),
             &Node("router~10.0.0.9~gateway.istio-ingress~svc"),
         );
@@ -655,7 +657,7 @@ mod tests {
         assert_eq!(edge.value(&Exchange::new(1, &forwarded)).unwrap().as_deref(), Some(&b"8.8.8.8"[..]));
         assert_eq!(
             (edge.head_use(), parsed(plain).unwrap().head_use()),
-            (HeadUse::Nothing, HeadUse::One(FORWARDED_FOR.to_owned()))
+            (HeaderReads::Nothing, HeaderReads::One(FORWARDED_FOR.to_owned()))
         );
     }
 
@@ -686,7 +688,7 @@ mod tests {
     fn a_cel_expression_is_a_source_and_one_without_a_value_is_none() {
         let parse = |json: &str| {
             let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
-            let source = raw.parse(&Path::root(), &mut ErrorList::default(), &AnyCel::default()).unwrap();
+            let source = raw.parse(&JsonPath::root(), &mut ErrorList::default(), &AnyCel::default()).unwrap();
             (raw.is_unverified(&source), source)
         };
         let (is_unverified, source) = parse(r#"{"cel":"request.headers['x']"}"#);
@@ -704,7 +706,7 @@ mod tests {
     fn what_a_client_can_write_is_unverified_unless_the_user_vouches_for_it() {
         let is_unverified = |json: &str| {
             let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
-            raw.is_unverified(&raw.parse(&Path::root(), &mut ErrorList::default(), &Sidecar).unwrap())
+            raw.is_unverified(&raw.parse(&JsonPath::root(), &mut ErrorList::default(), &Sidecar).unwrap())
         };
         for written in [
             r#""header":"x""#,
@@ -763,7 +765,7 @@ mod tests {
     #[test]
     fn what_the_host_fails_to_answer_is_an_error() {
         let failure = HostError { call: "get_property", status: 10 };
-        let facts = TableFacts { failure: Some(failure), ..request() };
+        let facts = FakeHost { failure: Some(failure), ..request() };
         for json in [r#"{"header":"a"}"#, r#"{"cookie":"a"}"#, r#"{"claim":"a"}"#, r#"{"sourceAddress":{}}"#]
         {
             assert_eq!(parsed(json).unwrap().value(&Exchange::new(1, &facts)), Err(failure), "{json}");
@@ -826,7 +828,7 @@ mod tests {
             ("/users/7", None),
             ("/%zz", None),
         ] {
-            let found = value(source, &TableFacts::request("GET", path));
+            let found = value(source, &FakeHost::request("GET", path));
             assert_eq!(found.as_deref(), expected, "{path}");
         }
     }
@@ -835,10 +837,10 @@ mod tests {
     fn one_header_is_read_alone_and_several_together() {
         let head_use = |json: &str| parsed(json).unwrap().head_use();
         let one = head_use(r#"{"header":"a"}"#);
-        assert_eq!(one, HeadUse::One("a".to_owned()));
+        assert_eq!(one, HeaderReads::One("a".to_owned()));
         assert_eq!(one.clone().and(head_use(r#"{"claim":"sub"}"#)), one);
         assert_eq!(one.clone().and(one.clone()), one);
-        assert_eq!(one.and(head_use(r#"{"path":{}}"#)), HeadUse::Whole);
+        assert_eq!(one.and(head_use(r#"{"path":{}}"#)), HeaderReads::Whole);
     }
 
     proptest! {
@@ -848,7 +850,7 @@ mod tests {
             cookie in ".{0,40}",
             forwarded in "[0-9a-f:., \\[\\]]{0,40}",
         ) {
-            let facts = TableFacts::request("GET", &path)
+            let facts = FakeHost::request("GET", &path)
                 .header("cookie", &cookie)
                 .header("x-forwarded-for", &forwarded)
                 .property("connection.uri_san_peer_certificate", "spiffe://a/b");
@@ -859,7 +861,7 @@ mod tests {
                 r#"{"sourceAddress":{"trustForwardedFrom":["a/b"]}}"#,
             ] {
                 let raw = crate::config::read::<RawSource>(&serde_json::from_str(json).unwrap()).unwrap();
-                let source = raw.parse(&Path::root(), &mut ErrorList::default(), &Sidecar).unwrap();
+                let source = raw.parse(&JsonPath::root(), &mut ErrorList::default(), &Sidecar).unwrap();
                 prop_assert!(source.value(&exchange).is_ok());
             }
         }

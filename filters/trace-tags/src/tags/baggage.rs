@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use plugin_kit::request::exchange::Exchange;
     use plugin_kit::request::source::RawSource;
-    use plugin_kit::testing::TableFacts;
+    use plugin_kit::testing::FakeHost;
     use proptest::prelude::*;
 
     fn outgoing(keep: &[&str], send: &[&str], incoming: &str, tags: &[(&str, &str)]) -> Option<String> {
@@ -122,11 +122,11 @@ mod tests {
         #[test]
         fn a_value_that_is_sent_is_the_value_that_is_read(value in "\\PC{1,40}") {
             let header = outgoing(&[], &["user"], "", &[("user", &value)]).unwrap();
-            let facts = TableFacts::request("GET", "/").header("baggage", &header);
+            let facts = FakeHost::request("GET", "/").header("baggage", &header);
             let source: RawSource =
                 plugin_kit::config::read(&serde_json::json!({ "baggage": "user", "trust": true })).unwrap();
             let mut errors = plugin_kit::config::ErrorList::default();
-            let source = source.parse(&plugin_kit::config::Path::root(), &mut errors, &|_: &str| None).unwrap();
+            let source = source.parse(&plugin_kit::config::JsonPath::root(), &mut errors, &|_: &str| None).unwrap();
             let exchange = Exchange::new(1, &facts);
             let read = source.value(&exchange).unwrap().unwrap();
             prop_assert_eq!(read.as_ref(), value.as_bytes());

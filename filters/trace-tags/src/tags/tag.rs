@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use plugin_kit::host::HostError;
 use plugin_kit::request::exchange::Exchange;
-use plugin_kit::request::source::{HeadUse, Source};
+use plugin_kit::request::source::{HeaderReads, Source};
 
 use crate::tags::pseudonym::Pseudonym;
 use crate::tags::request_id::RequestId;
@@ -83,8 +83,8 @@ impl Tag {
     }
 
     /// What it reads of the request's head.
-    pub fn head_use(&self) -> HeadUse {
-        self.sources.iter().map(Source::head_use).fold(HeadUse::Nothing, HeadUse::and)
+    pub fn head_use(&self) -> HeaderReads {
+        self.sources.iter().map(Source::head_use).fold(HeaderReads::Nothing, HeaderReads::and)
     }
 
     /// Whether it shows the request ID or is chosen by it.

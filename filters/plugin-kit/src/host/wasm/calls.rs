@@ -12,10 +12,10 @@ use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
 
 use crate::host::Environment;
 use crate::host::wasm::counts::{Counts, Told};
-use crate::host::{Facts, HostError};
+use crate::host::{HostError, RequestHost};
 use crate::reply::Reply;
 use crate::request::cel;
-use crate::request::headers::Head;
+use crate::request::headers::HeaderMap;
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = HostError::NOT_FOUND;
@@ -172,18 +172,18 @@ fn some(call: &'static str, answer: Option<Vec<u8>>) -> Answer<Vec<u8>> {
     answer.ok_or(HostError { call, status: NOT_FOUND })
 }
 
-fn head(map: MapType) -> Answer<Head> {
+fn head(map: MapType) -> Answer<HeaderMap> {
     const CALL: &str = "get_header_map_pairs";
     // SAFETY: both pointers are live for the call.
     let raw = buffer(CALL, |data, len| unsafe { abi::proxy_get_header_map_pairs(map as u32, data, len) })?;
-    Head::parse(some(CALL, raw)?).map_err(|_| HostError { call: CALL, status: HostError::MALFORMED })
+    HeaderMap::parse(some(CALL, raw)?).map_err(|_| HostError { call: CALL, status: HostError::MALFORMED })
 }
 
 /// The facts of the stream whose callback is running.
-pub struct HostFacts;
+pub struct WasmHost;
 
-impl Facts for HostFacts {
-    fn head(&self) -> Answer<Head> {
+impl RequestHost for WasmHost {
+    fn headers(&self) -> Answer<HeaderMap> {
         head(MapType::HttpRequestHeaders)
     }
 
@@ -241,12 +241,12 @@ impl Facts for HostFacts {
 
 /// Time since the Unix epoch.
 pub fn unix_time() -> Answer<Duration> {
-    HostFacts.unix_time()
+    WasmHost.unix_time()
 }
 
-/// Time on the proxy's monotonic clock, see [`Facts::monotonic_time`].
+/// Time on the proxy's monotonic clock, see [`RequestHost::monotonic_time`].
 pub fn monotonic_time() -> Answer<Duration> {
-    HostFacts.monotonic_time()
+    WasmHost.monotonic_time()
 }
 
 /// Bytes that nobody can foresee.
@@ -453,7 +453,7 @@ fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
 
 /// A header list in the serialised form of the ABI.
 fn serialised(headers: &[(&str, &str)]) -> Vec<u8> {
-    Head::from_pairs(headers.iter().copied()).into_raw()
+    HeaderMap::from_pairs(headers.iter().copied()).into_raw()
 }
 
 /// Starts a call as the context `caller` and returns its token; afterwards `current` is the effective context again. `start`
@@ -552,7 +552,7 @@ pub fn grpc_message(max: usize) -> Answer<Vec<u8>> {
 }
 
 /// The headers of the response to an HTTP call, in its callback.
-pub fn call_response_head() -> Answer<Head> {
+pub fn call_response_head() -> Answer<HeaderMap> {
     head(MapType::HttpCallResponseHeaders)
 }
 
@@ -687,7 +687,7 @@ pub(crate) fn reset_stream() -> Answer<()> {
 
 /// Answers the request in the place of the service.
 pub(crate) fn send_reply(reply: &Reply) -> Answer<()> {
-    let headers = Head::from_pairs(reply.headers.iter().map(|(n, v)| (n, v))).into_raw();
+    let headers = HeaderMap::from_pairs(reply.headers.iter().map(|(n, v)| (n, v))).into_raw();
     // SAFETY: all buffers are live for the call.
     done("send_local_response", unsafe {
         abi::proxy_send_local_response(

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use proxy_wasm::types::Action;
 
 use crate::config::{config_hash_metric, document, fingerprint};
-use crate::host::{self, CallResponse, Filter, Flow, Gauge, HostFacts, SHORT_TICK, TICK};
+use crate::host::{self, CallResponse, Filter, Flow, Gauge, SHORT_TICK, TICK, WasmHost};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
 
@@ -280,9 +280,9 @@ impl<F: Filter> Stream<F> {
     fn with<T>(&self, context: u32, run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T) -> Option<T> {
         self.take_out(|Inner { state, published, .. }| {
             if !F::COMPOSED {
-                return run(&self.filter, state, &Exchange::alone(context, &HostFacts));
+                return run(&self.filter, state, &Exchange::alone(context, &WasmHost));
             }
-            let exchange = Exchange::continued(context, &HostFacts, std::mem::take(published));
+            let exchange = Exchange::continued(context, &WasmHost, std::mem::take(published));
             let answer = run(&self.filter, state, &exchange);
             *published = exchange.into_published();
             answer
