@@ -324,11 +324,13 @@ impl Headers {
         })
     }
 
-    /// Removes every value of `name`; no error when there is none.
+    /// Removes every value of `name`. Where the host says that there is none, although the filter has seen one, nothing was
+    /// removed: that is an error.
     pub fn remove(self, name: &str) -> Answer<()> {
         // SAFETY: `name` is live for the call.
-        let status = unsafe { abi::proxy_remove_header_map_value(self.map(), name.as_ptr(), name.len()) };
-        if status == NOT_FOUND { Ok(()) } else { done("remove_header_map_value", status) }
+        done("remove_header_map_value", unsafe {
+            abi::proxy_remove_header_map_value(self.map(), name.as_ptr(), name.len())
+        })
     }
 
     /// The first value of `name`.
