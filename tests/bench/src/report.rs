@@ -27,21 +27,30 @@ pub(crate) fn write(run: &Run, folder: &Path) -> Result<()> {
 const INTRODUCTION: &str = "\
 # Benchmarks
 
-What each filter costs, side by side with Envoy's native filters doing comparable work: one claim to a header, the
-payload or the subject kept for later filters, the token removed. `make bench` writes this page and its pictures;
-`make bench QUICK=1` compares on sidecar traffic in under three minutes and writes to `target/bench`.
+This page says what each filter costs, side by side with Envoy's native filters that do comparable
+work: they copy one claim to a header, keep the payload or the subject for later filters, and remove
+the token. `make bench` writes this page and its pictures. `make bench QUICK=1` compares on sidecar
+traffic in under three minutes and writes to `target/bench`.
 
-**How it is measured.** All variants run in the same Envoy process, a listener for each, so that figures of one run can
-be compared. The judge is *instructions a request over bare Envoy*: valgrind's callgrind counts them, one request at a
-time, after 400 requests of warm-up, and again until two windows of 200 requests agree within 0.3 %, each after 100
-that are not counted, or 700 where limits take leases. A count does not depend on what else the machine does. CPU time,
-latency and throughput come from the same Envoy without valgrind, one worker, all variants in turn, round after round;
-they are medians, with the lowest and the highest. What a variant takes over the bare Envoy is compared within each
-round. Ratios within a run tell more than figures between machines.
+**How it is measured.** All variants run in the same Envoy process, each with its own listener, so
+that figures of one run can be compared. Ratios within a run tell more than figures from different
+machines.
 
-The *empty SDK filter* does nothing and exports every callback, as modules built with the Rust SDK do: it is what any
-Wasm filter costs. Sidecar traffic is HTTP/1.1 with ten headers and a token of 600 bytes; gateway traffic is HTTP/2 with
-twenty headers and a token of 1.5 KB. Tokens are those of four users in turn; *new tokens* are each seen once.
+- *Instructions a request over bare Envoy* decide. valgrind's callgrind counts them, one request at
+  a time, after 400 requests of warm-up. It repeats the count until two windows of 200 requests agree
+  within 0.3 %. Before each window, 100 requests are not counted, or 700 where limits take leases. A
+  count does not depend on what else the machine does.
+- CPU time, latency and throughput come from the same Envoy without valgrind and with one worker. All
+  variants run in turn, round after round. The figures are medians, with the lowest and the highest.
+  The difference between a variant and the bare Envoy is taken within each round.
+
+**What the variants are.**
+
+- The *empty SDK filter* does nothing and exports every callback, as modules built with the Rust SDK
+  do. Every Wasm filter costs at least that.
+- Sidecar traffic is HTTP/1.1 with ten headers and a token of 600 bytes. Gateway traffic is HTTP/2
+  with twenty headers and a token of 1.5 KB.
+- The tokens are those of four users in turn. Each of the *new tokens* is seen only once.
 
 ";
 
@@ -72,8 +81,9 @@ fn reach(page: &mut String, run: &Run) -> Result<()> {
 
 /// Why some cannot be reached. Costs of host calls were counted apart from this run.
 const REASONS: &str = "
-**Where the instructions go.** Envoy spends most of what a filter costs outside of it, in entering the VM and in host
-calls. Modules that do one thing and nothing else show what each costs (Envoy 1.39, thousands of instructions):
+**Where the instructions go.** Most of a filter's cost arises outside of the filter: Envoy spends it
+on entering the VM and on host calls. Modules that do only one thing show what each costs (Envoy
+1.39, thousands of instructions):
 
 | callback | | host call | |
 |---|---:|---|---:|
@@ -85,32 +95,45 @@ calls. Modules that do one thing and nothing else show what each costs (Envoy 1.
 | | | filter state written | 3.7 |
 | | | clock / counter | 1.4 / 1.2 |
 
-A call that returns data is dear because the host prepares each allocation in the guest anew. The column *in Wasm* below
-is the part that the filter itself runs.
+A call that returns data is expensive, because the host prepares each allocation in the guest anew.
+The column *in Wasm* below is the part that the filter itself runs.
 
-**jwt-auth** with a known token needs the two callbacks of every filter that keeps configurations apart, all headers
-(for the token, and for the client's copies of its own header in every spelling, `x_user_sub` too, which the native filter
-lets through), one header for the service, one filter state, and the token removed: 30 k of its 34 k are spent in Envoy
-for these. The native filter with its cache takes 32 to 34 k from run to run and has no boundary to cross. No filter asks
-to be told of a stream's end: each looks for what is gone when it keeps much. Counters of a busy worker are told, and the
-clock is read for known tokens, once a second.
+**jwt-auth** with a known token needs:
 
-**rate-limit** takes no shared data for a busy key. What is left is three callbacks (that of the response headers is
-there for the configurations that need it) and the clock. A key from a header adds the reading of that header;
-leases are 1 s here, since counting makes everything fifty times slower and at the usual 100 ms no key would be busy.
+- the two callbacks of every filter that keeps configurations apart,
+- all headers, for the token and for the client's copies of its own header in every spelling. It
+  also finds `x_user_sub`, which the native filter lets through,
+- one header for the service, one filter state, and the removal of the token.
 
-**trace-tags** reads all headers, writes three filter states, and is called four times: that alone is 36 k in Envoy, 2.2 ×
-an empty filter. **mesh-filters** reads the headers once for all three; three tags and a claim are written, two headers
-edited, a clock read, and the callbacks are those of trace-tags: 47 k in Envoy, 2.9 × an empty filter. Three plugins
-pay for all of this three times.
+Envoy spends 30 k of the 34 k on these. The native filter with its cache takes 32 to 34 k from run to
+run, and it has no boundary to cross. No filter asks Envoy to report the end of a stream. A filter
+that keeps much looks for streams that are gone instead. Once a second, a busy worker reports its
+counters and reads the clock for known tokens.
 
-**Size, start and memory.** V8 compiles a whole module as it loads, and optimises all of it: start follows the size of the
-module. The memory that this takes is Envoy's afterwards, and its peak goes with the largest functions: the build keeps
-them small (`inlining` in `tools/build-filters`, `tools/link-filter.mjs`), which saves 35 MB, and what is compiled is shared
-by all workers. Of the 17 MB that mesh-filters takes over an empty plugin before the first request, 5 MB are in use
-(`server.memory_allocated`), 2 MB are machine code and 1 MB the memories of the VMs; the rest was needed to compile, and
-Envoy's allocator keeps it. About a quarter of jwt-auth is cryptography for what the host does not check (PS256, EdDSA,
-HS256) and for hosts that check nothing. Users and tokens add nothing that is not there after the first thousands.
+**rate-limit** takes no shared data for a busy key. What remains is three callbacks and the clock.
+The callback for the response headers is there for the configurations that need it. A key from a
+header adds the reading of that header. Leases are 1 s in this measurement: counting makes everything
+fifty times slower, and at the usual 100 ms no key would be busy.
+
+**trace-tags** reads all headers, writes three filter states, and is called four times. That alone is
+36 k in Envoy, 2.2 × an empty filter.
+
+**mesh-filters** reads the headers once for all three filters. It writes three tags and a claim,
+edits two headers and reads a clock, and it has the callbacks of trace-tags: 47 k in Envoy, 2.9 × an
+empty filter. Three plugins pay for all of this three times.
+
+**Start and memory.** V8 compiles and optimises a whole module when it loads it, so the time to start
+grows with the size of the module.
+
+- Envoy keeps the memory that this takes, and its peak grows with the largest functions. The build
+  keeps functions small (`inlining` in `tools/build-filters`, `tools/link-filter.mjs`), which saves
+  35 MB. All workers share the compiled code.
+- Before the first request, mesh-filters takes 17 MB more than an empty plugin. Of these, 5 MB are in
+  use (`server.memory_allocated`), 2 MB are machine code and 1 MB is the memories of the VMs. The
+  rest was needed to compile, and Envoy's allocator keeps it.
+- About a quarter of jwt-auth is cryptography: for algorithms that the host does not check (PS256,
+  EdDSA, HS256), and for hosts that check nothing.
+- After the first thousands of users and tokens, more of them take no more memory.
 ";
 
 fn costs(page: &mut String, run: &Run, pictures: &Path) -> Result<()> {
@@ -160,9 +183,9 @@ fn timings(page: &mut String, run: &Run, pictures: &Path) -> Result<()> {
     writeln!(page, "\n## CPU time, latency, throughput\n\n![](benchmarks/cpu.svg)\n")?;
     writeln!(
         page,
-        "Medians of {rounds} rounds, lowest to highest in brackets; *over bare* is the median of the differences within a round, \
-         with where it lies by 95 % in brackets. CPU time and throughput with 8 requests under way; latency at 2000 requests a \
-         second.\n"
+        "The figures are medians of {rounds} rounds, with the lowest and the highest in brackets. *Over bare* is the\n\
+         median of the differences within a round, with its 95 % interval in brackets. CPU time and throughput\n\
+         are measured with 8 requests under way, latency at 2000 requests a second.\n"
     )?;
     writeln!(page, "| variant | CPU a request | over bare | p50 | p99 | requests a second |")?;
     writeln!(page, "|---|---:|---:|---:|---:|---:|")?;
@@ -210,8 +233,13 @@ fn footprints(page: &mut String, run: &Run) -> Result<()> {
     if !run.footprints.is_empty() {
         writeln!(
             page,
-            "\nEach in an Envoy of its own with one worker, unless the name says more: resident memory without the pages of \
-             files (`RssAnon`; of the binary's pages a machine has one copy) after 2000 requests (or after as many as the name says; after 200,000 tokens of as many users for `many tokens`), time from the start of the process until it serves.\n"
+            "\n\
+             Each variant runs in an Envoy of its own with one worker, unless its name says more.\n\
+             \n\
+             - *Resident* is the resident memory without the pages of files (`RssAnon`), after 2000 requests, or\n\
+             \x20 after as many as the name says. For `many tokens`, it is after 200,000 tokens of as many users. A\n\
+             \x20 machine has the pages of the binary only once.\n\
+             - *Start* is the time from the start of the process until it serves.\n"
         )?;
         writeln!(page, "| variant | resident | start |\n|---|---:|---:|")?;
         for footprint in &run.footprints {
