@@ -1,5 +1,5 @@
-# `make` prints the targets. V=1 shows the output of each stage, ONLY=name runs the tests whose names hold it,
-# ENVOY_VERSION=1.40.0 takes another Envoy.
+# `make` prints the targets. V=1 shows the output of each stage. ONLY=name runs the tests whose names contain it.
+# ENVOY_VERSION=1.40.0 uses another Envoy.
 FILTERS := jwt-auth rate-limit trace-tags mesh-filters
 CORES   := plugin-kit jwt-auth rate-limit trace-tags mesh-filters
 
@@ -22,61 +22,63 @@ include tests/mesh/mesh.mk
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(filter-out tools/versions,$(MAKEFILE_LIST))
 
-demo: filters tools-envoy ## Real requests through real Envoys with the filters; KEEP=1 leaves them running
+demo: filters tools-envoy ## Sends real requests through real Envoys with the filters; KEEP=1 leaves them running
 	$(STAGE) "demo" cargo build --locked --workspace --bin demo
 	@target/debug/demo
 
 filters: ## Builds target/filters/*.wasm
 	$(STAGE) "filters" tools/build-filters $(FILTERS)
 
-test: test-unit test-manifests test-wasm filters test-tools test-mock test-envoy ## All tests
+test: test-unit test-manifests test-wasm filters test-tools test-mock test-envoy ## Runs all tests
 
-test-unit: ## Native unit tests
+test-unit: ## Runs the native unit tests
 	$(STAGE) "unit tests" tools/run-tests unit $(ONLY)
 
-test-manifests: ## Renders every kustomization; the filters read every configuration in them and in the documents
+test-manifests: ## Renders every kustomization; the filters' parsers read every configuration there and in the documents
 	$(STAGE) "kubectl" tools/install kubectl
 	$(STAGE) "manifests" tools/run-tests manifests $(ONLY)
 
-test-wasm: ## The cores in wasm32, under Node
+test-wasm: ## Tests the cores in wasm32, under Node
 	$(STAGE) "wasm test runner" tools/install rust-targets wasm-bindgen-test
 	$(STAGE) "wasm tests" cargo test --locked --target wasm32-unknown-unknown $(CORES:%=--package %) --test 'wasm*'
 
-test-tools: filters ## The post-link step, and what each module exports and imports
+test-tools: filters ## Tests the post-link step, and what each module exports and imports
 	$(STAGE) "module tests" node --test --test-reporter=tap tools/link-filter.test.mjs
 
-test-mock: filters ## The built modules in the mock host
+test-mock: filters ## Tests the built modules in the mock host
 	$(STAGE) "mock host tests" tools/run-tests mock $(ONLY)
 
-test-envoy: filters tools-envoy ## The built modules in a real Envoy
+test-envoy: filters tools-envoy ## Tests the built modules in a real Envoy
 	$(STAGE) "envoy $(ENVOY_VERSION) tests" tools/run-tests envoy $(ONLY)
 
-bursts: filters tools-envoy ## Every combination of what many requests wait for and how that ends; BURSTS=all on real Envoy too
+bursts: filters tools-envoy ## Tries every combination of what many requests wait for and how that ends; BURSTS=all: on real Envoy too
 	$(STAGE) "bursts in the mock host" env BURSTS=all tools/run-tests mock bursts
 	$(STAGE) "bursts in envoy $(ENVOY_VERSION)" env BURSTS="$(or $(BURSTS),pairs)" tools/run-tests envoy bursts
 
-test-services: filters tools-envoy ## With a real rate limit service, Redis and a registry, which it installs (Go, root once)
+test-services: filters tools-envoy ## Tests with a real rate limit service, Redis and a registry, which it installs (needs Go, and root once)
 	$(STAGE) "services of others" tests/services/install
 	$(STAGE) "services tests" tools/run-tests services $(ONLY)
 
 MINUTES ?= 10
 
-soak: filters tools-envoy ## Real Envoy under traffic and troubles with a judge beside every request; MINUTES=10, SEED=, FORM=joined|three
+soak: filters tools-envoy ## Runs a real Envoy under traffic and faults and judges every request; MINUTES=10, SEED=, FORM=joined|three
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak
 	@MINUTES=$(MINUTES) SEED=$(SEED) FORM=$(FORM) RATE=$(RATE) BURST=$(BURST) target/debug/soak
 
-soak-faults: filters tools-envoy ## Deliberate faults, each of which the soak must find; FAULT=name for one
+soak-faults: filters tools-envoy ## Checks that the soak finds each deliberate fault; FAULT=name for one
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak
 	@FAULT=$(or $(FAULT),all) SEED=$(or $(SEED),1) target/debug/soak
 
-bench: filters tools-envoy ## What each filter costs beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 in three minutes
+bench: filters tools-envoy ## Measures each filter beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 takes three minutes
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }
 	$(STAGE) "empty SDK filter" cargo build --locked --release --target wasm32-wasip1 --package empty-sdk-filter
 	@cargo run --quiet --locked --profile harness --package bench -- $(if $(QUICK),--quick) $(PARTS)
 
-bench-cores: ## The cores natively, without a proxy; ONLY=jwt runs some
+bench-cores: ## Measures the cores natively, without a proxy; ONLY=jwt runs some
 	@cargo bench --quiet --locked --profile harness --package bench --bench cores -- $(ONLY)
-# What decides. A change that no test notices and that changes nothing is named in .cargo/mutants.toml, with the reason.
+
+# The files that decide. .cargo/mutants.toml names each change that no test notices and that changes no decision, with the
+# reason.
 OF      ?= jwt-auth
 MUTANTS ?= $(MUTANTS_OF_$(OF))
 MUTANTS_OF_jwt-auth := $(addprefix filters/jwt-auth/src/,decision.rs fetch/*.rs keys/*.rs policy/*.rs token/*.rs) \
@@ -93,13 +95,13 @@ fuzz: ## Fuzzes the parsers and whole requests, 10 minutes each; FUZZ=token SECO
 	$(STAGE) "cargo-fuzz" tools/install cargo-fuzz
 	@for target in $(FUZZ); do tools/stage "fuzz $$target" tools/fuzz "$$target" $(SECONDS) || exit 1; done
 
-mutants: ## Changes the code that decides, and sees whether a test fails; OF=rate-limit for that filter, MUTANTS=FILE for one file
+mutants: ## Changes the code that decides and checks that a test fails; OF=rate-limit, MUTANTS=FILE for one file
 	$(STAGE) "cargo-mutants" tools/install cargo-mutants
 	$(STAGE) "the tests without a change" cargo test $(MUTANT_TESTS) $(MUTANT_TESTS_OF_$(OF)) $(MUTANT_PACKAGES_OF_$(OF):%=--package %)
 	@cargo mutants --in-place --no-shuffle --baseline skip --timeout 60 --output target $(MUTANTS:%=--file %) \
 		$(MUTANT_PACKAGES_OF_$(OF):%=--test-package %) -- $(MUTANT_TESTS) $(MUTANT_TESTS_OF_$(OF))
 
-lint: ## Formatting, clippy, licences, repository rules
+lint: ## Checks formatting, clippy, licences, the repository's rules, and links
 	$(STAGE) "rustfmt" cargo fmt --all --check
 	$(STAGE) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(STAGE) "wasm32 targets" tools/install rust-targets
@@ -112,11 +114,11 @@ lint: ## Formatting, clippy, licences, repository rules
 format: ## Formats the code
 	cargo fmt --all
 
-check-reproducible: ## Builds the last commit in two fresh folders and compares
+check-reproducible: ## Builds the last commit in two fresh folders and compares the modules
 	$(STAGE) "reproducible" tools/check-reproducible $(FILTERS)
 
 tools-envoy:
 	$(STAGE) "Envoy $(ENVOY_VERSION)" tools/install envoy
 
-clean: ## Removes what was built; .tools/ stays
+clean: ## Removes what was built, except .tools/
 	cargo clean --quiet

@@ -1,4 +1,4 @@
-// Turns what rustc leaves into the module that a proxy loads. Usage: node tools/link-filter.mjs CRATE...
+// Turns the output of rustc into the module that a proxy loads. Usage: node tools/link-filter.mjs CRATE...
 //
 // A proxy enters the module for every callback that the module exports, needed or not, so each filter exports only those that
 // its Cargo.toml declares under [package.metadata.proxy-wasm] callbacks. The kit's `kit_on_X` becomes `proxy_on_X`. What is
@@ -93,7 +93,7 @@ function exportOnly(binaryen, module, callbacks) {
       throw new LinkError(`callback "${callback}" is declared, but the kit exports no kit_on_${callback}; it has: ${offered.join(", ")}`);
     }
     const ours = signature(binaryen, module, exported.get(`kit_on_${callback}`));
-    if (ours !== CALLBACKS[callback]) throw new LinkError(`kit_on_${callback} is ${ours}, but the ABI wants ${CALLBACKS[callback]}`);
+    if (ours !== CALLBACKS[callback]) throw new LinkError(`kit_on_${callback} is ${ours}, but the ABI expects ${CALLBACKS[callback]}`);
   }
   for (const name of exported.keys()) {
     if (!BASE_EXPORTS.includes(name)) module.removeExport(name);
@@ -116,11 +116,11 @@ export function check(bytes, callbacks) {
   const exports = WebAssembly.Module.exports(module).map(({ name }) => name).sort();
   const expected = [...BASE_EXPORTS, ...callbacks.map((name) => `proxy_on_${name}`)].sort();
   if (exports.join() !== expected.join()) {
-    throw new LinkError(`exports ${exports.join(", ")}; expected ${expected.join(", ")}`);
+    throw new LinkError(`the module exports ${exports.join(", ")}; expected ${expected.join(", ")}`);
   }
   const foreign = WebAssembly.Module.imports(module).filter(({ module, name }) => !HOST_FUNCTIONS[module]?.includes(name));
   if (foreign.length > 0) {
-    throw new LinkError(`imports what the proxy does not give: ${foreign.map(({ module, name }) => `${module}.${name}`).join(", ")}`);
+    throw new LinkError(`the module imports functions that the proxy does not have: ${foreign.map(({ module, name }) => `${module}.${name}`).join(", ")}`);
   }
 }
 
@@ -139,7 +139,7 @@ async function main(crates) {
   mkdirSync(`${ROOT}target/filters`, { recursive: true });
   for (const crate of crates) {
     const callbacks = declared.get(crate);
-    if (callbacks === undefined) throw new LinkError(`${crate}: no [package.metadata.proxy-wasm] callbacks in its Cargo.toml`);
+    if (callbacks === undefined) throw new LinkError(`${crate}: its Cargo.toml has no [package.metadata.proxy-wasm] callbacks`);
     const input = readFileSync(`${ROOT}target/wasm32-wasip1/release/${crate.replaceAll("-", "_")}.wasm`);
     const output = `${ROOT}target/filters/${crate}.wasm`;
     // Optimising takes seconds: skip it when all that decides the output is as it was.

@@ -42,7 +42,7 @@ test("a callback that the kit does not have is refused", async () => {
 });
 
 test("a callback with another type than the ABI's is refused", async () => {
-  await assert.rejects(link(rustcOutput(), ["log"]), new LinkError("kit_on_log is (i64) -> nothing, but the ABI wants (i32) -> nothing"));
+  await assert.rejects(link(rustcOutput(), ["log"]), new LinkError("kit_on_log is (i64) -> nothing, but the ABI expects (i32) -> nothing"));
 });
 
 test("an import that the proxy does not give is refused", async () => {
@@ -50,7 +50,7 @@ test("an import that the proxy does not give is refused", async () => {
   const extra = '(func (export "kit_on_configure") (param i32 i32) (result i32) (call $accept (local.get 0)) (i32.const 1))' +
     '(func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))';
   await assert.rejects(link(rustcOutput({ imports, extra }), ["configure"]),
-    new LinkError("imports what the proxy does not give: wasi_snapshot_preview1.sock_accept"));
+    new LinkError("the module imports functions that the proxy does not have: wasi_snapshot_preview1.sock_accept"));
   assert.deepEqual(exportsOf(await link(rustcOutput({ imports, extra }), ["tick"])).includes("proxy_on_configure"), false);
 });
 

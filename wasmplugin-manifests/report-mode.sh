@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Kill switch: a filter of one service only reports what it would refuse, or refuses again as it did before.
+# Kill switch: makes a filter of one service only report what it would refuse, or refuse again as it did before.
 #
 # Usage: report-mode.sh [-n NAMESPACE] FILTER SERVICE on|off|show
-#        report-mode.sh list        what reports because of this switch, in all namespaces
+#        report-mode.sh list        prints the plugins that report because of this switch, in all namespaces
 #
-# FILTER     jwt-auth or rate-limit, in a plugin of its own or in mesh-filters; mesh-filters is both of them there
-# SERVICE    as in the name of the WasmPlugin or TrafficExtension, FILTER-SERVICE: auth, user, sign-in, edge …
-# NAMESPACE  adaptive-learning, unless said
+# FILTER     jwt-auth or rate-limit, in a plugin of its own or in mesh-filters; mesh-filters means both of them there
+# SERVICE    the second part of the WasmPlugin's or TrafficExtension's name, FILTER-SERVICE: auth, user, sign-in, edge …
+# NAMESPACE  the namespace of the plugin; the default is adaptive-learning
 #
-# `on` keeps in an annotation how each mode was, and `off` puts that back. Both may be repeated.
+# `on` keeps the previous modes in an annotation, and `off` restores them. Both may be repeated. `show` prints the modes.
 set -euo pipefail
 
 ANNOTATION=adaptive-learning.example/before-report-mode
@@ -45,7 +45,7 @@ find_plugin() {
   found=$(kubectl get wasmplugin -n "$namespace" "${names[@]}" --ignore-not-found -o name)
   # A cluster may not know the kind.
   [[ -n $found ]] || found=$(kubectl get trafficextension -n "$namespace" "${names[@]}" --ignore-not-found -o name 2>/dev/null) || true
-  [[ -n $found ]] || die "no WasmPlugin or TrafficExtension ${names[*]} in namespace $namespace"
+  [[ -n $found ]] || die "namespace $namespace has no WasmPlugin or TrafficExtension ${names[*]}"
   plugin=$(head -n 1 <<<"$found")
 }
 

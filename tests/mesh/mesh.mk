@@ -6,26 +6,26 @@ MESHLAB := cd tests/mesh && python3 -m meshlab
 image: filters ## Builds an OCI image of each filter, target/images/*.tar
 	@python3 wasmplugin-manifests/images/images.py build
 
-push: filters ## Pushes the images, REGISTRY=host/path, and writes their digests into the manifests
+push: filters ## Pushes the images to REGISTRY=host/path, and writes their digests into the manifests
 	@python3 wasmplugin-manifests/images/images.py push --registry "$(REGISTRY)"
 
 mesh-tools:
 	@tests/mesh/install-deps
 	@tests/mesh/build-tools
 
-mesh-test: filters mesh-tools ## Installs the manifests on a real mesh and checks each row by behaviour; CHECKS=words takes some
+mesh-test: filters mesh-tools ## Installs the manifests on a real mesh and checks how it behaves; CHECKS=words runs some of the checks
 	@$(MESHLAB) test $(CHECKS)
 
-demo-mesh: filters mesh-tools ## Leaves that mesh running and says what to play with
+demo-mesh: filters mesh-tools ## Starts that mesh, leaves it running, and prints commands to try
 	@$(MESHLAB) up
 
-load-test: ## Load on the mesh of demo-mesh; fails when a service breaks an objective of tests/mesh/load/objectives.json
+load-test: ## Sends load to the mesh of demo-mesh; fails if a service misses its objective in tests/mesh/load/objectives.json
 	@$(MESHLAB) load-test
 
 mesh-down: ## Ends the mesh of demo-mesh
 	@$(MESHLAB) down
 
-rules: ## Writes the Prometheus Operator's form of overlays/observability/rules.yaml
+rules: ## Writes overlays/observability/rules.yaml in the form of the Prometheus Operator
 	@cd wasmplugin-manifests/overlays/observability && { \
 	  printf '%s\n' '# For the Prometheus Operator: rules.yaml as a PrometheusRule, written by `make rules`.' \
 	    'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' \

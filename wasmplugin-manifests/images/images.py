@@ -95,9 +95,9 @@ def build() -> None:
 
 def push_all(asked: argparse.Namespace) -> None:
     if not asked.registry.strip("/"):
-        sys.exit("say where: make push REGISTRY=host/path")
+        sys.exit("the registry is missing: make push REGISTRY=host/path")
     if not shutil.which("skopeo"):
-        sys.exit("skopeo is missing, which pushes to every kind of registry: apt install skopeo")
+        sys.exit("skopeo is missing, which pushes the images: apt install skopeo")
     base = asked.registry.strip("/")
     account = os.environ.get("REGISTRY_USER", ""), os.environ.get("REGISTRY_PASSWORD", "")
     registry = Registry(base, *account, ca=asked.ca, insecure=asked.insecure)

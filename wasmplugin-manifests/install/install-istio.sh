@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs Istio's control plane by revision, upgrades it by another revision, and removes it; says what it does, and checks first.
+# Installs Istio's control plane by revision, upgrades it by another revision, and removes it. It checks the cluster first, and
+# says what it does.
 set -euo pipefail
 
 usage() {
@@ -22,9 +23,9 @@ namespace=istio-system
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --profile) profile=${2:?--profile wants dev or ha} && shift 2 ;;
-    --revision) revision=${2:?--revision wants a name} && revision_given=true && shift 2 ;;
-    --file) files+=("${2:?--file wants a file}") && shift 2 ;;
+    --profile) profile=${2:?--profile needs a value: dev or ha} && shift 2 ;;
+    --revision) revision=${2:?--revision needs a name} && revision_given=true && shift 2 ;;
+    --file) files+=("${2:?--file needs a file}") && shift 2 ;;
     --dry-run) dry_run=true && shift ;;
     --uninstall) uninstall=true && shift ;;
     -h | --help) usage && exit ;;
@@ -44,9 +45,9 @@ change() {
 case $profile in
   dev) files=("$here/istio.yaml" "${files[@]}") ;;
   ha) files=("$here/istio.yaml" "$here/istio-ha.yaml" "${files[@]}") ;;
-  *) fail "unknown profile $profile: dev or ha" ;;
+  *) fail "the profile $profile is unknown: expected dev or ha" ;;
 esac
-[[ $revision =~ ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$ ]] || fail "revision $revision: lower-case letters, digits and - only"
+[[ $revision =~ ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$ ]] || fail "the revision $revision is not valid: expected only lower-case letters, digits and -"
 for file in "${files[@]}"; do [ -r "$file" ] || fail "cannot read $file"; done
 
 # --- istioctl: from PATH where it has the version, else fetched and checked against the release's checksum.
@@ -73,7 +74,7 @@ find_istioctl() {
 # --- Checks: nothing is changed before they pass.
 for tool in kubectl curl sha256sum; do command -v "$tool" >/dev/null || fail "$tool is not on PATH"; done
 find_istioctl
-kubectl version >/dev/null 2>&1 || fail "kubectl reaches no cluster"
+kubectl version >/dev/null 2>&1 || fail "kubectl cannot reach a cluster"
 kubectl auth can-i create clusterroles --all-namespaces --quiet || fail "this account may not create cluster roles: use an administrator's"
 
 revisions() { kubectl get deployment -n "$namespace" -l app=istiod -o jsonpath='{range .items[*]}{.metadata.labels.istio\.io/rev}{"\n"}{end}' 2>/dev/null; }
@@ -81,7 +82,7 @@ default_revision() { kubectl get mutatingwebhookconfiguration istio-revision-tag
 
 if $uninstall; then
   if $revision_given; then
-    revisions | grep -x "$revision" >/dev/null || fail "no revision $revision is installed"
+    revisions | grep -x "$revision" >/dev/null || fail "the revision $revision is not installed"
     [ "$(default_revision)" != "$revision" ] || fail "revision $revision is the default one: install another first, or uninstall without --revision"
     left=$(kubectl get pods -A -l istio.io/rev="$revision" -o name | grep -vc istiod || true)
     [ "$left" = 0 ] || fail "$left pods still have a sidecar of revision $revision: restart their deployments first"
@@ -111,7 +112,7 @@ fi
 
 operators=()
 for file in "${files[@]}"; do operators+=(-f "$file"); done
-"$istioctl" manifest generate "${operators[@]}" --revision "$revision" >/dev/null || fail "the settings do not make a manifest"
+"$istioctl" manifest generate "${operators[@]}" --revision "$revision" >/dev/null || fail "istioctl cannot make a manifest from the settings"
 
 others=$(revisions | grep -vx "$revision" | tr '\n' ' ' || true)
 [ -z "$others" ] || say "upgrade: revision $revision beside $others"

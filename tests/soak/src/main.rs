@@ -60,7 +60,7 @@ struct Options {
 
 fn number<T: FromStr>(name: &str, default: T) -> Result<T> {
     match var(name).ok().filter(|text| !text.is_empty()) {
-        Some(text) => Ok(text.parse().map_err(|_| format!("{name}={text} is no number"))?),
+        Some(text) => Ok(text.parse().map_err(|_| format!("{name}={text} is not a number"))?),
         None => Ok(default),
     }
 }
