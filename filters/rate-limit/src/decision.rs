@@ -12,7 +12,7 @@ use plugin_kit::request::path::{PathCase, Readings};
 use plugin_kit::request::source::Source;
 
 use crate::config::{
-    Condition, Config, GlobalLimit, Limit, Mode, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, Plans,
+    Config, GlobalLimit, Limit, Mode, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, Plans, Selector,
 };
 use crate::keys::cost;
 use crate::keys::key::KeyHasher;
@@ -617,7 +617,7 @@ impl Limits {
             }
         }
         for (index, limit) in self.config.limits.iter().enumerate() {
-            if stage.asks(limit) && seen.holds(&limit.condition, Doubt::Yes).map_err(unavailable)? {
+            if stage.asks(limit) && seen.holds(&limit.selector, Doubt::Yes).map_err(unavailable)? {
                 counted.extend(self.counted_by(index, exchange, reported)?);
             }
         }
@@ -759,7 +759,7 @@ fn way(config: &Config, hashers: &[(KeyHasher, Vec<KeyHasher>)], stage: Stage) -
     let mut asked = limits.filter(|(_, (limit, _))| stage.asks(limit));
     let Some((index, (limit, (hasher, _)))) = asked.next() else { return Way::Free };
     let denies = limit.mode == Mode::Enforce && limit.enforce_percent >= 100;
-    if asked.next().is_none() && config.exempt.is_empty() && limit.condition.is_always() && denies {
+    if asked.next().is_none() && config.exempt.is_empty() && limit.selector.is_always() && denies {
         Way::One(index, alike(limit, hasher))
     } else {
         Way::Each
@@ -910,19 +910,19 @@ impl<'a> Seen<'a> {
         Ok(self.request.get_or_init(|| Request::of(head)))
     }
 
-    fn holds(&self, condition: &Condition, doubt: Doubt) -> Result<bool, HostError> {
-        for (key, test) in &condition.claims {
+    fn holds(&self, selector: &Selector, doubt: Doubt) -> Result<bool, HostError> {
+        for (key, test) in &selector.claims {
             let value = self.exchange.published(key)?;
             let claim = ClaimValues::published(value.as_deref(), *key == SCOPE);
             if !test.decides_claim(&claim).unwrap_or(doubt == Doubt::Yes) {
                 return Ok(false);
             }
         }
-        if !self.request_holds(&condition.request, &condition.any_path, doubt)? {
+        if !self.request_holds(&selector.request, &selector.any_path, doubt)? {
             return Ok(false);
         }
         // Last: it costs most. Without a value, as where a header that it asks for is missing, it is in doubt.
-        match condition.when {
+        match selector.when {
             Some(when) => Ok(when.holds(self.exchange, None)?.unwrap_or(doubt == Doubt::Yes)),
             None => Ok(true),
         }

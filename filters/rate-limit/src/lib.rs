@@ -10,6 +10,8 @@ pub mod decision;
 pub mod keys;
 pub mod limits;
 #[cfg(target_os = "wasi")]
+mod metrics;
+#[cfg(target_os = "wasi")]
 pub mod plugin;
 pub mod reply;
 pub mod service;

@@ -5,16 +5,16 @@ use std::collections::VecDeque;
 
 use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::host::HostError;
-use plugin_kit::host::{self, Counter, GrpcMethod, Headers};
+use plugin_kit::host::{self, GrpcMethod, Headers};
 use plugin_kit::host::{Filter, Flow};
 use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
 use crate::config::{Config, Scope};
-use crate::decision::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, ServiceTally, Stage};
+use crate::decision::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, Stage};
 use crate::limits::gcra::nanoseconds;
-use crate::limits::limiter::Tally;
 use crate::limits::slots::{SharedStore, WorkerStore};
+use crate::metrics::Metrics;
 use crate::reply::DenyReason;
 use crate::service::protocol::{Failure, LONGEST_ANSWER, METHOD, Response, SERVICE};
 
@@ -45,8 +45,7 @@ impl SharedStore for Store {
 pub struct RateLimit {
     limits: Limits,
     store: Store,
-    counters: Counters,
-    by_limit: Vec<LimitCounters>,
+    metrics: Metrics,
     /// Where some limits are asked of the rate limit service.
     service: Option<Service>,
 }
@@ -60,34 +59,6 @@ struct Service {
     calls: RefCell<Vec<(u32, u32, Question)>>,
     /// The decisions for streams that are to run again, each until its stream runs or is gone.
     heard: RefCell<VecDeque<(u32, Decision)>>,
-    counters: ServiceCounters,
-}
-
-struct ServiceCounters {
-    ok: Counter,
-    over_limit: Counter,
-    remembered: Counter,
-    failed: Counter,
-    skipped: Counter,
-    opened: Counter,
-}
-
-struct Counters {
-    allowed: Counter,
-    denied: Counter,
-    failed: Counter,
-    uncounted: Counter,
-    conflicts: Counter,
-    undone: Counter,
-    refunded: Counter,
-    evicted: Counter,
-    costs_invalid: Counter,
-}
-
-struct LimitCounters {
-    denied: Counter,
-    reported: Counter,
-    key_missing: Counter,
 }
 
 /// What the response of the stream's request needs.
@@ -100,42 +71,6 @@ pub struct Stream {
 }
 
 impl RateLimit {
-    fn count(&self, tally: Tally) {
-        let counters = &self.counters;
-        for (counter, count) in [
-            (counters.conflicts, tally.conflicts),
-            (counters.undone, tally.undone),
-            (counters.refunded, tally.refunded),
-            (counters.evicted, tally.evicted),
-            (counters.costs_invalid, tally.invalid_costs),
-        ] {
-            counter.add(count);
-        }
-    }
-
-    fn count_service(&self, tally: ServiceTally) {
-        let Some(Service { counters, .. }) = &self.service else { return };
-        for (counter, count) in [
-            (counters.ok, tally.ok),
-            (counters.over_limit, tally.over_limit),
-            (counters.remembered, tally.remembered),
-            (counters.failed, tally.failed),
-            (counters.skipped, tally.skipped),
-            (counters.opened, u32::from(tally.opened)),
-        ] {
-            counter.add(count);
-        }
-        if tally.opened {
-            log::warn!(
-                "{}: the rate limit service is asked once in a while only, until it answers",
-                Self::NAME
-            );
-        }
-        if tally.closed {
-            log::info!("{}: the rate limit service answers again", Self::NAME);
-        }
-    }
-
     /// Checks the limits of one stage.
     pub fn check(&self, stream: &mut Stream, exchange: &Exchange<'_>, stage: Stage) -> Flow {
         let decision = if stream.asking {
@@ -145,21 +80,13 @@ impl RateLimit {
             decision
         } else {
             let decided = self.limits.decide(&self.store, exchange, stage);
-            for (index, count) in self.limits.take_without_key() {
-                if let Some(counters) = self.by_limit.get(index) {
-                    counters.key_missing.add(count);
-                }
-            }
+            self.metrics.count_missing_keys(self.limits.take_without_key());
             let Some(decision) = decided else { return self.allow(stage) };
             decision
         };
-        self.count(decision.tally);
-        self.count_service(decision.service);
-        for index in &decision.reported {
-            if let Some(counters) = self.by_limit.get(*index) {
-                counters.reported.increment();
-            }
-        }
+        self.metrics.count(decision.tally);
+        self.metrics.count_service(decision.service);
+        self.metrics.count_reported(&decision.reported);
         match decision.outcome {
             Outcome::Admitted(admission) => self.admit(stream, exchange, stage, admission),
             Outcome::Denied(denial) => self.deny(exchange, denial),
@@ -193,30 +120,23 @@ impl RateLimit {
             exchange.note_header(name, value.as_bytes());
         }
         if uncounted {
-            self.counters.uncounted.increment();
+            self.metrics.uncounted.increment();
         }
         self.allow(stage)
     }
 
     fn allow(&self, stage: Stage) -> Flow {
         if stage != Stage::BeforeAuth {
-            self.counters.allowed.increment();
+            self.metrics.allowed.increment();
         }
         Flow::Continue
     }
 
     fn deny(&self, exchange: &Exchange<'_>, denial: Denial) -> Flow {
-        let limit = denial
-            .limit
-            .and_then(|index| Some((self.by_limit.get(index)?, self.limits.config().limits.get(index)?)));
-        self.counters.denied.increment();
-        if let Some((counters, limit)) = limit {
-            counters.denied.increment();
-            note(exchange, &limit.name);
-        }
         let reason = denial.reason;
-        if reason.is_failure() {
-            self.counters.failed.increment();
+        self.metrics.count_denial(denial.limit, reason);
+        if let Some(limit) = denial.limit.and_then(|index| self.limits.config().limits.get(index)) {
+            note(exchange, &limit.name);
         }
         if matches!(reason, DenyReason::Conflict | DenyReason::Unavailable) {
             log::error!(
@@ -253,8 +173,8 @@ impl RateLimit {
         let now = host::monotonic_time().map(nanoseconds);
         let mut decision = self.limits.hear(&self.store, question, answer, now);
         // Counted though the client may have left.
-        self.count(std::mem::take(&mut decision.tally));
-        self.count_service(std::mem::take(&mut decision.service));
+        self.metrics.count(std::mem::take(&mut decision.tally));
+        self.metrics.count_service(std::mem::take(&mut decision.service));
         service.heard.borrow_mut().push_back((stream, decision));
     }
 
@@ -294,42 +214,13 @@ impl Filter for RateLimit {
         if limits.created() > 0 && matches!(store, Store::Proxy) {
             log::info!("{}: slots created for {} limits", Self::NAME, limits.created());
         }
-        let counters = Counters {
-            allowed: Counter::define("rate_limit_requests_allowed"),
-            denied: Counter::define("rate_limit_requests_denied"),
-            failed: Counter::define("rate_limit_requests_failed"),
-            uncounted: Counter::define("rate_limit_requests_uncounted"),
-            conflicts: Counter::define("rate_limit_writes_conflicted"),
-            undone: Counter::define("rate_limit_charges_undone"),
-            refunded: Counter::define("rate_limit_charges_refunded"),
-            evicted: Counter::define("rate_limit_keys_evicted"),
-            costs_invalid: Counter::define("rate_limit_costs_invalid"),
-        };
-        let by_limit = limits.config().limits.iter().map(|limit| {
-            let define = |what| Counter::define(&format!("rate_limit_limit_{}_{what}", limit.name));
-            LimitCounters {
-                denied: define("denied"),
-                reported: define("reported"),
-                key_missing: define("key_missing"),
-            }
+        let metrics = Metrics::define(limits.config());
+        let service = limits.config().global.as_ref().map(|_| Service {
+            root,
+            calls: RefCell::default(),
+            heard: RefCell::default(),
         });
-        let service = limits.config().global.as_ref().map(|_| {
-            let define = |what| Counter::define(&format!("rate_limit_service_{what}"));
-            Service {
-                root,
-                calls: RefCell::default(),
-                heard: RefCell::default(),
-                counters: ServiceCounters {
-                    ok: define("ok"),
-                    over_limit: define("over_limit"),
-                    remembered: define("remembered"),
-                    failed: define("failed"),
-                    skipped: define("skipped"),
-                    opened: define("opened"),
-                },
-            }
-        });
-        Ok(Self { service, by_limit: by_limit.collect(), limits, store, counters })
+        Ok(Self { limits, store, metrics, service })
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {
@@ -368,7 +259,7 @@ impl Filter for RateLimit {
             let status = Headers::Response.first(":status").ok().flatten();
             let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
             let pending = std::mem::take(&mut stream.pending);
-            self.count(self.limits.settle(&self.store, exchange, pending, status));
+            self.metrics.count(self.limits.settle(&self.store, exchange, pending, status));
         }
         for (name, value) in stream.headers.drain(..) {
             if let Err(error) = Headers::Response.set(&name, value.as_bytes()) {

@@ -12,6 +12,8 @@
 pub mod config;
 pub mod decision;
 #[cfg(target_os = "wasi")]
+mod metrics;
+#[cfg(target_os = "wasi")]
 pub mod plugin;
 pub mod tags;
 

@@ -2,29 +2,22 @@
 
 use plugin_kit::config::ConfigErrors;
 use plugin_kit::host::HostError;
-use plugin_kit::host::{self, Counter, Headers};
+use plugin_kit::host::{self, Headers};
 use plugin_kit::host::{Filter, Flow};
 use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::decision::{Change, Core, Effects, Stream};
+use crate::metrics::Metrics;
 use crate::tags::baggage;
-use crate::tags::request_id::{HEADER, Origin};
+use crate::tags::request_id::HEADER;
 use crate::tags::tag::Moment;
 
 /// trace-tags as the proxy runs it.
 pub struct TraceTags {
     core: Core,
     metrics: Metrics,
-}
-
-struct Metrics {
-    tags_written: Counter,
-    tags_missing: Counter,
-    request_ids_generated: Counter,
-    request_ids_replaced: Counter,
-    host_calls_failed: Counter,
 }
 
 impl TraceTags {
@@ -56,14 +49,7 @@ impl TraceTags {
 
     fn from_config(configuration: &Value, sent_at: Moment) -> Result<Self, ConfigErrors> {
         let config = Config::read(configuration, &host::HostEnvironment, sent_at)?;
-        let metrics = Metrics {
-            tags_written: Counter::define("trace_tags_tags_written"),
-            tags_missing: Counter::define("trace_tags_tags_missing"),
-            request_ids_generated: Counter::define("trace_tags_request_ids_generated"),
-            request_ids_replaced: Counter::define("trace_tags_request_ids_replaced"),
-            host_calls_failed: Counter::define("trace_tags_host_calls_failed"),
-        };
-        Ok(Self { core: Core::new(config), metrics })
+        Ok(Self { core: Core::new(config), metrics: Metrics::define() })
     }
 
     fn carry_out(&self, effects: Effects<'_>, exchange: &Exchange<'_>) {
@@ -92,13 +78,7 @@ impl TraceTags {
         if let Some(id) = effects.response_header {
             done(Headers::Response.set(HEADER, id.as_bytes()));
         }
-        self.metrics.tags_written.add(written);
-        self.metrics.tags_missing.add(effects.missing);
-        match effects.origin {
-            Some(Origin::Generated) => self.metrics.request_ids_generated.increment(),
-            Some(Origin::Replaced) => self.metrics.request_ids_replaced.increment(),
-            Some(Origin::Kept) | None => {}
-        }
+        self.metrics.count(written, effects.missing, effects.origin);
         for failure in failures {
             self.metrics.host_calls_failed.increment();
             log::debug!("trace-tags: {failure}");

@@ -1,0 +1,428 @@
+//! The configuration as types that cannot be wrong, and how they are made of what an operator wrote.
+
+use std::time::Duration;
+
+use plugin_kit::config::{ErrorList, JsonPath, Mode, NonEmpty, shown_name};
+use plugin_kit::host::Environment;
+use plugin_kit::reply::denial::Extras;
+use plugin_kit::request::cel::Expression;
+use plugin_kit::request::matcher::{RawRequestMatch, RequestMatch, ValueTest};
+use plugin_kit::request::path::PathCase;
+use plugin_kit::request::source::{HeaderReads, Source};
+
+use super::raw::{
+    Before, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, RawConfig, RawGlobal, RawLimit,
+    RawLimitGlobal, RawPlans, RawRate, RawSelector, Scope,
+};
+use crate::keys::key::table_number;
+use crate::limits::gcra::Rate;
+use crate::limits::slots::{OnFull, Table};
+use crate::reply::ReplyOptions;
+use crate::service::protocol::{grpc_service, unit};
+
+/// The rate limit service that counts over several proxies.
+#[derive(Debug)]
+pub struct Global {
+    /// Which of the service's configurations is meant.
+    pub domain: String,
+    /// How the proxy reaches it: a serialised `envoy.config.core.v3.GrpcService`.
+    pub via: Vec<u8>,
+    /// How long a request waits for it.
+    pub timeout: Duration,
+    /// What becomes of a request that got no answer in this time.
+    pub on_failure: OnFailure,
+}
+
+/// A limit's part in what the service is asked.
+#[derive(Debug)]
+pub struct GlobalLimit {
+    /// The descriptor's keys, one for each source of the limit's key; for a limit without a key none.
+    pub entries: Vec<String>,
+    /// The service counts with the limit's rate in the place of its own.
+    pub send_rate: bool,
+}
+
+/// A pluginConfig that has nothing wrong.
+#[derive(Debug)]
+pub struct Config {
+    /// In the order in which they were written.
+    pub limits: Vec<Limit>,
+    /// Requests that no limit counts.
+    pub exempt: Vec<Selector>,
+    /// How a denied request is answered.
+    pub reply: ReplyOptions,
+    /// What becomes of a request that could not be counted.
+    pub on_conflict: OnConflict,
+    /// Who counts together.
+    pub scope: Scope,
+    /// The longest stretch of a limit's time that one worker takes for itself, in nanoseconds.
+    pub longest_lease: u64,
+    /// Whether the case of paths counts.
+    pub path_case: PathCase,
+    /// How many limits have no key.
+    pub singles: usize,
+    /// The service for the limits that have a [`Limit::global`].
+    pub global: Option<Global>,
+}
+
+/// One limit.
+#[derive(Debug)]
+pub struct Limit {
+    /// Unique; shown to clients and in metrics.
+    pub name: String,
+    /// Which requests it counts.
+    pub selector: Selector,
+    /// It is checked before the request's token is.
+    pub before_auth: bool,
+    /// What it counts by; empty: all together.
+    pub key: Vec<Source>,
+    /// What becomes of a request without a part of the key.
+    pub on_missing_key: OnMissingKey,
+    /// What a key may do, unless a plan says otherwise.
+    pub rate: Rate,
+    /// Rates that depend on the request.
+    pub plans: Option<Plans>,
+    /// As how many requests one counts.
+    pub cost: u64,
+    /// Where a request says as how many it counts.
+    pub cost_from: Option<Source>,
+    /// What becomes of a request that says there what is no number.
+    pub on_invalid_cost: OnInvalidCost,
+    /// Where not empty: only requests answered with one of these statuses stay counted.
+    pub count_statuses: Vec<u16>,
+    /// Whether it denies.
+    pub mode: Mode,
+    /// For how many of a hundred keys it does, or of a hundred requests without a key.
+    pub enforce_percent: u8,
+    /// Where its state is.
+    pub table: Table,
+    /// What becomes of a key where there is no free place.
+    pub on_full: OnFull,
+    /// Without a key: its number among such limits.
+    pub single: Option<usize>,
+    /// What it reads of the head to find the key.
+    pub head_use: HeaderReads,
+    /// It is asked of the rate limit service too.
+    pub global: Option<GlobalLimit>,
+}
+
+/// Rates by the value of a source.
+#[derive(Debug)]
+pub struct Plans {
+    /// Says which plan a request has.
+    pub from: Source,
+    /// The plans.
+    pub rates: Vec<(String, Rate)>,
+}
+
+/// Which requests a limit or an exemption is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// On the request.
+    pub request: RequestMatch,
+    /// The same without its paths: for a request whose path has no meaning.
+    pub any_path: RequestMatch,
+    /// On claims, by the key under which they are published.
+    pub claims: Vec<(String, ValueTest)>,
+    /// A CEL condition.
+    pub when: Option<Expression>,
+}
+
+const DEFAULT_TIMEOUT_MS: u64 = 20;
+const LONGEST_TIMEOUT_MS: u128 = 5_000;
+const DEFAULT_LEASE_MS: u64 = 100;
+const LONGEST_LEASE_MS: u64 = 1_000;
+const DEFAULT_KEYS: u32 = 16_384;
+const MOST_KEYS: u32 = 1 << 20;
+
+#[inline(never)]
+pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environment) -> Option<Config> {
+    let root = JsonPath::root();
+    let case = raw.path_case;
+    let mut tables = Tables::default();
+    let mut limits: Vec<Limit> = Vec::new();
+    for (n, limit) in raw.limits.into_iter().enumerate() {
+        let path = root.field("limits").index(n);
+        if limits.iter().any(|other| other.name == limit.name) {
+            errors.add(&path.field("name"), "is the name of another limit; expected one of its own");
+        }
+        limits.extend(compile_limit(limit, case, &path, &mut tables, errors, env));
+    }
+    let mut exempt = Vec::new();
+    for (n, exemption) in raw.exempt.into_iter().enumerate() {
+        let path = root.field("exempt").index(n).field("match");
+        let selector = Selector::compile(exemption.r#match, case, env, &path, errors);
+        if selector.as_ref().is_some_and(Selector::is_always) {
+            errors.add(&path, "exempts every request; expected a condition");
+        }
+        exempt.extend(selector);
+    }
+    let status = raw.response.status.unwrap_or(429);
+    if !(400..=599).contains(&status) {
+        let path = root.field("response").field("status");
+        errors.add(&path, format_args!("expected a status from 400 to 599, found {status}"));
+    }
+    let lease = raw.lease.map_or(u128::from(DEFAULT_LEASE_MS), |lease| lease.0.as_millis());
+    let lease = u64::try_from(lease).ok().filter(|lease| *lease <= LONGEST_LEASE_MS);
+    if lease.is_none() {
+        errors.add(&root.field("lease"), "expected at most `1s`; `0ms` turns leases off");
+    }
+    let (path, response) = (root.field("response"), raw.response);
+    response.body.check(&path.field("body"), errors);
+    let extras = Extras::compile(response.add_headers, response.cors.as_ref(), &path, errors);
+    let asks = limits.iter().position(|limit| limit.global.is_some());
+    let global =
+        raw.global.map(|global| compile_global(global, asks.is_some(), &root.field("global"), errors));
+    if let (None, Some(n)) = (&global, asks) {
+        errors.add(
+            &root.field("limits").index(n).field("global"),
+            "expected `global` beside `limits`, with the service",
+        );
+    }
+    Some(Config {
+        singles: limits.iter().filter(|limit| limit.single.is_some()).count(),
+        limits,
+        exempt,
+        reply: ReplyOptions {
+            status,
+            body: response.body,
+            extras,
+            headers: response.headers,
+            headers_on: response.headers_on,
+        },
+        on_conflict: raw.on_conflict,
+        scope: raw.scope,
+        longest_lease: lease?.saturating_mul(1_000_000),
+        path_case: case,
+        global,
+    })
+}
+
+#[inline(never)]
+fn compile_global(raw: RawGlobal, asks: bool, path: &JsonPath, errors: &mut ErrorList) -> Global {
+    if !asks {
+        errors.add(path, "no limit has a `global`; expected one in `limits`");
+    }
+    for (field, text) in [("domain", &raw.domain), ("cluster", &raw.cluster)] {
+        if text.is_empty() {
+            errors.add(&path.field(field), "expected a name, found nothing");
+        }
+    }
+    let timeout = raw.timeout.map_or(Duration::from_millis(DEFAULT_TIMEOUT_MS), |timeout| timeout.0);
+    if !(1..=LONGEST_TIMEOUT_MS).contains(&timeout.as_millis()) {
+        errors.add(&path.field("timeout"), "expected `1ms` to `5s`");
+    }
+    Global { domain: raw.domain, via: grpc_service(&raw.cluster), timeout, on_failure: raw.on_failure }
+}
+
+fn compile_global_limit(
+    raw: RawLimitGlobal,
+    sources: usize,
+    rates: &[Rate],
+    path: &JsonPath,
+    errors: &mut ErrorList,
+) -> GlobalLimit {
+    if raw.entries.len() != sources || raw.entries.iter().any(String::is_empty) {
+        let path = path.field("entries");
+        errors.add(&path, format_args!("expected {sources} names, one for each source of `key`"));
+    }
+    if raw.send_rate && rates.iter().any(|rate| unit(rate.per()).is_none()) {
+        errors.add(
+            &path.field("sendRate"),
+            "the service counts by `1s`, `1m`, `1h` and `1d`; expected these in each rate",
+        );
+    }
+    GlobalLimit { entries: raw.entries, send_rate: raw.send_rate }
+}
+
+/// Gives each limit a table of its own, the same in each worker and, while no other limit's name wants it, in each
+/// configuration.
+#[derive(Default)]
+struct Tables {
+    taken: Vec<u8>,
+    singles: usize,
+}
+
+impl Tables {
+    fn give(&mut self, name: &str) -> Option<u8> {
+        let first = table_number(name, Table::MAX);
+        let mut numbers = (0..Table::MAX).map(|n| first.wrapping_add(n) % Table::MAX);
+        let number = numbers.find(|number| !self.taken.contains(number))?;
+        self.taken.push(number);
+        Some(number)
+    }
+}
+
+#[inline(never)]
+fn compile_limit(
+    raw: RawLimit,
+    case: PathCase,
+    path: &JsonPath,
+    tables: &mut Tables,
+    errors: &mut ErrorList,
+    env: &dyn Environment,
+) -> Option<Limit> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if raw.name.is_empty() || raw.name.len() > 63 || !raw.name.bytes().all(plain) {
+        errors.add(&path.field("name"), "expected 1 to 63 letters, digits, `-` and `_`");
+    }
+    let selector = Selector::compile(raw.r#match, case, env, &path.field("match"), errors);
+    let (keyed, sources) = (!raw.key.is_empty(), raw.key.len());
+    let mut key = Vec::new();
+    for (n, source) in raw.key.into_iter().enumerate() {
+        key.extend(source.parse(&path.field("key").index(n), errors, env));
+    }
+    let rate = compile_rate(&raw.rate, &path.field("rate"), errors);
+    let plans = raw.plans.map(|plans| compile_plans(plans, &path.field("plans"), errors, env));
+    let before_auth = matches!(raw.before, Some(Before::Auth));
+    let plan_from = plans.as_ref().and_then(Option::as_ref).map(|plans| &plans.from);
+    let reads_claims = key.iter().chain(plan_from).any(|source| matches!(source, Source::Claim(_)))
+        || selector.as_ref().is_some_and(|selector| !selector.claims.is_empty());
+    if before_auth && reads_claims {
+        errors.add(
+            &path.field("before"),
+            "no claim is verified before `auth`; expected a limit without claims",
+        );
+    }
+    let cost_path = path.field("costFrom");
+    let cost_from = raw.cost_from.map(|raw| {
+        let source = raw.parse(&cost_path, errors, env);
+        if source.as_ref().is_some_and(|source| raw.is_unverified(source)) {
+            errors.add(
+                &cost_path,
+                "a client could name its own cost; expected `trust: true` where a trusted peer sets it",
+            );
+        }
+        source
+    });
+    let cost = raw.cost.unwrap_or(1);
+    let plan_rates = plans.iter().flatten().flat_map(|plans| &plans.rates);
+    let named = plan_rates.map(|(name, rate)| (format!("plan `{}`", shown_name(name)), rate));
+    for (name, rate) in rate.iter().map(|rate| ("`rate`".to_owned(), rate)).chain(named) {
+        let burst = rate.burst();
+        if burst > 0 && cost > burst {
+            let expected = format_args!("expected at most {burst}, the burst of {name}, found {cost}");
+            errors.add(&path.field("cost"), expected);
+        }
+    }
+    for (n, status) in raw.count_statuses.iter().enumerate() {
+        if !(200..=599).contains(status) {
+            let path = path.field("countStatuses").index(n);
+            errors.add(&path, format_args!("expected a status from 200 to 599, found {status}"));
+        }
+    }
+    let enforce_percent = raw.enforce_percent.unwrap_or(100);
+    if enforce_percent > 100 {
+        errors.add(&path.field("enforcePercent"), format_args!("expected 0 to 100, found {enforce_percent}"));
+    }
+    let max_keys = raw.max_keys.unwrap_or(DEFAULT_KEYS);
+    if !(1..=MOST_KEYS).contains(&max_keys) {
+        errors.add(&path.field("maxKeys"), format_args!("expected 1 to {MOST_KEYS}, found {max_keys}"));
+    }
+    let Some(number) = tables.give(&raw.name) else {
+        errors.add(path, format_args!("expected at most {} limits", Table::MAX));
+        return None;
+    };
+    // A limit without a key still has one for each plan.
+    let single = (!keyed && plans.is_none()).then_some(tables.singles);
+    tables.singles = tables.singles.saturating_add(usize::from(single.is_some()));
+    let global = raw.global.map(|global| {
+        let path = path.field("global");
+        if !raw.count_statuses.is_empty() {
+            errors.add(&path, "the service gives no charge back; expected a limit without `countStatuses`");
+        }
+        let of_plans = plans.iter().flatten().flat_map(|plans| plans.rates.iter().map(|(_, rate)| *rate));
+        let rates: Vec<Rate> = rate.into_iter().chain(of_plans).collect();
+        compile_global_limit(global, sources, &rates, &path, errors)
+    });
+    let head_use = key.iter().chain(plans.iter().flatten().map(|plans| &plans.from));
+    let head_use = head_use.map(Source::head_use).fold(HeaderReads::default(), HeaderReads::and);
+    Some(Limit {
+        name: raw.name,
+        selector: selector?,
+        before_auth,
+        head_use,
+        key,
+        on_missing_key: raw.on_missing_key,
+        rate: rate?,
+        plans: match plans {
+            Some(plans) => Some(plans?),
+            None => None,
+        },
+        cost: cost.into(),
+        cost_from: match cost_from {
+            Some(source) => Some(source?),
+            None => None,
+        },
+        on_invalid_cost: raw.on_invalid_cost,
+        count_statuses: raw.count_statuses.to_vec(),
+        mode: raw.mode,
+        enforce_percent,
+        table: Table::new(number, if keyed { max_keys } else { 1 }),
+        on_full: raw.on_full,
+        single,
+        global,
+    })
+}
+
+fn compile_rate(raw: &RawRate, path: &JsonPath, errors: &mut ErrorList) -> Option<Rate> {
+    errors.check(path, Rate::new(raw.requests, raw.per.0, raw.burst.unwrap_or(raw.requests)))
+}
+
+#[inline(never)]
+fn compile_plans(
+    raw: RawPlans,
+    path: &JsonPath,
+    errors: &mut ErrorList,
+    env: &dyn Environment,
+) -> Option<Plans> {
+    let from = raw.from.parse(&path.field("from"), errors, env);
+    if from.as_ref().is_some_and(|from| raw.from.is_unverified(from)) {
+        errors
+            .add(&path.field("from"), "a client could name its own plan; expected a claim, or `trust: true`");
+    }
+    let mut rates = Vec::new();
+    for (name, rate) in raw.rates {
+        let path = path.field("rates").field(&name);
+        rates.extend(compile_rate(&rate, &path, errors).map(|rate| (name, rate)));
+    }
+    Some(Plans { from: from?, rates })
+}
+
+impl Selector {
+    fn compile(
+        raw: RawSelector,
+        case: PathCase,
+        env: &dyn Environment,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<Self> {
+        let mut request = RawRequestMatch {
+            hosts: raw.hosts,
+            methods: raw.methods,
+            methods_except: raw.methods_except,
+            paths: raw.paths,
+            path_regexes: raw.path_regexes,
+            headers: raw.headers,
+            source_address: raw.source_address,
+            principals: raw.principals,
+        };
+        let compiled = RequestMatch::compile(&request, case, env, path, errors);
+        request.paths = NonEmpty::default();
+        request.path_regexes = NonEmpty::default();
+        let any_path = RequestMatch::compile(&request, case, env, path, &mut ErrorList::default());
+        let mut claims = Vec::new();
+        for (name, test) in &raw.claims.0 {
+            let test = ValueTest::compile(test, &path.field("claims").field(name), errors);
+            claims.extend(test.map(|test| (format!("jwt.{name}"), test)));
+        }
+        let when =
+            raw.when.and_then(|when| errors.check(&path.field("when"), Expression::condition(&when, env)));
+        Some(Self { request: compiled?, any_path: any_path?, claims, when })
+    }
+
+    /// Whether it holds for every request.
+    pub fn is_always(&self) -> bool {
+        self.request.is_always() && self.claims.is_empty() && self.when.is_none()
+    }
+}

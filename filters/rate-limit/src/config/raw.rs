@@ -1,0 +1,263 @@
+//! pluginConfig as an operator writes it. The descriptions of the fields become those of the JSON Schema.
+
+use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty};
+use plugin_kit::reply::denial::{Body, RawCors};
+use plugin_kit::request::address::RawAddressMatch;
+use plugin_kit::request::matcher::RawValueTest;
+use plugin_kit::request::path::PathCase;
+use plugin_kit::request::source::RawSource;
+use plugin_kit::{config_choice, config_object};
+
+use crate::limits::slots::OnFull;
+use crate::reply::{HeaderStyle, HeadersOn};
+
+config_object! {
+    #[derive(Debug)]
+    pub(super) struct RawConfig {
+        /// The limits. All that match a request apply to it: either all are charged, or none.
+        pub limits: NonEmpty<Vec<RawLimit>>,
+        /// Requests that no limit counts.
+        pub exempt: Vec<RawExemption> = Vec::new(),
+        /// How a denied request is answered, and which headers tell a client how its limit stands.
+        pub response: RawResponse = RawResponse::default(),
+        /// What happens to a request that could not be counted because other workers were faster in every attempt.
+        pub on_conflict: OnConflict = OnConflict::default(),
+        /// Whether all workers of the proxy share the limits, or each worker counts for itself.
+        pub scope: Scope = Scope::default(),
+        /// The longest time whose share of a limit one worker may take for itself in advance, so that a busy limit does
+        /// not cost a read and a write of shared data for each request. At most `1s`; `0ms` turns leases off.
+        pub lease: Option<DurationText>,
+        /// Whether letter case matters when paths are compared.
+        pub path_case: PathCase = PathCase::default(),
+        /// The rate limit service that counts over several proxies, for the limits that have a `global` too.
+        pub global: Option<RawGlobal>,
+    }
+}
+
+config_object! {
+    /// A rate limit service that speaks Envoy's rate limit protocol (v3).
+    #[derive(Debug)]
+    pub(super) struct RawGlobal {
+        /// The domain of the service's configuration.
+        pub domain: String,
+        /// The cluster by which the proxy reaches the service. It must speak HTTP/2.
+        pub cluster: String,
+        /// How long a request waits for the service, from `1ms` to `5s`.
+        pub timeout: Option<DurationText>,
+        /// What happens to a request when the service gives no usable answer in time.
+        pub on_failure: OnFailure = OnFailure::default(),
+    }
+}
+
+config_object! {
+    /// The limit is asked of the rate limit service too.
+    #[derive(Debug)]
+    pub(super) struct RawLimitGlobal {
+        /// The keys of the limit's descriptor, one for each source of `key`. A limit without `key` has none and asks for
+        /// `generic_key=<name>`.
+        pub entries: Vec<String> = Vec::new(),
+        /// Whether the service counts with the limit's rate, or that of the request's plan, instead of its own. Then
+        /// `per` must be `1s`, `1m`, `1h` or `1d`. The service does not see `burst`.
+        pub send_rate: bool = false,
+    }
+}
+
+config_object! {
+    /// One limit.
+    #[derive(Debug)]
+    pub(super) struct RawLimit {
+        /// The name of the limit, unique, of 1 to 63 letters, digits, `-` and `_`. Clients see it.
+        pub name: String,
+        /// Which requests the limit counts. Without it, the limit counts every request.
+        pub r#match: RawSelector = RawSelector::default(),
+        /// When the limit is checked: in mesh-filters, `auth` checks it before jwt-auth verifies the token.
+        pub before: Option<Before>,
+        /// One or several sources. Each combination of their values is counted for itself; without a source, all
+        /// requests count together.
+        pub key: Vec<RawSource> = Vec::new(),
+        /// What happens to a request that lacks a part of the key.
+        pub on_missing_key: OnMissingKey = OnMissingKey::default(),
+        /// How many requests are admitted in which time.
+        pub rate: RawRate,
+        /// Other rates, chosen by the value of a source.
+        pub plans: Option<RawPlans>,
+        /// How many units of the limit one request consumes, 1 if not given. It must not exceed the burst, nor that of
+        /// any plan. A request that costs 0 is free: the limit does not count it.
+        pub cost: Option<u32>,
+        /// A source that gives the cost of each request; a request without a value costs `cost`. The value is a number
+        /// in any form (`4`, `4.0`, `1e2`) and a fraction is rounded up. A cost above the burst is denied. A source
+        /// that a client can write needs `trust: true`.
+        pub cost_from: Option<RawSource>,
+        /// What happens to a request whose `costFrom` has a value that is not a number.
+        pub on_invalid_cost: OnInvalidCost = OnInvalidCost::default(),
+        /// Only requests that are answered with one of these statuses stay counted. Each request is charged when it
+        /// arrives, and gets its charge back when the response has another status, unless the key was charged again
+        /// meanwhile.
+        pub count_statuses: NonEmpty<Vec<u16>> = NonEmpty::default(),
+        /// Whether the limit denies requests (`enforce`) or only counts what it would deny (`report`).
+        pub mode: Mode = Mode::default(),
+        /// The percentage of keys for which the limit is enforced, 100 if not given; for the others it reports. The
+        /// same keys are chosen every time. Where a request has no key, it is a percentage of requests, chosen at
+        /// random.
+        pub enforce_percent: Option<u8>,
+        /// How many keys the limit has places for, from 1 to 1048576, 16384 if not given.
+        pub max_keys: Option<u32>,
+        /// What happens to a key that is not known yet when all places of its set are taken by keys that still owe.
+        pub on_full: OnFull = OnFull::default(),
+        /// Asks the rate limit service about this limit too.
+        pub global: Option<RawLimitGlobal>,
+    }
+}
+
+config_object! {
+    /// Which requests are meant. All parts that are given must hold; of `paths` and `pathRegexes`, one.
+    #[derive(Debug, Default)]
+    pub(super) struct RawSelector {
+        /// Hosts, of which the request's authority must be one.
+        pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// Methods, of which the request's method must be one.
+        pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// Methods, of which the request's method must be none.
+        pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// Path patterns, of which the request's path must match one.
+        pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// Regular expressions (RE2), of which one must match the whole path.
+        pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// Tests of request headers, by name.
+        pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
+        /// The networks that the client's address must be in.
+        pub source_address: Option<RawAddressMatch>,
+        /// SPIFFE identities, of which the peer's must be one.
+        pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// Tests of verified claims that jwt-auth publishes, by name.
+        pub claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
+        /// A CEL expression that must be true. Where it has no value, a limit counts the request and an exemption does
+        /// not exempt it.
+        pub when: Option<String>,
+    }
+}
+
+config_object! {
+    /// How many requests are admitted in which time.
+    #[derive(Debug)]
+    pub(super) struct RawRate {
+        /// How many requests are admitted in `per`. 0, with `burst: 0`, denies all requests, also those that are free.
+        pub requests: u32,
+        /// The time, such as `1s`, `1m`, `1h` or `1d`; at most `366d`.
+        pub per: DurationText,
+        /// How many requests are admitted at once after a pause, as many as `requests` if not given.
+        pub burst: Option<u32>,
+    }
+}
+
+config_object! {
+    /// Rates by the value of a source.
+    #[derive(Debug)]
+    pub(super) struct RawPlans {
+        /// The source that says which plan a request has. A source that a client can write needs `trust: true`.
+        pub from: RawSource,
+        /// The rates by the name of the plan. A request with a value that is not here has the limit's own `rate`.
+        pub rates: NonEmpty<ByName<RawRate>>,
+    }
+}
+
+config_object! {
+    /// Requests that no limit counts.
+    #[derive(Debug)]
+    pub(super) struct RawExemption {
+        /// Which requests are exempt. Of a path that servers read in several ways, every reading must match.
+        pub r#match: RawSelector,
+    }
+}
+
+config_object! {
+    /// What a client learns.
+    #[derive(Debug, Default)]
+    pub(super) struct RawResponse {
+        /// The status of a denial, from 400 to 599; 429 if not given.
+        pub status: Option<u16>,
+        /// The body of a denial.
+        pub body: Body = Body::default(),
+        /// Which pages may read a denial.
+        pub cors: Option<RawCors>,
+        /// Headers that every denial gets, by name.
+        pub add_headers: ByName<String> = ByName::default(),
+        /// Which headers tell a client how its limit stands. A denial always has `retry-after` if waiting helps.
+        pub headers: HeaderStyle = HeaderStyle::default(),
+        /// Which responses have these headers.
+        pub headers_on: HeadersOn = HeadersOn::default(),
+    }
+}
+
+config_choice! {
+    /// When a limit is checked.
+    #[derive(Debug, Clone, Copy)]
+    pub(super) enum Before {
+        /// Before jwt-auth verifies the request's token.
+        Auth,
+    }
+}
+
+config_choice! {
+    /// What happens to a request that lacks a part of a limit's key.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnMissingKey {
+        /// All such requests share one limit.
+        #[default]
+        ShareOne,
+        /// The limit does not count the request.
+        Skip,
+        /// The request is denied.
+        Deny,
+    }
+}
+
+config_choice! {
+    /// What happens to a request whose cost is not a number.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnInvalidCost {
+        /// The request is denied.
+        #[default]
+        Deny,
+        /// The request costs the limit's `cost`.
+        UseCost,
+    }
+}
+
+config_choice! {
+    /// Who shares the limits.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Scope {
+        /// All workers of the proxy share them.
+        #[default]
+        Proxy,
+        /// Each worker counts for itself.
+        Worker,
+    }
+}
+
+config_choice! {
+    /// What happens to a request that could not be counted because other workers were faster in every attempt.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnConflict {
+        /// The request is denied, so that no more is ever admitted than was counted.
+        #[default]
+        Deny,
+        /// The request is admitted.
+        Allow,
+    }
+}
+
+config_choice! {
+    /// What happens to a request when the rate limit service gives no usable answer in time.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnFailure {
+        /// The request is denied.
+        #[default]
+        Deny,
+        /// The request is admitted, and the limits with `global` do not count it.
+        Allow,
+        /// The limits of this proxy alone decide.
+        Local,
+    }
+}

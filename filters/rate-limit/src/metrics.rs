@@ -1,0 +1,143 @@
+//! The metrics of the filter.
+
+use plugin_kit::host::{Counter, Filter};
+
+use crate::config::Config;
+use crate::decision::ServiceTally;
+use crate::limits::limiter::Tally;
+use crate::plugin::RateLimit;
+use crate::reply::DenyReason;
+
+/// The counters of one configuration.
+pub(crate) struct Metrics {
+    /// Requests that were admitted.
+    pub(crate) allowed: Counter,
+    /// Requests that were admitted without being counted.
+    pub(crate) uncounted: Counter,
+    denied: Counter,
+    failed: Counter,
+    conflicts: Counter,
+    undone: Counter,
+    refunded: Counter,
+    evicted: Counter,
+    costs_invalid: Counter,
+    /// In the order of the limits.
+    by_limit: Vec<LimitCounters>,
+    /// Only if limits are asked of the rate limit service.
+    service: Option<ServiceCounters>,
+}
+
+struct LimitCounters {
+    denied: Counter,
+    reported: Counter,
+    key_missing: Counter,
+}
+
+struct ServiceCounters {
+    ok: Counter,
+    over_limit: Counter,
+    remembered: Counter,
+    failed: Counter,
+    skipped: Counter,
+    opened: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn define(config: &Config) -> Self {
+        let by_limit = config.limits.iter().map(|limit| {
+            let define = |what| Counter::define(&format!("rate_limit_limit_{}_{what}", limit.name));
+            LimitCounters {
+                denied: define("denied"),
+                reported: define("reported"),
+                key_missing: define("key_missing"),
+            }
+        });
+        let service = config.global.as_ref().map(|_| {
+            let define = |what| Counter::define(&format!("rate_limit_service_{what}"));
+            ServiceCounters {
+                ok: define("ok"),
+                over_limit: define("over_limit"),
+                remembered: define("remembered"),
+                failed: define("failed"),
+                skipped: define("skipped"),
+                opened: define("opened"),
+            }
+        });
+        Self {
+            allowed: Counter::define("rate_limit_requests_allowed"),
+            denied: Counter::define("rate_limit_requests_denied"),
+            failed: Counter::define("rate_limit_requests_failed"),
+            uncounted: Counter::define("rate_limit_requests_uncounted"),
+            conflicts: Counter::define("rate_limit_writes_conflicted"),
+            undone: Counter::define("rate_limit_charges_undone"),
+            refunded: Counter::define("rate_limit_charges_refunded"),
+            evicted: Counter::define("rate_limit_keys_evicted"),
+            costs_invalid: Counter::define("rate_limit_costs_invalid"),
+            by_limit: by_limit.collect(),
+            service,
+        }
+    }
+
+    /// Counts a denial, by its limit (an index) if one limit was the reason.
+    pub(crate) fn count_denial(&self, limit: Option<usize>, reason: DenyReason) {
+        self.denied.increment();
+        if let Some(counters) = limit.and_then(|index| self.by_limit.get(index)) {
+            counters.denied.increment();
+        }
+        if reason.is_failure() {
+            self.failed.increment();
+        }
+    }
+
+    /// Counts what the limits of these indexes would have denied if they were enforced.
+    pub(crate) fn count_reported(&self, limits: &[usize]) {
+        for counters in limits.iter().filter_map(|index| self.by_limit.get(*index)) {
+            counters.reported.increment();
+        }
+    }
+
+    /// Counts the requests that lacked a part of a limit's key, by the index of the limit.
+    pub(crate) fn count_missing_keys(&self, limits: impl Iterator<Item = (usize, u32)>) {
+        for (index, count) in limits {
+            if let Some(counters) = self.by_limit.get(index) {
+                counters.key_missing.add(count);
+            }
+        }
+    }
+
+    pub(crate) fn count(&self, tally: Tally) {
+        for (counter, count) in [
+            (self.conflicts, tally.conflicts),
+            (self.undone, tally.undone),
+            (self.refunded, tally.refunded),
+            (self.evicted, tally.evicted),
+            (self.costs_invalid, tally.invalid_costs),
+        ] {
+            counter.add(count);
+        }
+    }
+
+    /// Counts what the rate limit service did, and logs when a worker stops and resumes asking it.
+    pub(crate) fn count_service(&self, tally: ServiceTally) {
+        let Some(counters) = &self.service else { return };
+        for (counter, count) in [
+            (counters.ok, tally.ok),
+            (counters.over_limit, tally.over_limit),
+            (counters.remembered, tally.remembered),
+            (counters.failed, tally.failed),
+            (counters.skipped, tally.skipped),
+            (counters.opened, u32::from(tally.opened)),
+        ] {
+            counter.add(count);
+        }
+        if tally.opened {
+            log::warn!(
+                "{}: the rate limit service is asked once in a while only, until it answers",
+                RateLimit::NAME
+            );
+        }
+        if tally.closed {
+            log::info!("{}: the rate limit service answers again", RateLimit::NAME);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! pluginConfig as an operator writes it. The descriptions of the fields become those of the JSON Schema.
+
+use plugin_kit::config::NonEmpty;
+use plugin_kit::config::secret::SecretVariable;
+use plugin_kit::config_object;
+use plugin_kit::request::source::RawSource;
+
+use crate::tags::text::Characters;
+
+config_object! {
+    #[derive(Debug)]
+    pub(super) struct RawConfig {
+        /// The tags, at most 32. Without it there are three: `enduser.pseudo.id` (the pseudonym of the claim `sub`),
+        /// `request.id` and `service.version` (the pod's label `version`).
+        pub tags: Option<Vec<RawTag>>,
+        /// What happens to the request ID. Without it the filter looks after the request ID only if a tag needs it.
+        pub request_id: Option<RequestIds>,
+        /// Which members of the header `baggage` may come in, and which go on to the service. Without it the header
+        /// stays as it is.
+        pub baggage: Option<RawBaggage>,
+    }
+}
+
+config_object! {
+    /// What happens to the request ID. An ID of 1 to 128 ASCII letters, digits and `-._~:@/+=` is kept. Any other, and
+    /// several of them, are replaced by a new one, and a request without an ID gets one.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct RequestIds {
+        /// Whether responses get the header `x-request-id` too, so that an end user can quote it.
+        pub echo: bool = false,
+    }
+}
+
+config_object! {
+    /// Which members of the header `baggage` may come in, and which go on to the service.
+    #[derive(Debug)]
+    pub(super) struct RawBaggage {
+        /// The names of the members that may come with the request. All others are removed.
+        pub keep: Vec<String> = Vec::new(),
+        /// The tags that go on to the service, under their own names.
+        pub send: Vec<String> = Vec::new(),
+    }
+}
+
+config_object! {
+    /// One tag.
+    #[derive(Debug)]
+    pub(super) struct RawTag {
+        /// The name of the tag, unique, of 1 to 64 letters, digits, `.`, `_` and `-`. Its filter state is
+        /// `wasm.tag.<name>`.
+        pub name: String,
+        /// The sources of the value. The first that has a value gives the tag; an empty value counts as missing. If no
+        /// source has a value, there is no tag. A `literal` at the end is a default.
+        pub from: NonEmpty<Vec<RawSource>>,
+        /// Writes a pseudonym instead of the value.
+        pub pseudonym: Option<RawPseudonym>,
+        /// States that traces and logs may hold the value itself. A tag that tells who the end user is needs this,
+        /// unless it has a `pseudonym`.
+        pub raw: bool = false,
+        /// The length in characters, from 1 to 1024, at which a value is cut; 128 if not given.
+        pub max_length: Option<usize>,
+        /// Which characters a value may have.
+        pub characters: Option<Characters>,
+        /// When the tag is written. Without it, always.
+        pub when: Option<RawWhen>,
+    }
+}
+
+config_object! {
+    /// When a tag is written. All parts that are given must hold.
+    #[derive(Debug, Clone, Copy)]
+    pub(super) struct RawWhen {
+        /// The tag is written only if the response has this status or a higher one, or if there is no response.
+        pub status_from: Option<u16>,
+        /// The tag is written only for this percentage of requests, to four decimals. They are chosen by the request
+        /// ID, so that all services that see the ID choose the same requests.
+        pub percentage: Option<f64>,
+    }
+}
+
+config_object! {
+    /// The pseudonym of a value: the first 128 bits of its HMAC-SHA-256, as base64url.
+    #[derive(Debug, Default)]
+    pub(super) struct RawPseudonym {
+        /// Where the key of the pseudonyms is.
+        pub key_from: RawKeyFrom = RawKeyFrom::default(),
+        /// An ID of the key, of 1 to 16 ASCII letters and digits. The pseudonyms start with it and a dot.
+        pub key_id: Option<String>,
+    }
+}
+
+config_object! {
+    /// Where the key of the pseudonyms is.
+    #[derive(Debug)]
+    pub(super) struct RawKeyFrom {
+        /// The variable of `vmConfig.env` that holds the key, `PSEUDONYM_KEY` if not given. The key has at least 16
+        /// bytes.
+        pub env: SecretVariable,
+    }
+}
+
+/// The environment variable that holds the key of pseudonyms, unless `keyFrom` names another.
+pub const KEY_VARIABLE: &str = "PSEUDONYM_KEY";
+
+impl Default for RawKeyFrom {
+    fn default() -> Self {
+        Self { env: SecretVariable::named(KEY_VARIABLE) }
+    }
+}

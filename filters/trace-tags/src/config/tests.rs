@@ -1,0 +1,153 @@
+use plugin_kit::request::source::HeaderReads;
+
+use super::*;
+use crate::tags::tag::Tag;
+
+fn parse(json: &str) -> Result<Config, String> {
+    let env = |name: &str| match name {
+        "PSEUDONYM_KEY" => Some("0123456789abcdef".to_owned()),
+        "SHORT" => Some("secret".to_owned()),
+        "EXAMPLE" => Some("change-me-to-32-random-characters".to_owned()),
+        _ => None,
+    };
+    Config::parse(json.as_bytes(), &env, Moment::Request).map_err(|errors| errors.to_string())
+}
+
+fn error(json: &str) -> String {
+    parse(json).map(|config| format!("{config:?}")).unwrap_err()
+}
+
+#[test]
+fn without_tags_there_are_the_three_usual_ones() {
+    let config = parse("{}").unwrap();
+    let keys: Vec<_> = config.tags.iter().map(Tag::key).collect();
+    assert_eq!(keys, ["tag.enduser.pseudo.id", "tag.request.id", "tag.service.version"]);
+    assert_eq!(config.request_id, Some(RequestIds { echo: false }));
+    assert_eq!(config.head_use, HeaderReads::One("x-request-id".to_owned()));
+}
+
+#[test]
+fn nothing_looks_at_the_request_id_unless_asked() {
+    assert_eq!(parse(r#"{"tags":[]}"#).unwrap().request_id, None);
+    assert_eq!(parse(r#"{"tags":[]}"#).unwrap().head_use, HeaderReads::Nothing);
+    let echo = parse(r#"{"tags":[],"requestId":{"echo":true}}"#).unwrap();
+    assert_eq!(echo.request_id, Some(RequestIds { echo: true }));
+}
+
+#[test]
+fn who_the_user_is_takes_a_pseudonym_or_a_clear_word() {
+    for tag in [
+        r#""name":"user.id","from":[{"filterState":"x"}]"#,
+        r#""name":"u","from":[{"literal":"x"},{"claim":"sub"}]"#,
+        r#""name":"mail","from":[{"claim":"email"}]"#,
+    ] {
+        assert!(error(&format!(r#"{{"tags":[{{{tag}}}]}}"#)).starts_with("tags[0]: this tells who"));
+        parse(&format!(r#"{{"tags":[{{{tag},"raw":true}}]}}"#)).unwrap();
+        parse(&format!(r#"{{"tags":[{{{tag},"pseudonym":{{}}}}]}}"#)).unwrap();
+    }
+    let pseudo = r#"{"tags":[{"name":"enduser.pseudo.id","from":[{"claim":"sub"}],"raw":true}]}"#;
+    assert!(error(pseudo).contains("is a pseudonym"));
+    parse(r#"{"tags":[{"name":"tenant","from":[{"claim":"org.id"}]}]}"#).unwrap();
+}
+
+#[test]
+fn a_key_comes_from_the_environment_and_is_never_shown() {
+    let with = |pseudonym: &str| {
+        error(&format!(r#"{{"tags":[{{"name":"a","from":[{{"claim":"sub"}}],"pseudonym":{pseudonym}}}]}}"#))
+    };
+    let missing = with(r#"{"keyFrom":{"env":"NONE"}}"#);
+    assert!(missing.starts_with("tags[0].pseudonym.keyFrom.env: vmConfig.env has no variable of this name"));
+    for mistaken in [
+        r#"{"keyFrom":{"env":"5f2b8d0e9c714a36"}}"#,
+        r#"{"keyFrom":{"5f2b8d0e9c714a36":""}}"#,
+        r#"{"keyFrom":"5f2b8d0e9c714a36"}"#,
+        r#"{"keyId":"5f2b8d0e9c714a36-5f2b8d0e9c714a36"}"#,
+        r#""5f2b8d0e9c714a36""#,
+    ] {
+        assert!(!with(mistaken).contains("5f2b8d0e9c714a36"), "{}", with(mistaken));
+    }
+    let placeholder = with(r#"{"keyFrom":{"env":"EXAMPLE"}}"#);
+    assert!(placeholder.contains("the variable `EXAMPLE` holds a placeholder"), "{placeholder}");
+    let short = with(r#"{"keyFrom":{"env":"SHORT"}}"#);
+    assert!(short.contains("the variable `SHORT` holds too little: the key needs 16 bytes or more"));
+    assert!(!short.contains("secret"));
+    assert!(with(r#"{"key":"abc"}"#).starts_with("tags[0].pseudonym.key: unknown field `key`"));
+    assert!(with(r#"{"keyId":"a.b"}"#).starts_with("tags[0].pseudonym.keyId: expected 1 to 16"));
+}
+
+#[test]
+fn a_clients_header_is_no_tag_unless_trusted() {
+    let tag = |source: &str| format!(r#"{{"tags":[{{"name":"a","from":[{source}]}}]}}"#);
+    for source in [
+        r#""header":"x""#,
+        r#""cookie":"x""#,
+        r#""queryParam":"x""#,
+        r#""path":{}"#,
+        r#""pathTemplate":["/a"]"#,
+        r#""method":{}"#,
+        r#""property":["request","headers","x"]"#,
+    ] {
+        assert!(error(&tag(&format!("{{{source}}}"))).starts_with("tags[0].from[0]: any client can send"));
+        parse(&tag(&format!(r#"{{{source},"trust":true}}"#))).unwrap();
+    }
+    parse(&tag(r#"{"requestId":{}}"#)).unwrap();
+    parse(&tag(r#"{"property":["request","protocol"]}"#)).unwrap();
+    assert!(
+        error(r#"{"tags":[{"name":"a","from":[]}]}"#).contains("from: is empty; expected at least one entry")
+    );
+}
+
+#[test]
+fn conditions_are_checked() {
+    let tag = |when: &str| format!(r#"{{"tags":[{{"name":"a","from":[{{"literal":"x"}}],"when":{when}}}]}}"#);
+    assert!(error(&tag(r#"{"statusFrom":42}"#)).starts_with("tags[0].when.statusFrom: expected a status"));
+    assert!(error(&tag(r#"{"percentage":101}"#)).starts_with("tags[0].when.percentage: expected 0 to 100"));
+    assert!(error(&tag(r#"{"status":400}"#)).contains("did you mean `statusFrom`?"));
+    assert_eq!(parse(&tag(r#"{"statusFrom":400}"#)).unwrap().request_id, None);
+    assert!(parse(&tag(r#"{"percentage":0.5}"#)).unwrap().request_id.is_some());
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let errors = error(
+        r#"{"tags":[
+            {"name":"","from":[{"claim":"a"}]},
+            {"name":"b","from":[{"method":{}}]},
+            {"name":"b","from":[{"literal":"x"}],"maxLength":0},
+            {"name":"c","from":[{}],"pseudonym":{},"maxLength":3}
+        ]}"#,
+    );
+    for expected in [
+        "tags[0].name: expected 1 to 64 letters",
+        "tags[1].from[0]: any client can send this",
+        "tags[2].name: is the name of an earlier tag",
+        "tags[2].maxLength: expected 1 to 1024 characters, found 0",
+        "tags[3].from[0]: expected exactly one of `claim`",
+        "tags[3].maxLength: has no meaning with `pseudonym`",
+    ] {
+        assert!(errors.contains(expected), "{expected}: {errors}");
+    }
+    assert!(error(r#"{"tag":[]}"#).contains("did you mean `tags`?"));
+    assert!(
+        error(r#"{"tags":[{"name":"a","from":[{"claim":"b"}],"characters":"all"}]}"#).contains("`token`")
+    );
+}
+
+#[test]
+fn only_what_is_known_in_time_goes_on_as_baggage() {
+    let json = |send: &str| {
+        format!(
+            r#"{{"tags":[{{"name":"tenant","from":[{{"claim":"org"}}]}},{{"name":"zone","from":[{{"literal":"a"}}]}}],
+                "baggage":{{"send":["{send}"]}}}}"#
+        )
+    };
+    parse(&json("zone")).unwrap();
+    assert!(error(&json("tenant")).starts_with("baggage.send[0]: `tenant` is not known yet"));
+    let composed = |json: &str| Config::parse(json.as_bytes(), &|_: &str| None, Moment::Claims);
+    composed(&json("tenant")).unwrap();
+    assert!(error(&json("zones")).contains(
+        "baggage.send[0]: no tag of this name; expected `tenant` or `zone`, found `zones`; did you"
+    ));
+    let keep = error(r#"{"tags":[],"baggage":{"keep":["a b"]}}"#);
+    assert!(keep.starts_with("baggage.keep[0]: expected 1 to 64 letters"), "{keep}");
+}
