@@ -20,7 +20,8 @@ STAGE := @tools/stage
 include tests/mesh/mesh.mk
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(filter-out tools/versions,$(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(filter-out tools/versions,$(MAKEFILE_LIST)) | \
+		while read -r target text; do printf 'make %-20s %s\n' "$$target" "$$text"; done
 
 demo: filters tools-envoy ## Sends real requests through real Envoys with the filters; KEEP=1 leaves them running
 	$(STAGE) "demo" cargo build --locked --workspace --bin demo
