@@ -30,7 +30,7 @@ use crate::reply::DenyReason;
 use crate::token::cache::TokenCache;
 use crate::token::claims::ClaimError;
 use crate::token::compact::UntrustedToken;
-use crate::token::location::{self, Edit, Place, behind_prefix};
+use crate::token::location::{self, Edit, TokenLocation, behind_prefix};
 use crate::token::output;
 use crate::token::refused::RefusedTokens;
 use crate::token::verified::{Named, Verified};
@@ -511,8 +511,8 @@ impl Authenticator {
 
     fn first_look<'a>(&self, head: &'a HeaderMap) -> FirstLook<'a> {
         let own = &self.config.own_headers;
-        let bearer = match self.config.places.as_slice() {
-            [(Place::Header { name, .. }, _)] => name.as_str(),
+        let bearer = match self.config.locations.as_slice() {
+            [(TokenLocation::Header { name, .. }, _)] => name.as_str(),
             _ => "",
         };
         let mut look = FirstLook::default();
@@ -530,7 +530,9 @@ impl Authenticator {
     /// The shortest way, for a known token where no rule needs a look at the rest of the request. `None` where it does not
     /// decide.
     fn quick(&self, bearing: &[&[u8]], exchange: &Exchange<'_>) -> Option<Outcome<'_>> {
-        let [(Place::Header { name, prefix }, users)] = self.config.places.as_slice() else { return None };
+        let [(TokenLocation::Header { name, prefix }, users)] = self.config.locations.as_slice() else {
+            return None;
+        };
         let [value] = bearing else { return None };
         if !self.config.rules.is_empty() {
             return None;
@@ -740,7 +742,7 @@ impl Authenticator {
     /// The tokens of a request, in the order in which they speak for it.
     fn found<'a>(&self, head: &'a HeaderMap) -> Result<Vec<Found<'a>>, DenyReason> {
         let mut found = Vec::new();
-        for (n, (place, _)) in self.config.places.iter().enumerate() {
+        for (n, (place, _)) in self.config.locations.iter().enumerate() {
             let tokens = place.tokens(head).map_err(|_| DenyReason::SeveralTokens)?;
             found.extend(tokens.into_iter().map(|token| (n, token)));
         }
@@ -809,7 +811,7 @@ impl Authenticator {
 
     /// The positions of the providers that look at a place.
     fn users(&self, place: usize) -> &[usize] {
-        self.config.places.get(place).map(|(_, users)| users.as_slice()).unwrap_or_default()
+        self.config.locations.get(place).map(|(_, users)| users.as_slice()).unwrap_or_default()
     }
 
     /// Every provider's confirmation of `token`; at least one, or a provider that cannot say.
@@ -1025,15 +1027,15 @@ impl Authenticator {
 
     /// What to do to the headers that carried tokens which no provider forwards, confirmed or not.
     fn spent(&self, head: &HeaderMap, confirmed: &[Confirmed]) -> Vec<Edit<'_>> {
-        let spent = |n: usize, place: &Place| {
+        let spent = |n: usize, place: &TokenLocation| {
             let mut here = confirmed.iter().filter(|confirmed| confirmed.place == n).peekable();
             match here.peek() {
                 Some(_) => here.any(|confirmed| !self.forwards(&confirmed.all)),
                 None => !self.forwards_all_at(n) && place.is_taken(head),
             }
         };
-        let places = self.config.places.iter().enumerate().filter(|(n, (place, _))| spent(*n, place));
-        let places: Vec<&Place> = places.map(|(_, (place, _))| place).collect();
+        let places = self.config.locations.iter().enumerate().filter(|(n, (place, _))| spent(*n, place));
+        let places: Vec<&TokenLocation> = places.map(|(_, (place, _))| place).collect();
         if places.is_empty() { Vec::new() } else { location::without_tokens(&places, head) }
     }
 }

@@ -10,6 +10,8 @@ pub mod decision;
 pub mod fetch;
 pub mod keys;
 #[cfg(target_os = "wasi")]
+mod metrics;
+#[cfg(target_os = "wasi")]
 pub mod plugin;
 pub mod policy;
 pub mod reply;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::host::HostError;
-use plugin_kit::host::{self, Counter, Gauge, Headers, HostEnvironment};
+use plugin_kit::host::{self, Gauge, Headers, HostEnvironment};
 use plugin_kit::host::{CallResponse, Filter, Flow};
 use plugin_kit::request::cel::CLAIMS;
 use plugin_kit::request::exchange::Exchange;
@@ -18,13 +18,13 @@ use crate::decision::{
 };
 use crate::fetch::revocation::Revoked;
 use crate::fetch::schedule::{self, max_age};
-use crate::fetch::waiting::{Place, Waiting};
+use crate::fetch::waiting::{Waiting, WaitingPlace};
 use crate::keys::crypto::Crypto;
 use crate::keys::host_crypto::{self, HostCrypto};
 use crate::keys::jwk::KeySet;
 use crate::keys::signature::Algorithm;
+use crate::metrics::Metrics;
 use crate::policy::provider::{KeySource, Remote};
-use crate::policy::rules::Rule;
 use crate::reply::{self, DenyReason};
 
 thread_local! {
@@ -43,65 +43,6 @@ pub struct JwtAuth {
     /// Fetches under way: token of the call and what it brings.
     calls: RefCell<Vec<(u32, Document)>>,
     waiting: RefCell<Waiting>,
-}
-
-struct Metrics {
-    allowed: Counter,
-    anonymous: Counter,
-    preflights: Counter,
-    denied: Counter,
-    reported: Counter,
-    codes: Vec<(&'static str, Counter)>,
-    /// Allowed and denied, for each rule with a name of its own.
-    rules: Vec<Option<(Counter, Counter)>>,
-    cache_hits: Counter,
-    cache_misses: Counter,
-    outputs_failed: Counter,
-    conditions_failed: Counter,
-    waited: Counter,
-    fetched: Counter,
-    fetches_failed: Counter,
-    lists_fetched: Counter,
-    list_fetches_failed: Counter,
-    keys: Gauge,
-}
-
-impl Metrics {
-    fn define(rules: &[Rule]) -> Self {
-        let code = |reason: &DenyReason| {
-            let code = reason.outside().code;
-            (code, Counter::define(&format!("jwt_auth_deny_{code}")))
-        };
-        let of_rule = |rule: &Rule| {
-            let define = |outcome| Counter::define(&format!("jwt_auth_rule_{}_{outcome}", rule.name));
-            rule.named.then(|| (define("allowed"), define("denied")))
-        };
-        Self {
-            allowed: Counter::define("jwt_auth_requests_allowed"),
-            anonymous: Counter::define("jwt_auth_requests_anonymous"),
-            preflights: Counter::define("jwt_auth_requests_preflight"),
-            denied: Counter::define("jwt_auth_requests_denied"),
-            reported: Counter::define("jwt_auth_requests_reported"),
-            codes: DenyReason::EACH.iter().map(code).collect(),
-            cache_hits: Counter::define("jwt_auth_cache_hits"),
-            cache_misses: Counter::define("jwt_auth_cache_misses"),
-            outputs_failed: Counter::define("jwt_auth_outputs_failed"),
-            conditions_failed: Counter::define("jwt_auth_conditions_failed"),
-            waited: Counter::define("jwt_auth_requests_waited"),
-            fetched: Counter::define("jwt_auth_jwks_fetch_success"),
-            fetches_failed: Counter::define("jwt_auth_jwks_fetch_failed"),
-            lists_fetched: Counter::define("jwt_auth_revocation_fetch_success"),
-            list_fetches_failed: Counter::define("jwt_auth_revocation_fetch_failed"),
-            keys: Gauge::define("jwt_auth_jwks_keys"),
-            rules: rules.iter().map(of_rule).collect(),
-        }
-    }
-}
-
-impl Metrics {
-    fn of_rule(&self, rule: Option<usize>) -> Option<(Counter, Counter)> {
-        *self.rules.get(rule?)?
-    }
 }
 
 impl Filter for JwtAuth {
@@ -387,9 +328,9 @@ impl JwtAuth {
     /// Whether one more request may wait. Where all places are taken, those of clients that have left are looked for.
     fn has_place(&self, current: u32) -> bool {
         let suspects = match self.waiting.borrow_mut().place() {
-            Place::Free => return true,
-            Place::None => return false,
-            Place::Suspects(suspects) => suspects,
+            WaitingPlace::Free => return true,
+            WaitingPlace::None => return false,
+            WaitingPlace::Suspects(suspects) => suspects,
         };
         let gone = suspects.into_iter().filter(|stream| !host::enter_stream(*stream));
         let gone: Vec<u32> = gone.collect();

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use plugin_kit::reply::denial::{Body, printable_id};
+use plugin_kit::reply::denial::{Body, Extras, printable_id};
 use plugin_kit::reply::{Problem, Reply};
 
-use crate::config::{DenyResponse, WrongAudience};
 use crate::token::claims::ClaimError;
 use crate::token::compact::TokenError;
 
@@ -185,6 +184,33 @@ impl DenyReason {
     }
 }
 
+plugin_kit::config_choice! {
+    /// The status of the reply to a token for another audience.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum WrongAudience {
+        /// 401, as RFC 9068 section 4 says.
+        #[default]
+        Unauthenticated,
+        /// 403, as Envoy's own filter has it.
+        Forbidden,
+    }
+}
+
+/// How denied requests are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DenyResponse {
+    /// The body.
+    pub body: Body,
+    /// Headers that every denial gets, and the pages that may read it.
+    pub extras: Extras,
+    /// The `realm` of challenges.
+    pub realm: String,
+    /// The response header that gets the deny code.
+    pub code_header: Option<String>,
+    /// See [`WrongAudience`].
+    pub wrong_audience: WrongAudience,
+}
+
 /// What a reply needs to know besides the reason.
 #[derive(Debug, Clone)]
 pub struct Context<'a> {
@@ -250,8 +276,6 @@ fn challenge(error: Option<&str>, context: &Context<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plugin_kit::reply::denial::Extras;
-
     use super::*;
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Waiting {
 
 /// Whether there is a place for one more stream.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum WaitingPlace {
     /// There is.
     Free,
     /// There is none.
@@ -31,14 +31,14 @@ impl Waiting {
     }
 
     /// Whether there is a place for one more stream.
-    pub fn place(&mut self) -> Place {
+    pub fn place(&mut self) -> WaitingPlace {
         let streams = self.queued.iter().map(|(_, stream)| stream).chain(&self.woken);
         if streams.clone().count() < self.most {
-            Place::Free
+            WaitingPlace::Free
         } else if std::mem::replace(&mut self.searched, true) {
-            Place::None
+            WaitingPlace::None
         } else {
-            Place::Suspects(streams.copied().collect())
+            WaitingPlace::Suspects(streams.copied().collect())
         }
     }
 
@@ -86,7 +86,7 @@ mod tests {
     fn waiting() -> Waiting {
         let mut waiting = Waiting::new(3);
         for (document, stream) in [(KEYS, 7), (LIST, 8), (KEYS, 9)] {
-            assert_eq!(waiting.place(), Place::Free);
+            assert_eq!(waiting.place(), WaitingPlace::Free);
             waiting.enter(document, stream);
         }
         waiting
@@ -104,28 +104,28 @@ mod tests {
     fn a_stream_keeps_its_place_until_it_has_run() {
         let mut waiting = waiting();
         waiting.wake(KEYS);
-        assert_ne!(waiting.place(), Place::Free);
+        assert_ne!(waiting.place(), WaitingPlace::Free);
         waiting.leave(9);
-        assert_eq!(waiting.place(), Place::Free);
+        assert_eq!(waiting.place(), WaitingPlace::Free);
         waiting.enter(LIST, 10);
-        assert_ne!(waiting.place(), Place::Free);
+        assert_ne!(waiting.place(), WaitingPlace::Free);
     }
 
     #[test]
     fn streams_that_are_gone_give_their_place_back_and_are_looked_for_once_a_tick() {
         let mut waiting = waiting();
         waiting.wake(LIST);
-        assert_eq!(waiting.place(), Place::Suspects(vec![7, 9, 8]));
-        assert_eq!(waiting.place(), Place::None);
+        assert_eq!(waiting.place(), WaitingPlace::Suspects(vec![7, 9, 8]));
+        assert_eq!(waiting.place(), WaitingPlace::None);
         waiting.tick();
-        assert_eq!(waiting.place(), Place::Suspects(vec![7, 9, 8]));
+        assert_eq!(waiting.place(), WaitingPlace::Suspects(vec![7, 9, 8]));
         waiting.leave_all(&[9, 8]);
-        assert_eq!(waiting.place(), Place::Free);
+        assert_eq!(waiting.place(), WaitingPlace::Free);
         assert_eq!(waiting.wake(KEYS), [7]);
     }
 
     #[test]
     fn where_nobody_may_wait_there_is_no_place() {
-        assert_eq!(Waiting::new(0).place(), Place::Suspects(vec![]));
+        assert_eq!(Waiting::new(0).place(), WaitingPlace::Suspects(vec![]));
     }
 }

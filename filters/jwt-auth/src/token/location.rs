@@ -6,9 +6,9 @@ use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::request::path::percent_decoded;
 use plugin_kit::wire::bytes::equal;
 
-/// A place for a token.
+/// A location for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum TokenLocation {
     /// A header, behind a prefix whose case does not matter (`Bearer `); an empty prefix for the whole value.
     Header {
         /// In lower case.
@@ -22,13 +22,13 @@ pub enum Place {
     Cookie(String),
 }
 
-impl Place {
-    /// The place of RFC 6750 section 2.1.
+impl TokenLocation {
+    /// The location of RFC 6750 section 2.1.
     pub fn bearer() -> Self {
         Self::Header { name: "authorization".to_owned(), prefix: "Bearer ".to_owned() }
     }
 
-    /// Of tokens in several places the one of the lowest rank speaks for the request.
+    /// Of tokens in several locations the one of the lowest rank speaks for the request.
     pub fn rank(&self) -> u8 {
         match self {
             Self::Header { .. } => 0,
@@ -37,7 +37,7 @@ impl Place {
         }
     }
 
-    /// Every token at this place; an empty one is none. A header is a list: what begins with another prefix stands for
+    /// Every token at this location; an empty one is none. A header is a list: what begins with another prefix stands for
     /// itself, on a line of its own or before a comma, by which proxies join lines.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Place {
     }
 }
 
-impl Place {
+impl TokenLocation {
     /// Whether there is a token here, or what some readers would take for one.
     pub fn is_taken(&self, head: &HeaderMap) -> bool {
         !matches!(self.tokens(head), Ok(tokens) if tokens.is_empty())
@@ -85,17 +85,17 @@ impl Place {
 /// A header to replace, or to remove where there is no value.
 pub type Edit<'a> = (Cow<'a, str>, Option<Vec<u8>>);
 
-/// What takes the tokens out of these places, and nothing else.
-pub fn without_tokens<'a>(places: &[&'a Place], head: &HeaderMap) -> Vec<Edit<'a>> {
+/// What takes the tokens out of these locations, and nothing else.
+pub fn without_tokens<'a>(locations: &[&'a TokenLocation], head: &HeaderMap) -> Vec<Edit<'a>> {
     let (mut edits, mut params, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    for place in places {
-        match place {
-            Place::Header { name, .. } if edits.iter().any(|(edited, _)| edited == name) => {}
-            Place::Header { name, .. } => {
-                edits.push((Cow::Borrowed(name.as_str()), rest(head, name, places)));
+    for location in locations {
+        match location {
+            TokenLocation::Header { name, .. } if edits.iter().any(|(edited, _)| edited == name) => {}
+            TokenLocation::Header { name, .. } => {
+                edits.push((Cow::Borrowed(name.as_str()), rest(head, name, locations)));
             }
-            Place::QueryParam(name) => params.push(name.as_bytes()),
-            Place::Cookie(name) => names.push(name.as_bytes()),
+            TokenLocation::QueryParam(name) => params.push(name.as_bytes()),
+            TokenLocation::Cookie(name) => names.push(name.as_bytes()),
         }
     }
     if !params.is_empty() {
@@ -137,16 +137,17 @@ fn token_in<'a>(part: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     behind_prefix(part.trim_ascii(), prefix).filter(|token| !token.is_empty())
 }
 
-/// What is left of a header without the tokens that these places look for there; `None` where nothing is, and where it is not
+/// What is left of a header without the tokens that these locations look for there; `None` where nothing is, and where it is not
 /// certain how far a token goes.
-fn rest(head: &HeaderMap, name: &str, places: &[&Place]) -> Option<Vec<u8>> {
-    let in_it = |place: &&&Place| matches!(place, Place::Header { name: of, .. } if of == name);
-    if places.iter().filter(in_it).any(|place| place.tokens(head).is_err()) {
+fn rest(head: &HeaderMap, name: &str, locations: &[&TokenLocation]) -> Option<Vec<u8>> {
+    let in_it =
+        |location: &&&TokenLocation| matches!(location, TokenLocation::Header { name: of, .. } if of == name);
+    if locations.iter().filter(in_it).any(|location| location.tokens(head).is_err()) {
         return None;
     }
     let is_token = |part: &[u8]| {
-        places.iter().any(|place| match place {
-            Place::Header { name: of, prefix } => of == name && token_in(part, prefix).is_some(),
+        locations.iter().any(|location| match location {
+            TokenLocation::Header { name: of, prefix } => of == name && token_in(part, prefix).is_some(),
             _ => false,
         })
     };
@@ -193,8 +194,8 @@ mod tests {
         HeaderMap::from_pairs(values.iter().map(|value| (name, value)))
     }
 
-    fn tokens(place: &Place, head: &HeaderMap) -> Result<Vec<String>, Repeated> {
-        let tokens = place.tokens(head)?;
+    fn tokens(location: &TokenLocation, head: &HeaderMap) -> Result<Vec<String>, Repeated> {
+        let tokens = location.tokens(head)?;
         Ok(tokens.into_iter().map(|token| String::from_utf8(token.into_owned()).unwrap()).collect())
     }
 
@@ -202,12 +203,16 @@ mod tests {
     fn a_bearer_token_is_behind_its_scheme_in_any_case() {
         for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c"] {
             assert_eq!(
-                tokens(&Place::bearer(), &head("authorization", &[value])),
+                tokens(&TokenLocation::bearer(), &head("authorization", &[value])),
                 Ok(vec!["a.b.c".to_owned()])
             );
         }
         for value in ["Basic a", "Bearera.b.c", "Bearer", "Bearer ", "", ",", "Digest a=\"b\", c=\"d\""] {
-            assert_eq!(tokens(&Place::bearer(), &head("authorization", &[value])), Ok(Vec::new()), "{value}");
+            assert_eq!(
+                tokens(&TokenLocation::bearer(), &head("authorization", &[value])),
+                Ok(Vec::new()),
+                "{value}"
+            );
         }
     }
 
@@ -222,9 +227,9 @@ mod tests {
             (&["Bearer ,Bearer t"], Some("Bearer")),
         ] {
             let head = head("authorization", values);
-            assert_eq!(tokens(&Place::bearer(), &head), Ok(vec!["t".to_owned()]), "{values:?}");
-            let place = Place::bearer();
-            let edits = without_tokens(&[&place], &head);
+            assert_eq!(tokens(&TokenLocation::bearer(), &head), Ok(vec!["t".to_owned()]), "{values:?}");
+            let location = TokenLocation::bearer();
+            let edits = without_tokens(&[&location], &head);
             let expected = others.map(|others| others.as_bytes().to_vec());
             assert_eq!(edits, [(Cow::Borrowed("authorization"), expected)], "{values:?}");
         }
@@ -243,9 +248,13 @@ mod tests {
             &["Bearer a", "b"],
             &["Bearer a", "Basic b"],
         ] {
-            assert_eq!(tokens(&Place::bearer(), &head("authorization", values)), Err(Repeated), "{values:?}");
+            assert_eq!(
+                tokens(&TokenLocation::bearer(), &head("authorization", values)),
+                Err(Repeated),
+                "{values:?}"
+            );
         }
-        let whole = Place::Header { name: "x-token".to_owned(), prefix: String::new() };
+        let whole = TokenLocation::Header { name: "x-token".to_owned(), prefix: String::new() };
         for (values, expected) in [
             (&["a", "b"][..], Err(Repeated)),
             (&["a,b"], Err(Repeated)),
@@ -258,22 +267,23 @@ mod tests {
 
     #[test]
     fn a_header_of_which_nobody_can_say_where_its_token_ends_goes_as_a_whole() {
-        let place = Place::bearer();
+        let location = TokenLocation::bearer();
         for values in [&["Bearer a,b"][..], &["Basic c", "Bearer a", "b"], &["Bearer a", "Bearer b"]] {
             let head = head("authorization", values);
-            assert!(place.is_taken(&head), "{values:?}");
+            assert!(location.is_taken(&head), "{values:?}");
             assert_eq!(
-                without_tokens(&[&place], &head),
+                without_tokens(&[&location], &head),
                 [(Cow::Borrowed("authorization"), None)],
                 "{values:?}"
             );
         }
-        assert!(!place.is_taken(&head("authorization", &["Basic c", "Bearer "])));
+        assert!(!location.is_taken(&head("authorization", &["Basic c", "Bearer "])));
     }
 
     #[test]
     fn a_token_among_the_protocols_of_a_web_socket_leaves_the_others() {
-        let place = Place::Header { name: "sec-websocket-protocol".to_owned(), prefix: "bearer.".to_owned() };
+        let location =
+            TokenLocation::Header { name: "sec-websocket-protocol".to_owned(), prefix: "bearer.".to_owned() };
         for (values, others) in [
             (&["bearer.t, graphql-ws, chat"][..], Some("graphql-ws, chat")),
             (&["graphql-ws,bearer.t,chat"], Some("graphql-ws,chat")),
@@ -281,31 +291,32 @@ mod tests {
             (&["bearer.t"], None),
         ] {
             let head = head("sec-websocket-protocol", values);
-            assert_eq!(tokens(&place, &head), Ok(vec!["t".to_owned()]), "{values:?}");
-            let [(_, rest)] = &without_tokens(&[&place], &head)[..] else { panic!("{values:?}") };
+            assert_eq!(tokens(&location, &head), Ok(vec!["t".to_owned()]), "{values:?}");
+            let [(_, rest)] = &without_tokens(&[&location], &head)[..] else { panic!("{values:?}") };
             assert_eq!(rest.as_deref(), others.map(str::as_bytes), "{values:?}");
         }
         let two = head("sec-websocket-protocol", &["bearer.t, bearer.u"]);
-        assert_eq!(tokens(&place, &two), Err(Repeated));
+        assert_eq!(tokens(&location, &two), Err(Repeated));
     }
 
     #[test]
     fn two_places_in_one_header_are_emptied_together() {
-        let place = |prefix: &str| Place::Header { name: "a".to_owned(), prefix: prefix.to_owned() };
+        let location =
+            |prefix: &str| TokenLocation::Header { name: "a".to_owned(), prefix: prefix.to_owned() };
         let head = head("a", &["chat, bearer.t", "token.u"]);
-        let (bearer, token) = (place("bearer."), place("token."));
+        let (bearer, token) = (location("bearer."), location("token."));
         let edits = without_tokens(&[&bearer, &token], &head);
         assert_eq!(edits, [(Cow::Borrowed("a"), Some(b"chat".to_vec()))]);
     }
 
     #[test]
     fn a_parameter_and_a_cookie_are_found_each_time() {
-        let parameter = Place::QueryParam("t".to_owned());
+        let parameter = TokenLocation::QueryParam("t".to_owned());
         assert_eq!(
             tokens(&parameter, &head(":path", &["/a?x=t&t=1&%74=2&tt=3&t&t="])),
             Ok(vec!["1".into(), "2".into()])
         );
-        let cookie = Place::Cookie("t".to_owned());
+        let cookie = TokenLocation::Cookie("t".to_owned());
         assert_eq!(
             tokens(&cookie, &head("cookie", &["x=t; t=1; t=", "t=\"2\";tt=3; t=\"\"; t"])),
             Ok(vec!["1".into(), "2".into()])
@@ -319,14 +330,14 @@ mod tests {
             ("cookie", "c=3; x=y; d=4"),
             ("x-token", "5"),
         ]);
-        let places = [
-            Place::QueryParam("a".to_owned()),
-            Place::QueryParam("b".to_owned()),
-            Place::Cookie("c".to_owned()),
-            Place::Cookie("d".to_owned()),
-            Place::Header { name: "x-token".to_owned(), prefix: String::new() },
+        let locations = [
+            TokenLocation::QueryParam("a".to_owned()),
+            TokenLocation::QueryParam("b".to_owned()),
+            TokenLocation::Cookie("c".to_owned()),
+            TokenLocation::Cookie("d".to_owned()),
+            TokenLocation::Header { name: "x-token".to_owned(), prefix: String::new() },
         ];
-        let edits = without_tokens(&places.iter().collect::<Vec<_>>(), &head);
+        let edits = without_tokens(&locations.iter().collect::<Vec<_>>(), &head);
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
         let edits: Vec<_> =
             edits.iter().map(|(name, value)| (name.as_ref(), value.as_deref().map(text))).collect();
@@ -343,8 +354,8 @@ mod tests {
             let others: Vec<&str> = pairs.iter().map(String::as_str).filter(|pair| !pair.is_empty()).collect();
             let mut all = others.clone();
             all.insert(at.min(others.len()), "token=x.y.z");
-            let place = Place::QueryParam("token".to_owned());
-            let edits = without_tokens(&[&place], &head(":path", &[&format!("/p?{}", all.join("&"))]));
+            let location = TokenLocation::QueryParam("token".to_owned());
+            let edits = without_tokens(&[&location], &head(":path", &[&format!("/p?{}", all.join("&"))]));
             let expected = if others.is_empty() { "/p".to_owned() } else { format!("/p?{}", others.join("&")) };
             prop_assert_eq!(edits, vec![(Cow::Borrowed(":path"), Some(expected.into_bytes()))]);
         }
@@ -352,14 +363,14 @@ mod tests {
         #[test]
         fn any_head_is_read(value in ".{0,40}") {
             let value = value.replace('\0', "");
-            for (name, place) in [
-                ("authorization", Place::bearer()),
-                (":path", Place::QueryParam("t".to_owned())),
-                ("cookie", Place::Cookie("t".to_owned())),
+            for (name, location) in [
+                ("authorization", TokenLocation::bearer()),
+                (":path", TokenLocation::QueryParam("t".to_owned())),
+                ("cookie", TokenLocation::Cookie("t".to_owned())),
             ] {
                 let head = head(name, &[&value]);
-                let _ = place.tokens(&head);
-                without_tokens(&[&place], &head);
+                let _ = location.tokens(&head);
+                without_tokens(&[&location], &head);
             }
         }
     }

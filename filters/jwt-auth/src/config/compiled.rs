@@ -1,0 +1,198 @@
+//! The configuration as types that cannot be wrong, compiled from what the operator wrote.
+
+use std::rc::Rc;
+
+use plugin_kit::config::{ConfigErrors, ErrorList, JsonPath, Mode, document, read};
+use plugin_kit::host::Environment;
+use plugin_kit::reply::denial::{Extras, is_quotable};
+use plugin_kit::request::matcher::output_header_name;
+use plugin_kit::request::path::PathCase;
+use serde_json::Value;
+
+use crate::config::raw::{AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, SeveralTokens};
+use crate::config::rules::check_one_token_can_meet;
+use crate::keys::signature::Algorithm;
+use crate::policy::provider::Provider;
+use crate::policy::rules::{Access, Rule};
+use crate::reply::DenyResponse;
+use crate::token::claims::ClaimPath;
+use crate::token::location::TokenLocation;
+use crate::token::output::OwnHeaders;
+
+/// A configuration that makes sense.
+#[derive(Debug)]
+pub struct Config {
+    /// Issuers, by name.
+    pub providers: Vec<Provider>,
+    /// Rules, the first that matches decides.
+    pub rules: Vec<Rule>,
+    /// Where requests carry tokens, each location with the positions of the providers that look there.
+    pub locations: Vec<(TokenLocation, Vec<usize>)>,
+    /// Headers that only this filter sets.
+    pub own_headers: OwnHeaders,
+    /// Claims that become filter state, with its key.
+    pub publish: Vec<(ClaimPath, Rc<str>)>,
+    /// Whether all claims together become the typed filter state that CEL reads, see [`plugin_kit::request::cel::CLAIMS`].
+    pub publish_all: bool,
+    /// See [`AmbiguousPath`].
+    pub ambiguous_path: AmbiguousPath,
+    /// Whether paths that differ in case are one.
+    pub path_case: PathCase,
+    /// See [`CorsPreflight`].
+    pub cors_preflight: CorsPreflight,
+    /// See [`SeveralTokens`].
+    pub several_tokens: SeveralTokens,
+    /// See [`Mode`].
+    pub mode: Mode,
+    /// How refused requests are answered.
+    pub deny_response: DenyResponse,
+    /// How many verified tokens are remembered.
+    pub cached_tokens: usize,
+    /// How many refused tokens are.
+    pub refused_tokens: usize,
+    /// How many requests may wait for keys.
+    pub most_waiting: usize,
+    /// How many signatures this module may check in a second, where the host does not.
+    pub slow_verifications: u32,
+}
+
+impl Config {
+    /// Reads pluginConfig. `env` gives the variables of vmConfig.env, where secrets are, and compiles CEL.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its JSON path.
+    pub fn parse(json: &[u8], env: &dyn Environment) -> Result<Self, ConfigErrors> {
+        Self::read(&document(json)?, env)
+    }
+
+    /// The same from JSON that is read already.
+    ///
+    /// # Errors
+    /// Those of [`Config::parse`].
+    #[inline(never)]
+    pub fn read(document: &Value, env: &dyn Environment) -> Result<Self, ConfigErrors> {
+        let raw: RawConfig = read(document)?;
+        let mut errors = ErrorList::default();
+        let config = raw.compile(env, &mut errors);
+        errors.finish(Some(config))
+    }
+
+    /// Every algorithm that some provider takes.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        let takes = |algorithm: &Algorithm| self.providers.iter().any(|p| p.algorithms.contains(algorithm));
+        Algorithm::ALL.iter().copied().filter(takes).collect()
+    }
+
+    /// The JSON Schema of pluginConfig.
+    #[cfg(not(target_os = "wasi"))]
+    pub fn schema() -> serde_json::Value {
+        plugin_kit::config::schema::<RawConfig>("jwt-auth: pluginConfig")
+    }
+}
+
+const MOST_CACHED: usize = 100_000;
+/// So many go on or are refused within 0.4 s, see [`plugin_kit::host`].
+const MOST_WAITING: usize = 10_000;
+/// Anyone can fill these places, each with 16 KiB.
+const MOST_REFUSED: usize = 1_000;
+
+impl RawConfig {
+    fn compile(self, env: &dyn Environment, errors: &mut ErrorList) -> Config {
+        let root = JsonPath::root();
+        let names: Vec<String> = self.providers.0.iter().map(|(name, _)| name.clone()).collect();
+        let mut locations: Vec<(TokenLocation, Vec<usize>)> = Vec::new();
+        let mut providers = Vec::new();
+        for (n, (name, raw)) in self.providers.into_iter().enumerate() {
+            let path = root.field("providers").field(&name);
+            for location in raw.locations(&path, errors) {
+                match locations.iter_mut().find(|(known, _)| *known == location) {
+                    Some((_, users)) => users.push(n),
+                    None => locations.push((location, vec![n])),
+                }
+            }
+            providers.extend(raw.compile(name, env, &path, errors));
+        }
+        // In the order in which tokens speak for a request. Within a kind that of the providers' names, which is theirs here.
+        locations.sort_by_key(|(location, _)| location.rank());
+        let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
+            let path = root.field("rules").index(n);
+            let rule = rule.compile(n, &names, self.path_case, env, &path, errors)?;
+            if let Access::Require(requirement) = &rule.access
+                && self.several_tokens != SeveralTokens::VerifyAll
+                && providers.len() == names.len()
+            {
+                check_one_token_can_meet(requirement, &providers, &path.field("require"), errors);
+            }
+            Some(rule)
+        });
+        let rules = rules.collect();
+        let publish_path = root.field("publishClaims");
+        let publish = self.publish_claims.unwrap_or_else(|| vec!["sub".to_owned()]);
+        let publish = publish.iter().enumerate().filter_map(|(n, claim)| {
+            let path = errors.check(&publish_path.index(n), ClaimPath::parse(claim))?;
+            Some((path, Rc::from(format!("jwt.{claim}"))))
+        });
+        let publish = publish.collect();
+        let deny_response = self.deny_response.compile(&root.field("denyResponse"), errors);
+        let cached_tokens = self.token_cache.max_entries.unwrap_or(1000);
+        if cached_tokens > MOST_CACHED {
+            errors.add(
+                &root.field("tokenCache").field("maxEntries"),
+                format!("expected at most {MOST_CACHED}; 0 for no cache"),
+            );
+        }
+        let refused_tokens = self.token_cache.max_refused.unwrap_or(128);
+        if refused_tokens > MOST_REFUSED {
+            errors.add(
+                &root.field("tokenCache").field("maxRefused"),
+                format!("expected at most {MOST_REFUSED}; 0 for none"),
+            );
+        }
+        Config {
+            own_headers: OwnHeaders::new(providers.iter().flat_map(Provider::own_headers)),
+            providers,
+            rules,
+            locations,
+            publish,
+            publish_all: self.publish_all_claims,
+            ambiguous_path: self.ambiguous_path,
+            path_case: self.path_case,
+            cors_preflight: self.cors_preflight,
+            several_tokens: self.several_tokens,
+            mode: self.mode,
+            deny_response,
+            cached_tokens,
+            refused_tokens,
+            most_waiting: most_waiting(self.max_waiting_requests, &root, errors),
+            slow_verifications: self.slow_verifications_per_second.unwrap_or(200),
+        }
+    }
+}
+
+fn most_waiting(configured: Option<usize>, root: &JsonPath, errors: &mut ErrorList) -> usize {
+    let most = configured.unwrap_or(1000);
+    if most > MOST_WAITING {
+        errors.add(
+            &root.field("maxWaitingRequests"),
+            format!("expected at most {MOST_WAITING}: a proxy keeps each of them in memory"),
+        );
+    }
+    most
+}
+
+impl RawDenyResponse {
+    #[inline(never)]
+    fn compile(self, path: &JsonPath, errors: &mut ErrorList) -> DenyResponse {
+        let realm = self.realm.unwrap_or_else(|| "service".to_owned());
+        if !is_quotable(&realm) {
+            errors.add(&path.field("realm"), "expected printable ASCII without quote and backslash");
+        }
+        let code_header = self.code_header;
+        if let Some(name) = &code_header {
+            errors.check(&path.field("codeHeader"), output_header_name(name));
+        }
+        self.body.check(&path.field("body"), errors);
+        let extras = Extras::compile(self.add_headers, self.cors.as_ref(), path, errors);
+        DenyResponse { body: self.body, extras, realm, code_header, wrong_audience: self.wrong_audience }
+    }
+}

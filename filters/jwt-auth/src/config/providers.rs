@@ -1,0 +1,326 @@
+//! Compiles providers: issuers, their keys, and what their tokens must show.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use plugin_kit::config::secret::is_placeholder;
+use plugin_kit::config::{DurationText, ErrorList, JsonPath, not_one_of};
+use plugin_kit::host::Environment;
+use plugin_kit::request::matcher::{header_name, output_header_name};
+use serde_json::Value;
+
+use crate::config::raw::{
+    RawJwksCache, RawProvider, RawRevoked, RawSecret, RawTokenLocation, SecretEncoding,
+};
+use crate::fetch::revocation::{RemoteList, Revoked};
+use crate::fetch::schedule::Settings;
+use crate::keys::jwk::{Key, KeySet, MOST_KEYS, MOST_TRIED, Material};
+use crate::keys::signature::Algorithm;
+use crate::policy::provider::{KeySource, Provider, Remote};
+use crate::token::base64url;
+use crate::token::claims::{ClaimPath, Pattern, Policy};
+use crate::token::compact::short_type;
+use crate::token::location::TokenLocation;
+
+const MOST_SKEW: Duration = Duration::from_hours(1);
+
+impl Provider {
+    pub(super) fn own_headers(&self) -> impl Iterator<Item = String> {
+        let claims = self.claim_headers.iter().map(|(_, header)| header);
+        claims.chain(&self.payload_header).map(ToString::to_string)
+    }
+}
+
+impl RawProvider {
+    #[inline(never)]
+    pub(super) fn locations(&self, path: &JsonPath, errors: &mut ErrorList) -> Vec<TokenLocation> {
+        let Some(from) = &self.from else { return vec![TokenLocation::bearer()] };
+        let path = path.field("from");
+        from.iter()
+            .enumerate()
+            .filter_map(|(n, location)| errors.check(&path.index(n), location.parse()))
+            .collect()
+    }
+
+    #[inline(never)]
+    pub(super) fn compile(
+        self,
+        name: String,
+        env: &dyn Environment,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<Provider> {
+        let issuer = errors.check(&path.field("issuer"), Pattern::parse(&self.issuer));
+        let algorithms = match &self.algorithms {
+            None => Algorithm::DEFAULT.to_vec(),
+            Some(names) => algorithms(names, !self.secrets.is_empty(), &path.field("algorithms"), errors),
+        };
+        let keys = self.keys(&algorithms, env, path, errors);
+        let most_tried = self.most_tried(path, errors);
+        let policy = self.policy(path, errors);
+        let mut claim_headers = Vec::new();
+        for (n, output) in self.output_claim_to_headers.iter().enumerate() {
+            let path = path.field("outputClaimToHeaders").index(n);
+            let claim = errors.check(&path.field("claim"), ClaimPath::parse(&output.claim));
+            let header = errors.check(&path.field("header"), output_header(&output.header));
+            let taken = |header: &Rc<str>| claim_headers.iter().any(|(_, other)| other == header);
+            if header.as_ref().is_some_and(taken) {
+                errors
+                    .add(&path.field("header"), "is set from another claim already; expected another header");
+            }
+            claim_headers.extend(claim.zip(header));
+        }
+        let payload_header = self
+            .output_payload_to_header
+            .as_deref()
+            .and_then(|header| errors.check(&path.field("outputPayloadToHeader"), output_header(header)));
+        if claim_headers.iter().any(|(_, header)| Some(header) == payload_header.as_ref()) {
+            errors.add(
+                &path.field("outputPayloadToHeader"),
+                "is set from a claim already; expected another header",
+            );
+        }
+        Some(Provider {
+            name,
+            issuer: issuer?,
+            algorithms,
+            policy,
+            revoked_elsewhere: self.revoked.elsewhere(&path.field("revoked"), errors),
+            revoked: Revoked::new(self.revoked.jti, self.revoked.sub, self.revoked.kid),
+            keys: keys?,
+            most_tried,
+            claim_headers,
+            payload_header,
+            forward: self.forward_original_token,
+        })
+    }
+
+    #[inline(never)]
+    fn keys(
+        &self,
+        algorithms: &[Algorithm],
+        env: &dyn Environment,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<KeySource> {
+        match (&self.jwks, &self.jwks_uri, self.secrets.as_slice()) {
+            (Some(jwks), None, []) => {
+                let path = path.field("jwks");
+                let set = match jwks {
+                    Value::String(text) => KeySet::parse(text.as_bytes()),
+                    set => KeySet::read(set),
+                };
+                let set = errors.check(&path, set)?;
+                if set.keys.is_empty() {
+                    errors.add(&path, format!("has {}", set.why_empty()));
+                }
+                Some(KeySource::Inline(Rc::new(set)))
+            }
+            (None, Some(url), []) => {
+                let settings = self.jwks_cache.settings(&path.field("jwksCache"), errors);
+                let remote = Remote::parse(url, self.cluster.as_deref(), settings);
+                errors.check(&path.field("jwksUri"), remote).map(KeySource::Remote)
+            }
+            (None, None, [_, ..]) => {
+                if self.algorithms.is_none() {
+                    errors.add(path, "has `secrets`; expected `algorithms` with `HS256`, `HS384` or `HS512`");
+                }
+                let path = path.field("secrets");
+                let secrets = self.secrets.iter().enumerate();
+                let keys = secrets
+                    .filter_map(|(n, secret)| errors.check(&path.index(n), secret.key(algorithms, env)));
+                Some(KeySource::Inline(Rc::new(KeySet::of(keys.map(Rc::new).collect()))))
+            }
+            _ => {
+                errors.add(path, "expected one of `jwks`, `jwksUri` and `secrets`");
+                None
+            }
+        }
+    }
+
+    fn most_tried(&self, path: &JsonPath, errors: &mut ErrorList) -> usize {
+        let most = self.max_keys_tried.unwrap_or(MOST_TRIED);
+        if !(1..=MOST_KEYS).contains(&most) {
+            errors.add(&path.field("maxKeysTried"), format!("expected 1 to {MOST_KEYS}, found {most}"));
+        }
+        most
+    }
+
+    fn clock_skew(&self, path: &JsonPath, errors: &mut ErrorList) -> Duration {
+        let skew = self.clock_skew.map_or(Duration::from_mins(1), |skew| skew.0);
+        if skew > MOST_SKEW {
+            errors.add(
+                &path.field("clockSkew"),
+                "expected at most `1h`: for so long every token is good that has expired; clocks differ by seconds",
+            );
+        }
+        skew
+    }
+
+    #[inline(never)]
+    fn policy(&self, path: &JsonPath, errors: &mut ErrorList) -> Policy {
+        let subjects = self.subjects.iter().enumerate().filter_map(|(n, subject)| {
+            errors.check(&path.field("subjects").index(n), Pattern::parse(subject))
+        });
+        let subjects = subjects.collect();
+        let required = self.required_claims.iter().enumerate().filter_map(|(n, claim)| {
+            errors.check(&path.field("requiredClaims").index(n), ClaimPath::parse(claim))
+        });
+        let required = required.collect();
+        let types = match &self.typ {
+            None => vec!["jwt".to_owned(), "at+jwt".to_owned()],
+            Some(types) => types.iter().map(|typ| short_type(typ)).collect(),
+        };
+        for (n, typ) in types.iter().enumerate() {
+            // A token of another kind is for something else (RFC 8725 section 3.11), whatever its signature says.
+            if typ != "jwt" && !typ.ends_with("+jwt") {
+                errors.add(
+                    &path.field("typ").index(n),
+                    "no type of a JWT; expected `JWT` or one that ends in `+jwt`",
+                );
+            }
+        }
+        Policy {
+            audiences: self.audiences.to_vec(),
+            subjects,
+            authorized_parties: self.authorized_parties.to_vec(),
+            types,
+            untyped: self.typ.is_none(),
+            required,
+            require_expiration: self.require_expiration.unwrap_or(true),
+            max_lifetime: self.max_lifetime.map(|lifetime| lifetime.0.as_secs()),
+            clock_skew: self.clock_skew(path, errors).as_secs(),
+        }
+    }
+}
+
+fn algorithms(names: &[String], secret: bool, path: &JsonPath, errors: &mut ErrorList) -> Vec<Algorithm> {
+    let parse = |name: &String| {
+        let known = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
+        match Algorithm::named(name) {
+            // Were both allowed, the public key of one could be tried as the secret of the other.
+            Some(algorithm) if algorithm.is_symmetric() != secret => Err(format!(
+                "`{name}` does not fit; expected HS* with `secrets`, and the others with `jwks` or `jwksUri`"
+            )),
+            Some(algorithm) => Ok(algorithm),
+            None => Err(not_one_of(name, &known.collect::<Vec<_>>())),
+        }
+    };
+    names.iter().enumerate().filter_map(|(n, name)| errors.check(&path.index(n), parse(name))).collect()
+}
+
+fn output_header(name: &str) -> Result<Rc<str>, String> {
+    output_header_name(name).map(|()| Rc::from(name))
+}
+
+impl RawSecret {
+    /// The key, for those of these algorithms for which it is long enough (RFC 7518 section 3.2).
+    fn key(&self, algorithms: &[Algorithm], env: &dyn Environment) -> Result<Key, String> {
+        let (text, name) = self.env.read(env)?;
+        let secret = match self.encoding {
+            SecretEncoding::Text => text.into_bytes(),
+            SecretEncoding::Base64url => {
+                base64url::decode(text.as_bytes()).ok_or_else(|| format!("`{name}` is not base64url"))?
+            }
+        };
+        if is_placeholder(&secret) {
+            return Err(format!("`{name}` holds a placeholder; expected a secret"));
+        }
+        let long_enough =
+            |algorithm: &Algorithm| algorithm.secret_length().is_some_and(|least| secret.len() >= least);
+        match algorithms.iter().find(|algorithm| algorithm.is_symmetric() && !long_enough(algorithm)) {
+            Some(algorithm) => Err(format!(
+                "`{name}` has {} bytes; expected at least {} for {algorithm}",
+                secret.len(),
+                algorithm.secret_length().unwrap_or_default()
+            )),
+            None => Ok(Key {
+                kid: self.kid.clone(),
+                algorithms: algorithms.to_vec(),
+                material: Material::Secret(secret),
+                spki: Vec::new(),
+            }),
+        }
+    }
+}
+
+impl RawTokenLocation {
+    fn parse(&self) -> Result<TokenLocation, String> {
+        match (&self.header, &self.query_param, &self.cookie) {
+            (Some(name), None, None) => {
+                header_name(name)?;
+                let default = if name == "authorization" { "Bearer " } else { "" };
+                let prefix = self.prefix.clone().unwrap_or_else(|| default.to_owned());
+                Ok(TokenLocation::Header { name: name.clone(), prefix })
+            }
+            _ if self.prefix.is_some() => Err("`prefix` goes with `header`".to_owned()),
+            (None, Some(name), None) if !name.is_empty() => Ok(TokenLocation::QueryParam(name.clone())),
+            (None, None, Some(name)) if !name.is_empty() => Ok(TokenLocation::Cookie(name.clone())),
+            _ => Err("expected one of `header`, `queryParam` and `cookie`".to_owned()),
+        }
+    }
+}
+
+impl RawRevoked {
+    fn elsewhere(&self, path: &JsonPath, errors: &mut ErrorList) -> Option<RemoteList> {
+        let Some(uri) = &self.uri else {
+            for (name, given) in [
+                ("cluster", self.cluster.is_some()),
+                ("refresh", self.refresh.is_some()),
+                ("timeout", self.timeout.is_some()),
+                ("staleIfError", self.stale_if_error.is_some()),
+                ("onFailure", self.on_failure.is_some()),
+            ] {
+                if given {
+                    errors.add(&path.field(name), "goes with `uri`");
+                }
+            }
+            return None;
+        };
+        let mut duration =
+            |text, default, least, name| at_least(text, default, least, &path.field(name), errors);
+        let refresh = duration(self.refresh, 60, 1, "refresh");
+        let settings = Settings {
+            duration: refresh,
+            min_interval: refresh,
+            timeout: duration(self.timeout, 2, 1, "timeout"),
+            stale_if_error: duration(self.stale_if_error, 3600, 0, "staleIfError"),
+        };
+        let remote = Remote::parse(uri, self.cluster.as_deref(), settings);
+        let remote = errors.check(&path.field("uri"), remote)?;
+        Some(RemoteList { remote, on_failure: self.on_failure.unwrap_or_default() })
+    }
+}
+
+/// A duration, `default` seconds unless given; a note where it is shorter than `least` seconds.
+fn at_least(
+    text: Option<DurationText>,
+    default: u64,
+    least: u64,
+    path: &JsonPath,
+    errors: &mut ErrorList,
+) -> Duration {
+    let duration = text.map_or(Duration::from_secs(default), |text| text.0);
+    if duration < Duration::from_secs(least) {
+        errors.add(path, format!("expected at least {least}s"));
+    }
+    duration
+}
+
+impl RawJwksCache {
+    fn settings(&self, path: &JsonPath, errors: &mut ErrorList) -> Settings {
+        let mut duration =
+            |text, default, least, path: JsonPath| at_least(text, default, least, &path, errors);
+        Settings {
+            duration: duration(self.duration, 600, 1, path.field("duration")),
+            min_interval: duration(
+                self.refetch_unknown_kid.min_interval,
+                30,
+                1,
+                path.field("refetchUnknownKid").field("minInterval"),
+            ),
+            timeout: duration(self.timeout, 2, 1, path.field("timeout")),
+            stale_if_error: duration(self.stale_if_error, 3600, 0, path.field("staleIfError")),
+        }
+    }
+}

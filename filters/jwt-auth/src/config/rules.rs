@@ -1,0 +1,161 @@
+//! Compiles rules: which requests they are about, and what these must show.
+
+use plugin_kit::config::{ErrorList, JsonPath, not_one_of, shown_name};
+use plugin_kit::host::Environment;
+use plugin_kit::request::cel::Expression;
+use plugin_kit::request::matcher::{RequestMatch, ValueTest};
+use plugin_kit::request::path::PathCase;
+
+use crate::config::raw::{RawAllow, RawRequirement, RawRule};
+use crate::policy::provider::Provider;
+use crate::policy::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
+use crate::token::claims::ClaimPath;
+
+impl RawRule {
+    #[inline(never)]
+    pub(super) fn compile(
+        self,
+        n: usize,
+        providers: &[String],
+        case: PathCase,
+        env: &dyn Environment,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<Rule> {
+        let condition = RequestMatch::compile(&self.r#match, case, env, &path.field("match"), errors);
+        let access = match (self.allow, self.verify, &self.require) {
+            (Some(RawAllow::Anyone), verify, None) => {
+                Some(Access::Anyone(verify.unwrap_or(Verify::IfPresent)))
+            }
+            (Some(RawAllow::Nobody), None, None) => Some(Access::Nobody),
+            (None, None, Some(require)) => {
+                require.compile(providers, &path.field("require"), errors).map(Access::Require)
+            }
+            (_, Some(_), _) => {
+                errors.add(&path.field("verify"), "goes with `allow: anyone`");
+                None
+            }
+            _ => {
+                errors.add(path, "expected either `allow` or `require`");
+                None
+            }
+        };
+        let named = self.name.is_some();
+        let name = self.name.unwrap_or_else(|| format!("rules[{n}]"));
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if named && (name.is_empty() || !name.bytes().all(good)) {
+            errors.add(&path.field("name"), "no name for a metric; expected letters, digits, `-` and `_`");
+        }
+        let when = self.when.as_deref().and_then(|when| {
+            let path = path.field("when");
+            if self.allow == Some(RawAllow::Nobody) {
+                errors.add(&path, "goes with `allow: anyone` or `require`");
+            }
+            errors.check(&path, Expression::condition(when, env))
+        });
+        Some(Rule { name, named, condition: condition?, access: access?, when })
+    }
+}
+
+impl RawRequirement {
+    fn compile(&self, providers: &[String], path: &JsonPath, errors: &mut ErrorList) -> Option<Requirement> {
+        let mut all = |list: &[Self], name: &str| -> Vec<Requirement> {
+            let path = path.field(name);
+            list.iter()
+                .enumerate()
+                .filter_map(|(n, raw)| raw.compile(providers, &path.index(n), errors))
+                .collect()
+        };
+        let (any_of, all_of) = (all(&self.any_of, "anyOf"), all(&self.all_of, "allOf"));
+        let own = self.provider.is_some() || !self.claims.0.is_empty() || !self.scopes.is_empty();
+        match (own, self.any_of.is_empty(), self.all_of.is_empty()) {
+            (false, false, true) => return Some(Requirement::AnyOf(any_of)),
+            (false, true, false) => return Some(Requirement::AllOf(all_of)),
+            (_, true, true) => {}
+            _ => {
+                errors.add(path, "mixes `anyOf`, `allOf` and demands of its own; expected one of them");
+                return None;
+            }
+        }
+        let mut token = TokenRequirement { scopes: self.scopes.to_vec(), ..TokenRequirement::default() };
+        for (n, scope) in self.scopes.iter().enumerate() {
+            let good = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+            if scope.is_empty() || !scope.bytes().all(good) {
+                errors.add(
+                    &path.field("scopes").index(n),
+                    "no scope (RFC 6749 section 3.3); expected one word of printable ASCII",
+                );
+            }
+        }
+        if let Some(name) = &self.provider {
+            if let Some(position) = providers.iter().position(|known| known == name) {
+                token.providers.push(position);
+            } else {
+                errors.add(
+                    &path.field("provider"),
+                    format!("no provider of this name; {}", not_one_of(name, providers)),
+                );
+            }
+        }
+        for (claim, test) in &self.claims.0 {
+            let path = path.field("claims").field(claim);
+            let found = errors.check(&path, ClaimPath::parse(claim));
+            let test = ValueTest::compile(test, &path, errors);
+            let space_delimited = claim == "scope" || self.space_delimited_claims.contains(claim);
+            token.claims.extend(found.zip(test).map(|(path, test)| ClaimTest {
+                path,
+                space_delimited,
+                test,
+            }));
+        }
+        Some(Requirement::Token(token))
+    }
+}
+
+/// Adds an error for an `allOf` at or below `path` that no single token can meet, since each token is of one
+/// issuer. To be called where only one token of a request counts.
+pub(super) fn check_one_token_can_meet(
+    requirement: &Requirement,
+    providers: &[Provider],
+    path: &JsonPath,
+    errors: &mut ErrorList,
+) {
+    let (all, field) = match requirement {
+        Requirement::Token(_) => return,
+        Requirement::AllOf(all) => (all, "allOf"),
+        Requirement::AnyOf(any) => (any, "anyOf"),
+    };
+    let path = path.field(field);
+    for (n, part) in all.iter().enumerate() {
+        check_one_token_can_meet(part, providers, &path.index(n), errors);
+    }
+    let of: Vec<&Provider> = needed(requirement).into_iter().filter_map(|n| providers.get(n)).collect();
+    let strangers = of.iter().enumerate().find_map(|(n, provider)| {
+        let other = of.iter().skip(n).find(|other| !provider.issuer.may_share(&other.issuer))?;
+        Some((provider, other))
+    });
+    if let (Requirement::AllOf(_), Some((a, b))) = (requirement, strangers) {
+        errors.add(
+            &path,
+            format_args!(
+                "no token is of the providers `{}` and `{}`, whose issuers differ, and one token alone counts; expected \
+                 `severalTokens: verifyAll`, or `anyOf`",
+                shown_name(&a.name),
+                shown_name(&b.name)
+            ),
+        );
+    }
+}
+
+/// The providers each of which must have confirmed a token, whichever way the requirement is met.
+fn needed(requirement: &Requirement) -> Vec<usize> {
+    match requirement {
+        Requirement::Token(token) => token.providers.clone(),
+        Requirement::AllOf(all) => all.iter().flat_map(needed).collect(),
+        Requirement::AnyOf(any) => {
+            let mut ways = any.iter().map(needed);
+            let first = ways.next().unwrap_or_default();
+            ways.fold(first, |both, way| both.into_iter().filter(|n| way.contains(n)).collect())
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The metrics of jwt-auth, each defined once.
+
+use plugin_kit::host::{Counter, Gauge};
+
+use crate::policy::rules::Rule;
+use crate::reply::DenyReason;
+
+/// The counters and the gauge of the filter. Those of hosts' cryptography are defined where it is tested.
+pub(crate) struct Metrics {
+    pub(crate) allowed: Counter,
+    pub(crate) anonymous: Counter,
+    pub(crate) preflights: Counter,
+    pub(crate) denied: Counter,
+    pub(crate) reported: Counter,
+    /// Denials by deny code.
+    pub(crate) codes: Vec<(&'static str, Counter)>,
+    /// Allowed and denied requests of each rule to which the operator gave a name.
+    pub(crate) rules: Vec<Option<(Counter, Counter)>>,
+    pub(crate) cache_hits: Counter,
+    pub(crate) cache_misses: Counter,
+    pub(crate) outputs_failed: Counter,
+    pub(crate) conditions_failed: Counter,
+    pub(crate) waited: Counter,
+    pub(crate) fetched: Counter,
+    pub(crate) fetches_failed: Counter,
+    pub(crate) lists_fetched: Counter,
+    pub(crate) list_fetches_failed: Counter,
+    pub(crate) keys: Gauge,
+}
+
+impl Metrics {
+    /// Defines all metrics in the proxy.
+    pub(crate) fn define(rules: &[Rule]) -> Self {
+        let code = |reason: &DenyReason| {
+            let code = reason.outside().code;
+            (code, Counter::define(&format!("jwt_auth_deny_{code}")))
+        };
+        let of_rule = |rule: &Rule| {
+            let define = |outcome| Counter::define(&format!("jwt_auth_rule_{}_{outcome}", rule.name));
+            rule.named.then(|| (define("allowed"), define("denied")))
+        };
+        Self {
+            allowed: Counter::define("jwt_auth_requests_allowed"),
+            anonymous: Counter::define("jwt_auth_requests_anonymous"),
+            preflights: Counter::define("jwt_auth_requests_preflight"),
+            denied: Counter::define("jwt_auth_requests_denied"),
+            reported: Counter::define("jwt_auth_requests_reported"),
+            codes: DenyReason::EACH.iter().map(code).collect(),
+            cache_hits: Counter::define("jwt_auth_cache_hits"),
+            cache_misses: Counter::define("jwt_auth_cache_misses"),
+            outputs_failed: Counter::define("jwt_auth_outputs_failed"),
+            conditions_failed: Counter::define("jwt_auth_conditions_failed"),
+            waited: Counter::define("jwt_auth_requests_waited"),
+            fetched: Counter::define("jwt_auth_jwks_fetch_success"),
+            fetches_failed: Counter::define("jwt_auth_jwks_fetch_failed"),
+            lists_fetched: Counter::define("jwt_auth_revocation_fetch_success"),
+            list_fetches_failed: Counter::define("jwt_auth_revocation_fetch_failed"),
+            keys: Gauge::define("jwt_auth_jwks_keys"),
+            rules: rules.iter().map(of_rule).collect(),
+        }
+    }
+
+    /// The counters of allowed and of denied requests of the rule at this position, if it has them.
+    pub(crate) fn of_rule(&self, rule: Option<usize>) -> Option<(Counter, Counter)> {
+        *self.rules.get(rule?)?
+    }
+}
