@@ -10,7 +10,7 @@ use jwt_auth::keys::jwk::Key;
 use jwt_auth::keys::signature::{Verdict, Verifier};
 use jwt_auth::token::compact::UntrustedToken;
 use libfuzzer_sys::fuzz_target;
-use plugin_kit::request::cel::Variable;
+use plugin_kit::host::Variable;
 use plugin_kit::request::exchange::{Exchange};
 use plugin_kit::host::{RequestHost, HostError};
 use plugin_kit::request::headers::HeaderMap;

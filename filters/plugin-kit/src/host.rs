@@ -1,104 +1,79 @@
-//! The seam between a filter and its host.
+//! The seam between a filter and its host: what a core may ask, what a shell must offer, and what a host module must export.
+//! Whoever adds a host beside [`wasm`] needs nothing but this page and the items that it names.
 //!
-//! - What a core may ask while it decides about a request: [`RequestHost`]. While a configuration is read: [`Environment`].
-//! - What a shell offers its host: [`Filter`], whose methods the host's callbacks run.
-//! - What a shell may ask of its host: the functions and types that the host's own module exports here, [`wasm`] for Proxy-Wasm.
+//! A filter has a core, which decides, and a shell (`plugin.rs`), which carries the decision out. The core is plain Rust and does
+//! not know which host it has. The shell knows that there is one, but not which.
 //!
-//! A core names the first of these alone, and so is not aware of which host it has.
+//! # What a core may ask
+//! - While it decides about a request: [`RequestHost`], by way of an [`Exchange`](crate::request::exchange::Exchange).
+//! - While it reads a configuration: [`Environment`].
+//!
+//! Both fail with a [`HostError`], and the filters fail closed on it. Tests implement both with the tables in
+//! [`testing`](crate::testing).
+//!
+//! # What a shell offers its host
+//! It implements [`Filter`]. The host makes one value of it for each configuration and each worker, on one thread. Its methods take
+//! `&self` and no method holds a borrow while it calls the host, so a host may call the filter from within a call that the filter
+//! made.
+//!
+//! # What a host module exports
+//! Shells use these names as `plugin_kit::host::NAME`. A host module exports all of them, with the signatures that they have in
+//! [`wasm`], and this file re-exports those of one host, chosen by `cfg`. `Result` stands for one with a [`HostError`].
+//!
+//! | Name | What it does |
+//! |---|---|
+//! | `HostEnvironment` | A unit struct that implements [`Environment`], for use in [`Filter::configure`]. |
+//! | `declare_variables() -> Result<()>` | Tells the host's CEL the types of the variables [`CLAIMS`](crate::request::cel::CLAIMS), a `google.protobuf.Struct`, and [`TEXT`](crate::request::cel::TEXT), a string. Called in `configure`. |
+//! | `plugin_name() -> Vec<u8>` | The name of the plugin that is being configured; empty if it has none. |
+//! | `random() -> Result<[u8; 16]>` | Random bytes that nobody can predict. |
+//! | `monotonic_time() -> Result<Duration>` | The clock of [`RequestHost::monotonic_time`], in any callback. |
+//! | `Headers::{Request, Response}` | The header map of the current stream. `set(name, value)` replaces every value, `add(name, value)` adds one, `remove(name)` removes every value, `first(name)` returns the first. `remove` fails if the host has no such header: the filter has seen it, so it would go on to the service. |
+//! | `set_filter_state(key, value) -> Result<()>` | Writes the filter state `wasm.<key>` of the current stream. It shows in access logs, and [`RequestHost::property`] with the path `[key]` reads it. |
+//! | `Counter::define(name)`, `increment()`, `add(n)` | A counter. Defining the same name again gives the same counter. None of these fails: a lost count is not worth a failed request. |
+//! | `Gauge::define(name)`, `set(value)` | A gauge, likewise. |
+//! | `shared_data(key) -> Result<Option<SharedValue>>` | Reads the data that all workers share. `SharedValue` has the `bytes` and a number `cas`, which is never 0 and changes with every write. |
+//! | `set_shared_data(key, bytes, cas) -> Result<bool>` | Writes shared data if it still has this `cas`, or whatever it has if `cas` is 0. `false` says that somebody else has written it. |
+//! | `http_call(caller, current, cluster, headers, body, timeout) -> Result<u32>` | Starts an HTTP call and returns its token. [`Filter::on_call`] gets the outcome exactly once. `caller` is the root or the stream whose end cancels the call, `current` the one whose callback is running. |
+//! | `call_response_body(max) -> Result<Vec<u8>>` | In `on_call`: at most `max` bytes of the body. |
+//! | `GrpcMethod`, `grpc_call(caller, current, to, message, timeout) -> Result<u32>` | The same for a unary gRPC call; [`Filter::on_grpc`] gets the outcome. Its token may be equal to that of an HTTP call. |
+//! | `grpc_message(max) -> Result<Vec<u8>>` | In `on_grpc`: at most `max` bytes of the message. |
+//! | `set_effective_context(context) -> Result<()>` | Makes the following calls act on that stream or root. |
+//! | `enter_stream(context) -> bool` | The same for a stream; `false` if that has ended, so that it must be neither resumed nor answered. |
+//! | `call_foreign_function(name, argument) -> Result<Vec<u8>>` | Calls a function that only some hosts have, such as Envoy's `verify_signature`. A host without it fails with [`HostError::NOT_FOUND`], and the filter does the work itself. |
+//!
+//! A host module also sends the records of the `log` crate to the proxy's log, and has an entry point that takes the type of the
+//! filter (for Proxy-Wasm the macro [`module!`](crate::module)).
+//!
+//! # What a host must do with a filter
+//! [`wasm::dispatcher`] does this for Proxy-Wasm:
+//!
+//! 1. *Configure.* It reads the pluginConfig with [`config::document`](crate::config::document) and calls [`Filter::configure`]. On an
+//!    error it logs the error and keeps the configuration that is in force. On success it sets the gauge
+//!    [`config_hash_metric`](crate::config::config_hash_metric) to the [`fingerprint`](crate::config::fingerprint) of the bytes, and
+//!    starts the timer. Streams keep the filter with which they began.
+//! 2. *Request headers.* It calls [`Filter::on_request`] with a new [`Filter::Stream`] and does what the [`Flow`] says. If there is no
+//!    configuration, it denies the request with 503. If a denial cannot be sent, it resets the stream: no request goes on unless
+//!    the answer was [`Flow::Continue`].
+//! 3. *Paused streams.* When `on_tick`, `on_call` or `on_grpc` names a stream, the host runs `on_request` for it again and resumes it on
+//!    `Continue`. If the stream has ended meanwhile, the host calls [`Filter::on_gone`] instead. Every named stream gets
+//!    exactly one of the two. A host may spread many streams over several ticks of [`SHORT_TICK`].
+//! 4. *Response and end.* For a stream that [`Filter::keeps`] it calls [`Filter::on_response`] when the response headers pass, also
+//!    those of a local reply, and [`Filter::on_end`] before the access log is written.
+//! 5. *Timer.* It calls [`Filter::on_tick`] every [`TICK`]. If [`Filter::ticks_at_once`], the first tick comes after [`SHORT_TICK`].
+//! 6. *Composed filters.* If [`Filter::COMPOSED`], the `Exchange` of each callback continues with what was published in the one before
+//!    ([`Exchange::continued`](crate::request::exchange::Exchange::continued)). Otherwise it is
+//!    [`Exchange::alone`](crate::request::exchange::Exchange::alone).
 
-use std::time::Duration;
-
-use crate::request::cel::Variable;
-use crate::request::headers::HeaderMap;
-
+mod ask;
 pub mod filter;
 #[cfg(any(target_os = "wasi", test))]
 pub mod wasm;
 
+pub use ask::{Environment, HostError, RequestHost, Variable};
 pub use filter::{CallResponse, Filter, Flow, SHORT_TICK, TICK};
 #[cfg(target_os = "wasi")]
-pub use wasm::calls::*;
-
-/// A host call that did not do what it should. Filters fail closed on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("host call {call} answered status {status}")]
-pub struct HostError {
-    /// The ABI function without its `proxy_` prefix.
-    pub call: &'static str,
-    /// The status of the Proxy-Wasm ABI, or [`HostError::MALFORMED`].
-    pub status: u32,
-}
-
-impl HostError {
-    /// There is no such thing, or no such foreign function.
-    pub const NOT_FOUND: u32 = 1;
-    /// The host does not take the argument.
-    pub const BAD_ARGUMENT: u32 = 2;
-    /// Somebody else has written the shared data, again and again.
-    pub const CAS_MISMATCH: u32 = 8;
-    /// The host failed; for CEL: the expression has no value.
-    pub const INTERNAL_FAILURE: u32 = 10;
-    /// Stands for an answer that was OK, with bytes that are not what the ABI says.
-    pub const MALFORMED: u32 = u32::MAX;
-}
-
-/// Where the facts of an exchange come from: the host in a proxy, a table in a test.
-///
-/// Every call here costs (with Envoy about 11,000 to 20,000 instructions where it returns data), so cores ask through
-/// [`Exchange`], which asks once.
-pub trait RequestHost {
-    /// All request headers.
-    fn headers(&self) -> Result<HeaderMap, HostError>;
-    /// The first value of one request header: the cheapest where a duplicate does not matter.
-    fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
-    /// All values of one request header, joined by a comma; cheaper than [`RequestHost::headers`] where one header is all that
-    /// is needed, and a duplicate still shows.
-    fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
-    /// An attribute or a filter state of the exchange; `None` where there is none.
-    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
-    /// The value of a CEL expression of the host, after `variable` was set; `None` where it has none.
-    fn evaluate(&self, expression: u32, variable: Option<Variable<'_>>)
-    -> Result<Option<Vec<u8>>, HostError>;
-    /// Time since the Unix epoch.
-    fn unix_time(&self) -> Result<Duration, HostError>;
-    /// The same, up to about a second late, and at no cost for most requests.
-    fn recent_unix_time(&self) -> Result<Duration, HostError> {
-        self.unix_time()
-    }
-    /// Time on a clock that only runs forward and that all workers of the proxy share. Its zero means nothing.
-    fn monotonic_time(&self) -> Result<Duration, HostError>;
-}
-
-/// The plugin's environment variables, and the host's CEL. A closure that looks up variables is an environment without
-/// CEL.
-pub trait Environment {
-    /// The variable of that name (vmConfig.env).
-    fn variable(&self, name: &str) -> Option<String>;
-
-    /// The proxy's node id, where it has one: what kind of proxy this is.
-    fn node_id(&self) -> Option<Vec<u8>> {
-        None
-    }
-
-    /// Compiles a CEL expression, and gives the number to evaluate it by.
-    ///
-    /// # Errors
-    /// The host refuses it, or has no CEL ([`HostError::NOT_FOUND`]).
-    fn compile(&self, _expression: &str) -> Result<u32, HostError> {
-        Err(HostError { call: "expr_create", status: HostError::NOT_FOUND })
-    }
-
-    /// Evaluates an expression that asks for nothing of a request; `None` where it has no value.
-    ///
-    /// # Errors
-    /// The host did not evaluate it.
-    fn evaluate(&self, _expression: u32) -> Result<Option<Vec<u8>>, HostError> {
-        Err(HostError { call: "expr_evaluate", status: HostError::NOT_FOUND })
-    }
-}
-
-impl<F: Fn(&str) -> Option<String>> Environment for F {
-    fn variable(&self, name: &str) -> Option<String> {
-        self(name)
-    }
-}
+pub use wasm::calls::{
+    Counter, Gauge, GrpcMethod, Headers, HostEnvironment, SharedValue, call_foreign_function,
+    call_response_body, declare_variables, enter_stream, grpc_call, grpc_message, http_call, monotonic_time,
+    plugin_name, random, set_effective_context, set_filter_state, set_shared_data, shared_data,
+};

@@ -4,6 +4,7 @@ pub mod address;
 pub mod cel;
 pub mod claim;
 pub mod exchange;
+pub mod header_names;
 pub mod headers;
 pub mod matcher;
 pub mod path;

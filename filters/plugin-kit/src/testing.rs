@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::host::Environment;
-use crate::host::{HostError, RequestHost};
-use crate::request::cel::Variable;
+use crate::host::{HostError, RequestHost, Variable};
 use crate::request::headers::HeaderMap;
 
 /// The value of a CEL expression by its number and what the variable was set to.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use plugin_kit::config::{ConfigErrors, ErrorList, JsonPath, Mode, document, read};
 use plugin_kit::host::Environment;
 use plugin_kit::reply::denial::{Extras, is_quotable};
-use plugin_kit::request::matcher::output_header_name;
+use plugin_kit::request::header_names::output_header_name;
 use plugin_kit::request::path::PathCase;
 use serde_json::Value;
 

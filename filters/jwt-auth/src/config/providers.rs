@@ -6,7 +6,7 @@ use std::time::Duration;
 use plugin_kit::config::secret::is_placeholder;
 use plugin_kit::config::{DurationText, ErrorList, JsonPath, not_one_of};
 use plugin_kit::host::Environment;
-use plugin_kit::request::matcher::{header_name, output_header_name};
+use plugin_kit::request::header_names::{header_name, output_header_name};
 use serde_json::Value;
 
 use crate::config::raw::{

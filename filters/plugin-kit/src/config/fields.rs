@@ -9,7 +9,8 @@ use std::ops::Deref;
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, ErrorList, nearest, shown_name};
+use super::errors::{ConfigError, ErrorList};
+use super::names::{hint, not_one_of, one_of, shown_name};
 
 /// A value that can be read from JSON.
 pub trait FromConfig: Sized {
@@ -159,42 +160,6 @@ impl ConfigReader {
             None => self.expected(&format!("a whole number of 0 to {most}"), value),
             number => number,
         }
-    }
-}
-
-/// `` `a` ``, `` `a` or `b` ``, `` one of `a`, `b`, `c` ``.
-pub fn one_of<T: AsRef<str>>(names: &[T]) -> String {
-    match names {
-        [] => "nothing".to_owned(),
-        [name] => format!("`{}`", name.as_ref()),
-        [a, b] => format!("`{}` or `{}`", a.as_ref(), b.as_ref()),
-        names => {
-            let mut text = "one of ".to_owned();
-            for (n, name) in names.iter().enumerate() {
-                text.push_str(if n == 0 { "`" } else { ", `" });
-                text.push_str(name.as_ref());
-                text.push('`');
-            }
-            text
-        }
-    }
-}
-
-/// What to say of a text that is none of these names. It is shown only where it is nearly one of them: anything else may be a
-/// secret that stands in the wrong place.
-pub fn not_one_of<T: AsRef<str>>(found: &str, names: &[T]) -> String {
-    let is_nearly = |name: &T| {
-        let (found, name) = (found.to_ascii_lowercase(), name.as_ref().to_ascii_lowercase());
-        found.len() <= name.len().saturating_add(2) && strsim::levenshtein(&found, &name) <= 2
-    };
-    let shown = if names.iter().any(is_nearly) { format!("`{found}`") } else { "another text".to_owned() };
-    format!("expected {}, found {shown}{}", one_of(names), hint(found, names))
-}
-
-fn hint<T: AsRef<str>>(found: &str, names: &[T]) -> String {
-    match nearest(found, names.iter().map(AsRef::as_ref)) {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None => String::new(),
     }
 }
 

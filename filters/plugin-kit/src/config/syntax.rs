@@ -1,6 +1,6 @@
 //! Where a document that is no JSON stops being so.
 
-use super::{ConfigError, JsonPath};
+use super::errors::{ConfigError, JsonPath};
 
 /// The error of the parser, with the JSON path instead of a line: the proxy sends one line that no user has seen.
 pub(super) fn explain(json: &[u8], error: &serde_json::Error) -> ConfigError {

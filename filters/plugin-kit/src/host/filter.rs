@@ -1,4 +1,4 @@
-//! What a host runs: a filter, by its callbacks.
+//! What a shell offers its host: a filter, by its callbacks.
 
 use std::time::Duration;
 
@@ -12,43 +12,43 @@ use crate::request::headers::HeaderMap;
 /// What a filter does with a request.
 #[derive(Debug)]
 pub enum Flow {
-    /// It goes on.
+    /// The request goes on to the service.
     Continue,
-    /// It waits until the filter names its stream in [`Filter::on_tick`], [`Filter::on_call`] or [`Filter::on_grpc`];
-    /// then [`Filter::on_request`] runs again: at once, or where many streams are named in one of the next ticks.
+    /// The request waits until the filter names its stream in [`Filter::on_tick`], [`Filter::on_call`] or [`Filter::on_grpc`].
+    /// Then [`Filter::on_request`] runs again: at once, or in one of the next ticks if many streams are named.
     Pause,
-    /// It is answered here.
+    /// The filter answers the request in the place of the service.
     Deny(Reply),
 }
 
 /// The outcome of an HTTP call.
 pub struct CallResponse {
-    /// The response headers; `None` where no response came (the cluster is down, the time is over).
+    /// The response headers; `None` if no response came, since the cluster is down or the time is over.
     pub head: Option<HeaderMap>,
-    /// Length of the body in bytes. Read it with [`host::call_response_body`], with a bound.
+    /// Length of the body in bytes. Read it with `host::call_response_body`, with a bound.
     pub body_size: usize,
 }
 
-/// A filter as the proxy runs it: one value for each configuration and worker.
+/// A filter as the host runs it: one value for each configuration and worker.
 ///
 /// Methods take `&self`: a filter keeps what changes in cells and never holds a borrow over a host call.
 pub trait Filter: Sized + 'static {
-    /// Name in logs.
+    /// The name of the filter in logs and metrics.
     const NAME: &'static str;
-    /// Whether this is several filters, one of which reads what another has changed or published.
+    /// Whether this is several filters in one module, some of which read what others have changed or published.
     const COMPOSED: bool = false;
-    /// What is kept for one stream.
+    /// The state that is kept for one stream.
     type Stream: Default;
 
-    /// Makes the filter from its pluginConfig. An error refuses the configuration: Envoy keeps the last good one.
-    /// `root` is the context to make HTTP calls as, see [`host::http_call`].
+    /// Makes the filter from its pluginConfig. An error refuses the configuration, and Envoy keeps the last good one.
+    /// `root` is the caller of HTTP calls that outlive their stream, see `host::http_call`.
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors>;
 
-    /// Decides about a request. Runs again for a paused stream that was woken.
+    /// Decides about a request. It runs again for a paused stream that was named to run again.
     fn on_request(&self, stream: &mut Self::Stream, exchange: &Exchange<'_>) -> Flow;
 
-    /// Whether a stream that is not paused is to be seen again, by [`Filter::on_response`] or [`Filter::on_end`]. One
-    /// that is not costs nothing more. Asked after a request has passed, and again after its response headers have.
+    /// Whether [`Filter::on_response`] and [`Filter::on_end`] are to see this stream, which is not paused. Returning false ends
+    /// tracking: the stream costs nothing more. The host asks after the request headers, and again after the response headers.
     fn keeps(&self, _stream: &Self::Stream) -> bool {
         true
     }
@@ -59,7 +59,7 @@ pub trait Filter: Sized + 'static {
     /// Sees the stream end, before the access log is written. It may have ended without a response.
     fn on_end(&self, _stream: &mut Self::Stream, _exchange: &Exchange<'_>) {}
 
-    /// Whether the first tick is to come as soon as the filter is configured, and not after [`TICK`].
+    /// Whether the first tick comes [`SHORT_TICK`] after the filter was configured, and not [`TICK`] after it.
     fn ticks_at_once(&self) -> bool {
         false
     }
@@ -75,19 +75,20 @@ pub trait Filter: Sized + 'static {
         Vec::new()
     }
 
-    /// Receives the outcome of a gRPC call: the length of the message in bytes, to be read with
-    /// [`host::grpc_message`], or the gRPC status of a call that failed. Returns the streams to run again.
+    /// Receives the outcome of a gRPC call: the length of the message in bytes, which `host::grpc_message` reads, or the gRPC
+    /// status of a call that failed. Returns the streams to run again.
     fn on_grpc(&self, _token: u32, _reply: Result<usize, u32>) -> Vec<u32> {
         Vec::new()
     }
 
-    /// A stream that was named to run again has ended before it could. Each stream that is named either runs or comes
-    /// here, once.
+    /// Receives a stream that was named to run again, but has ended before it ran. Each stream that is named either runs or is
+    /// passed here, exactly once.
     fn on_gone(&self, _stream: u32) {}
 }
 
-/// Period of the timer.
+/// The period of the timer.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// Period of the timer while streams are waiting to run again, and until the first tick of a filter that asks for it.
+/// The period of the timer while streams wait to run again, and before the first tick of a filter that
+/// [`ticks_at_once`](Filter::ticks_at_once).
 pub const SHORT_TICK: Duration = Duration::from_millis(1);

@@ -1,5 +1,7 @@
 //! Envoy and other proxies as the host, by the Proxy-Wasm ABI: the only place that names the SDK.
 
+#[cfg(target_os = "wasi")]
+mod abi;
 mod allocator;
 #[cfg(target_os = "wasi")]
 pub mod calls;

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::host::{HostError, RequestHost};
-use crate::request::cel::Variable;
+use crate::host::{HostError, RequestHost, Variable};
 use crate::request::headers::HeaderMap;
 
 /// One request and its response. Facts are read when they are first asked for, and no more than once.

@@ -2,8 +2,7 @@
 
 use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty};
 use plugin_kit::reply::denial::{Body, RawCors};
-use plugin_kit::request::address::RawAddressMatch;
-use plugin_kit::request::matcher::RawValueTest;
+use plugin_kit::request::matcher::{RawAddressMatch, RawValueTest};
 use plugin_kit::request::path::PathCase;
 use plugin_kit::request::source::RawSource;
 use plugin_kit::{config_choice, config_object};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plugin_kit::request::matcher::header_name;
+use plugin_kit::request::header_names::header_name;
 use plugin_kit::wire::protobuf::{Fields, Malformed, Message, Value};
 
 use crate::limits::gcra::Rate;

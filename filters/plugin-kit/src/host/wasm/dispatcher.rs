@@ -13,13 +13,14 @@ use std::rc::Rc;
 use proxy_wasm::types::Action;
 
 use crate::config::{config_hash_metric, document, fingerprint};
-use crate::host::{self, CallResponse, Filter, Flow, Gauge, SHORT_TICK, TICK, WasmHost};
+use crate::host::wasm::calls::{self, Gauge, WasmHost};
+use crate::host::{CallResponse, Filter, Flow, SHORT_TICK, TICK};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
 
 /// Says which filter this module is. To be called once, from the entry point.
 pub fn start<F: Filter>() {
-    host::start_log();
+    calls::start_log();
     MODULE.with(|module| {
         let _ = module.set(Box::new(Dispatcher::<F> {
             roots: RefCell::default(),
@@ -161,12 +162,12 @@ impl<F: Filter> Dispatcher<F> {
     fn forget_gone(&self, current: u32) {
         let known: Vec<u32> = self.streams.borrow().keys().copied().collect();
         for context in
-            known.into_iter().filter(|context| *context != current && !host::enter_stream(*context))
+            known.into_iter().filter(|context| *context != current && !calls::enter_stream(*context))
         {
             self.forget(context);
         }
         self.crowded.set(self.streams.borrow().len().saturating_mul(2).max(FEW_STREAMS));
-        let gone = |context: u32| context != current && host::set_effective_context(context).is_err();
+        let gone = |context: u32| context != current && calls::set_effective_context(context).is_err();
         let known: Vec<u32> = self.roots.borrow().iter().map(|root| root.context).collect();
         for context in known.into_iter().filter(|context| gone(*context)) {
             let mut roots = self.roots.borrow_mut();
@@ -174,7 +175,7 @@ impl<F: Filter> Dispatcher<F> {
             drop(roots);
             drop(root);
         }
-        let _ = host::set_effective_context(current);
+        let _ = calls::set_effective_context(current);
     }
 
     /// Keeps a stream, before a reply is sent, which runs the response's callback.
@@ -197,7 +198,7 @@ impl<F: Filter> Dispatcher<F> {
                 self.forget(context);
             }
             if let Action::Continue = carry_out::<F>(flow)
-                && let Err(error) = host::resume_request()
+                && let Err(error) = calls::resume_request()
             {
                 log::warn!("{}: stream {context} did not resume: {error}", F::NAME);
             }
@@ -205,7 +206,7 @@ impl<F: Filter> Dispatcher<F> {
         // The timer of a root whose last stream ends keeps its period. So it is short only where a stream that lives waits.
         self.next_woken(root, filter);
         // The root context is the one whose callback this is.
-        let _ = host::set_effective_context(root);
+        let _ = calls::set_effective_context(root);
         self.set_period(root);
     }
 
@@ -226,7 +227,7 @@ impl<F: Filter> Dispatcher<F> {
             let context = self.with_root(root, |root| root.woken.front().copied()).flatten()?;
             let paused = |stream: &Rc<Stream<F>>| stream.take_out(|inner| inner.paused).unwrap_or(false);
             if let Some(stream) = self.stream(context).filter(paused) {
-                if host::enter_stream(context) {
+                if calls::enter_stream(context) {
                     return Some((context, stream));
                 }
                 log::debug!("{}: stream {context} is gone", F::NAME);
@@ -245,7 +246,7 @@ impl<F: Filter> Dispatcher<F> {
             (short != std::mem::replace(&mut root.short_ticks, short)).then_some(short)
         });
         let Some(short) = short.flatten() else { return };
-        if let Err(error) = host::set_tick_period(if short { SHORT_TICK } else { TICK }) {
+        if let Err(error) = calls::set_tick_period(if short { SHORT_TICK } else { TICK }) {
             log::warn!("{}: the period of the timer was not changed: {error}", F::NAME);
             self.with_root(root, |root| root.short_ticks = !short);
         }
@@ -304,9 +305,9 @@ fn carry_out<F: Filter>(flow: Option<Flow>) -> Action {
 
 /// Answers in the place of the service; where even that fails, resets the stream, so that nothing gets through.
 fn deny<F: Filter>(reply: &Reply) {
-    if let Err(error) = host::send_reply(reply) {
+    if let Err(error) = calls::send_reply(reply) {
         log::error!("{}: no reply was sent, the stream is reset: {error}", F::NAME);
-        if let Err(error) = host::reset_stream() {
+        if let Err(error) = calls::reset_stream() {
             log::error!("{}: the stream was not reset: {error}", F::NAME);
         }
     }
@@ -326,7 +327,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     }
 
     fn configure(&self, root: u32, size: usize) -> bool {
-        let json = match host::plugin_configuration(size) {
+        let json = match calls::plugin_configuration(size) {
             Ok(json) => json,
             Err(error) => {
                 // To refuse what was not seen would leave the plugin out on this worker, and let everything through there.
@@ -336,12 +337,12 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         };
         match document(&json).and_then(|document| F::configure(&document, root)) {
             Ok(filter) => {
-                let hash = Gauge::define(&config_hash_metric(F::NAME, &host::plugin_name()));
+                let hash = Gauge::define(&config_hash_metric(F::NAME, &calls::plugin_name()));
                 hash.set(u64::from(fingerprint(&json)));
                 let at_once = filter.ticks_at_once();
                 self.set_root(root, Some(Rc::new(filter)));
                 self.with_root(root, |root| root.short_ticks = at_once);
-                host::start_ticks(if at_once { SHORT_TICK } else { TICK });
+                calls::start_ticks(if at_once { SHORT_TICK } else { TICK });
                 // It may have come in the place of another, which is not told of its end.
                 self.forget_gone(root);
                 true
@@ -390,7 +391,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     }
 
     fn tick(&self, root: u32) {
-        host::tick();
+        calls::tick();
         if let Some(filter) = self.filter(root) {
             self.wake(root, &filter, filter.on_tick());
         }
@@ -399,7 +400,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
     fn http_call_response(&self, root: u32, token: u32, headers: usize, body_size: usize) {
         let Some(filter) = self.filter(root) else { return };
         // A call without a response arrives as one without headers.
-        let head = if headers == 0 { None } else { host::call_response_head().ok() };
+        let head = if headers == 0 { None } else { calls::call_response_head().ok() };
         self.wake_after_call(root, &filter, filter.on_call(token, &CallResponse { head, body_size }));
     }
 

@@ -1,0 +1,243 @@
+use super::*;
+use std::time::Duration;
+
+crate::config_object! {
+    #[derive(Debug)]
+    struct Raw {
+        inner: Vec<Inner> = Vec::new(),
+        kind: Kind = Kind::Plain,
+        share: Option<f64>,
+        on: bool = false,
+        few: u8 = 0,
+    }
+}
+
+crate::config_object! {
+    #[derive(Debug)]
+    struct Inner {
+        clock_skew: DurationText,
+        issuer: Option<String>,
+        r#match: Vec<String> = Vec::new(),
+    }
+}
+
+crate::config_choice! {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Kind {
+        Plain,
+        VeryFancy,
+        Named = "of/another+name",
+    }
+}
+
+fn parse(json: &str) -> Result<Raw, ConfigErrors> {
+    read(&document(json.as_bytes())?)
+}
+
+fn error(json: &str) -> String {
+    parse(json).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_written_is_read_and_the_rest_has_its_defaults() {
+    let json = r#"{"inner":[{"clockSkew":"1s","issuer":"a","match":["/x"]},{"clockSkew":"2s"}],
+                   "kind":"of/another+name","share":0.5,"on":true,"few":255}"#;
+    let raw = parse(json).unwrap();
+    assert_eq!(raw.inner[0].clock_skew, DurationText(Duration::from_secs(1)));
+    assert_eq!((raw.inner[0].issuer.as_deref(), raw.inner[1].issuer.as_deref()), (Some("a"), None));
+    assert_eq!((&raw.inner[0].r#match, raw.inner[1].r#match.len()), (&vec!["/x".to_owned()], 0));
+    assert_eq!((raw.kind, raw.share, raw.on, raw.few), (Kind::Named, Some(0.5), true, 255));
+    let raw = parse("{}").unwrap();
+    assert_eq!((raw.kind, raw.share, raw.on, raw.inner.len()), (Kind::Plain, None, false, 0));
+    assert_eq!(parse(r#"{"kind":"veryFancy"}"#).unwrap().kind, Kind::VeryFancy);
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_its_path_and_the_nearest_name() {
+    assert_eq!(
+        error(r#"{"inner":[{"clockSkew":"1s"},{"clockSkw":"1s"}]}"#),
+        "inner[1].clockSkw: unknown field `clockSkw`, expected one of `clockSkew`, `issuer`, `match`; did you mean \
+         `clockSkew`?; inner[1]: missing field `clockSkew`"
+    );
+}
+
+#[test]
+fn a_field_as_rust_writes_it_is_unknown() {
+    let error = error(r#"{"inner":[{"clockSkew":"1s","clock_skew":"1s"}]}"#);
+    assert!(error.starts_with("inner[0].clock_skew: unknown field `clock_skew`"), "{error}");
+}
+
+#[test]
+fn a_name_that_is_like_no_other_gets_no_guess() {
+    assert!(error(r#"{"zzz":1}"#).ends_with("`on`, `few`"));
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_with_its_path() {
+    for (json, expected) in [
+        (r#""x""#, "$: expected an object, found a text"),
+        (r#"{"inner":"x"}"#, "inner: expected a list, found a text"),
+        (r#"{"inner":{}}"#, "inner: expected a list, found an object"),
+        (r#"{"inner":[1]}"#, "inner[0]: expected an object, found 1"),
+        (r#"{"inner":null}"#, "inner: expected a list, found null"),
+        (r#"{"inner":[{"issuer":"a"}]}"#, "inner[0]: missing field `clockSkew`"),
+        (
+            r#"{"inner":[{"clockSkew":"1s"},{"clockSkew":"1y"}]}"#,
+            "inner[1].clockSkew: `1y` is no duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`",
+        ),
+        (
+            r#"{"inner":[{"clockSkew":5,"issuer":["a"]}]}"#,
+            "inner[0].clockSkew: expected a duration such as `10s`, found 5; inner[0].issuer: expected a text, found \
+             a list",
+        ),
+        (
+            r#"{"kind":"fancy","on":1,"share":"x"}"#,
+            "kind: expected one of `plain`, `veryFancy`, `of/another+name`, found another text; share: expected a number, \
+             found a text; on: expected `true` or `false`, found 1",
+        ),
+        (r#"{"inner":[{"clockSkew":"1s","issuer":null}]}"#, "inner[0].issuer: expected a text, found null"),
+        (r#"{"on":"true"}"#, "on: expected `true` or `false`, found the text `true`"),
+        (r#"{"few":"100"}"#, "few: expected a whole number of 0 to 255, found the text `100`"),
+        (r#"{"few":""}"#, "few: expected a whole number of 0 to 255, found an empty text"),
+        (r#"{"few":1234567890}"#, "few: expected a whole number of 0 to 255, found a large number"),
+        (
+            r#"{"kind":"verfancy"}"#,
+            "kind: expected one of `plain`, `veryFancy`, `of/another+name`, found `verfancy`; did you mean `veryFancy`?",
+        ),
+        (r#"{"few":256}"#, "few: expected a whole number of 0 to 255, found 256"),
+        (r#"{"few":-1}"#, "few: expected a whole number of 0 to 255, found -1"),
+        (r#"{"few":1.5}"#, "few: expected a whole number of 0 to 255, found a fraction"),
+    ] {
+        assert_eq!(error(json), expected, "{json}");
+    }
+}
+
+#[test]
+fn what_may_be_a_secret_is_not_shown() {
+    let secret = "s3cr3t";
+    for json in [
+        r#""s3cr3t""#,
+        r#"{"inner":"s3cr3t"}"#,
+        r#"{"inner":[{"clockSkew":"s3cr3t"}]}"#,
+        r#"{"kind":"s3cr3t"}"#,
+        r#"{"on":"s3cr3t"}"#,
+        r#"{"few":"s3cr3t"}"#,
+        r#"{"share":"s3cr3t"}"#,
+        r#"{"s3cr3t+/=":1}"#,
+        r#"{"s3cr3t s":1}"#,
+        r#"{"s3cr3ts3cr3ts3cr3ts3cr3ts3cr3ts3cr3ts3cr3t":1}"#,
+        r#"{"s3cr3t s":x}"#,
+    ] {
+        assert!(!error(json).contains(secret), "{}", error(json));
+    }
+    assert!(error(r#"{"a b":1}"#).starts_with("$: an unknown field, which is not shown; expected one of"));
+    assert_eq!(JsonPath::root().field("a b").field("c").to_string(), "….c");
+    for text in ["1234567890123", "12345678s90s1", "deadbeefcafe"] {
+        let error = text.parse::<DurationText>().unwrap_err();
+        assert!(error.starts_with("this is no duration; expected one such as"), "{error}");
+    }
+    assert!("10min".parse::<DurationText>().unwrap_err().starts_with("`10min` is no duration"));
+}
+
+#[test]
+fn what_is_written_has_an_entry() {
+    type Names = NonEmpty<Vec<String>>;
+    type Map = NonEmpty<ByName<u8>>;
+    let errors = |error: ConfigErrors| error.to_string();
+    assert_eq!(read::<Names>(&serde_json::json!(["a"])).unwrap().to_vec(), ["a"]);
+    assert_eq!(read::<Map>(&serde_json::json!({ "a": 1 })).unwrap().0.len(), 1);
+    for empty in [serde_json::json!([]), serde_json::json!({})] {
+        let error = "$: is empty; expected at least one entry";
+        assert_eq!(read::<Names>(&empty).map_err(errors).unwrap_err(), error);
+        assert_eq!(read::<Map>(&empty).map_err(errors).unwrap_err(), error);
+    }
+    assert_eq!(read::<Names>(&Value::Null).map_err(errors).unwrap_err(), "$: expected a list, found null");
+    let mut definitions = Definitions::new();
+    assert_eq!(Names::schema(&mut definitions)["minItems"], 1);
+    assert_eq!(Map::schema(&mut definitions)["minProperties"], 1);
+}
+
+#[test]
+fn what_is_no_json_is_told_with_the_path_where_it_stops_being_so() {
+    for (json, start) in [
+        (r#"{"inner":["#, "inner: EOF"),
+        (r#"{"inner":[{"issuer":"}],\"","clockSkew":x}]}"#, "inner[0].clockSkew: expected value"),
+        (r#"{"inner":[{"clockSkew":"1s","clockSkew":"2s"}]}"#, "inner[0].clockSkew: a name occurs twice"),
+        ("{\n \"inner\": [\n  {\"clockSkew\": x}\n ]\n}", "inner[0].clockSkew: expected value"),
+        ("{} {}", "$: trailing characters"),
+    ] {
+        assert!(error(json).starts_with(start), "{json}: {}", error(json));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_a_document_or_an_error_with_a_path(json: Vec<u8>) {
+        let _ = document(&json).map(|document| read::<Raw>(&document));
+    }
+}
+
+#[test]
+fn an_empty_document_is_an_empty_object() {
+    assert!(parse(" ").unwrap().inner.is_empty());
+}
+
+#[test]
+fn each_plugin_has_a_gauge_of_its_own() {
+    let name = |plugin: &str| config_hash_metric("jwt-auth", plugin.as_bytes());
+    assert_eq!(name(""), "jwt_auth_config_hash");
+    assert_eq!(name("inbound"), "jwt_auth_config_hash_inbound");
+    let istio = "extensions.istio.io/trafficextension/apps.jwt-auth-user~istio-translated-wasmplugin";
+    assert_eq!(name(istio), "jwt_auth_config_hash_apps.jwt-auth-user");
+    assert_eq!(name("a b;\u{e9}"), "jwt_auth_config_hash_a_b___");
+    assert_eq!(name(&"x".repeat(1000)).len(), "jwt_auth_config_hash_".len() + 100);
+}
+
+/// The values of the algorithm's own test suite.
+#[test]
+fn a_fingerprint_is_fnv_1a() {
+    assert_eq!(fingerprint(b""), 0x811c_9dc5);
+    assert_eq!(fingerprint(b"a"), 0xe40c_292c);
+    assert_eq!(fingerprint(b"foobar"), 0xbf9c_f968);
+}
+
+#[test]
+fn durations() {
+    let millis = |text: &str| text.parse::<DurationText>().map(|d| d.0.as_millis());
+    assert_eq!(millis("250ms"), Ok(250));
+    assert_eq!(millis("1h30m"), Ok(5_400_000));
+    assert_eq!(millis("7d"), Ok(604_800_000));
+    for wrong in ["", "5", "s", "1.5s", "-1s", "1 s", "5y", "99999999999999999999s", "999999999999999999d"] {
+        assert!(millis(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn errors_of_a_part_get_the_path_of_the_whole() {
+    let errors = parse(r#"{"inner":3}"#).unwrap_err().under("jwtAuth");
+    assert_eq!(errors.iter().next().unwrap().path, "jwtAuth.inner");
+}
+
+#[test]
+fn the_schema_says_what_is_read() {
+    assert_eq!(
+        schema::<Raw>("Example"),
+        serde_json::json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Example", "$ref": "#/$defs/Raw",
+            "$defs": {
+                "Raw": { "type": "object", "additionalProperties": false, "properties": {
+                    "inner": { "type": "array", "items": { "$ref": "#/$defs/Inner" } },
+                    "kind": { "enum": ["plain", "veryFancy", "of/another+name"] },
+                    "share": { "type": "number" },
+                    "on": { "type": "boolean" },
+                    "few": { "type": "integer", "minimum": 0 },
+                } },
+                "Inner": { "type": "object", "additionalProperties": false, "required": ["clockSkew"], "properties": {
+                    "clockSkew": { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" },
+                    "issuer": { "type": "string" },
+                    "match": { "type": "array", "items": { "type": "string" } },
+                } },
+            },
+        })
+    );
+}

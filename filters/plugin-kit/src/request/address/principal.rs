@@ -1,0 +1,69 @@
+//! Identities of peers (SPIFFE IDs), by their certificates.
+
+use std::net::IpAddr;
+
+use super::cidr::Cidr;
+use crate::host::HostError;
+use crate::request::exchange::Exchange;
+
+/// A peer's identity (SPIFFE ID), without `spiffe://`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal(String);
+
+impl Principal {
+    /// Reads a SPIFFE ID, with or without `spiffe://`: a trust domain and a path.
+    ///
+    /// # Errors
+    /// Says what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let name = without_scheme(text);
+        let wrong = |why: &str| {
+            Err(format!("{why}; expected a principal such as `cluster.local/ns/istio-ingress/sa/gateway`"))
+        };
+        if name.contains('*') {
+            return wrong("a text with `*` would be compared as it stands");
+        }
+        let Some((domain, path)) = name.split_once('/') else { return wrong("no SPIFFE ID") };
+        if Cidr::parse(text).is_ok() || domain.parse::<IpAddr>().is_ok() {
+            return wrong("an address, which anybody may have");
+        }
+        if domain == "ns" && name.len() == text.len() {
+            return wrong("a SPIFFE ID without its trust domain");
+        }
+        let in_domain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+        let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        let segment = |text: &str| !matches!(text, "" | "." | "..") && text.bytes().all(in_path);
+        if domain.is_empty() || !domain.bytes().all(in_domain) || !path.split('/').all(segment) {
+            return wrong("no SPIFFE ID");
+        }
+        // What begins as an identity of Istio is one, with namespace and service account.
+        let mut names = path.split('/');
+        if names.next() == Some("ns")
+            && !matches!(
+                (names.next(), names.next(), names.next(), names.next()),
+                (Some(_), Some("sa"), Some(_), None)
+            )
+        {
+            return wrong("no identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`");
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// Whether a peer's identity, as Envoy shows it, is this one.
+    pub fn is(&self, peer: &[u8]) -> bool {
+        peer.strip_prefix(b"spiffe://") == Some(self.0.as_bytes())
+    }
+}
+
+fn without_scheme(principal: &str) -> &str {
+    principal.strip_prefix("spiffe://").unwrap_or(principal)
+}
+
+/// The peer's identity from its verified certificate.
+///
+/// # Errors
+/// The host did not answer.
+pub fn principal(exchange: &Exchange<'_>) -> Result<Option<Vec<u8>>, HostError> {
+    exchange.property(&["connection", "uri_san_peer_certificate"])
+}

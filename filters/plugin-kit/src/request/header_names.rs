@@ -1,0 +1,110 @@
+//! Which names of headers a configuration may use.
+
+/// Checks the name of a header, as a configuration gives it: lower case, since Envoy keeps names so.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn header_name(name: &str) -> Result<(), String> {
+    let good =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !name.is_empty() && name.bytes().all(good) {
+        return Ok(());
+    }
+    Err("no header name; expected lower-case letters, digits and `-`".to_owned())
+}
+
+/// Headers that browsers, proxies and servers act on, or that say who a client is; and beginnings of such names.
+const RESERVED: [&str; 37] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "location",
+    "origin",
+    "range",
+    "refresh",
+    "retry-after",
+    "server",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "via",
+    "www-authenticate",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+    "access-control-*",
+    "content-*",
+    "grpc-*",
+    "proxy-*",
+    "sec-*",
+    "x-envoy-*",
+];
+
+/// Checks the name of a header that gets a value of the filter's own, such as a claim.
+///
+/// # Errors
+/// It is no header name, or that of a header with a meaning of its own.
+pub fn output_header_name(name: &str) -> Result<(), String> {
+    header_name(name)?;
+    let is_named = |reserved: &&&str| match reserved.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == **reserved,
+    };
+    match RESERVED.iter().find(is_named) {
+        Some(reserved) => Err(format!(
+            "`{reserved}` has a meaning of its own to browsers, proxies or servers; expected another header, such as `x-user-id`"
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_with_a_meaning_of_its_own_gets_no_value_of_the_filter() {
+        for name in [
+            "host",
+            "cookie",
+            "set-cookie",
+            "transfer-encoding",
+            "connection",
+            "retry-after",
+            "www-authenticate",
+            "x-forwarded-for",
+            "x-forwarded-client-cert",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-envoy-internal",
+            "access-control-allow-origin",
+            "content-type",
+        ] {
+            let error = output_header_name(name).unwrap_err();
+            assert!(
+                error.contains("has a meaning of its own") && error.contains("expected another header"),
+                "{error}"
+            );
+        }
+        for name in ["", "X-A", ":path", "a b"] {
+            assert!(output_header_name(name).unwrap_err().starts_with("no header name; expected"), "{name}");
+        }
+        for name in ["x-user-id", "x-forwarded-user", "x-forwarded-email", "x-content-type", "contents"] {
+            assert_eq!(output_header_name(name), Ok(()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The matcher of client addresses: `sourceAddress`.
+
+use crate::config::{ErrorList, JsonPath, NonEmpty};
+use crate::host::{Environment, HostError};
+use crate::request::address::{AddressFrom, Cidr, ClientAddress, Found};
+use crate::request::exchange::Exchange;
+
+crate::config_object! {
+    /// Tests the client's address.
+    #[derive(Debug, Clone)]
+    pub struct RawAddressMatch {
+        /// Networks, in one of which the address is: `10.0.0.0/8`, `2001:db8::/32`, or single addresses.
+        pub cidrs: NonEmpty<Vec<String>>,
+        /// Where the client's address comes from, see the source `sourceAddress`.
+        pub from: Option<AddressFrom>,
+        /// Principals whose `x-forwarded-for` is believed.
+        pub trust_forwarded_from: Vec<String> = Vec::new(),
+        /// How many proxies stand before those and append to `x-forwarded-for`.
+        pub num_trusted_proxies: usize = 0,
+    }
+}
+
+/// A test of the client's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressMatch {
+    client: ClientAddress,
+    cidrs: Vec<Cidr>,
+}
+
+impl AddressMatch {
+    /// Reads a test, or notes under `path` what is wrong with it.
+    pub fn compile(
+        raw: &RawAddressMatch,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+        environment: &dyn Environment,
+    ) -> Option<Self> {
+        let list = path.field("cidrs");
+        let cidr = |(n, text): (usize, &String)| errors.check(&list.index(n), Cidr::parse(text));
+        let cidrs: Vec<Cidr> = raw.cidrs.iter().enumerate().filter_map(cidr).collect();
+        let (trust, proxies) = (&raw.trust_forwarded_from, raw.num_trusted_proxies);
+        let client = ClientAddress::parse(raw.from, trust, proxies, path, errors, environment)?;
+        (cidrs.len() == raw.cidrs.len()).then_some(Self { client, cidrs })
+    }
+
+    /// Whether the client's address is in one of the networks; `None` where it is not known.
+    ///
+    /// # Errors
+    /// The host did not answer.
+    pub fn holds(&self, exchange: &Exchange<'_>) -> Result<Option<bool>, HostError> {
+        Ok(match self.client.find(exchange)? {
+            Found::Address(address) => Some(self.cidrs.iter().any(|cidr| cidr.contains(address))),
+            Found::Peer(_) | Found::Unknown => None,
+        })
+    }
+}

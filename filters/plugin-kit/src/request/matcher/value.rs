@@ -1,0 +1,107 @@
+//! The matcher of values: `anyOf`, `allOf`, `noneOf` and `present` of a header or a claim.
+
+use super::text::{Comparison, RawText, Regexes, TextTest};
+use super::truth::{Truth, all, any, not};
+use crate::config::{ErrorList, JsonPath, NonEmpty};
+use crate::host::Environment;
+use crate::request::claim::ClaimValues;
+
+crate::config_object! {
+    /// A test of the values that a header or a claim has.
+    #[derive(Debug, Clone, Default)]
+    pub struct RawValueTest {
+        /// One of the values is one of these.
+        pub any_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
+        /// Each of these is one of the values.
+        pub all_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
+        /// None of the values is one of these. Holds where there is no value.
+        pub none_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
+        /// There is a value, or there is none. A claim that is null is not there.
+        pub present: Option<bool>,
+    }
+}
+
+/// A test of the values that a header or a claim has; all parts that are given must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueTest {
+    any_of: Vec<TextTest>,
+    all_of: Vec<TextTest>,
+    none_of: Vec<TextTest>,
+    present: Option<bool>,
+}
+
+impl ValueTest {
+    /// Reads a test of a claim, or notes under `path` what is wrong with it.
+    pub fn compile(raw: &RawValueTest, path: &JsonPath, errors: &mut ErrorList) -> Option<Self> {
+        Self::compile_with(raw, None, path, errors)
+    }
+
+    /// The same of a header, whose values regular expressions can test where there is an `environment`.
+    pub(super) fn compile_with(
+        raw: &RawValueTest,
+        environment: Option<&dyn Environment>,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<Self> {
+        if raw.any_of.is_empty() && raw.all_of.is_empty() && raw.none_of.is_empty() && raw.present.is_none() {
+            errors.add(path, "tests nothing; expected `anyOf`, `allOf`, `noneOf` or `present`");
+            return None;
+        }
+        let mut list = |texts: &[RawText], name: &str| {
+            let path = path.field(name);
+            let compiled = texts
+                .iter()
+                .enumerate()
+                .filter_map(|(n, text)| TextTest::compile(text, environment, &path.index(n), errors));
+            let mut tests: Vec<TextTest> = compiled.collect();
+            // Those that cost host calls last.
+            tests.sort_by_key(|test| matches!(test.kind, Comparison::Regex(_)));
+            (tests.len() == texts.len()).then_some(tests)
+        };
+        let lists = (list(&raw.any_of, "anyOf"), list(&raw.all_of, "allOf"), list(&raw.none_of, "noneOf"));
+        let (Some(any_of), Some(all_of), Some(none_of)) = lists else { return None };
+        Some(Self { any_of, all_of, none_of, present: raw.present })
+    }
+
+    /// Whether the test holds for a header with these values.
+    pub(super) fn truth_of_header<'a>(
+        &self,
+        values: impl Iterator<Item = &'a [u8]> + Clone,
+        regex: Regexes<'_>,
+    ) -> Truth {
+        let present = values.clone().next().is_some();
+        self.truth(values, present, false, regex)
+    }
+
+    /// Whether the test holds for a claim; `None` where that cannot be told, since the claim has something that no text is
+    /// equal or unequal to. A demand then fails, a limit counts, and an exemption does not exempt.
+    pub fn decides_claim(&self, claim: &ClaimValues<'_>) -> Option<bool> {
+        let known = claim.known().iter().map(|value| value.as_bytes());
+        // There is no regular expression in it, and so no host to fail.
+        self.truth(known, claim.is_present(), claim.has_more(), &|_, _| Ok(None)).ok().flatten()
+    }
+
+    /// Whether the test holds for something that is `present` or not, of whose values these are known, and that has `more`.
+    #[allow(clippy::needless_pass_by_value)]
+    fn truth<'a>(
+        &self,
+        known: impl Iterator<Item = &'a [u8]> + Clone,
+        present: bool,
+        more: bool,
+        regex: Regexes<'_>,
+    ) -> Truth {
+        if self.present.is_some_and(|wanted| wanted != present) {
+            return Ok(Some(false));
+        }
+        let has = |test: &TextTest| {
+            let found = any(known.clone(), |value| test.holds(value, regex))?;
+            Ok(found.filter(|found| *found || !more))
+        };
+        let parts: [&dyn Fn() -> Truth; 3] = [
+            &|| if self.any_of.is_empty() { Ok(Some(true)) } else { any(&self.any_of, has) },
+            &|| all(&self.all_of, has),
+            &|| not(any(&self.none_of, has)),
+        ];
+        all(parts, |part| part())
+    }
+}
