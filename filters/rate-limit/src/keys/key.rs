@@ -1,18 +1,20 @@
 //! The key of a request: what a limit counts by, as a hash.
 
-use plugin_kit::hash::KeyedHash;
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::limits::gcra::Rate;
 use crate::limits::slots::KeyHash;
 
 /// Hashes keys with a random number of this process, so that nobody can choose keys that collide.
 #[derive(Debug, Clone)]
-pub struct KeyHasher(KeyedHash);
+pub struct KeyHasher(SipHasher13);
 
 impl KeyHasher {
     /// The hasher with this random number.
     pub fn new(random: &[u8; 16]) -> Self {
-        Self(KeyedHash::new(random))
+        Self(SipHasher13::new_with_key(random))
     }
 
     /// The hasher for the keys of one limit. Its name and its rate go into each key: a limit that a configuration
@@ -53,9 +55,9 @@ impl KeyHasher {
 
     /// The hash of all parts.
     pub fn finish(&self) -> KeyHash {
-        let [place, tag] = self.0.finish();
+        let hash = self.0.finish128();
         // Never 0, which marks a free entry.
-        KeyHash { place, tag: tag | 1 }
+        KeyHash { place: hash.h1, tag: hash.h2 | 1 }
     }
 }
 

@@ -1,0 +1,257 @@
+//! The checks: each plugin by itself, then what only shows across resources.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use plugin_kit::config::ConfigErrors;
+use serde_json::Value;
+
+use crate::document::{self, Kind, Node, Source};
+use crate::filters::{self, Facts};
+use crate::finding::{Code, Finding};
+use crate::resource::{Plugin, Resource, plugins};
+
+/// How many plugins of these filters the sources have, and everything that is found, in the order of the sources. `filter` is
+/// what a bare pluginConfig is for.
+pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> (usize, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let mut documents = Vec::new();
+    for (n, source) in sources.iter().enumerate() {
+        match document::parse(&source.text) {
+            Ok(nodes) => documents.extend(nodes.into_iter().map(|node| (n, node))),
+            Err(document::Malformed { span, message }) => {
+                findings.push(Finding {
+                    code: Code::NotYaml,
+                    source: n,
+                    span,
+                    place: String::new(),
+                    message,
+                });
+            }
+        }
+    }
+    let is_something = |(_, node): &&(usize, Node)| !matches!(node.kind, Kind::Scalar(Value::Null));
+    let resources: Vec<Resource<'_>> =
+        documents.iter().filter(is_something).map(|(n, node)| Resource::of(*n, node)).collect();
+    let resources: Vec<Resource<'_>> = resources.into_iter().flat_map(unpacked).collect();
+    let mut read: Vec<(Plugin<'_>, Facts)> = Vec::new();
+    for mut plugin in resources.iter().flat_map(plugins) {
+        if plugin.resource.kind.is_empty() {
+            let named = filter.and_then(|filter| filters::NAMES.into_iter().find(|known| *known == filter));
+            plugin.filter = plugin.filter.or(named);
+        }
+        let facts = alone(&plugin, &mut findings);
+        read.push((plugin, facts));
+    }
+    across(&read, &mut findings);
+    of_services(&resources, &read, &mut findings);
+    findings.sort_by_key(|finding| (finding.source, finding.span.start, finding.code as usize));
+    let plugins = read.iter().filter(|(plugin, _)| plugin.is_ours || plugin.filter.is_some()).count();
+    (plugins, findings)
+}
+
+/// The items of a list, as `kubectl get -o yaml` prints it, or the resource itself.
+fn unpacked(resource: Resource<'_>) -> Vec<Resource<'_>> {
+    match resource.node.get("items") {
+        Some(items) if resource.kind.ends_with("List") => {
+            items.elements().iter().map(|item| Resource::of(resource.source, item)).collect()
+        }
+        _ => vec![resource],
+    }
+}
+
+fn finding(plugin: &Plugin<'_>, code: Code, span: Range<usize>, message: String) -> Finding {
+    Finding { code, source: plugin.resource.source, span, place: plugin.resource.title(), message }
+}
+
+/// What is wrong with a plugin by itself.
+fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
+    let mut add =
+        |code, span: Range<usize>, message: String| findings.push(finding(plugin, code, span, message));
+    let Some(filter) = plugin.filter else {
+        if plugin.is_ours {
+            let message = "nothing tells which filter this is; expected `pluginName: jwt-auth` or the like";
+            add(Code::FilterUnknown, plugin.span.clone(), message.to_owned());
+        }
+        return Facts::default();
+    };
+    let spec = plugin.spec;
+    if ["WasmPlugin", "TrafficExtension"].contains(&plugin.resource.kind) {
+        let checks_tokens =
+            filter == "jwt-auth" || plugin.config.is_some_and(|config| config.get("jwtAuth").is_some());
+        if checks_tokens && spec.get("failStrategy").and_then(Node::text) == Some("FAIL_OPEN") {
+            let message = "requests pass unchecked while the filter does not run; expected `FAIL_RELOAD`";
+            add(Code::FailOpen, spec.locate("failStrategy"), message.to_owned());
+        }
+        let url = spec.get("url").and_then(Node::text).unwrap_or_default();
+        let has_digest = spec.get("sha256").is_some_and(|digest| digest.text() != Some(""));
+        if !url.is_empty() && !has_digest && !url.contains("@sha256:") {
+            let message = "the image has no digest; expected `sha256` beside `url`";
+            add(Code::NoDigest, spec.locate("url"), message.to_owned());
+        }
+    }
+    if plugin.resource.kind == "WasmPlugin" && spec.get("match").is_none() && !plugin.workloads.are_gateways()
+    {
+        let message =
+            "the plugin runs on requests that its workloads send, too; expected `match: [{ mode: SERVER }]`";
+        add(Code::OutboundToo, plugin.span.clone(), message.to_owned());
+    }
+    let (value, node) = match plugin.config {
+        Some(node) => match json_text(node) {
+            Some(value) => (value, None),
+            None => (node.value(), Some(node)),
+        },
+        None => (Value::Object(serde_json::Map::new()), None),
+    };
+    match filters::read(filter, &value, &plugin.variables) {
+        Ok(facts) => facts,
+        Err(errors) => {
+            refused(plugin, node, &errors, findings);
+            Facts::default()
+        }
+    }
+}
+
+/// A configuration that is the text of a JSON document, as plain Envoy takes it.
+fn json_text(node: &Node) -> Option<Value> {
+    serde_json::from_str(node.text()?).ok()
+}
+
+fn refused(plugin: &Plugin<'_>, node: Option<&Node>, errors: &ConfigErrors, findings: &mut Vec<Finding>) {
+    for error in errors.iter() {
+        let span = match (node, plugin.config) {
+            (Some(node), _) => node.locate(&error.path),
+            (None, Some(text)) => text.span.clone(),
+            (None, None) => plugin.span.clone(),
+        };
+        let message = format!("{}: {}", error.path, error.message);
+        findings.push(finding(plugin, Code::ConfigRefused, span, message));
+    }
+}
+
+/// What is wrong between plugins of one workload.
+fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
+    let installed: Vec<&(Plugin<'_>, Facts)> = read
+        .iter()
+        .filter(|(plugin, _)| plugin.filter.is_some() && !plugin.resource.kind.is_empty())
+        .collect();
+    for (n, (plugin, facts)) in installed.iter().enumerate() {
+        let beside = || {
+            installed
+                .iter()
+                .enumerate()
+                .filter(move |(m, (other, _))| *m != n && plugin.workloads.overlap(&other.workloads))
+        };
+        for (_, (other, _)) in beside().filter(|(m, _)| *m < n) {
+            let title = other.resource.title();
+            let joined = [plugin.filter, other.filter].contains(&Some("mesh-filters"));
+            let (code, message) = if plugin.filter == other.filter {
+                (
+                    Code::SameFilterTwice,
+                    format!("{title} runs the same filter on a workload that both select"),
+                )
+            } else if joined {
+                (
+                    Code::JoinedAndSingle,
+                    format!(
+                        "{title} runs on a workload that both select; expected either mesh-filters or the single filters"
+                    ),
+                )
+            } else {
+                continue;
+            };
+            findings.push(finding(plugin, code, plugin.span.clone(), message));
+        }
+        for (claim, path) in &facts.asks {
+            let span = plugin.config.map_or_else(|| plugin.span.clone(), |config| config.locate(path));
+            let mut auth =
+                beside().filter(|(_, (_, facts))| facts.publishes.is_some()).map(|(_, other)| other);
+            let own = facts.publishes.as_ref();
+            if let Some((first, _)) =
+                auth.clone().find(|(first, _)| own.is_none() && first.order > plugin.order)
+            {
+                let message = format!(
+                    "{path}: {} runs after this plugin, so that there is no claim yet",
+                    first.resource.title()
+                );
+                findings.push(finding(plugin, Code::LimitBeforeToken, span, message));
+                continue;
+            }
+            let publishers: Vec<&Vec<String>> = own
+                .into_iter()
+                .chain(auth.by_ref().filter_map(|(_, facts)| facts.publishes.as_ref()))
+                .collect();
+            // Where no jwt-auth is in the input, another file may have it.
+            if !publishers.is_empty() && !publishers.iter().any(|published| published.contains(claim)) {
+                let message = format!(
+                    "{path}: no jwt-auth on the workload publishes the claim `{claim}`; expected it in `publishClaims`"
+                );
+                findings.push(finding(plugin, Code::ClaimNotPublished, span, message));
+            }
+        }
+    }
+}
+
+/// What is wrong between plugins and services.
+fn of_services(resources: &[Resource<'_>], read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
+    let mut hosts = BTreeSet::new();
+    let mut has_services = false;
+    for resource in resources {
+        match resource.kind {
+            "Service" => {
+                has_services = true;
+                let (name, namespace) = (resource.name, resource.namespace);
+                hosts.insert(format!("{name}.{namespace}.svc.cluster.local"));
+                for (n, port) in resource
+                    .node
+                    .at(&["spec", "ports"])
+                    .map(Node::elements)
+                    .unwrap_or_default()
+                    .iter()
+                    .enumerate()
+                {
+                    let name = port.get("name").and_then(Node::text).unwrap_or_default();
+                    if port.get("appProtocol").is_none() && !has_protocol(name) {
+                        findings.push(Finding {
+                            code: Code::PortWithoutProtocol,
+                            source: resource.source,
+                            span: resource.node.locate(&format!("spec.ports[{n}].name")),
+                            place: resource.title(),
+                            message: "the port names no protocol; expected a name such as `http` or `grpc-api`, or appProtocol".to_owned(),
+                        });
+                    }
+                }
+            }
+            "ServiceEntry" => {
+                has_services = true;
+                let named = resource.node.at(&["spec", "hosts"]).map(Node::elements).unwrap_or_default();
+                hosts.extend(named.iter().filter_map(Node::text).map(str::to_owned));
+            }
+            _ => {}
+        }
+    }
+    if !has_services {
+        return;
+    }
+    let offered = |host: &str| {
+        hosts
+            .iter()
+            .any(|known| known == host || known.strip_prefix('*').is_some_and(|below| host.ends_with(below)))
+    };
+    for (plugin, facts) in read {
+        for (host, path) in facts.key_hosts.iter().filter(|(host, _)| !offered(host)) {
+            let span = plugin.config.map_or_else(|| plugin.span.clone(), |config| config.locate(path));
+            let message = format!("{path}: no Service and no ServiceEntry in the input is for `{host}`");
+            findings.push(finding(plugin, Code::KeysUnreachable, span, message));
+        }
+    }
+}
+
+/// Whether Istio takes the protocol from this name of a port.
+fn has_protocol(name: &str) -> bool {
+    const PROTOCOLS: [&str; 11] =
+        ["http", "http2", "https", "grpc", "grpc-web", "tls", "tcp", "udp", "mongo", "mysql", "redis"];
+    PROTOCOLS.iter().any(|protocol| {
+        name.strip_prefix(protocol).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    })
+}

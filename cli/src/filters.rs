@@ -1,0 +1,125 @@
+//! The filters' own parsers.
+
+use std::collections::BTreeMap;
+
+use plugin_kit::config::{ConfigError, ConfigErrors};
+use plugin_kit::host::{Environment, HostError};
+use plugin_kit::request::source::Source;
+use serde_json::Value;
+use trace_tags::tags::tag::Moment;
+
+/// The names of the filters.
+pub(crate) const NAMES: [&str; 4] = ["jwt-auth", "rate-limit", "trace-tags", "mesh-filters"];
+
+/// What a configuration means to the configurations of other filters.
+#[derive(Default)]
+pub(crate) struct Facts {
+    /// Claims that it publishes, where it checks tokens.
+    pub(crate) publishes: Option<Vec<String>>,
+    /// Claims that it asks for, with the JSON path of what asks.
+    pub(crate) asks: Vec<(String, String)>,
+    /// Hosts of key sets, with the JSON path.
+    pub(crate) key_hosts: Vec<(String, String)>,
+}
+
+/// Reads a pluginConfig as a filter does.
+///
+/// # Errors
+/// What the filter says to it.
+pub(crate) fn read(
+    filter: &str,
+    config: &Value,
+    variables: &BTreeMap<String, String>,
+) -> Result<Facts, ConfigErrors> {
+    let on = |node| parse(filter, config, Proxy { variables, node });
+    // A configuration for a proxy of another kind than a sidecar says so, and a sidecar refuses it.
+    on("sidecar~").or_else(|refused| on("envoy").map_err(|_| refused))
+}
+
+fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigErrors> {
+    let mut facts = Facts::default();
+    match filter {
+        "jwt-auth" => {
+            let read = jwt_auth::config::Config::read(config, &env)?;
+            let claims = read.publish.iter().map(|(_, key)| key.trim_start_matches("jwt.").to_owned());
+            facts.publishes = Some(claims.collect());
+            for (name, provider) in config["providers"].as_object().into_iter().flatten() {
+                let host = provider["jwksUri"].as_str().and_then(|uri| uri.split('/').nth(2));
+                if let (Some(host), None) = (host, provider.get("cluster")) {
+                    let host = host.split(':').next().unwrap_or_default().to_owned();
+                    facts.key_hosts.push((host, format!("providers.{name}.jwksUri")));
+                }
+            }
+        }
+        "rate-limit" => {
+            let read = rate_limit::config::Config::read(config, &env)?;
+            for (n, limit) in read.limits.iter().enumerate() {
+                for (m, source) in limit.key.iter().enumerate() {
+                    if let Source::Claim(claim) = source {
+                        let claim = claim.trim_start_matches("jwt.").to_owned();
+                        facts.asks.push((claim, format!("limits[{n}].key[{m}].claim")));
+                    }
+                }
+            }
+        }
+        "trace-tags" => drop(trace_tags::config::Config::read(config, &env, Moment::Request)?),
+        "mesh-filters" => {
+            let parts = mesh_filters::config::Parts::parse(config)?;
+            for (key, filter, part) in [
+                ("traceTags", "trace-tags", parts.trace_tags),
+                ("jwtAuth", "jwt-auth", parts.jwt_auth),
+                ("rateLimit", "rate-limit", parts.rate_limit),
+            ] {
+                let Some(part) = part else { continue };
+                let of_part = parse(filter, &part, env).map_err(|errors| errors.under(key))?;
+                let under = |list: Vec<(String, String)>| {
+                    list.into_iter().map(move |(what, path)| (what, format!("{key}.{path}")))
+                };
+                facts.publishes = facts.publishes.or(of_part.publishes);
+                facts.asks.extend(under(of_part.asks));
+                facts.key_hosts.extend(under(of_part.key_hosts));
+            }
+        }
+        _ => {
+            let message = format!("`{filter}` is not a filter; expected one of {}", NAMES.join(", "));
+            return Err(ConfigError { path: "pluginName".to_owned(), message }.into());
+        }
+    }
+    Ok(facts)
+}
+
+/// The filter whose pluginConfig has this member.
+pub(crate) fn by_member(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "jwtAuth" | "rateLimit" | "traceTags" => "mesh-filters",
+        "providers" | "rules" => "jwt-auth",
+        "limits" => "rate-limit",
+        "tags" => "trace-tags",
+        _ => return None,
+    })
+}
+
+/// A proxy that takes every expression: this program evaluates none.
+#[derive(Clone, Copy)]
+struct Proxy<'a> {
+    variables: &'a BTreeMap<String, String>,
+    node: &'static str,
+}
+
+impl Environment for Proxy<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+
+    fn node_id(&self) -> Option<Vec<u8>> {
+        Some(self.node.as_bytes().to_vec())
+    }
+
+    fn compile(&self, _: &str) -> Result<u32, HostError> {
+        Ok(0)
+    }
+
+    fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(Some(vec![0]))
+    }
+}

@@ -1,0 +1,140 @@
+//! `mesh-filters`: what an operator can know of the filters without a proxy.
+// Doc comments are what `--help` shows.
+#![allow(clippy::restriction, clippy::doc_markdown)]
+
+mod check;
+mod document;
+mod filters;
+mod finding;
+mod pseudonym;
+mod report;
+mod resource;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::finding::{Code, Severity};
+
+/// Checks the configurations of jwt-auth, rate-limit, trace-tags and mesh-filters before they are applied.
+#[derive(Parser)]
+#[command(name = "mesh-filters", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mesh-filters check manifests/                         every YAML file of a folder
+  kubectl kustomize overlays/production | mesh-filters check -
+  mesh-filters check --format github --deny warnings .  in a pipeline";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks files, folders or standard input (`-`), and says what is wrong and what may surprise.
+    ///
+    /// It reads WasmPlugin, TrafficExtension, EnvoyFilter and EnvoyExtensionPolicy resources and bare pluginConfigs, in YAML or
+    /// JSON. The exit code is 0 where nothing is wrong, 1 where something is, and 2 where the input could not be read.
+    Check {
+        /// Files, folders, or `-`.
+        #[arg(default_value = "-")]
+        inputs: Vec<PathBuf>,
+        /// How findings are printed.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// What else makes the exit code 1.
+        #[arg(long, value_enum)]
+        deny: Option<Deny>,
+        /// The filter that a bare pluginConfig is for, where its keys do not say it.
+        #[arg(long, value_parser = filters::NAMES)]
+        filter: Option<String>,
+        /// Says what a code means, and ends.
+        #[arg(long, value_enum, value_name = "CODE")]
+        explain: Option<Code>,
+    },
+    /// Prints the pseudonym by which trace-tags shows a user ID.
+    ///
+    /// The key is taken from an environment variable, so that it stands in no history of commands.
+    Pseudonym {
+        /// The value that the tag's source has, such as the claim `sub`.
+        value: String,
+        /// The environment variable that holds the key.
+        #[arg(long, default_value = "PSEUDONYM_KEY")]
+        key_env: String,
+        /// `keyId` of the configuration.
+        #[arg(long)]
+        key_id: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people: each finding with its line.
+    Text,
+    /// A list of objects.
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// Commands that GitHub Actions shows at the line.
+    Github,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Deny {
+    /// Findings that may only surprise.
+    Warnings,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mesh-filters: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, String> {
+    let mut out = std::io::stdout().lock();
+    let text = match command {
+        Command::Check { explain: Some(code), .. } => format!("{}\n", code.explanation()),
+        Command::Check { inputs, format, deny, filter, explain: None } => {
+            let sources = document::read_all(&inputs)?;
+            if sources.iter().all(|source| source.text.trim().is_empty()) {
+                return Err("there is nothing to check: the input is empty".to_owned());
+            }
+            let (plugins, findings) = check::check(&sources, filter.as_deref());
+            let text = match format {
+                Format::Text => report::text(plugins, &findings, &sources, out.is_terminal()),
+                Format::Json => report::json(&findings, &sources),
+                Format::Sarif => report::sarif(&findings, &sources),
+                Format::Github => report::github(&findings, &sources),
+            };
+            let denies = |severity| severity == Severity::Error || deny == Some(Deny::Warnings);
+            let failed = findings.iter().any(|finding| denies(finding.code.severity()));
+            write(&mut out, &text)?;
+            return Ok(ExitCode::from(u8::from(failed)));
+        }
+        Command::Pseudonym { value, key_env, key_id } => {
+            let key = std::env::var(&key_env)
+                .map_err(|_| format!("the environment variable {key_env} is not set, or is not text"))?;
+            format!("{}\n", pseudonym::of(&value, &key, key_id.as_deref())?)
+        }
+    };
+    write(&mut out, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
+fn write(out: &mut impl Write, text: &str) -> Result<(), String> {
+    match out.write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,87 @@
+//! What `mesh-filters check` says to each mistake in `testdata/mistakes` stands beside it. `UPDATE=1` writes it anew.
+#![allow(clippy::restriction)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn check(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mesh-filters"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn each_mistake_has_the_output_beside_it() {
+    let mut mistakes: Vec<PathBuf> = fs::read_dir(root().join("testdata/mistakes"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension != "txt"))
+        .collect();
+    mistakes.sort();
+    assert!(mistakes.len() >= 7);
+    let mut wrong = Vec::new();
+    for mistake in mistakes {
+        let name = mistake.file_name().unwrap().to_str().unwrap();
+        let output = check(&[&format!("testdata/mistakes/{name}")]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        let (found, beside) = (text(&output), mistake.with_extension("txt"));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&beside, &found).unwrap();
+        } else if fs::read_to_string(&beside).unwrap_or_default() != found {
+            wrong.push(format!("{name}:\n{found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_warning_fails_where_warnings_are_denied() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let plugin = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plugin.yaml");
+    fs::write(&file, plugin).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(check(&[file]).status.code(), Some(0));
+    assert_eq!(check(&["--deny", "warnings", file]).status.code(), Some(1));
+    fs::write(folder.path().join("empty.yaml"), "\n").unwrap();
+    let empty = check(&[folder.path().join("empty.yaml").to_str().unwrap()]);
+    assert_eq!(empty.status.code(), Some(2), "an input that a failed command has left empty is not good");
+    let missing = check(&["nowhere.yaml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&missing.stderr).starts_with("mesh-filters: nowhere.yaml: "));
+}
+
+#[test]
+fn programs_read_the_same_findings() {
+    let file = "testdata/mistakes/unknown-field.yaml";
+    let list: serde_json::Value = serde_json::from_str(&text(&check(&["--format", "json", file]))).unwrap();
+    let list = list.as_array().unwrap();
+    let first = &list[0];
+    assert_eq!(
+        (&first["code"], &first["line"], &first["column"]),
+        (&"config-refused".into(), &15.into(), &9.into())
+    );
+    let sarif: serde_json::Value = serde_json::from_str(&text(&check(&["--format", "sarif", file]))).unwrap();
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(results.len(), list.len());
+    assert_eq!(results[0]["locations"][0]["physicalLocation"]["region"]["startLine"], 15);
+    let commands = text(&check(&["--format", "github", file]));
+    assert_eq!(commands.lines().count(), list.len());
+    assert!(commands.starts_with(
+        "::error file=testdata/mistakes/unknown-field.yaml,line=15,col=9,title=config-refused::"
+    ));
+}
