@@ -566,7 +566,7 @@ mod tests {
             banned: vec![2],
             gate_open: false,
             lenient: false,
-            moved: false,
+            era: 0,
         };
         let delivered = Delivered { settings, written: at(0), taken: Some(at(1)) };
         World { versions: vec![delivered], ..World::default() }

@@ -358,7 +358,7 @@ mod tests {
             banned: vec![2],
             gate_open: false,
             lenient: false,
-            moved: false,
+            era: 0,
         }
     }
 

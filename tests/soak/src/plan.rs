@@ -163,8 +163,9 @@ pub struct Settings {
     pub gate_open: bool,
     /// Whether requests pass while the rate limit service does not answer.
     pub lenient: bool,
-    /// Whether the servers around the proxy have other clusters than in most versions.
-    pub moved: bool,
+    /// How often the servers around the proxy have got other clusters. Each time they are new ones: a filter asks those that it knew
+    /// no sooner again than it would have without a new configuration.
+    pub era: u32,
 }
 
 /// Every version has the last of them: patient clients and wrong tokens use it.
@@ -176,8 +177,10 @@ pub const KEYS: [&str; 3] = ["rsa-1", "rsa-2", "ec-1"];
 /// The roles that a token can show.
 pub const ROLES: [&str; 2] = ["admin", "operator"];
 
-/// Once in so many versions the servers have other clusters.
-const MOVES: u32 = 12;
+/// Once in so many versions the servers get other clusters.
+const ERA: u32 = 12;
+/// The first version that has other clusters than the one before.
+const FIRST_MOVE: u32 = 4;
 
 /// Where a token may be, besides the header `authorization`.
 pub const COOKIE: &str = "session";
@@ -197,13 +200,13 @@ impl Settings {
             banned: (0..3).map(|_| random.below(PATIENT.start)).collect(),
             gate_open: random.chance(50),
             lenient: random.chance(50),
-            moved: version % MOVES == MOVES / 2,
+            era: (version + ERA - FIRST_MOVE) / ERA,
         }
     }
 
     /// The cluster of a server around the proxy.
     pub fn cluster(&self, server: &str) -> String {
-        if self.moved { format!("{server}-moved") } else { server.to_owned() }
+        format!("{server}-{}", self.era)
     }
 
     /// The header of the requests that this version lets in with a token. Its value is the issuer.

@@ -292,7 +292,7 @@ impl Director {
         self.version += 1;
         let settings = Settings::of(self.stage.seed, self.version);
         // The plugins name clusters then that are not there yet, and those that they did name vanish.
-        let moves = settings.moved != before.moved;
+        let moves = settings.era != before.era;
         if moves {
             for peer in Peer::ALL {
                 self.trouble(peer, Troubles::begin);
