@@ -188,10 +188,10 @@ plugin_kit::config_choice! {
     /// The status of the reply to a token for another audience.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum WrongAudience {
-        /// 401, as RFC 9068 section 4 says.
+        /// The status is 401, as RFC 9068 section 4 says.
         #[default]
         Unauthenticated,
-        /// 403, as Envoy's own filter has it.
+        /// The status is 403, as that of Envoy's own filter.
         Forbidden,
     }
 }

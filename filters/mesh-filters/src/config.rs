@@ -5,19 +5,25 @@ use plugin_kit::config_object;
 use serde_json::Value;
 
 config_object! {
-    /// The configurations of the filters, as they are written; `None` for a filter that does not run, whose key is not there.
+    /// The configurations of the filters. A filter whose key is left out does not run; at least one must be there.
     #[derive(Debug)]
     pub struct Parts {
-        /// That of trace-tags.
+        /// The configuration of trace-tags.
         pub trace_tags: Option<Value>,
-        /// That of jwt-auth.
+        /// The configuration of jwt-auth.
         pub jwt_auth: Option<Value>,
-        /// That of rate-limit.
+        /// The configuration of rate-limit.
         pub rate_limit: Option<Value>,
     }
 }
 
 impl Parts {
+    /// The JSON Schema of pluginConfig, in which the configuration of each filter is any value.
+    #[cfg(not(target_os = "wasi"))]
+    pub fn schema() -> Value {
+        plugin_kit::config::schema::<Self>("mesh-filters: pluginConfig")
+    }
+
     /// Takes a pluginConfig apart. One without any filter is refused: it would let everything through.
     pub fn parse(document: &Value) -> Result<Self, ConfigErrors> {
         let parts: Self = read(document)?;

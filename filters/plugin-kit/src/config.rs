@@ -20,7 +20,9 @@ pub use self::duration::DurationText;
 pub use self::errors::{ConfigError, ConfigErrors, ErrorList, JsonPath};
 pub use self::fields::{ByName, ConfigReader, FromConfig, NonEmpty, field};
 #[cfg(not(target_os = "wasi"))]
-pub use self::fields::{Definitions, FieldSchema, choice_schema, object_schema, schema};
+pub use self::fields::{
+    Definitions, FieldSchema, PROPERTY_ORDER, choice_json, choice_schema, object_json, object_schema, schema,
+};
 pub use self::hash_metric::{config_hash_metric, fingerprint};
 pub use self::names::{nearest, not_one_of, one_of, shown_name};
 
@@ -45,13 +47,13 @@ pub fn read<Raw: FromConfig>(document: &Value) -> Result<Raw, ConfigErrors> {
 }
 
 crate::config_choice! {
-    /// Whether what is refused is refused.
+    /// Whether denials are enforced or only reported.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum Mode {
-        /// It is.
+        /// Requests are denied.
         #[default]
         Enforce,
-        /// It is counted, and goes on: to see what a rule or a limit would do.
+        /// Requests that would be denied are counted and logged, and go on.
         Report,
     }
 }

@@ -9,29 +9,30 @@ use crate::limits::limiter::Standing;
 use crate::service::protocol::Status;
 
 config_choice! {
-    /// Which headers tell a client how it stands. `retry-after` is always there on a denial.
+    /// Which headers tell a client how much is left of its limit.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum HeaderStyle {
-        /// `ratelimit-policy` and `ratelimit`, draft-ietf-httpapi-ratelimit-headers-10.
+        /// The headers `ratelimit-policy` and `ratelimit` of draft-ietf-httpapi-ratelimit-headers-10 are set.
         #[default]
         Ietf,
-        /// `x-ratelimit-limit`, `-remaining` and `-reset`.
+        /// The headers `x-ratelimit-limit`, `x-ratelimit-remaining` and `x-ratelimit-reset` are set.
         Legacy,
-        /// Both.
+        /// The headers of both kinds are set.
         Both,
-        /// None.
+        /// None of these headers is set.
         None,
     }
 }
 
 config_choice! {
-    /// On which responses these headers are.
+    /// Which responses have these headers.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum HeadersOn {
-        /// On denials.
+        /// Denials have them.
         #[default]
         Denied,
-        /// On every response to a request that a limit counted.
+        /// Every response to a counted request has them, for the limit with the least left. Leases of other workers are
+        /// not seen in them.
         Always,
     }
 }

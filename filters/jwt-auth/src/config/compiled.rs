@@ -9,7 +9,7 @@ use plugin_kit::request::header_names::output_header_name;
 use plugin_kit::request::path::PathCase;
 use serde_json::Value;
 
-use crate::config::raw::{AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, SeveralTokens};
+use crate::config::raw::{self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, SeveralTokens};
 use crate::config::rules::check_one_token_can_meet;
 use crate::keys::signature::Algorithm;
 use crate::policy::provider::Provider;
@@ -127,21 +127,21 @@ impl RawConfig {
         });
         let rules = rules.collect();
         let publish_path = root.field("publishClaims");
-        let publish = self.publish_claims.unwrap_or_else(|| vec!["sub".to_owned()]);
+        let publish = self.publish_claims.unwrap_or_else(|| raw::PUBLISH_CLAIMS.map(str::to_owned).to_vec());
         let publish = publish.iter().enumerate().filter_map(|(n, claim)| {
             let path = errors.check(&publish_path.index(n), ClaimPath::parse(claim))?;
             Some((path, Rc::from(format!("jwt.{claim}"))))
         });
         let publish = publish.collect();
         let deny_response = self.deny_response.compile(&root.field("denyResponse"), errors);
-        let cached_tokens = self.token_cache.max_entries.unwrap_or(1000);
+        let cached_tokens = self.token_cache.max_entries.unwrap_or(raw::MAX_ENTRIES);
         if cached_tokens > MOST_CACHED {
             errors.add(
                 &root.field("tokenCache").field("maxEntries"),
                 format!("expected at most {MOST_CACHED}; 0 for no cache"),
             );
         }
-        let refused_tokens = self.token_cache.max_refused.unwrap_or(128);
+        let refused_tokens = self.token_cache.max_refused.unwrap_or(raw::MAX_REFUSED);
         if refused_tokens > MOST_REFUSED {
             errors.add(
                 &root.field("tokenCache").field("maxRefused"),
@@ -164,13 +164,12 @@ impl RawConfig {
             cached_tokens,
             refused_tokens,
             most_waiting: most_waiting(self.max_waiting_requests, &root, errors),
-            slow_verifications: self.slow_verifications_per_second.unwrap_or(200),
+            slow_verifications: self.slow_verifications_per_second,
         }
     }
 }
 
-fn most_waiting(configured: Option<usize>, root: &JsonPath, errors: &mut ErrorList) -> usize {
-    let most = configured.unwrap_or(1000);
+fn most_waiting(most: usize, root: &JsonPath, errors: &mut ErrorList) -> usize {
     if most > MOST_WAITING {
         errors.add(
             &root.field("maxWaitingRequests"),
@@ -183,7 +182,7 @@ fn most_waiting(configured: Option<usize>, root: &JsonPath, errors: &mut ErrorLi
 impl RawDenyResponse {
     #[inline(never)]
     fn compile(self, path: &JsonPath, errors: &mut ErrorList) -> DenyResponse {
-        let realm = self.realm.unwrap_or_else(|| "service".to_owned());
+        let realm = self.realm.unwrap_or_else(|| raw::REALM.to_owned());
         if !is_quotable(&realm) {
             errors.add(&path.field("realm"), "expected printable ASCII without quote and backslash");
         }

@@ -10,11 +10,11 @@ use plugin_kit::request::header_names::{header_name, output_header_name};
 use serde_json::Value;
 
 use crate::config::raw::{
-    RawJwksCache, RawProvider, RawRevoked, RawSecret, RawTokenLocation, SecretEncoding,
+    self, RawJwksCache, RawProvider, RawRevoked, RawSecret, RawTokenLocation, SecretEncoding,
 };
 use crate::fetch::revocation::{RemoteList, Revoked};
 use crate::fetch::schedule::Settings;
-use crate::keys::jwk::{Key, KeySet, MOST_KEYS, MOST_TRIED, Material};
+use crate::keys::jwk::{Key, KeySet, MOST_KEYS, Material};
 use crate::keys::signature::Algorithm;
 use crate::policy::provider::{KeySource, Provider, Remote};
 use crate::token::base64url;
@@ -139,7 +139,7 @@ impl RawProvider {
     }
 
     fn most_tried(&self, path: &JsonPath, errors: &mut ErrorList) -> usize {
-        let most = self.max_keys_tried.unwrap_or(MOST_TRIED);
+        let most = self.max_keys_tried;
         if !(1..=MOST_KEYS).contains(&most) {
             errors.add(&path.field("maxKeysTried"), format!("expected 1 to {MOST_KEYS}, found {most}"));
         }
@@ -147,7 +147,7 @@ impl RawProvider {
     }
 
     fn clock_skew(&self, path: &JsonPath, errors: &mut ErrorList) -> Duration {
-        let skew = self.clock_skew.map_or(Duration::from_mins(1), |skew| skew.0);
+        let skew = self.clock_skew.unwrap_or(raw::CLOCK_SKEW).0;
         if skew > MOST_SKEW {
             errors.add(
                 &path.field("clockSkew"),
@@ -187,7 +187,7 @@ impl RawProvider {
             types,
             untyped: self.typ.is_none(),
             required,
-            require_expiration: self.require_expiration.unwrap_or(true),
+            require_expiration: self.require_expiration,
             max_lifetime: self.max_lifetime.map(|lifetime| lifetime.0.as_secs()),
             clock_skew: self.clock_skew(path, errors).as_secs(),
         }
@@ -279,12 +279,12 @@ impl RawRevoked {
         };
         let mut duration =
             |text, default, least, name| at_least(text, default, least, &path.field(name), errors);
-        let refresh = duration(self.refresh, 60, 1, "refresh");
+        let refresh = duration(self.refresh, raw::REVOKED_REFRESH, 1, "refresh");
         let settings = Settings {
             duration: refresh,
             min_interval: refresh,
-            timeout: duration(self.timeout, 2, 1, "timeout"),
-            stale_if_error: duration(self.stale_if_error, 3600, 0, "staleIfError"),
+            timeout: duration(self.timeout, raw::FETCH_TIMEOUT, 1, "timeout"),
+            stale_if_error: duration(self.stale_if_error, raw::STALE_IF_ERROR, 0, "staleIfError"),
         };
         let remote = Remote::parse(uri, self.cluster.as_deref(), settings);
         let remote = errors.check(&path.field("uri"), remote)?;
@@ -292,15 +292,15 @@ impl RawRevoked {
     }
 }
 
-/// A duration, `default` seconds unless given; a note where it is shorter than `least` seconds.
+/// The duration that is given or else the default. Notes an error if it is shorter than `least` seconds.
 fn at_least(
     text: Option<DurationText>,
-    default: u64,
+    default: DurationText,
     least: u64,
     path: &JsonPath,
     errors: &mut ErrorList,
 ) -> Duration {
-    let duration = text.map_or(Duration::from_secs(default), |text| text.0);
+    let duration = text.unwrap_or(default).0;
     if duration < Duration::from_secs(least) {
         errors.add(path, format!("expected at least {least}s"));
     }
@@ -312,15 +312,15 @@ impl RawJwksCache {
         let mut duration =
             |text, default, least, path: JsonPath| at_least(text, default, least, &path, errors);
         Settings {
-            duration: duration(self.duration, 600, 1, path.field("duration")),
+            duration: duration(self.duration, raw::JWKS_DURATION, 1, path.field("duration")),
             min_interval: duration(
                 self.refetch_unknown_kid.min_interval,
-                30,
+                raw::REFETCH_INTERVAL,
                 1,
                 path.field("refetchUnknownKid").field("minInterval"),
             ),
-            timeout: duration(self.timeout, 2, 1, path.field("timeout")),
-            stale_if_error: duration(self.stale_if_error, 3600, 0, path.field("staleIfError")),
+            timeout: duration(self.timeout, raw::FETCH_TIMEOUT, 1, path.field("timeout")),
+            stale_if_error: duration(self.stale_if_error, raw::STALE_IF_ERROR, 0, path.field("staleIfError")),
         }
     }
 }

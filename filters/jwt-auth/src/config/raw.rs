@@ -1,4 +1,7 @@
-//! What an operator writes. The documentation of each field is its description in the JSON Schema and in the option tables.
+//! What an operator writes. The doc comments of the fields are their descriptions in the JSON Schema and in
+//! docs/jwt-auth.md.
+
+use std::time::Duration;
 
 use plugin_kit::config::secret::SecretVariable;
 use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty};
@@ -9,8 +12,21 @@ use plugin_kit::{config_choice, config_object};
 use serde_json::Value;
 
 use crate::fetch::revocation::OnFailure;
+use crate::keys::jwk::MOST_TRIED;
 use crate::policy::rules::Verify;
 use crate::reply::WrongAudience;
+
+/// Defaults of options.
+pub(super) const CLOCK_SKEW: DurationText = DurationText(Duration::from_mins(1));
+pub(super) const JWKS_DURATION: DurationText = DurationText(Duration::from_mins(10));
+pub(super) const REFETCH_INTERVAL: DurationText = DurationText(Duration::from_secs(30));
+pub(super) const REVOKED_REFRESH: DurationText = DurationText(Duration::from_mins(1));
+pub(super) const FETCH_TIMEOUT: DurationText = DurationText(Duration::from_secs(2));
+pub(super) const STALE_IF_ERROR: DurationText = DurationText(Duration::from_hours(1));
+pub(super) const MAX_ENTRIES: usize = 1000;
+pub(super) const MAX_REFUSED: usize = 128;
+pub(super) const PUBLISH_CLAIMS: [&str; 1] = ["sub"];
+pub(super) const REALM: &str = "service";
 
 config_object! {
     /// The configuration of jwt-auth.
@@ -21,38 +37,33 @@ config_object! {
         /// The rules. The first rule that matches a request decides. A request that no rule matches needs a
         /// token that some provider confirms.
         pub(super) rules: Vec<RawRule> = Vec::new(),
-        /// What happens to a request whose path servers read differently, where some rule looks at paths.
+        /// What happens to a request whose path servers read differently, if some rule looks at paths.
         pub(super) ambiguous_path: AmbiguousPath = AmbiguousPath::default(),
-        /// Whether rules compare paths with or without regard to case. `insensitive` is for services that
-        /// ignore case.
+        /// Whether letter case matters when rules compare paths.
         pub(super) path_case: PathCase = PathCase::default(),
         /// What happens to a CORS preflight without a token: an `OPTIONS` request with `Origin` and
         /// `Access-Control-Request-Method`.
         pub(super) cors_preflight: CorsPreflight = CorsPreflight::default(),
         /// What happens to a request with more than one token.
         pub(super) several_tokens: SeveralTokens = SeveralTokens::default(),
-        /// Whether denials are enforced or only reported. With `report` the filter decides, counts, logs and
-        /// publishes the deny code, but lets the request through, without claims and without the client's
-        /// copies of the filter's headers.
+        /// Whether denials are enforced or only reported.
         pub(super) mode: Mode = Mode::default(),
         /// How denied requests are answered.
         pub(super) deny_response: RawDenyResponse = RawDenyResponse::default(),
-        /// The claims that become filter state `wasm.jwt.<claim>`. Default: `[sub]`. A string is published as
-        /// it is, any other value as JSON, and so is a string that is empty or begins with `[`, `{` or `"`.
-        /// The filter state of a claim of more than 8 KiB is empty; such a claim counts in
-        /// `jwt_auth_outputs_failed`.
-        pub(super) publish_claims: Option<Vec<String>>,
+        /// The claims that become filter state `wasm.jwt.<claim>`, at which later filters, spans and access logs read
+        /// them. Dots lead into objects: `org.id`.
+        pub(super) publish_claims: Option<Vec<String>> => PUBLISH_CLAIMS.map(str::to_owned).to_vec(),
         /// Whether all claims of the token become filter state `wasm.jwt`, a `google.protobuf.Struct`, which
         /// the CEL expressions of later filters can read.
         pub(super) publish_all_claims: bool = false,
         /// How many tokens each worker remembers.
         pub(super) token_cache: RawTokenCache = RawTokenCache::default(),
-        /// How many requests of a worker may wait for keys or for a list of revoked tokens, at most 10000.
-        /// Default: `1000`. A further request is decided at once, as if the document could not be fetched.
-        pub(super) max_waiting_requests: Option<usize>,
-        /// How many signatures a worker checks in the module in a second, where the proxy does not check
-        /// them. Default: `200`.
-        pub(super) slow_verifications_per_second: Option<u32>,
+        /// How many requests of a worker may wait for keys or for a list of revoked tokens, at most 10000. A further
+        /// request is decided at once, as if the document could not be fetched.
+        pub(super) max_waiting_requests: usize = 1000,
+        /// How many signatures a worker checks in the module in a second, if the proxy does not check them. A request
+        /// beyond that is answered with 503 (`overloaded`).
+        pub(super) slow_verifications_per_second: u32 = 200,
     }
 }
 
@@ -61,56 +72,56 @@ config_object! {
     #[derive(Debug)]
     pub(super) struct RawProvider {
         /// The issuer that `iss` must name, compared exactly. One `*` stands for one or more characters other
-        /// than `/`: `https://*.example/`. Several providers may share an issuer.
+        /// than `/`: `https://*.example/`. Several providers may share an issuer: each that confirms the token counts.
         pub(super) issuer: String,
-        /// The audiences of which `aud` must name one, compared exactly. Any audience is accepted if this is
-        /// not given.
+        /// The audiences of which `aud` must name one. They are compared exactly: no scheme or slash is dropped.
+        /// Default: any audience, or none.
         pub(super) audiences: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// The key set (JWKS), as an object or as text. A provider has exactly one of `jwks`, `jwksUri` and
         /// `secrets`.
         pub(super) jwks: Option<Value>,
         /// The `http` or `https` URL from which the key set is fetched.
         pub(super) jwks_uri: Option<String>,
-        /// The secrets of tokens signed with `HS256`, `HS384` or `HS512`.
+        /// The secrets of tokens that are signed with `HS256`, `HS384` or `HS512`.
         pub(super) secrets: NonEmpty<Vec<RawSecret>> = NonEmpty::default(),
-        /// The cluster of the proxy through which `jwksUri` is fetched. By default it is derived from the URL
-        /// as Istio names it: `outbound|8080||name.namespace.svc.cluster.local`.
+        /// The cluster of the proxy through which `jwksUri` is fetched. Istio's name for it is
+        /// `outbound|8080||name.namespace.svc.cluster.local`. Default: Istio's name, derived from `jwksUri`.
         pub(super) cluster: Option<String>,
-        /// How long fetched keys are used.
+        /// How long fetched keys are used, and how they are fetched.
         pub(super) jwks_cache: RawJwksCache = RawJwksCache::default(),
-        /// How many keys a token is tried against that names no `kid`, or a `kid` that several keys have:
-        /// 1 to 100. Default: `10`.
-        pub(super) max_keys_tried: Option<usize>,
-        /// The signature algorithms that the provider's tokens may use. Default:
-        /// `[RS256, RS384, RS512, ES256, ES384]`. `PS256`, `PS384`, `PS512`, `ES512` and `EdDSA` are accepted
-        /// when they are named; `HS256`, `HS384` and `HS512` go with `secrets` only.
-        pub(super) algorithms: Option<NonEmpty<Vec<String>>>,
+        /// How many keys, 1 to 100, a token is tried against that names no `kid`, or a `kid` that several keys have.
+        pub(super) max_keys_tried: usize = MOST_TRIED,
+        /// The signature algorithms that the provider's tokens may use (`alg`, RFC 7518). `PS256`, `PS384`, `PS512`,
+        /// `ES512` and `EdDSA` are accepted if they are named; `HS256`, `HS384` and `HS512` go with `secrets` only.
+        pub(super) algorithms: Option<NonEmpty<Vec<String>>>
+            => crate::keys::signature::Algorithm::DEFAULT
+                .iter()
+                .map(|algorithm| algorithm.name().to_owned())
+                .collect::<Vec<_>>()
+                .into(),
         /// Where requests carry tokens. Default: `[{ header: authorization, prefix: "Bearer " }]`.
         pub(super) from: Option<NonEmpty<Vec<RawTokenLocation>>>,
-        /// How far the issuer's clock may be off, at most `1h`. Default: `60s`.
-        pub(super) clock_skew: Option<DurationText>,
-        /// Whether a token without `exp` is refused. Default: `true`.
-        pub(super) require_expiration: Option<bool>,
-        /// The longest time from `iat` to `exp`, both of which a token must then have.
+        /// How far the issuer's clock may be off, at most `1h`.
+        pub(super) clock_skew: Option<DurationText> => CLOCK_SKEW,
+        /// Whether a token without `exp` is refused.
+        pub(super) require_expiration: bool = true,
+        /// The longest time from `iat` to `exp`, both of which a token must then have. Default: no limit.
         pub(super) max_lifetime: Option<DurationText>,
-        /// The token types (`typ`, RFC 8725 section 3.11) that are accepted, with or without `application/`
-        /// before them. By default `JWT`, `at+jwt` and tokens without a type are accepted; if types are named,
-        /// a token without a type is refused.
+        /// The token types (`typ`, RFC 8725 section 3.11) that are accepted, with or without `application/` before
+        /// them. If types are named, a token without a type is refused. Default: `JWT`, `at+jwt`, and no type.
         pub(super) typ: Option<NonEmpty<Vec<String>>>,
-        /// The subjects of which `sub` must be one; one `*` in each as in `issuer`. Any subject is accepted if
-        /// this is not given.
+        /// The subjects of which `sub` must be one. Each may contain one `*`, as `issuer` may. Default: any subject.
         pub(super) subjects: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// The clients of which `azp`, or `client_id` in a token without `azp`, must name one. Any client is
-        /// accepted if this is not given.
+        /// The clients of which `azp`, or `client_id` in a token without `azp`, must name one. Default: any client.
         pub(super) authorized_parties: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Claims that must be present and not null.
+        /// Claims that must be present and not null. Dots lead into objects: `org.id`.
         pub(super) required_claims: Vec<String> = Vec::new(),
-        /// Tokens that are refused although their signature and claims are good.
+        /// Tokens that are refused although their signature and claims are valid.
         pub(super) revoked: RawRevoked = RawRevoked::default(),
         /// Claims that the service gets in request headers. The client's copies of these headers are removed.
         pub(super) output_claim_to_headers: Vec<RawClaimHeader> = Vec::new(),
-        /// The request header in which the service gets the token's payload, in base64url as it stands in the
-        /// token.
+        /// The request header in which the service gets the token's payload, in base64url as it stands in the token.
+        /// The client's copies of this header are removed.
         pub(super) output_payload_to_header: Option<String>,
         /// Whether the service gets the token. If not, the token is removed from its header, query or cookie,
         /// and whatever stands beside it there stays as it is.
@@ -126,7 +137,7 @@ config_object! {
         /// The variable of vmConfig.env that holds the secret, which is at least as long as the hash: 32, 48
         /// or 64 bytes. Take its value from the proxy's environment with `valueFrom: HOST`.
         pub(super) env: SecretVariable,
-        /// The name of the secret, which a token's `kid` is compared with.
+        /// The key ID that a token's `kid` is compared with.
         pub(super) kid: Option<String>,
         /// How the variable holds the secret.
         pub(super) encoding: SecretEncoding = SecretEncoding::default(),
@@ -137,7 +148,7 @@ config_choice! {
     /// How a variable holds a secret.
     #[derive(Debug, Clone, Copy, Default)]
     pub(super) enum SecretEncoding {
-        /// The text's bytes are the secret.
+        /// The bytes of the text are the secret.
         #[default]
         Text,
         /// The text is the secret in base64url.
@@ -149,15 +160,15 @@ config_object! {
     /// How long fetched keys are used.
     #[derive(Debug, Default)]
     pub(super) struct RawJwksCache {
-        /// How long fetched keys are used before they are fetched again. Default: `10m`. The issuer's
-        /// `Cache-Control` can make it shorter, but not shorter than 30 seconds.
-        pub(super) duration: Option<DurationText>,
+        /// How long fetched keys are used before they are fetched again. The issuer's `Cache-Control` can make it
+        /// shorter, but not shorter than 30 seconds.
+        pub(super) duration: Option<DurationText> => JWKS_DURATION,
         /// What happens when a token names a key that the set does not have.
         pub(super) refetch_unknown_kid: RawRefetch = RawRefetch::default(),
-        /// How long a fetch may take. Default: `2s`.
-        pub(super) timeout: Option<DurationText>,
-        /// How long keys are used beyond their time while the issuer does not answer. Default: `1h`.
-        pub(super) stale_if_error: Option<DurationText>,
+        /// How long a fetch may take, at least `1s`.
+        pub(super) timeout: Option<DurationText> => FETCH_TIMEOUT,
+        /// How long keys are used beyond their time while the issuer does not answer.
+        pub(super) stale_if_error: Option<DurationText> => STALE_IF_ERROR,
     }
 }
 
@@ -165,37 +176,36 @@ config_object! {
     /// What happens when a token names a key that the set does not have.
     #[derive(Debug, Default)]
     pub(super) struct RawRefetch {
-        /// The least time between two fetches that unknown key IDs cause. Default: `30s`. A key that the
-        /// issuer published at least that long before its first use is never refused.
-        pub(super) min_interval: Option<DurationText>,
+        /// The least time between two fetches that unknown key IDs cause. A key that the issuer published at least
+        /// that long before its first use is never refused.
+        pub(super) min_interval: Option<DurationText> => REFETCH_INTERVAL,
     }
 }
 
 config_object! {
-    /// Tokens that are refused although their signature and claims are good.
+    /// Tokens that are refused although their signature and claims are valid.
     #[derive(Debug, Default)]
     pub(super) struct RawRevoked {
-        /// Tokens, by their `jti`.
+        /// The IDs (`jti`) of tokens that are refused.
         pub(super) jti: Vec<String> = Vec::new(),
-        /// Subjects all of whose tokens are refused.
+        /// The subjects (`sub`) all of whose tokens are refused.
         pub(super) sub: Vec<String> = Vec::new(),
-        /// Keys all of whose tokens are refused.
+        /// The key IDs (`kid`) of keys all of whose tokens are refused.
         pub(super) kid: Vec<String> = Vec::new(),
-        /// The URL of a list of further ones: a JSON object `{ "jti": […], "sub": […], "kid": […] }` of at
-        /// most 512 KiB. It also applies to tokens that were verified before it came.
+        /// The URL of a longer list: a JSON object `{ "jti": […], "sub": […], "kid": […] }` of at most 512 KiB. It is
+        /// fetched as keys are, and also applies to tokens that were verified before it came.
         pub(super) uri: Option<String>,
-        /// The cluster of the proxy through which `uri` is fetched. By default it is derived from the URL.
+        /// The cluster of the proxy through which `uri` is fetched. Default: Istio's name, derived from `uri`.
         pub(super) cluster: Option<String>,
-        /// How often the list is fetched. Default: `1m`. The server's `Cache-Control` can make it shorter, but
-        /// not shorter than 30 seconds.
-        pub(super) refresh: Option<DurationText>,
-        /// How long a fetch may take. Default: `2s`.
-        pub(super) timeout: Option<DurationText>,
-        /// How long the last list is used if no new one can be fetched. Default: `1h`.
-        pub(super) stale_if_error: Option<DurationText>,
-        /// What happens to the provider's tokens while there is no list, or only one that is too old. Default:
-        /// `deny`.
-        pub(super) on_failure: Option<OnFailure>,
+        /// How often the list is fetched. The server's `Cache-Control` can make it shorter, but not shorter than 30
+        /// seconds.
+        pub(super) refresh: Option<DurationText> => REVOKED_REFRESH,
+        /// How long a fetch may take, at least `1s`.
+        pub(super) timeout: Option<DurationText> => FETCH_TIMEOUT,
+        /// How long the last list is used if no new one can be fetched.
+        pub(super) stale_if_error: Option<DurationText> => STALE_IF_ERROR,
+        /// What happens to the provider's tokens while there is no list, or only one that is too old.
+        pub(super) on_failure: Option<OnFailure> => OnFailure::default(),
     }
 }
 
@@ -203,10 +213,10 @@ config_object! {
     /// A place where requests carry tokens: exactly one of `header`, `queryParam` and `cookie`.
     #[derive(Debug)]
     pub(super) struct RawTokenLocation {
-        /// The request header that carries the token.
+        /// The request header that carries the token, in lower case.
         pub(super) header: Option<String>,
-        /// What stands before the token in the header, compared without regard to case. Default: `Bearer ` for
-        /// `authorization`, and nothing for other headers.
+        /// What stands before the token in the header, in any letter case. Default: `"Bearer "` for `authorization`, and
+        /// nothing for other headers.
         pub(super) prefix: Option<String>,
         /// The query parameter that carries the token.
         pub(super) query_param: Option<String>,
@@ -232,13 +242,12 @@ config_object! {
     pub(super) struct RawRule {
         /// The name of the rule in logs and metrics: letters, digits, `-` and `_`.
         pub(super) name: Option<String>,
-        /// The requests that the rule is about. Every condition that is given must hold; without any, the rule
-        /// is about every request.
+        /// The requests that the rule is about. Default: every request.
         pub(super) r#match: RawRequestMatch = RawRequestMatch::default(),
-        /// Who may make the request without a token.
+        /// Who may make the request without a token. A rule has either `allow` or `require`.
         pub(super) allow: Option<RawAllow>,
-        /// What happens to tokens where `allow: anyone` needs none. Default: `ifPresent`.
-        pub(super) verify: Option<Verify>,
+        /// What happens to a token that is there although `allow: anyone` needs none.
+        pub(super) verify: Option<Verify> => Verify::default(),
         /// What the request's token must show. `{}` accepts any token that a provider confirms.
         pub(super) require: Option<RawRequirement>,
         /// A condition in CEL on the request and the claims of its token, which must hold besides `require` or
@@ -264,15 +273,16 @@ config_object! {
     pub(super) struct RawRequirement {
         /// The provider that must have confirmed the token.
         pub(super) provider: Option<String>,
-        /// Claims, and the tests of their values that must hold.
+        /// Tests of the values of claims, by the claim's name, all of which must hold. Dots lead into objects:
+        /// `realm_access.roles`.
         pub(super) claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
-        /// The claims besides `scope` whose strings are lists of words separated by white space.
+        /// The claims besides `scope` whose strings are lists of words, which white space separates.
         pub(super) space_delimited_claims: Vec<String> = Vec::new(),
         /// Scopes, all of which the token must grant in `scope` or `scp`.
         pub(super) scopes: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Requirements one of which must be met.
+        /// A list of requirements, one of which must be met.
         pub(super) any_of: NonEmpty<Vec<RawRequirement>> = NonEmpty::default(),
-        /// Requirements all of which must be met.
+        /// A list of requirements, all of which must be met.
         pub(super) all_of: NonEmpty<Vec<RawRequirement>> = NonEmpty::default(),
     }
 }
@@ -283,12 +293,12 @@ config_object! {
     pub(super) struct RawDenyResponse {
         /// The body. gRPC clients always get text.
         pub(super) body: Body = Body::default(),
-        /// Which pages may read a denial.
+        /// The web pages that may read a denial. Default: none.
         pub(super) cors: Option<RawCors>,
-        /// Headers that every denial gets, by name.
+        /// Headers that every denial gets, by name: `{ cache-control: no-store }`.
         pub(super) add_headers: ByName<String> = ByName::default(),
-        /// The `realm` of `WWW-Authenticate`. Default: `service`.
-        pub(super) realm: Option<String>,
+        /// The `realm` of the header `WWW-Authenticate` (RFC 9110 section 11.5).
+        pub(super) realm: Option<String> => REALM.to_owned(),
         /// The response header that gets the deny code.
         pub(super) code_header: Option<String>,
         /// The status of the reply to a token for another audience.
@@ -300,16 +310,16 @@ config_object! {
     /// How many tokens each worker remembers.
     #[derive(Debug, Default)]
     pub(super) struct RawTokenCache {
-        /// How many verified tokens are remembered; 0 for none. Default: `1000`.
-        pub(super) max_entries: Option<usize>,
-        /// How many refused tokens are remembered: malformed tokens, and tokens with a bad signature for as
-        /// long as the keys are the same; 0 for none. Default: `128`.
-        pub(super) max_refused: Option<usize>,
+        /// How many verified tokens are remembered, at most 100000; 0 for none.
+        pub(super) max_entries: Option<usize> => MAX_ENTRIES,
+        /// How many refused tokens are remembered, at most 1000; 0 for none. They are malformed tokens, and tokens with
+        /// a bad signature as long as the keys are the same.
+        pub(super) max_refused: Option<usize> => MAX_REFUSED,
     }
 }
 
 config_choice! {
-    /// What happens to a request whose path servers read differently, where some rule looks at paths.
+    /// What happens to a request whose path servers read differently, if some rule looks at paths.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum AmbiguousPath {
         /// The request is answered with 400.
@@ -339,9 +349,9 @@ config_choice! {
         /// The request is answered with 400, as RFC 6750 section 2 says.
         #[default]
         Reject,
-        /// Each token must be good and about the same subject. The first token says who makes the request.
+        /// Each token must be valid and about the same subject. The first token says who makes the request.
         VerifyAll,
-        /// The first good token says who makes the request, and the others are not looked at.
+        /// The first valid token says who makes the request, and the others are not looked at.
         FirstGood,
     }
 }

@@ -8,7 +8,7 @@ use plugin_kit::request::path::PathCase;
 
 use crate::config::raw::{RawAllow, RawRequirement, RawRule};
 use crate::policy::provider::Provider;
-use crate::policy::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
+use crate::policy::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement};
 use crate::token::claims::ClaimPath;
 
 impl RawRule {
@@ -24,9 +24,7 @@ impl RawRule {
     ) -> Option<Rule> {
         let condition = RequestMatch::compile(&self.r#match, case, env, &path.field("match"), errors);
         let access = match (self.allow, self.verify, &self.require) {
-            (Some(RawAllow::Anyone), verify, None) => {
-                Some(Access::Anyone(verify.unwrap_or(Verify::IfPresent)))
-            }
+            (Some(RawAllow::Anyone), verify, None) => Some(Access::Anyone(verify.unwrap_or_default())),
             (Some(RawAllow::Nobody), None, None) => Some(Access::Nobody),
             (None, None, Some(require)) => {
                 require.compile(providers, &path.field("require"), errors).map(Access::Require)

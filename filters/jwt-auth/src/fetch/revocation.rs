@@ -82,13 +82,13 @@ pub struct RemoteList {
 }
 
 plugin_kit::config_choice! {
-    /// What happens to tokens while the list of revoked ones could not be fetched, or has grown too old.
+    /// What happens to tokens while the list of revoked tokens could not be fetched, or is too old.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum OnFailure {
-        /// They are refused, with 503.
+        /// The tokens are refused with 503.
         #[default]
         Deny,
-        /// They are taken, unless the configuration revokes them.
+        /// The tokens are accepted, unless the configuration itself revokes them.
         Allow,
     }
 }

@@ -39,14 +39,15 @@ pub enum Access {
 }
 
 config_choice! {
-    /// What happens to a token where none is needed.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    /// What happens to a token that is there although none is needed.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum Verify {
-        /// A token that is there must be good.
+        /// The token must be valid.
+        #[default]
         IfPresent,
-        /// A good token counts, a bad one is as good as none.
+        /// An invalid token is ignored, and removed unless its provider has `forwardOriginalToken: true`.
         BestEffort,
-        /// No token is looked at, and nothing is published.
+        /// The filter does not look at the token and publishes nothing.
         Never,
     }
 }

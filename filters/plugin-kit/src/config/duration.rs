@@ -58,4 +58,13 @@ impl FromConfig for DurationText {
     fn schema(_: &mut Definitions) -> Value {
         serde_json::json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" })
     }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        let millis = self.0.as_millis();
+        let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+        let unit = units.iter().find(|(_, length)| millis > 0 && millis.is_multiple_of(*length));
+        let (unit, length) = unit.unwrap_or(&("ms", 1));
+        Some(format!("{}{unit}", millis.checked_div(*length)?).into())
+    }
 }

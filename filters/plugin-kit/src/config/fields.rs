@@ -1,8 +1,8 @@
-//! Raw types of a configuration: [`config_object!`](crate::config_object) and [`config_choice!`](crate::config_choice)
-//! declare them, with how they are read from JSON and the JSON Schema that says the same.
+//! Raw types of a configuration. [`config_object!`](crate::config_object) and [`config_choice!`](crate::config_choice)
+//! declare them, and make the code that reads them from JSON and the JSON Schema of what this code accepts.
 //!
-//! Serde could read them too. But what it makes for each type is most of a module's code, it stops at the first error, and
-//! it does not know the path.
+//! Serde could read them, too. But the code that it makes for each type would be most of a module, it stops at the
+//! first error, and it does not know the path.
 
 use std::fmt::Write;
 use std::ops::Deref;
@@ -17,7 +17,7 @@ pub trait FromConfig: Sized {
     /// Reads it, or notes what is wrong and returns `None`.
     fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self>;
 
-    /// What a field of this type has that is not there; `None` where the field is required.
+    /// The value of a field of this type that is left out; `None` if the field is required.
     fn absent() -> Option<Self> {
         None
     }
@@ -25,16 +25,23 @@ pub trait FromConfig: Sized {
     /// The JSON Schema (draft 2020-12) of the values that can be read.
     #[cfg(not(target_os = "wasi"))]
     fn schema(definitions: &mut Definitions) -> Value;
+
+    /// The JSON from which this value is read: the schema shows defaults by it. `None` if an operator cannot write the
+    /// value but only leave the field out.
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        None
+    }
 }
 
 /// Schemas of objects by the names of their types.
 #[cfg(not(target_os = "wasi"))]
 pub type Definitions = Map<String, Value>;
 
-/// Fields that say where a secret is: somebody may write the secret itself there.
+/// Fields that say where a secret is. An operator may write the secret itself there by mistake.
 const ABOUT_SECRETS: [&str; 5] = ["secrets", "secret", "pseudonym", "keyFrom", "keyId"];
 
-/// Where the reading is, and what was wrong on the way.
+/// Holds the path of the value that is being read, and the errors that were found so far.
 #[derive(Debug, Default)]
 pub struct ConfigReader {
     path: String,
@@ -55,7 +62,7 @@ impl ConfigReader {
         None
     }
 
-    /// What a user sees of a wrong value here. What stands where something is said about secrets may be one.
+    /// What an error message shows of a wrong value here. A value in a field about secrets may be the secret itself.
     fn described(&self, value: &Value) -> String {
         match value {
             Value::String(_) | Value::Number(_) if self.is_about_secrets() => {
@@ -74,7 +81,7 @@ impl ConfigReader {
         result.map_err(|message| self.add(message)).ok()
     }
 
-    /// Goes below the field `name` (in snake case), if it is there. Returns its value, and the path's length to go back to.
+    /// Enters the field `name` (in snake case), if it is there. Returns its value, and the length of the path before.
     #[inline(never)]
     fn enter_member<'v>(
         &mut self,
@@ -85,7 +92,7 @@ impl ConfigReader {
         Some((value, self.enter(found)))
     }
 
-    /// Goes back to where the path was so long.
+    /// Leaves a field: the path gets back the length that it had before.
     #[inline(never)]
     fn leave(&mut self, length: usize) {
         self.path.truncate(length);
@@ -163,8 +170,8 @@ impl ConfigReader {
     }
 }
 
-/// What a user sees of a wrong value: its kind, and itself where it cannot be a secret. Fractions are not shown: the code that
-/// prints them is a tenth of a small module.
+/// What an error message shows of a wrong value: its kind, and the value itself if it cannot be a secret. Fractions are
+/// not shown, since the code that prints them is a tenth of a small module.
 fn described(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -182,7 +189,7 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// Whether a text is what a user has quoted that was to be a truth value or a number.
+/// Whether a text is a truth value or a number that was put into quotes by mistake.
 fn is_scalar(text: &str) -> bool {
     matches!(text, "true" | "false") || (text.len() < 10 && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -205,7 +212,7 @@ fn camel_case_chars(name: &str) -> impl Iterator<Item = char> + '_ {
     })
 }
 
-/// A variant of an enum as JSON has it: `ShareOne` is `shareOne`.
+/// The name of an enum's variant in JSON: `ShareOne` is `shareOne`.
 fn variant_chars(name: &str) -> impl Iterator<Item = char> + '_ {
     name.chars().enumerate().map(|(n, c)| if n == 0 { c.to_ascii_lowercase() } else { c })
 }
@@ -218,7 +225,7 @@ fn variant(name: &str) -> String {
     variant_chars(name).collect()
 }
 
-/// A field of an object, its default or what [`FromConfig::absent`] gives.
+/// Reads a field of an object. If it is left out, its value is its default or that of [`FromConfig::absent`].
 #[doc(hidden)]
 pub fn field<T: FromConfig>(
     members: &Map<String, Value>,
@@ -226,7 +233,7 @@ pub fn field<T: FromConfig>(
     default: Option<fn() -> T>,
     reader: &mut ConfigReader,
 ) -> Option<T> {
-    // Small, as there is one for each type: what needs no type stands in functions of its own.
+    // This function is small, since each type has one: code that does not depend on the type stands in other functions.
     if let Some((value, length)) = reader.enter_member(members, name) {
         let read = T::read(value, reader);
         reader.leave(length);
@@ -250,6 +257,11 @@ pub fn schema<T: FromConfig>(title: &str) -> Value {
     Value::Object(root)
 }
 
+/// The key of a schema's object under which its properties are named in the order of the declaration. It is no keyword of
+/// JSON Schema: whoever writes documents wants the order, and removes the key.
+#[cfg(not(target_os = "wasi"))]
+pub const PROPERTY_ORDER: &str = "propertyOrder";
+
 /// Puts the schema of an object among the definitions, once, and returns a reference to it.
 #[cfg(not(target_os = "wasi"))]
 #[doc(hidden)]
@@ -265,10 +277,14 @@ pub fn object_schema(
         definitions.insert(name.to_owned(), Value::Null);
         let mut properties = Map::new();
         let mut required = Vec::new();
+        let order: Vec<String> = fields.iter().map(|field| camel_case(field.name)).collect();
         for field in fields {
             let mut schema = (field.schema)(definitions);
             if let (Some(text), Value::Object(schema)) = (description(field.docs), &mut schema) {
                 schema.insert("description".to_owned(), text.into());
+            }
+            if let (Some(default), Value::Object(schema)) = ((field.default)(), &mut schema) {
+                schema.insert("default".to_owned(), default);
             }
             if field.required {
                 required.push(Value::from(camel_case(field.name)));
@@ -276,7 +292,7 @@ pub fn object_schema(
             properties.insert(camel_case(field.name), schema);
         }
         let mut object = serde_json::json!({
-            "type": "object", "properties": properties, "additionalProperties": false,
+            "type": "object", "properties": properties, "additionalProperties": false, PROPERTY_ORDER: order,
         });
         if let Value::Object(object) = &mut object {
             if !required.is_empty() {
@@ -299,17 +315,40 @@ pub struct FieldSchema {
     pub docs: &'static [&'static str],
     pub required: bool,
     pub schema: fn(&mut Definitions) -> Value,
+    pub default: fn() -> Option<Value>,
 }
 
+/// The JSON of an object without the fields that hold nothing an operator could write; `None` if no field is left.
 #[cfg(not(target_os = "wasi"))]
 #[doc(hidden)]
-pub fn choice_schema(names: &[&str], docs: &[&str]) -> Value {
-    let names: Vec<String> = names.iter().map(|name| variant(name)).collect();
-    let mut schema = serde_json::json!({ "enum": names });
+pub fn object_json(fields: &[(&str, Option<Value>)]) -> Option<Value> {
+    let members = fields.iter().filter_map(|(name, value)| Some((camel_case(name), value.clone()?)));
+    let members: Map<String, Value> = members.collect();
+    (!members.is_empty()).then_some(Value::Object(members))
+}
+
+/// The schema of a choice. Each value is an object of its own, since an `enum` has no place for their descriptions.
+#[cfg(not(target_os = "wasi"))]
+#[doc(hidden)]
+pub fn choice_schema(values: &[(&str, &[&str])], docs: &[&str]) -> Value {
+    let values = values.iter().map(|(name, docs)| {
+        let mut value = serde_json::json!({ "const": variant(name) });
+        if let (Some(text), Value::Object(value)) = (description(docs), &mut value) {
+            value.insert("description".to_owned(), text.into());
+        }
+        value
+    });
+    let mut schema = serde_json::json!({ "oneOf": values.collect::<Vec<_>>() });
     if let (Some(text), Value::Object(schema)) = (description(docs), &mut schema) {
         schema.insert("description".to_owned(), text.into());
     }
     schema
+}
+
+#[cfg(not(target_os = "wasi"))]
+#[doc(hidden)]
+pub fn choice_json(name: &str) -> Value {
+    variant(name).into()
 }
 
 #[cfg(not(target_os = "wasi"))]
@@ -318,22 +357,29 @@ fn description(docs: &[&str]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Declares a struct that is read from a JSON object. Fields are in camel case there. A field with `= default` may be
-/// missing, as one of type `Option` may; an unknown field is an error.
+/// Declares a struct that is read from a JSON object. The object has the fields' names in camel case. A field with
+/// `= default` may be left out, and so may one of type `Option`; an unknown field is an error.
+///
+/// The doc comment of a field is the description of this option in the JSON Schema and in the documents. The schema
+/// shows the default, too. If a field is an `Option` because it matters whether an operator has written it, `=> default`
+/// says what applies otherwise, and the code that reads the field uses the same constant. A default that is no value is
+/// the last sentence of the description: `Default: any.`
 ///
 /// ```
 /// plugin_kit::config_object! {
 ///     /// How much is allowed.
 ///     #[derive(Debug)]
 ///     struct RawRate {
-///         /// So many…
+///         /// How many requests are allowed in a second.
 ///         requests: u32,
-///         /// …at once.
+///         /// How many requests are allowed at once.
 ///         max_burst: u32 = 1,
+///         /// The number of keys.
+///         max_keys: Option<u32> => 16,
 ///     }
 /// }
 /// let rate: RawRate = plugin_kit::config::read(&serde_json::json!({ "requests": 5 })).unwrap();
-/// assert_eq!((rate.requests, rate.max_burst), (5, 1));
+/// assert_eq!((rate.requests, rate.max_burst, rate.max_keys), (5, 1, None));
 /// ```
 #[macro_export]
 macro_rules! config_object {
@@ -343,7 +389,7 @@ macro_rules! config_object {
         $visibility:vis struct $name:ident {
             $(
                 $(#[doc = $field_docs:literal])*
-                $field_visibility:vis $field:ident: $type:ty $(= $default:expr)?
+                $field_visibility:vis $field:ident: $type:ty $(= $default:expr)? $(=> $assumed:expr)?
             ),* $(,)?
         }
     ) => {
@@ -380,25 +426,39 @@ macro_rules! config_object {
                         required: !(false $(|| { let _ = stringify!($default); true })?)
                             && <$type as $crate::config::FromConfig>::absent().is_none(),
                         schema: <$type as $crate::config::FromConfig>::schema,
+                        default: || {
+                            #[allow(unused_mut, unused_assignments)]
+                            let mut default = None;
+                            $(default = <$type as $crate::config::FromConfig>::to_json(&$default);)?
+                            $(default = <$type as $crate::config::FromConfig>::to_json(&Some($assumed));)?
+                            default
+                        },
                     },
                 )*])
+            }
+
+            #[cfg(not(target_os = "wasi"))]
+            fn to_json(&self) -> Option<::serde_json::Value> {
+                $crate::config::object_json(&[
+                    $((stringify!($field), $crate::config::FromConfig::to_json(&self.$field)),)*
+                ])
             }
         }
     };
 }
 
 /// Declares an enum that is read from a JSON string: the variant's name with its first letter in lower case, or the text
-/// behind `=`.
+/// behind `=`. The doc comments describe the values in the JSON Schema and in the documents.
 ///
 /// ```
 /// plugin_kit::config_choice! {
-///     /// What becomes of it.
+///     /// What happens to a message after it was read.
 ///     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 ///     enum Outcome {
-///         /// It stays.
+///         /// It is kept.
 ///         #[default]
 ///         Keep,
-///         /// It goes.
+///         /// It is deleted.
 ///         Drop = "throw-away",
 ///     }
 /// }
@@ -433,7 +493,17 @@ macro_rules! config_choice {
 
             #[cfg(not(target_os = "wasi"))]
             fn schema(_: &mut $crate::config::Definitions) -> ::serde_json::Value {
-                $crate::config::choice_schema(&[$($crate::config_choice!(@name $variant $($text)?)),*], &[$($docs),*])
+                $crate::config::choice_schema(
+                    &[$(($crate::config_choice!(@name $variant $($text)?), &[$($variant_docs),*])),*],
+                    &[$($docs),*],
+                )
+            }
+
+            #[cfg(not(target_os = "wasi"))]
+            fn to_json(&self) -> Option<::serde_json::Value> {
+                Some($crate::config::choice_json(match self {
+                    $(Self::$variant => $crate::config_choice!(@name $variant $($text)?),)*
+                }))
             }
         }
     };
@@ -452,6 +522,11 @@ macro_rules! read_integers {
             fn schema(_: &mut Definitions) -> Value {
                 serde_json::json!({ "type": "integer", "minimum": 0 })
             }
+
+            #[cfg(not(target_os = "wasi"))]
+            fn to_json(&self) -> Option<Value> {
+                Some(serde_json::json!(self))
+            }
         }
     )*};
 }
@@ -469,6 +544,11 @@ impl FromConfig for String {
     fn schema(_: &mut Definitions) -> Value {
         serde_json::json!({ "type": "string" })
     }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        Some(serde_json::json!(self))
+    }
 }
 
 impl FromConfig for bool {
@@ -482,6 +562,11 @@ impl FromConfig for bool {
     #[cfg(not(target_os = "wasi"))]
     fn schema(_: &mut Definitions) -> Value {
         serde_json::json!({ "type": "boolean" })
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        Some(serde_json::json!(self))
     }
 }
 
@@ -497,6 +582,11 @@ impl FromConfig for f64 {
     fn schema(_: &mut Definitions) -> Value {
         serde_json::json!({ "type": "number" })
     }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        Some(serde_json::json!(self))
+    }
 }
 
 impl FromConfig for Value {
@@ -508,12 +598,17 @@ impl FromConfig for Value {
     fn schema(_: &mut Definitions) -> Value {
         serde_json::json!({})
     }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        Some(self.clone())
+    }
 }
 
 impl<T: FromConfig> FromConfig for Option<T> {
     fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
-        // A null is what a template leaves where a value is missing; to take it for a field that is not there would take away what
-        // the field was to demand.
+        // A template leaves a null where a value is missing. If a null counted as a field that is left out, the demand
+        // that the operator meant to make would be gone.
         T::read(value, reader).map(Some)
     }
 
@@ -524,6 +619,11 @@ impl<T: FromConfig> FromConfig for Option<T> {
     #[cfg(not(target_os = "wasi"))]
     fn schema(definitions: &mut Definitions) -> Value {
         T::schema(definitions)
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        self.as_ref().and_then(T::to_json)
     }
 }
 
@@ -543,9 +643,14 @@ impl<T: FromConfig> FromConfig for Vec<T> {
     fn schema(definitions: &mut Definitions) -> Value {
         serde_json::json!({ "type": "array", "items": T::schema(definitions) })
     }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        self.iter().map(T::to_json).collect::<Option<Vec<_>>>().map(Value::Array)
+    }
 }
 
-/// An object whose members the user names, in the order of their names.
+/// An object whose members the operator names, in the order of their names.
 #[derive(Debug, Clone)]
 pub struct ByName<T>(pub Vec<(String, T)>);
 
@@ -580,10 +685,16 @@ impl<T: FromConfig> FromConfig for ByName<T> {
     fn schema(definitions: &mut Definitions) -> Value {
         serde_json::json!({ "type": "object", "additionalProperties": T::schema(definitions) })
     }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        let members = self.0.iter().map(|(name, value)| Some((name.clone(), value.to_json()?)));
+        members.collect::<Option<Map<_, _>>>().map(Value::Object)
+    }
 }
 
-/// A list or an object that has an entry where it is written. One without any, as a template leaves it whose values are
-/// missing, would mean all or nothing. Where the field may be left out its default has no entry.
+/// A list or an object that must have an entry if it is written. An empty one, which a template leaves if its values are
+/// missing, could mean all or nothing. If the field may be left out, its default has no entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NonEmpty<L>(L);
 
@@ -636,5 +747,13 @@ impl<L: FromConfig> FromConfig for NonEmpty<L> {
             schema.insert(least.to_owned(), 1.into());
         }
         schema
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        let is_empty = |value: &Value| {
+            value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
+        };
+        self.0.to_json().filter(|value| !is_empty(value))
     }
 }

@@ -55,6 +55,11 @@ impl FromConfig for SecretVariable {
     fn schema(definitions: &mut Definitions) -> Value {
         String::schema(definitions)
     }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        self.0.to_json()
+    }
 }
 
 /// What stands in examples and templates in the place of a secret; in lower case, without what separates words.

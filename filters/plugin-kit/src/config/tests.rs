@@ -5,8 +5,10 @@ crate::config_object! {
     #[derive(Debug)]
     struct Raw {
         inner: Vec<Inner> = Vec::new(),
+        /// What kind
+        /// it is.
         kind: Kind = Kind::Plain,
-        share: Option<f64>,
+        share: Option<f64> => 0.5,
         on: bool = false,
         few: u8 = 0,
     }
@@ -24,6 +26,7 @@ crate::config_object! {
 crate::config_choice! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Kind {
+        /// It is plain.
         Plain,
         VeryFancy,
         Named = "of/another+name",
@@ -219,24 +222,47 @@ fn errors_of_a_part_get_the_path_of_the_whole() {
 }
 
 #[test]
-fn the_schema_says_what_is_read() {
+fn duration_in_a_schema_has_the_largest_unit_that_fits() {
+    for text in ["0ms", "1500ms", "90s", "10m", "36h", "7d"] {
+        assert_eq!(text.parse::<DurationText>().unwrap().to_json(), Some(text.into()));
+    }
+    assert_eq!("1h30m".parse::<DurationText>().unwrap().to_json(), Some("90m".into()));
+}
+
+#[test]
+fn schema_has_descriptions_defaults_and_the_order_of_the_fields() {
     assert_eq!(
         schema::<Raw>("Example"),
         serde_json::json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Example", "$ref": "#/$defs/Raw",
             "$defs": {
-                "Raw": { "type": "object", "additionalProperties": false, "properties": {
-                    "inner": { "type": "array", "items": { "$ref": "#/$defs/Inner" } },
-                    "kind": { "enum": ["plain", "veryFancy", "of/another+name"] },
-                    "share": { "type": "number" },
-                    "on": { "type": "boolean" },
-                    "few": { "type": "integer", "minimum": 0 },
-                } },
-                "Inner": { "type": "object", "additionalProperties": false, "required": ["clockSkew"], "properties": {
-                    "clockSkew": { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" },
-                    "issuer": { "type": "string" },
-                    "match": { "type": "array", "items": { "type": "string" } },
-                } },
+                "Raw": {
+                    "type": "object", "additionalProperties": false,
+                    "properties": {
+                        "inner": { "type": "array", "items": { "$ref": "#/$defs/Inner" }, "default": [] },
+                        "kind": {
+                            "description": "What kind it is.", "default": "plain",
+                            "oneOf": [
+                                { "const": "plain", "description": "It is plain." },
+                                { "const": "veryFancy" },
+                                { "const": "of/another+name" },
+                            ],
+                        },
+                        "share": { "type": "number", "default": 0.5 },
+                        "on": { "type": "boolean", "default": false },
+                        "few": { "type": "integer", "minimum": 0, "default": 0 },
+                    },
+                    PROPERTY_ORDER: ["inner", "kind", "share", "on", "few"],
+                },
+                "Inner": {
+                    "type": "object", "additionalProperties": false, "required": ["clockSkew"],
+                    "properties": {
+                        "clockSkew": { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" },
+                        "issuer": { "type": "string" },
+                        "match": { "type": "array", "items": { "type": "string" }, "default": [] },
+                    },
+                    PROPERTY_ORDER: ["clockSkew", "issuer", "match"],
+                },
             },
         })
     );

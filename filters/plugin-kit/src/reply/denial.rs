@@ -10,12 +10,13 @@ use crate::reply::{Problem, Reply};
 use crate::request::header_names::header_name;
 
 crate::config_object! {
-    /// A body with `{code}`, `{status}`, `{title}` and `{requestId}` in it. None of these holds a quote, a backslash or a `<`.
+    /// A body of the operator's own.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Template {
-        /// Media type.
+        /// The media type of the body, such as `text/html`.
         pub content_type: String,
-        /// The text.
+        /// The body. `{code}`, `{status}`, `{title}` and `{requestId}` in it are replaced, and in rate-limit `{limit}` and
+        /// `{retryAfter}`, too. None of these values holds a quote, a backslash or a `<`.
         pub template: String,
     }
 }
@@ -53,7 +54,22 @@ impl FromConfig for Body {
     #[cfg(not(target_os = "wasi"))]
     fn schema(definitions: &mut Definitions) -> Value {
         let template = Template::schema(definitions);
-        serde_json::json!({ "anyOf": [{ "enum": ["problem+json", "text", "none"] }, template] })
+        serde_json::json!({ "anyOf": [
+            { "const": "problem+json", "description": "The body is a JSON object of RFC 9457." },
+            { "const": "text", "description": "The body is a line of text." },
+            { "const": "none", "description": "The reply has no body." },
+            template,
+        ] })
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        match self {
+            Self::Problem => Some("problem+json".into()),
+            Self::Text => Some("text".into()),
+            Self::Empty => Some("none".into()),
+            Self::Template(template) => template.to_json(),
+        }
     }
 }
 
@@ -124,12 +140,16 @@ pub fn printable_id(request_id: &[u8]) -> Option<&str> {
 }
 
 crate::config_object! {
-    /// Which pages may read a denial. A filter stands before Envoy's own CORS filter, which does not see denials.
+    /// The pages that may read a denial. The filter runs before Envoy's own CORS filter, which adds nothing to denials.
     #[derive(Debug, Clone, Default)]
     pub struct RawCors {
-        /// Origins such as `https://app.example`, `https://*.example` for all below a host, or `*` alone for any.
+        /// The origins of these pages: `https://app.example`, `https://*.example` for all hosts below one, or `*` alone
+        /// for any. The denial then has `access-control-allow-origin`, `access-control-expose-headers` with the names of its
+        /// headers, and `vary: origin`.
         pub allow_origins: NonEmpty<Vec<String>>,
-        /// Whether they may read it also where the request was made with cookies or client certificates.
+        /// Whether the pages may also read denials of requests that were made with cookies or client certificates. It
+        /// cannot be combined with `*`, nor with a pattern such as `https://*.com`: at least two names must follow `*.`. A
+        /// public suffix of two names, such as `co.uk`, is not known to the filter.
         pub allow_credentials: bool = false,
     }
 }

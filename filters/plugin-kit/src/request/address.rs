@@ -13,12 +13,13 @@ pub use cidr::Cidr;
 pub use principal::{Principal, principal};
 
 crate::config_choice! {
-    /// Where the client's address comes from. On a sidecar or a gateway of Istio nothing needs to be said.
+    /// How the client's address is found.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum AddressFrom {
-        /// The proxy finds it itself: at an edge, from the connection or by its own count of trusted hops.
+        /// Envoy's `source.address` is believed. This is for an edge proxy with `use_remote_address: true`, which takes
+        /// the address from the connection or counts trusted hops itself (`xff_num_trusted_hops`).
         Envoy,
-        /// The peer's address, or where the peer is trusted what it has forwarded.
+        /// The address is that of the peer, or the one that a trusted peer has forwarded.
         Forwarded,
     }
 }

@@ -25,24 +25,28 @@ use text::matches_regex;
 use truth::{Truth, all, any};
 
 crate::config_object! {
-    /// The condition as a user writes it. Every part that is given must hold; within a list one entry is enough.
+    /// Which requests are meant. Every part that is given must hold, but of `paths` and `pathRegexes` one is enough.
+    /// Within a list one entry is enough.
     #[derive(Debug, Clone, Default)]
     pub struct RawRequestMatch {
-        /// Host names, without port: `api.example`, or `*.example` for all below `example`.
+        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or `*.example` for all
+        /// hosts below `example`. Port, letter case and a trailing dot do not matter.
         pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Methods, in capitals.
+        /// Methods, in capitals, one of which the request must have.
         pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// All methods but these.
+        /// Methods, in capitals, none of which the request may have.
         pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Patterns of paths, see [`PathPattern`].
+        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all paths below,
+        /// `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash makes no difference.
         pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Regular expressions (RE2) of paths, evaluated by the host; each is about the whole path.
+        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query. The proxy
+        /// evaluates them.
         pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Tests of header values by header name.
+        /// Tests of the values of request headers, by the header's name in lower case. All must hold.
         pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
-        /// A test of the client's address.
+        /// The networks one of which must contain the client's address.
         pub source_address: Option<RawAddressMatch>,
-        /// Identities of peers (SPIFFE IDs), by their certificates.
+        /// SPIFFE identities, one of which the peer must prove by mutual TLS: `cluster.local/ns/shop/sa/web`.
         pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
     }
 }

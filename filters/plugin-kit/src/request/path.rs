@@ -6,13 +6,13 @@
 use std::borrow::Cow;
 
 crate::config_choice! {
-    /// Whether `/Admin` and `/admin` are one path.
+    /// Whether letter case matters when paths are compared.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum PathCase {
-        /// They are two, as RFC 3986 says.
+        /// `/Admin` and `/admin` are two paths, as in RFC 3986.
         #[default]
         Sensitive,
-        /// They are one: for services that ignore the case of ASCII letters.
+        /// `/Admin` and `/admin` are one path. This is for services that ignore the case of ASCII letters.
         Insensitive,
     }
 }

@@ -20,44 +20,78 @@ use crate::request::exchange::Exchange;
 use crate::request::path::{PathCase, PathPattern, Readings};
 
 crate::config_object! {
-    /// A source as a user writes it: an object with the kind's name as its key.
+    /// Where a value comes from: an object with exactly one source, and `trust` where that is needed.
     #[derive(Debug, Clone, Default)]
     pub struct RawSource {
+        /// The name of a verified claim that jwt-auth publishes (`publishClaims`). Dots lead into objects: `org.id`.
         claim: Option<String>,
+        /// The name of a request header, in lower case. In rate-limit the first value of a repeated header counts; in
+        /// trace-tags all values are joined by commas.
         header: Option<String>,
+        /// The name of a query parameter. Its first value counts, after percent-decoding.
         query_param: Option<String>,
+        /// The name of a cookie. Its first value counts.
         cookie: Option<String>,
+        /// The name of a member of the header `baggage` (W3C Baggage). Its first value counts, after percent-decoding.
         baggage: Option<String>,
+        /// The client's address, or the network that it is in.
         source_address: Option<RawSourceAddress>,
+        /// The identity that the peer proves by mutual TLS: `spiffe://cluster.local/ns/shop/sa/web`.
         principal: Option<NoOptions>,
+        /// The header `x-request-id`.
         request_id: Option<NoOptions>,
+        /// The path of the request as the client wrote it, without the query.
         path: Option<NoOptions>,
+        /// Path patterns, such as `/users/{*}/orders`. The value is the first pattern that the path matches in any letter
+        /// case. If servers read the path in several ways, one matching reading is enough.
         path_template: Option<NonEmpty<Vec<String>>>,
+        /// The method of the request.
         method: Option<NoOptions>,
+        /// The name of a label of the pod. It is read once for each worker.
         workload_label: Option<String>,
+        /// The name of a variable of vmConfig.env.
         env: Option<String>,
+        /// The key of a filter state. The keys of Wasm plugins begin with `wasm.`, such as `wasm.jwt.deny_code` and
+        /// `wasm.ratelimit.limit`. Other keys are those of native filters.
         filter_state: Option<String>,
+        /// The path of an attribute of Envoy that is a string: `[request, protocol]`.
         property: Option<NonEmpty<Vec<String>>>,
+        /// A CEL expression, which the proxy evaluates when the request arrives. Its string, or its number as a string, is
+        /// the value. An expression that fails has no value.
         cel: Option<String>,
+        /// This string itself.
         literal: Option<String>,
-        trust: Option<bool>,
+        /// Whether the operator declares that a trusted proxy sets or checks the value. It is needed for a tag, a cost or a
+        /// plan from a source that a client can write: `header`, `queryParam`, `cookie`, `baggage`, `path`, `pathTemplate`,
+        /// `method`, `cel`, `requestId` (not in tags), and a `property` of the request or of its source.
+        trust: Option<bool> => false,
     }
 }
 
 crate::config_object! {
-    /// `{}`: a kind that has nothing to say but its name.
+    /// An object without options: `{}`.
     #[derive(Debug, Clone, Default)]
     struct NoOptions {}
 }
 
+/// How many bits of an IPv4 and of an IPv6 address make a value, unless the source says otherwise.
+const IPV4_PREFIX: u8 = 32;
+const IPV6_PREFIX: u8 = 64;
+
 crate::config_object! {
+    /// The client's address, or the network that it is in.
     #[derive(Debug, Clone, Default)]
     struct RawSourceAddress {
+        /// How the client's address is found. A sidecar or a gateway of Istio needs no value; any other proxy does.
         from: Option<AddressFrom>,
+        /// The principals of peers whose `x-forwarded-for` is believed: `cluster.local/ns/istio-ingress/sa/gateway`.
         trust_forwarded_from: Vec<String> = Vec::new(),
+        /// How many proxies stand in front of a trusted peer and append an address to `x-forwarded-for`.
         num_trusted_proxies: usize = 0,
-        ipv4_prefix: Option<u8>,
-        ipv6_prefix: Option<u8>,
+        /// How many leading bits of an IPv4 address make the value, at most 32.
+        ipv4_prefix: Option<u8> => IPV4_PREFIX,
+        /// How many leading bits of an IPv6 address make the value, at most 128.
+        ipv6_prefix: Option<u8> => IPV6_PREFIX,
     }
 }
 
@@ -286,8 +320,8 @@ impl RawSourceAddress {
             errors.add(&path.field(field), format_args!("expected 1 to {longest} bits, found {prefix}"));
             None
         };
-        let ipv4_prefix = prefix("ipv4Prefix", self.ipv4_prefix, 32, 32)?;
-        let ipv6_prefix = prefix("ipv6Prefix", self.ipv6_prefix, 64, 128)?;
+        let ipv4_prefix = prefix("ipv4Prefix", self.ipv4_prefix, IPV4_PREFIX, 32)?;
+        let ipv6_prefix = prefix("ipv6Prefix", self.ipv6_prefix, IPV6_PREFIX, 128)?;
         let (trust, proxies) = (&self.trust_forwarded_from, self.num_trusted_proxies);
         let client = ClientAddress::parse(self.from, trust, proxies, path, errors, env)?;
         Some(SourceAddress { client, ipv4_prefix, ipv6_prefix })

@@ -11,7 +11,7 @@ use plugin_kit::request::path::PathCase;
 use plugin_kit::request::source::{HeaderReads, Source};
 
 use super::raw::{
-    Before, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, RawConfig, RawGlobal, RawLimit,
+    self, Before, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, RawConfig, RawGlobal, RawLimit,
     RawLimitGlobal, RawPlans, RawRate, RawSelector, Scope,
 };
 use crate::keys::key::table_number;
@@ -128,11 +128,8 @@ pub struct Selector {
     pub when: Option<Expression>,
 }
 
-const DEFAULT_TIMEOUT_MS: u64 = 20;
 const LONGEST_TIMEOUT_MS: u128 = 5_000;
-const DEFAULT_LEASE_MS: u64 = 100;
 const LONGEST_LEASE_MS: u64 = 1_000;
-const DEFAULT_KEYS: u32 = 16_384;
 const MOST_KEYS: u32 = 1 << 20;
 
 #[inline(never)]
@@ -157,12 +154,12 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
         }
         exempt.extend(selector);
     }
-    let status = raw.response.status.unwrap_or(429);
+    let status = raw.response.status.unwrap_or(raw::STATUS);
     if !(400..=599).contains(&status) {
         let path = root.field("response").field("status");
         errors.add(&path, format_args!("expected a status from 400 to 599, found {status}"));
     }
-    let lease = raw.lease.map_or(u128::from(DEFAULT_LEASE_MS), |lease| lease.0.as_millis());
+    let lease = raw.lease.unwrap_or(raw::LEASE).0.as_millis();
     let lease = u64::try_from(lease).ok().filter(|lease| *lease <= LONGEST_LEASE_MS);
     if lease.is_none() {
         errors.add(&root.field("lease"), "expected at most `1s`; `0ms` turns leases off");
@@ -208,7 +205,7 @@ fn compile_global(raw: RawGlobal, asks: bool, path: &JsonPath, errors: &mut Erro
             errors.add(&path.field(field), "expected a name, found nothing");
         }
     }
-    let timeout = raw.timeout.map_or(Duration::from_millis(DEFAULT_TIMEOUT_MS), |timeout| timeout.0);
+    let timeout = raw.timeout.unwrap_or(raw::TIMEOUT).0;
     if !(1..=LONGEST_TIMEOUT_MS).contains(&timeout.as_millis()) {
         errors.add(&path.field("timeout"), "expected `1ms` to `5s`");
     }
@@ -295,7 +292,7 @@ fn compile_limit(
         }
         source
     });
-    let cost = raw.cost.unwrap_or(1);
+    let cost = raw.cost.unwrap_or(raw::COST);
     let plan_rates = plans.iter().flatten().flat_map(|plans| &plans.rates);
     let named = plan_rates.map(|(name, rate)| (format!("plan `{}`", shown_name(name)), rate));
     for (name, rate) in rate.iter().map(|rate| ("`rate`".to_owned(), rate)).chain(named) {
@@ -311,11 +308,11 @@ fn compile_limit(
             errors.add(&path, format_args!("expected a status from 200 to 599, found {status}"));
         }
     }
-    let enforce_percent = raw.enforce_percent.unwrap_or(100);
+    let enforce_percent = raw.enforce_percent.unwrap_or(raw::ENFORCE_PERCENT);
     if enforce_percent > 100 {
         errors.add(&path.field("enforcePercent"), format_args!("expected 0 to 100, found {enforce_percent}"));
     }
-    let max_keys = raw.max_keys.unwrap_or(DEFAULT_KEYS);
+    let max_keys = raw.max_keys.unwrap_or(raw::MAX_KEYS);
     if !(1..=MOST_KEYS).contains(&max_keys) {
         errors.add(&path.field("maxKeys"), format_args!("expected 1 to {MOST_KEYS}, found {max_keys}"));
     }

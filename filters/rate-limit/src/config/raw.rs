@@ -1,4 +1,7 @@
-//! pluginConfig as an operator writes it. The descriptions of the fields become those of the JSON Schema.
+//! pluginConfig as an operator writes it. The doc comments of the fields are their descriptions in the JSON Schema and in
+//! docs/rate-limit.md.
+
+use std::time::Duration;
 
 use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty};
 use plugin_kit::reply::denial::{Body, RawCors};
@@ -10,7 +13,16 @@ use plugin_kit::{config_choice, config_object};
 use crate::limits::slots::OnFull;
 use crate::reply::{HeaderStyle, HeadersOn};
 
+/// Defaults of options.
+pub(super) const LEASE: DurationText = DurationText(Duration::from_millis(100));
+pub(super) const TIMEOUT: DurationText = DurationText(Duration::from_millis(20));
+pub(super) const COST: u32 = 1;
+pub(super) const ENFORCE_PERCENT: u8 = 100;
+pub(super) const MAX_KEYS: u32 = 16_384;
+pub(super) const STATUS: u16 = 429;
+
 config_object! {
+    /// The configuration of rate-limit.
     #[derive(Debug)]
     pub(super) struct RawConfig {
         /// The limits. All that match a request apply to it: either all are charged, or none.
@@ -19,16 +31,16 @@ config_object! {
         pub exempt: Vec<RawExemption> = Vec::new(),
         /// How a denied request is answered, and which headers tell a client how its limit stands.
         pub response: RawResponse = RawResponse::default(),
-        /// What happens to a request that could not be counted because other workers were faster in every attempt.
+        /// What happens to a request that could not be counted because other workers were faster in each of 32 attempts.
         pub on_conflict: OnConflict = OnConflict::default(),
         /// Whether all workers of the proxy share the limits, or each worker counts for itself.
         pub scope: Scope = Scope::default(),
         /// The longest time whose share of a limit one worker may take for itself in advance, so that a busy limit does
         /// not cost a read and a write of shared data for each request. At most `1s`; `0ms` turns leases off.
-        pub lease: Option<DurationText>,
+        pub lease: Option<DurationText> => LEASE,
         /// Whether letter case matters when paths are compared.
         pub path_case: PathCase = PathCase::default(),
-        /// The rate limit service that counts over several proxies, for the limits that have a `global` too.
+        /// The rate limit service that counts over several proxies. The limits that have a `global` of their own use it.
         pub global: Option<RawGlobal>,
     }
 }
@@ -37,26 +49,27 @@ config_object! {
     /// A rate limit service that speaks Envoy's rate limit protocol (v3).
     #[derive(Debug)]
     pub(super) struct RawGlobal {
-        /// The domain of the service's configuration.
+        /// The domain of the service's configuration (`domain` of `RateLimitRequest` in Envoy's protocol).
         pub domain: String,
-        /// The cluster by which the proxy reaches the service. It must speak HTTP/2.
+        /// The proxy's cluster that reaches the service. It must speak HTTP/2, as Istio's does for a Service whose port is
+        /// named `grpc-…`. The workload's AuthorizationPolicy and Sidecar must let it through.
         pub cluster: String,
         /// How long a request waits for the service, from `1ms` to `5s`.
-        pub timeout: Option<DurationText>,
+        pub timeout: Option<DurationText> => TIMEOUT,
         /// What happens to a request when the service gives no usable answer in time.
         pub on_failure: OnFailure = OnFailure::default(),
     }
 }
 
 config_object! {
-    /// The limit is asked of the rate limit service too.
+    /// What the rate limit service is asked about a limit.
     #[derive(Debug)]
     pub(super) struct RawLimitGlobal {
-        /// The keys of the limit's descriptor, one for each source of `key`. A limit without `key` has none and asks for
-        /// `generic_key=<name>`.
+        /// The keys of the limit's descriptor, one for each source of `key`. A limit without `key` has no entries and asks
+        /// for `generic_key=<name>`.
         pub entries: Vec<String> = Vec::new(),
-        /// Whether the service counts with the limit's rate, or that of the request's plan, instead of its own. Then
-        /// `per` must be `1s`, `1m`, `1h` or `1d`. The service does not see `burst`.
+        /// Whether the service counts with the limit's rate, or that of the request's plan, instead of its own (Envoy's
+        /// limit override). Then `per` must be `1s`, `1m`, `1h` or `1d`. The service does not see `burst`.
         pub send_rate: bool = false,
     }
 }
@@ -67,12 +80,13 @@ config_object! {
     pub(super) struct RawLimit {
         /// The name of the limit, unique, of 1 to 63 letters, digits, `-` and `_`. Clients see it.
         pub name: String,
-        /// Which requests the limit counts. Without it, the limit counts every request.
+        /// Which requests the limit counts. Default: all requests.
         pub r#match: RawSelector = RawSelector::default(),
-        /// When the limit is checked: in mesh-filters, `auth` checks it before jwt-auth verifies the token.
+        /// Has the limit checked earlier. It has an effect in mesh-filters only: `phase` and `priority` of the WasmPlugin
+        /// say where rate-limit stands as a plugin of its own.
         pub before: Option<Before>,
-        /// One or several sources. Each combination of their values is counted for itself; without a source, all
-        /// requests count together.
+        /// One or several sources. Each combination of their values is a key with a budget of its own. Without a source,
+        /// all requests share one budget.
         pub key: Vec<RawSource> = Vec::new(),
         /// What happens to a request that lacks a part of the key.
         pub on_missing_key: OnMissingKey = OnMissingKey::default(),
@@ -80,58 +94,61 @@ config_object! {
         pub rate: RawRate,
         /// Other rates, chosen by the value of a source.
         pub plans: Option<RawPlans>,
-        /// How many units of the limit one request consumes, 1 if not given. It must not exceed the burst, nor that of
-        /// any plan. A request that costs 0 is free: the limit does not count it.
-        pub cost: Option<u32>,
-        /// A source that gives the cost of each request; a request without a value costs `cost`. The value is a number
-        /// in any form (`4`, `4.0`, `1e2`) and a fraction is rounded up. A cost above the burst is denied. A source
+        /// How many units of the limit one request uses up. It must not exceed the burst, nor that of any plan. A request
+        /// that costs 0 is free: the limit does not count it.
+        pub cost: Option<u32> => COST,
+        /// A source of the cost of each request; a request without a value costs `cost`. The value is a number in any form
+        /// (`4`, `4.0`, `1e2`), and a fraction is rounded up. A request that costs more than the burst is denied. A source
         /// that a client can write needs `trust: true`.
         pub cost_from: Option<RawSource>,
         /// What happens to a request whose `costFrom` has a value that is not a number.
         pub on_invalid_cost: OnInvalidCost = OnInvalidCost::default(),
-        /// Only requests that are answered with one of these statuses stay counted. Each request is charged when it
-        /// arrives, and gets its charge back when the response has another status, unless the key was charged again
-        /// meanwhile.
+        /// Statuses from 200 to 599. Only requests that are answered with one of these stay counted. Each request is
+        /// charged when it arrives, and gets its charge back if the response has another status, unless the key was
+        /// charged again meanwhile. Default: all statuses.
         pub count_statuses: NonEmpty<Vec<u16>> = NonEmpty::default(),
-        /// Whether the limit denies requests (`enforce`) or only counts what it would deny (`report`).
+        /// Whether the limit denies requests or only reports.
         pub mode: Mode = Mode::default(),
-        /// The percentage of keys for which the limit is enforced, 100 if not given; for the others it reports. The
-        /// same keys are chosen every time. Where a request has no key, it is a percentage of requests, chosen at
-        /// random.
-        pub enforce_percent: Option<u8>,
-        /// How many keys the limit has places for, from 1 to 1048576, 16384 if not given.
-        pub max_keys: Option<u32>,
-        /// What happens to a key that is not known yet when all places of its set are taken by keys that still owe.
+        /// The percentage of keys for which the limit is enforced; for the others it reports. The same keys are chosen
+        /// every time. If a request has no key, this is a percentage of requests, chosen at random.
+        pub enforce_percent: Option<u8> => ENFORCE_PERCENT,
+        /// How many keys the limit has places for, from 1 to 1048576. A place takes about 45 bytes.
+        pub max_keys: Option<u32> => MAX_KEYS,
+        /// What happens to a new key if all 8 places where it may stand hold keys that still owe.
         pub on_full: OnFull = OnFull::default(),
-        /// Asks the rate limit service about this limit too.
+        /// Has the rate limit service of the top-level `global` asked about this limit, too.
         pub global: Option<RawLimitGlobal>,
     }
 }
 
 config_object! {
-    /// Which requests are meant. All parts that are given must hold; of `paths` and `pathRegexes`, one.
+    /// Which requests are meant. All parts that are given must hold, but of `paths` and `pathRegexes` one is enough.
     #[derive(Debug, Default)]
     pub(super) struct RawSelector {
-        /// Hosts, of which the request's authority must be one.
+        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or `*.example` for all
+        /// hosts below `example`. Port, letter case and a trailing dot do not matter.
         pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Methods, of which the request's method must be one.
+        /// Methods, in capitals, one of which the request must have.
         pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Methods, of which the request's method must be none.
+        /// Methods, in capitals, none of which the request may have.
         pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Path patterns, of which the request's path must match one.
+        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all paths below,
+        /// `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash makes no difference.
         pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Regular expressions (RE2), of which one must match the whole path.
+        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query. The proxy
+        /// evaluates them.
         pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Tests of request headers, by name.
+        /// Tests of the values of request headers, by the header's name in lower case. All must hold.
         pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
-        /// The networks that the client's address must be in.
+        /// The networks one of which must contain the client's address.
         pub source_address: Option<RawAddressMatch>,
-        /// SPIFFE identities, of which the peer's must be one.
+        /// SPIFFE identities, one of which the peer must prove by mutual TLS: `cluster.local/ns/shop/sa/web`.
         pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Tests of verified claims that jwt-auth publishes, by name.
+        /// Tests of the values of verified claims that jwt-auth publishes (`publishClaims`), by the claim's name. All must
+        /// hold.
         pub claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
-        /// A CEL expression that must be true. Where it has no value, a limit counts the request and an exemption does
-        /// not exempt it.
+        /// A CEL expression that must be true. The proxy evaluates it. If it has no value, a limit counts the request, and
+        /// an exemption does not exempt it.
         pub when: Option<String>,
     }
 }
@@ -142,9 +159,9 @@ config_object! {
     pub(super) struct RawRate {
         /// How many requests are admitted in `per`. 0, with `burst: 0`, denies all requests, also those that are free.
         pub requests: u32,
-        /// The time, such as `1s`, `1m`, `1h` or `1d`; at most `366d`.
+        /// The time in which `requests` are admitted, such as `1s`, `1m`, `1h` or `1d`; at most `366d`.
         pub per: DurationText,
-        /// How many requests are admitted at once after a pause, as many as `requests` if not given.
+        /// How many requests are admitted at once after a pause. Default: as many as `requests`.
         pub burst: Option<u32>,
     }
 }
@@ -173,15 +190,16 @@ config_object! {
     /// What a client learns.
     #[derive(Debug, Default)]
     pub(super) struct RawResponse {
-        /// The status of a denial, from 400 to 599; 429 if not given.
-        pub status: Option<u16>,
+        /// The status of a denial, from 400 to 599.
+        pub status: Option<u16> => STATUS,
         /// The body of a denial.
         pub body: Body = Body::default(),
-        /// Which pages may read a denial.
+        /// The web pages that may read a denial. Default: none.
         pub cors: Option<RawCors>,
-        /// Headers that every denial gets, by name.
+        /// Headers that every denial gets, by name: `{ cache-control: no-store }`.
         pub add_headers: ByName<String> = ByName::default(),
-        /// Which headers tell a client how its limit stands. A denial always has `retry-after` if waiting helps.
+        /// Which headers tell a client how much is left of its limit. A denial always has `retry-after`, too, if waiting
+        /// helps.
         pub headers: HeaderStyle = HeaderStyle::default(),
         /// Which responses have these headers.
         pub headers_on: HeadersOn = HeadersOn::default(),

@@ -96,13 +96,13 @@ pub struct Found {
 }
 
 config_choice! {
-    /// What becomes of a key that finds its set full of others that still owe.
+    /// What happens to a new key if its set is full of keys that still owe.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum OnFull {
-        /// It starts fresh, and the key that owes least is forgotten.
+        /// The key starts fresh, and the key that owes least is forgotten.
         #[default]
         Evict,
-        /// It takes over what the key that owes least still owes, so that two keys share one limit.
+        /// The key takes over what the key that owes least still owes, so that the two share one limit.
         Share,
     }
 }

@@ -4,7 +4,7 @@ use plugin_kit::config::{ConfigErrors, ErrorList, JsonPath, document, not_one_of
 use plugin_kit::host::Environment;
 use plugin_kit::request::source::{HeaderReads, Source};
 
-use super::raw::{RawBaggage, RawConfig, RawPseudonym, RawTag, RawWhen, RequestIds};
+use super::raw::{self, RawBaggage, RawConfig, RawPseudonym, RawTag, RawWhen, RequestIds};
 use crate::tags::baggage::{self, Baggage};
 use crate::tags::pseudonym::Pseudonym;
 use crate::tags::request_id;
@@ -32,7 +32,6 @@ const DEFAULT_TAGS: &[u8] = br#"{ "tags": [
 ] }"#;
 
 const MAX_TAGS: usize = 32;
-const DEFAULT_LENGTH: usize = 128;
 const MAX_LENGTH: usize = 1024;
 
 #[inline(never)]
@@ -168,7 +167,7 @@ impl RawTag {
             );
             return None;
         }
-        let max_length = self.max_length.unwrap_or(DEFAULT_LENGTH);
+        let max_length = self.max_length.unwrap_or(raw::MAX_LENGTH);
         if !(1..=MAX_LENGTH).contains(&max_length) {
             errors.add(
                 &path.field("maxLength"),

@@ -1,4 +1,5 @@
-//! pluginConfig as an operator writes it. The descriptions of the fields become those of the JSON Schema.
+//! pluginConfig as an operator writes it. The doc comments of the fields are their descriptions in the JSON Schema and in
+//! docs/trace-tags.md.
 
 use plugin_kit::config::NonEmpty;
 use plugin_kit::config::secret::SecretVariable;
@@ -7,26 +8,32 @@ use plugin_kit::request::source::RawSource;
 
 use crate::tags::text::Characters;
 
+/// The length at which the value of a tag is cut by default.
+pub(super) const MAX_LENGTH: usize = 128;
+
 config_object! {
+    /// The configuration of trace-tags.
     #[derive(Debug)]
     pub(super) struct RawConfig {
-        /// The tags, at most 32. Without it there are three: `enduser.pseudo.id` (the pseudonym of the claim `sub`),
-        /// `request.id` and `service.version` (the pod's label `version`).
+        /// The tags, at most 32. The usual ones are `enduser.pseudo.id` (the pseudonym of the claim `sub`), `request.id`
+        /// and `service.version` (the pod's label `version`). Default: the usual three.
         pub tags: Option<Vec<RawTag>>,
-        /// What happens to the request ID. Without it the filter looks after the request ID only if a tag needs it.
+        /// Has the filter look after the request ID. An ID of 1 to 128 ASCII letters, digits and `-._~:@/+=` is kept. Any
+        /// other ID, and several IDs, are replaced by a new one, and a request without an ID gets one. Default: only if a
+        /// tag needs it.
         pub request_id: Option<RequestIds>,
-        /// Which members of the header `baggage` may come in, and which go on to the service. Without it the header
-        /// stays as it is.
+        /// Which members of the header `baggage` (W3C Baggage) may come in, and which go on to the service. Default: the
+        /// header is left alone.
         pub baggage: Option<RawBaggage>,
     }
 }
 
 config_object! {
-    /// What happens to the request ID. An ID of 1 to 128 ASCII letters, digits and `-._~:@/+=` is kept. Any other, and
-    /// several of them, are replaced by a new one, and a request without an ID gets one.
+    /// What happens to the request ID, beyond keeping a safe one and replacing any other.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct RequestIds {
-        /// Whether responses get the header `x-request-id` too, so that an end user can quote it.
+        /// Whether all responses, including those of other filters, get the header `x-request-id`, so that an end user can
+        /// quote it.
         pub echo: bool = false,
     }
 }
@@ -52,16 +59,16 @@ config_object! {
         /// The sources of the value. The first that has a value gives the tag; an empty value counts as missing. If no
         /// source has a value, there is no tag. A `literal` at the end is a default.
         pub from: NonEmpty<Vec<RawSource>>,
-        /// Writes a pseudonym instead of the value.
+        /// Writes a pseudonym instead of the value. Default: none.
         pub pseudonym: Option<RawPseudonym>,
         /// States that traces and logs may hold the value itself. A tag that tells who the end user is needs this,
         /// unless it has a `pseudonym`.
         pub raw: bool = false,
-        /// The length in characters, from 1 to 1024, at which a value is cut; 128 if not given.
-        pub max_length: Option<usize>,
-        /// Which characters a value may have.
-        pub characters: Option<Characters>,
-        /// When the tag is written. Without it, always.
+        /// The length in characters, from 1 to 1024, at which a value is cut.
+        pub max_length: Option<usize> => MAX_LENGTH,
+        /// Which characters a value may have. Others become `_`.
+        pub characters: Option<Characters> => Characters::default(),
+        /// When the tag is written. Default: always.
         pub when: Option<RawWhen>,
     }
 }
@@ -70,10 +77,12 @@ config_object! {
     /// When a tag is written. All parts that are given must hold.
     #[derive(Debug, Clone, Copy)]
     pub(super) struct RawWhen {
-        /// The tag is written only if the response has this status or a higher one, or if there is no response.
+        /// The tag is written only if the response has this status or a higher one, or if there is no response: `400` for
+        /// all errors, `500` for those of the service. It costs a read of the status for each request. Default: any
+        /// status.
         pub status_from: Option<u16>,
-        /// The tag is written only for this percentage of requests, to four decimals. They are chosen by the request
-        /// ID, so that all services that see the ID choose the same requests.
+        /// The tag is written only for this percentage of requests, to four decimals. They are chosen by the request ID, so
+        /// that all services that see the ID choose the same requests. Default: `100`.
         pub percentage: Option<f64>,
     }
 }
@@ -93,8 +102,8 @@ config_object! {
     /// Where the key of the pseudonyms is.
     #[derive(Debug)]
     pub(super) struct RawKeyFrom {
-        /// The variable of `vmConfig.env` that holds the key, `PSEUDONYM_KEY` if not given. The key has at least 16
-        /// bytes.
+        /// The variable of `vmConfig.env` that holds the key, which has at least 16 bytes. The key itself never stands in
+        /// pluginConfig, which the proxy's `config_dump` shows.
         pub env: SecretVariable,
     }
 }

@@ -9,11 +9,11 @@ config_choice! {
     /// Which characters a value may have. Others become `_`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum Characters {
-        /// Of any script, but neither quotes and backslashes, which end a quoted field of a log line, nor control
-        /// characters, line separators and characters that change the direction of writing.
+        /// Characters of any script are kept. Quotes and backslashes, which end a quoted field of a log line, control
+        /// characters, line separators and characters that change the direction of writing are replaced.
         #[default]
         Printable,
-        /// ASCII letters and digits and `-._~:@/+=`.
+        /// ASCII letters, digits and `-._~:@/+=` are kept.
         Token,
     }
 }

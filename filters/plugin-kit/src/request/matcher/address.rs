@@ -6,16 +6,16 @@ use crate::request::address::{AddressFrom, Cidr, ClientAddress, Found};
 use crate::request::exchange::Exchange;
 
 crate::config_object! {
-    /// Tests the client's address.
+    /// A test of the client's address.
     #[derive(Debug, Clone)]
     pub struct RawAddressMatch {
-        /// Networks, in one of which the address is: `10.0.0.0/8`, `2001:db8::/32`, or single addresses.
+        /// Networks or single addresses, one of which must contain the client's address: `10.0.0.0/8`, `2001:db8::/32`.
         pub cidrs: NonEmpty<Vec<String>>,
-        /// Where the client's address comes from, see the source `sourceAddress`.
+        /// How the client's address is found. A sidecar or a gateway of Istio needs no value; any other proxy does.
         pub from: Option<AddressFrom>,
-        /// Principals whose `x-forwarded-for` is believed.
+        /// The principals of peers whose `x-forwarded-for` is believed: `cluster.local/ns/istio-ingress/sa/gateway`.
         pub trust_forwarded_from: Vec<String> = Vec::new(),
-        /// How many proxies stand before those and append to `x-forwarded-for`.
+        /// How many proxies stand in front of a trusted peer and append an address to `x-forwarded-for`.
         pub num_trusted_proxies: usize = 0,
     }
 }

@@ -24,15 +24,16 @@ crate::config_object! {
     /// How a value is compared: exactly one of `exact`, `prefix`, `suffix` and `regex`.
     #[derive(Debug, Clone, Default)]
     pub struct RawTextTest {
-        /// It is the whole value.
+        /// The value must be this string. In contrast to a plain string in the list, it may contain `*`.
         pub exact: Option<String>,
-        /// The value begins with it.
+        /// The value must begin with this string.
         pub prefix: Option<String>,
-        /// The value ends with it.
+        /// The value must end with this string.
         pub suffix: Option<String>,
-        /// A regular expression (RE2) about the whole value, evaluated by the host. Not for claims.
+        /// A regular expression (RE2) that must match the whole value. The proxy evaluates it. It is for headers only, not
+        /// for claims.
         pub regex: Option<String>,
-        /// The case of ASCII letters does not count.
+        /// Whether the case of ASCII letters is ignored.
         pub ignore_case: bool = false,
     }
 }

@@ -7,16 +7,16 @@ use crate::host::Environment;
 use crate::request::claim::ClaimValues;
 
 crate::config_object! {
-    /// A test of the values that a header or a claim has.
+    /// A test of the values of a header or a claim. All parts that are given must hold.
     #[derive(Debug, Clone, Default)]
     pub struct RawValueTest {
-        /// One of the values is one of these.
+        /// At least one of the values must be one of these.
         pub any_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
-        /// Each of these is one of the values.
+        /// Each of these must be one of the values.
         pub all_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
-        /// None of the values is one of these. Holds where there is no value.
+        /// None of the values may be one of these. It also holds if there is no value.
         pub none_of: NonEmpty<Vec<RawText>> = NonEmpty::default(),
-        /// There is a value, or there is none. A claim that is null is not there.
+        /// Whether there must be a value (`true`) or must not be one (`false`). A claim that is null is not a value.
         pub present: Option<bool>,
     }
 }

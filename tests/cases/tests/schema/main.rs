@@ -1,0 +1,180 @@
+//! The JSON Schemas in docs/schema and the lists of options in the documents are made from the configuration types, and
+//! the configuration of every case fits them. `UPDATE=1` writes both.
+#![allow(clippy::restriction)]
+
+mod options;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+use plugin_kit::config::PROPERTY_ORDER;
+use serde_json::{Value, json};
+
+use self::validate::validate;
+
+fn schemas() -> [(&'static str, Value); 4] {
+    let mut mesh_filters = mesh_filters::config::Parts::schema();
+    mesh_filters["$defs"]["Parts"]["minProperties"] = json!(1);
+    let parts = mesh_filters["$defs"]["Parts"]["properties"].as_object_mut().unwrap();
+    for (key, part) in [("traceTags", "trace-tags"), ("jwtAuth", "jwt-auth"), ("rateLimit", "rate-limit")] {
+        parts[key]["$ref"] = json!(format!("{part}.json"));
+    }
+    [
+        ("jwt-auth", jwt_auth::config::Config::schema()),
+        ("rate-limit", rate_limit::config::Config::schema()),
+        ("trace-tags", trace_tags::config::Config::schema()),
+        ("mesh-filters", mesh_filters),
+    ]
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Holds that a file has this text, and with `UPDATE=1` writes it.
+fn is_up_to_date(file: &Path, text: &str) {
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(file, text).unwrap();
+    }
+    let written = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(written == text, "{} is stale: UPDATE=1 cargo test --workspace --test schema", file.display());
+}
+
+/// The schema without what only documents need.
+fn without_order(mut schema: Value) -> Value {
+    for definition in schema["$defs"].as_object_mut().unwrap().values_mut() {
+        definition.as_object_mut().unwrap().remove(PROPERTY_ORDER);
+    }
+    schema
+}
+
+#[test]
+fn schema_of_each_configuration_type_is_in_docs() {
+    for (name, schema) in schemas() {
+        let schema = without_order(schema);
+        is_up_to_date(&root().join(format!("docs/schema/{name}.json")), &format!("{schema:#}\n"));
+    }
+}
+
+#[test]
+fn options_of_each_document_are_those_of_the_schema() {
+    for (name, schema) in schemas() {
+        let file = root().join(format!("docs/{name}.md"));
+        let document = std::fs::read_to_string(&file).unwrap();
+        is_up_to_date(&file, &options::fill(&document, &schema, &root().join("docs")));
+    }
+}
+
+#[test]
+fn every_property_and_value_has_a_description() {
+    let mut bare = Vec::new();
+    for (name, schema) in schemas() {
+        options::without_description(&schema, name, &mut bare);
+    }
+    assert!(bare.is_empty(), "{}", bare.join("\n"));
+}
+
+#[test]
+fn default_of_each_property_fits_its_schema() {
+    let mut checked = 0;
+    for (name, schema) in schemas() {
+        for (definition, object) in schema["$defs"].as_object().unwrap() {
+            for (option, property) in object["properties"].as_object().into_iter().flatten() {
+                if let Some(default) = property.get("default") {
+                    checked += 1;
+                    let result = validate(&schema, property, default);
+                    assert!(result.is_ok(), "{name}: {definition}.{option}{}", result.unwrap_err());
+                }
+            }
+        }
+    }
+    assert!(checked > 60, "{checked} defaults");
+}
+
+/// Every configuration in a file that is not meant to be refused, with what it is called.
+fn configurations(document: &Value) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    let refused = |holder: &Value| holder.get("refused").is_some();
+    let cases = document["cases"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if cases.iter().any(|case| !refused(case) && case.get("filters").is_none()) {
+        found.extend(document.get("filters").map(|filters| ("file".to_owned(), filters)));
+    }
+    for case in cases.iter().filter(|case| !refused(case)) {
+        let name = case["name"].as_str().unwrap_or_default().to_owned();
+        found.extend(case.get("filters").map(|filters| (name.clone(), filters)));
+        for step in case["steps"].as_array().into_iter().flatten().filter(|step| !refused(step)) {
+            found.extend(step.get("configure").map(|filters| (name.clone(), filters)));
+        }
+    }
+    found
+}
+
+fn case_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries
+        .flat_map(|path| if path.is_dir() { case_files(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn configuration_of_each_case_fits_its_schema() {
+    let schemas = schemas();
+    let schema = |name: &str| &schemas.iter().find(|(known, _)| *known == name).unwrap().1;
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for file in case_files(&root().join("testdata/cases")) {
+        let document: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        for (case, filters) in configurations(&document) {
+            for (name, configuration) in filters.as_object().into_iter().flatten() {
+                let parts: Vec<(&str, &Value)> = match name.as_str() {
+                    "mesh-filters" => {
+                        let names = [
+                            ("traceTags", "trace-tags"),
+                            ("jwtAuth", "jwt-auth"),
+                            ("rateLimit", "rate-limit"),
+                        ];
+                        names
+                            .iter()
+                            .filter_map(|(key, name)| Some((*name, configuration.get(key)?)))
+                            .collect()
+                    }
+                    name => vec![(name, configuration)],
+                };
+                for (name, configuration) in parts {
+                    // One that is a text is sent as it is.
+                    if configuration.is_object() {
+                        checked += 1;
+                        if let Err(error) = validate(schema(name), schema(name), configuration) {
+                            wrong.push(format!("{}: {case}: {name}{error}", file.display()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(checked > 100, "{checked} configurations");
+    let unknown = json!({ "providers": { "a": { "issuer": "x", "jwks": "{}", "audience": ["b"] } } });
+    let error = validate(schema("jwt-auth"), schema("jwt-auth"), &unknown).unwrap_err();
+    assert_eq!(error, ".providers.a.audience is unknown");
+}
+
+#[test]
+fn empty_list_that_would_mean_all_or_nothing_does_not_fit() {
+    let schemas = schemas();
+    let schema = |name: &str| &schemas.iter().find(|(known, _)| *known == name).unwrap().1;
+    let rate = json!({ "requests": 1, "per": "1s" });
+    for (name, configuration) in [
+        ("jwt-auth", json!({ "providers": {} })),
+        ("jwt-auth", json!({ "providers": { "a": { "issuer": "x", "jwks": "{}", "audiences": [] } } })),
+        ("rate-limit", json!({ "limits": [] })),
+        ("rate-limit", json!({ "limits": [{ "name": "a", "rate": rate, "match": { "headers": {} } }] })),
+        ("rate-limit", json!({ "limits": [{ "name": "a", "rate": rate, "match": { "principals": [] } }] })),
+        ("trace-tags", json!({ "tags": [{ "name": "a", "from": [] }] })),
+    ] {
+        let error = validate(schema(name), schema(name), &configuration).unwrap_err();
+        assert!(error.ends_with("expected an entry"), "{configuration}: {error}");
+    }
+}
