@@ -8,7 +8,7 @@ fuzz_target!(|bytes: &[u8]| {
     let refused = [
         jwt_auth::config::Config::parse(bytes, &env).err(),
         rate_limit::config::Config::parse(bytes, &env).err(),
-        trace_tags::config::Config::parse(bytes, &env, trace_tags::tags::tag::Moment::Request).err(),
+        trace_tags::config::Config::parse(bytes, &env, trace_tags::tags::tag::Phase::Request).err(),
     ];
     for errors in refused.into_iter().flatten() {
         for error in errors.iter() {

@@ -17,7 +17,7 @@ use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::testing::Node;
 use rate_limit::decision::{Limits, Stage};
 use rate_limit::testing::MemoryStore;
-use trace_tags::tags::tag::Moment;
+use trace_tags::tags::tag::Phase;
 use trace_tags::decision::{Change, Core, Stream};
 
 /// Everyone may look at `/open`; for the rest a token is asked for.
@@ -106,7 +106,7 @@ thread_local! {
         let config = jwt_auth::config::Config::parse(JWT_AUTH.as_bytes(), &env).expect("jwt-auth");
         let store = MemoryStore::default();
         let limits = rate_limit::config::Config::parse(RATE_LIMIT.as_bytes(), &env).expect("rate-limit");
-        let tags = trace_tags::config::Config::parse(TRACE_TAGS.as_bytes(), &env, Moment::Request).expect("trace-tags");
+        let tags = trace_tags::config::Config::parse(TRACE_TAGS.as_bytes(), &env, Phase::Request).expect("trace-tags");
         Filters {
             authenticator: Authenticator::new(config, Box::new(Nobody), 7),
             limits: Limits::new(limits, &store, b"", || Ok([7; 16])).expect("limits"),

@@ -1,4 +1,5 @@
-//! By what a limit counts, and how much.
+//! What a limit counts a request by, and how much the request costs.
 
 pub mod cost;
-pub mod key;
+pub mod hasher;
+pub(crate) mod request_key;

@@ -1,11 +1,10 @@
 //! The metrics of the filter.
 
-use plugin_kit::host::{Counter, Filter};
+use plugin_kit::host::Counter;
 
 use crate::config::Config;
-use crate::decision::ServiceTally;
-use crate::limits::limiter::Tally;
-use crate::plugin::RateLimit;
+use crate::decision::ServiceStats;
+use crate::limits::charge::Stats;
 use crate::reply::DenyReason;
 
 /// The counters of one configuration.
@@ -105,39 +104,30 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn count(&self, tally: Tally) {
+    pub(crate) fn count(&self, stats: Stats) {
         for (counter, count) in [
-            (self.conflicts, tally.conflicts),
-            (self.undone, tally.undone),
-            (self.refunded, tally.refunded),
-            (self.evicted, tally.evicted),
-            (self.costs_invalid, tally.invalid_costs),
+            (self.conflicts, stats.conflicts),
+            (self.undone, stats.undone),
+            (self.refunded, stats.refunded),
+            (self.evicted, stats.evicted),
+            (self.costs_invalid, stats.invalid_costs),
         ] {
             counter.add(count);
         }
     }
 
-    /// Counts what the rate limit service did, and logs when a worker stops and resumes asking it.
-    pub(crate) fn count_service(&self, tally: ServiceTally) {
+    /// Counts what the rate limit service did.
+    pub(crate) fn count_service(&self, stats: ServiceStats) {
         let Some(counters) = &self.service else { return };
         for (counter, count) in [
-            (counters.ok, tally.ok),
-            (counters.over_limit, tally.over_limit),
-            (counters.remembered, tally.remembered),
-            (counters.failed, tally.failed),
-            (counters.skipped, tally.skipped),
-            (counters.opened, u32::from(tally.opened)),
+            (counters.ok, stats.ok),
+            (counters.over_limit, stats.over_limit),
+            (counters.remembered, stats.remembered),
+            (counters.failed, stats.failed),
+            (counters.skipped, stats.skipped),
+            (counters.opened, u32::from(stats.opened)),
         ] {
             counter.add(count);
-        }
-        if tally.opened {
-            log::warn!(
-                "{}: the rate limit service is asked once in a while only, until it answers",
-                RateLimit::NAME
-            );
-        }
-        if tally.closed {
-            log::info!("{}: the rate limit service answers again", RateLimit::NAME);
         }
     }
 }

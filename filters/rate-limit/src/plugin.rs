@@ -1,4 +1,4 @@
-//! The shell: reads the configuration, asks [`Limits`], counts, and answers.
+//! The shell between [`Limits`] and the proxy: it reads the configuration, makes the host calls, counts and answers.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,17 +11,18 @@ use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
 use crate::config::{Config, Scope};
-use crate::decision::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, Stage};
+use crate::decision::{Admission, Decision, Denial, Limits, Outcome, Pending, Question, ServiceStats, Stage};
 use crate::limits::gcra::nanoseconds;
 use crate::limits::slots::{SharedStore, WorkerStore};
 use crate::metrics::Metrics;
 use crate::reply::DenyReason;
 use crate::service::protocol::{Failure, LONGEST_ANSWER, METHOD, Response, SERVICE};
 
-/// Where the limits' state is.
+/// Where the state of the limits is.
 enum Store {
-    /// The shared data of the proxy.
+    /// In the shared data of the proxy.
     Proxy,
+    /// In this worker.
     Worker(WorkerStore),
 }
 
@@ -41,27 +42,27 @@ impl SharedStore for Store {
     }
 }
 
-/// The filter.
+/// rate-limit as the proxy runs it.
 pub struct RateLimit {
     limits: Limits,
     store: Store,
     metrics: Metrics,
-    /// Where some limits are asked of the rate limit service.
+    /// There if some limits are asked of the rate limit service.
     service: Option<Service>,
 }
 
 /// The rate limit service as this worker asks it.
 struct Service {
-    /// The context that asks: its calls outlive a stream, so that what they say is not lost when a client leaves.
+    /// The root context makes the calls: they outlive the stream, so that no answer is lost when a client leaves.
     root: u32,
-    /// Under way: the token of the call, the stream that waits, and what was asked. The circuit breaker of the
-    /// service's cluster bounds how many there are.
+    /// The calls that have no answer yet: the token of the call, the stream that waits, and what was asked. The circuit
+    /// breaker of the service's cluster bounds their number.
     calls: RefCell<Vec<(u32, u32, Question)>>,
-    /// The decisions for streams that are to run again, each until its stream runs or is gone.
-    heard: RefCell<VecDeque<(u32, Decision)>>,
+    /// The decisions for streams that are to run again. Each stays until its stream runs or is gone.
+    decisions: RefCell<VecDeque<(u32, Decision)>>,
 }
 
-/// What the response of the stream's request needs.
+/// What is kept of a request until its response.
 #[derive(Default)]
 pub struct Stream {
     headers: Vec<(String, String)>,
@@ -71,21 +72,35 @@ pub struct Stream {
 }
 
 impl RateLimit {
+    /// Counts what the rate limit service did, and logs when this worker stops and when it resumes asking it.
+    fn count_service(&self, stats: ServiceStats) {
+        self.metrics.count_service(stats);
+        if stats.opened {
+            log::warn!(
+                "{}: the rate limit service is asked once in a while only, until it answers",
+                Self::NAME
+            );
+        }
+        if stats.closed {
+            log::info!("{}: the rate limit service answers again", Self::NAME);
+        }
+    }
+
     /// Checks the limits of one stage.
     pub fn check(&self, stream: &mut Stream, exchange: &Exchange<'_>, stage: Stage) -> Flow {
         let decision = if stream.asking {
-            // It is woken by the answer alone.
-            let Some(decision) = self.take_heard(exchange.id()) else { return Flow::Pause };
+            // Only the answer wakes the stream.
+            let Some(decision) = self.take_decision(exchange.id()) else { return Flow::Pause };
             stream.asking = false;
             decision
         } else {
             let decided = self.limits.decide(&self.store, exchange, stage);
-            self.metrics.count_missing_keys(self.limits.take_without_key());
+            self.metrics.count_missing_keys(self.limits.take_missing_keys());
             let Some(decision) = decided else { return self.allow(stage) };
             decision
         };
-        self.metrics.count(decision.tally);
-        self.metrics.count_service(decision.service);
+        self.metrics.count(decision.stats);
+        self.count_service(decision.service);
         self.metrics.count_reported(&decision.reported);
         match decision.outcome {
             Outcome::Admitted(admission) => self.admit(stream, exchange, stage, admission),
@@ -113,7 +128,7 @@ impl RateLimit {
         stream.pending.extend(pending);
         for (name, value) in request_headers {
             if let Err(error) = Headers::Request.set(&name, value.as_bytes()) {
-                // The service must not take a client's copy for what the rate limit service has said.
+                // The service behind the proxy must not take a client's header for that of the rate limit service.
                 log::warn!("{}: {name} is not on the request: {error}", Self::NAME);
                 return self.deny(exchange, Denial::unavailable());
             }
@@ -148,7 +163,7 @@ impl RateLimit {
         Flow::Deny(self.limits.reply(exchange, denial))
     }
 
-    /// Asks the rate limit service; `false` where the call was not sent, and the decision is there already.
+    /// Asks the rate limit service. Returns `false` if the call was not sent; the decision is there then.
     fn ask(&self, question: Question, stream: u32) -> bool {
         let (Some(service), Some(global)) = (&self.service, &self.limits.config().global) else {
             return false;
@@ -160,33 +175,39 @@ impl RateLimit {
                 true
             }
             Err(error) => {
-                self.hear(service, stream, question, Err(Failure::NotSent(error.status)));
+                self.on_service_response(service, stream, question, Err(Failure::NotSent(error.status)));
                 false
             }
         }
     }
 
-    fn hear(&self, service: &Service, stream: u32, question: Question, answer: Result<Response, Failure>) {
+    fn on_service_response(
+        &self,
+        service: &Service,
+        stream: u32,
+        question: Question,
+        answer: Result<Response, Failure>,
+    ) {
         if let Err(failure) = &answer {
             log::debug!("{}: the rate limit service failed: {failure}", Self::NAME);
         }
         let now = host::monotonic_time().map(nanoseconds);
-        let mut decision = self.limits.hear(&self.store, question, answer, now);
-        // Counted though the client may have left.
-        self.metrics.count(std::mem::take(&mut decision.tally));
-        self.metrics.count_service(std::mem::take(&mut decision.service));
-        service.heard.borrow_mut().push_back((stream, decision));
+        let mut decision = self.limits.on_service_response(&self.store, question, answer, now);
+        // The client may have left; what happened counts nevertheless.
+        self.metrics.count(std::mem::take(&mut decision.stats));
+        self.count_service(std::mem::take(&mut decision.service));
+        service.decisions.borrow_mut().push_back((stream, decision));
     }
 
-    fn take_heard(&self, stream: u32) -> Option<Decision> {
-        let mut heard = self.service.as_ref()?.heard.borrow_mut();
-        // Streams run in the order in which their answers came: it is the first, or not far from it.
-        let position = heard.iter().position(|(for_stream, _)| *for_stream == stream)?;
-        heard.remove(position).map(|(_, decision)| decision)
+    fn take_decision(&self, stream: u32) -> Option<Decision> {
+        let mut decisions = self.service.as_ref()?.decisions.borrow_mut();
+        // Streams run in the order in which their answers came, so the decision is the first or not far from it.
+        let position = decisions.iter().position(|(for_stream, _)| *for_stream == stream)?;
+        decisions.remove(position).map(|(_, decision)| decision)
     }
 }
 
-/// Shows the name of the limit that denied to access logs and other filters.
+/// Publishes the name of the limit that denied, for access logs and other filters.
 fn note(exchange: &Exchange<'_>, limit: &str) {
     const KEY: &str = "ratelimit.limit";
     if let Err(error) = host::set_filter_state(KEY, limit.as_bytes()) {
@@ -206,7 +227,7 @@ impl Filter for RateLimit {
             Scope::Proxy => Store::Proxy,
             Scope::Worker => Store::Worker(WorkerStore::default()),
         };
-        // Two plugins with limits of the same name do not share them.
+        // The plugin name keeps apart limits of the same name in two plugins.
         let limits = Limits::new(config, &store, &host::plugin_name(), host::random).map_err(failed)?;
         for limit in limits.changed() {
             log::info!("{}: the rate of `{}` was changed: its keys begin anew", Self::NAME, limit.name);
@@ -218,7 +239,7 @@ impl Filter for RateLimit {
         let service = limits.config().global.as_ref().map(|_| Service {
             root,
             calls: RefCell::default(),
-            heard: RefCell::default(),
+            decisions: RefCell::default(),
         });
         Ok(Self { limits, store, metrics, service })
     }
@@ -244,18 +265,18 @@ impl Filter for RateLimit {
             Ok(_) => Err(Failure::Malformed),
             Err(status) => Err(Failure::Grpc(status)),
         };
-        self.hear(service, stream, question, answer);
+        self.on_service_response(service, stream, question, answer);
         vec![stream]
     }
 
     fn on_gone(&self, stream: u32) {
-        // What was charged stays charged: the service has counted the request too.
-        self.take_heard(stream);
+        // The charges stay: the rate limit service has counted the request too.
+        self.take_decision(stream);
     }
 
     fn on_response(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         if !stream.pending.is_empty() {
-            // Without a status the charges stay.
+            // Without a status, the charges stay.
             let status = Headers::Response.first(":status").ok().flatten();
             let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
             let pending = std::mem::take(&mut stream.pending);

@@ -4,8 +4,8 @@ use plugin_kit::config_choice;
 use plugin_kit::reply::denial::{Body, Extras, printable_id};
 use plugin_kit::reply::{Problem, Reply};
 
+use crate::limits::charge::Snapshot;
 use crate::limits::gcra::Rate;
-use crate::limits::limiter::Standing;
 use crate::service::protocol::Status;
 
 config_choice! {
@@ -189,13 +189,13 @@ pub struct Shown {
 impl Shown {
     /// A limit of this proxy. The quota is the burst, and the window the time in which it refills. The reset is the time
     /// until the next request would be admitted where none is left, else until the whole burst would be.
-    pub fn of(rate: &Rate, standing: &Standing) -> Self {
-        let remaining = standing.remaining;
+    pub fn of(rate: &Rate, snapshot: &Snapshot) -> Self {
+        let remaining = snapshot.remaining;
         Self {
             quota: u64::from(rate.burst()),
             window: seconds(rate.tolerance()).max(1),
             remaining,
-            reset: if remaining == 0 { standing.next_in } else { Some(standing.whole_in) },
+            reset: if remaining == 0 { snapshot.next_in } else { Some(snapshot.whole_in) },
         }
     }
 
@@ -207,7 +207,7 @@ impl Shown {
 }
 
 /// The headers that tell how a limit stands; times are rounded up.
-pub fn standing_headers(style: HeaderStyle, name: &str, shown: &Shown) -> Vec<(String, String)> {
+pub fn limit_headers(style: HeaderStyle, name: &str, shown: &Shown) -> Vec<(String, String)> {
     let Shown { quota, window, remaining, reset } = *shown;
     let reset = reset.map(seconds);
     let mut headers = Vec::with_capacity(5);

@@ -9,21 +9,21 @@ use plugin_kit::config::{ConfigErrors, document, read};
 use plugin_kit::host::Environment;
 use serde_json::Value;
 
-use crate::tags::tag::Moment;
+use crate::tags::tag::Phase;
 
 pub use self::compiled::Config;
 pub use self::raw::{KEY_VARIABLE, RequestIds};
 
 impl Config {
     /// Reads a pluginConfig. `env` looks up environment variables and compiles CEL expressions. `sent_at` is the moment
-    /// at which the request goes on to the service: [`Moment::Request`] for a plugin of its own, which runs first;
-    /// [`Moment::Claims`] for a part of a filter that verifies claims too.
-    pub fn parse(json: &[u8], env: &dyn Environment, sent_at: Moment) -> Result<Self, ConfigErrors> {
+    /// at which the request goes on to the service: [`Phase::Request`] for a plugin of its own, which runs first;
+    /// [`Phase::Claims`] for a part of a filter that verifies claims too.
+    pub fn parse(json: &[u8], env: &dyn Environment, sent_at: Phase) -> Result<Self, ConfigErrors> {
         Self::read(&document(json)?, env, sent_at)
     }
 
     /// As [`Config::parse`], for JSON that has been parsed already.
-    pub fn read(json: &Value, env: &dyn Environment, sent_at: Moment) -> Result<Self, ConfigErrors> {
+    pub fn read(json: &Value, env: &dyn Environment, sent_at: Phase) -> Result<Self, ConfigErrors> {
         let raw: raw::RawConfig = read(json)?;
         compiled::compile(raw, env, sent_at)
     }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::config::Config;
 use crate::tags::request_id::{Origin, RequestId};
-use crate::tags::tag::{Candidate, Moment, Tag};
+use crate::tags::tag::{Candidate, Phase, Tag};
 use crate::tags::{baggage, request_id};
 
 /// What is known of one stream.
@@ -117,7 +117,7 @@ impl Core {
                 effects.failures.push(failure);
                 None
             });
-            if tag.moment(candidate.as_ref()) > Moment::Request {
+            if tag.phase(candidate.as_ref()) > Phase::Request {
                 let candidate = candidate.map(Candidate::into_owned);
                 stream.waiting.push(Waiting { tag: position, candidate });
             } else {
@@ -139,7 +139,7 @@ impl Core {
     /// When the filters that verify claims have run.
     pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle_all(stream, exchange, Moment::Claims, None, &mut effects);
+        self.settle_all(stream, exchange, Phase::Claims, None, &mut effects);
         effects
     }
 
@@ -174,7 +174,7 @@ impl Core {
         status: Option<u16>,
     ) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle_all(stream, exchange, Moment::Response, status, &mut effects);
+        self.settle_all(stream, exchange, Phase::Response, status, &mut effects);
         if self.config.request_id.is_some_and(|ids| ids.echo) {
             effects.response_header.clone_from(&stream.request_id);
         }
@@ -189,7 +189,7 @@ impl Core {
     /// When the stream is over. All is settled already where there was a response.
     pub fn on_end(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Effects<'_> {
         let mut effects = Effects::default();
-        self.settle_all(stream, exchange, Moment::Response, None, &mut effects);
+        self.settle_all(stream, exchange, Phase::Response, None, &mut effects);
         effects
     }
 
@@ -198,14 +198,14 @@ impl Core {
         &'a self,
         stream: &mut Stream,
         exchange: &Exchange<'_>,
-        now: Moment,
+        now: Phase,
         status: Option<u16>,
         effects: &mut Effects<'a>,
     ) {
         let Stream { waiting, sent, .. } = stream;
         waiting.retain_mut(|waiting| {
             let Some(tag) = self.config.tags.get(waiting.tag) else { return false };
-            if tag.moment(waiting.candidate.as_ref()) > now {
+            if tag.phase(waiting.candidate.as_ref()) > now {
                 return true;
             }
             if tag.when().allows(status) {
@@ -249,7 +249,7 @@ mod tests {
 
     fn core(json: &str) -> Core {
         let env = |name: &str| (name == "PSEUDONYM_KEY").then(|| "0123456789abcdef".to_owned());
-        Core::new(Config::parse(json.as_bytes(), &env, Moment::Claims).unwrap())
+        Core::new(Config::parse(json.as_bytes(), &env, Phase::Claims).unwrap())
     }
 
     fn shown(effects: &Effects<'_>) -> Vec<String> {

@@ -12,7 +12,7 @@ use crate::decision::{Change, Core, Effects, Stream};
 use crate::metrics::Metrics;
 use crate::tags::baggage;
 use crate::tags::request_id::HEADER;
-use crate::tags::tag::Moment;
+use crate::tags::tag::Phase;
 
 /// trace-tags as the proxy runs it.
 pub struct TraceTags {
@@ -44,10 +44,10 @@ impl TraceTags {
 
     /// As [`Filter::configure`], for a filter that composes this one with those that verify claims.
     pub fn configure_with_claims(configuration: &Value) -> Result<Self, ConfigErrors> {
-        Self::from_config(configuration, Moment::Claims)
+        Self::from_config(configuration, Phase::Claims)
     }
 
-    fn from_config(configuration: &Value, sent_at: Moment) -> Result<Self, ConfigErrors> {
+    fn from_config(configuration: &Value, sent_at: Phase) -> Result<Self, ConfigErrors> {
         let config = Config::read(configuration, &host::HostEnvironment, sent_at)?;
         Ok(Self { core: Core::new(config), metrics: Metrics::define() })
     }
@@ -101,7 +101,7 @@ impl Filter for TraceTags {
     type Stream = Stream;
 
     fn configure(configuration: &Value, _root: u32) -> Result<Self, ConfigErrors> {
-        Self::from_config(configuration, Moment::Request)
+        Self::from_config(configuration, Phase::Request)
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {

@@ -5,14 +5,14 @@ use plugin_kit::request::exchange::Exchange;
 use plugin_kit::testing::FakeHost;
 use trace_tags::config::Config;
 use trace_tags::decision::{Core, Effects, Stream};
-use trace_tags::tags::tag::Moment;
+use trace_tags::tags::tag::Phase;
 
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn core(json: &str) -> Core {
     let env = |name: &str| (name == "PSEUDONYM_KEY").then(|| "0123456789abcdef".to_owned());
-    Core::new(Config::parse(json.as_bytes(), &env, Moment::Request).unwrap())
+    Core::new(Config::parse(json.as_bytes(), &env, Phase::Request).unwrap())
 }
 
 fn shown(effects: &Effects<'_>) -> Vec<String> {

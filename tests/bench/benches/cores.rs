@@ -21,7 +21,7 @@ use rate_limit::decision::{Limits, Stage};
 use rate_limit::testing::MemoryStore;
 use serde_json::{Value, json};
 use trace_tags::decision::Core;
-use trace_tags::tags::tag::Moment;
+use trace_tags::tags::tag::Phase;
 
 fn main() {
     divan::main();
@@ -159,7 +159,7 @@ fn trace_tags_three_tags(bencher: Bencher<'_, '_>) {
     ] });
     let key = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
     let config =
-        trace_tags::config::Config::parse(config.to_string().as_bytes(), &key, Moment::Request).unwrap();
+        trace_tags::config::Config::parse(config.to_string().as_bytes(), &key, Phase::Request).unwrap();
     let (core, facts) = (Core::new(config), request(""));
     bencher.bench_local(|| {
         let mut stream = trace_tags::decision::Stream::default();

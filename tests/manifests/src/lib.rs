@@ -7,7 +7,7 @@ use plugin_kit::host::Environment;
 use plugin_kit::host::HostError;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use trace_tags::tags::tag::Moment;
+use trace_tags::tags::tag::Phase;
 
 /// The variables of a plugin's vmConfig.env.
 pub type Variables = BTreeMap<String, String>;
@@ -26,7 +26,7 @@ fn parse(name: &str, config: &Value, env: Proxy<'_>) -> Result<(), ConfigErrors>
     match name {
         "jwt-auth" => jwt_auth::config::Config::read(config, &env).map(drop),
         "rate-limit" => rate_limit::config::Config::read(config, &env).map(drop),
-        "trace-tags" => trace_tags::config::Config::read(config, &env, Moment::Request).map(drop),
+        "trace-tags" => trace_tags::config::Config::read(config, &env, Phase::Request).map(drop),
         "mesh-filters" => {
             let parts = Parts::parse(config)?;
             let part = |key, part: Option<Value>| {

@@ -14,7 +14,7 @@ use super::raw::{
     self, Before, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, RawConfig, RawGlobal, RawLimit,
     RawLimitGlobal, RawPlans, RawRate, RawSelector, Scope,
 };
-use crate::keys::key::table_number;
+use crate::keys::hasher::table_number;
 use crate::limits::gcra::Rate;
 use crate::limits::slots::{OnFull, Table};
 use crate::reply::ReplyOptions;

@@ -1,7 +1,30 @@
-//! As how many requests one counts, where its request says so.
+//! The cost of a request: how many units of a limit it consumes.
 
-/// The number that a source gave as a text: `4`, `4.0`, `2.5`, `1e2`. A fraction is rounded up, so that what is not free
-/// costs something; what is too large for the type is the largest. `None`: it is no such number.
+use plugin_kit::host::HostError;
+use plugin_kit::request::exchange::Exchange;
+
+use crate::config::Limit;
+
+/// What a request costs.
+pub(crate) enum Cost {
+    Of(u64),
+    /// The source of the cost has a value that is not a number.
+    Invalid,
+}
+
+impl Cost {
+    /// What the limit charges for the request.
+    pub(crate) fn of(limit: &Limit, exchange: &Exchange<'_>) -> Result<Self, HostError> {
+        let Some(source) = &limit.cost_from else { return Ok(Self::Of(limit.cost)) };
+        Ok(match source.value(exchange)? {
+            Some(text) => parse(&text).map_or(Self::Invalid, Self::Of),
+            None => Self::Of(limit.cost),
+        })
+    }
+}
+
+/// Reads a cost: `4`, `4.0`, `2.5`, `1e2`. A fraction is rounded up, so that a request that is not free costs something,
+/// and a number that is too large for the type becomes the largest. `None` if the text is not such a number.
 pub fn parse(text: &[u8]) -> Option<u64> {
     let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
         Some(at) => (text.get(..at)?, exponent(text.get(at.saturating_add(1)..)?)?),
@@ -16,7 +39,7 @@ pub fn parse(text: &[u8]) -> Option<u64> {
     if !is_number(whole) || (point.is_some() && !is_number(fraction)) {
         return None;
     }
-    // So many of the digits stand before the point.
+    // The number of digits before the point.
     let before = i64::try_from(whole.len()).ok()?.saturating_add(exponent);
     let (mut number, mut rest, mut seen) = (0_u64, false, 0_i64);
     for digit in whole.iter().chain(fraction).map(|byte| u64::from(byte.wrapping_sub(b'0'))) {
@@ -27,14 +50,14 @@ pub fn parse(text: &[u8]) -> Option<u64> {
         }
         seen = seen.saturating_add(1);
     }
-    // No number but 0 has room for 20 more digits.
+    // With 20 more digits, every number but 0 is too large for the type.
     for _ in 0..before.saturating_sub(seen).clamp(0, 20) {
         number = number.saturating_mul(10);
     }
     Some(number.saturating_add(u64::from(rest)))
 }
 
-/// A number too large for the type, whichever its sign, is as good as the largest.
+/// Reads an exponent. One that is too large for the type, of either sign, becomes the largest.
 fn exponent(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -56,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_in_any_form_is_read_and_a_fraction_is_rounded_up() {
+    fn number_in_any_form_is_parsed_and_its_fraction_rounded_up() {
         for (text, expected) in [
             ("0", 0),
             ("0.0", 0),
@@ -89,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_number() {
+    fn text_that_is_not_a_number_is_refused() {
         for text in [
             "", " ", "1 ", "-1", "-0", "+1", ".5", "5.", ".", "1.2.3", "e2", "1e", "1e+", "1e1e1", "1e1.5",
             "0x10", "1_000", "1,5", "none", "NaN", "inf", "Infinity", "\u{0661}", "1\0",
@@ -101,13 +124,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             let _ = parse(&bytes);
         }
 
-        /// Against the floating point numbers of the standard library, where they are exact.
+        /// Compared with the floating point numbers of the standard library, where these are exact.
         #[test]
-        fn the_number_is_the_one_that_the_text_says(whole in 0_u32..1_000_000, eighths in 0_u32..8, exponent in 0_u32..6) {
+        fn parsed_number_equals_that_of_the_standard_library(whole in 0_u32..1_000_000, eighths in 0_u32..8, exponent in 0_u32..6) {
             let number = f64::from(whole) + f64::from(eighths) / 8.0;
             let text = format!("{number}e{exponent}");
             let expected: f64 = text.parse().unwrap();

@@ -8,7 +8,7 @@ use super::raw::{self, RawBaggage, RawConfig, RawPseudonym, RawTag, RawWhen, Req
 use crate::tags::baggage::{self, Baggage};
 use crate::tags::pseudonym::Pseudonym;
 use crate::tags::request_id;
-use crate::tags::tag::{Moment, Style, Tag};
+use crate::tags::tag::{Phase, Style, Tag};
 use crate::tags::when::{Share, When};
 
 /// A configuration that cannot be wrong.
@@ -35,11 +35,7 @@ const MAX_TAGS: usize = 32;
 const MAX_LENGTH: usize = 1024;
 
 #[inline(never)]
-pub(super) fn compile(
-    raw: RawConfig,
-    env: &dyn Environment,
-    sent_at: Moment,
-) -> Result<Config, ConfigErrors> {
+pub(super) fn compile(raw: RawConfig, env: &dyn Environment, sent_at: Phase) -> Result<Config, ConfigErrors> {
     let raw_tags = match raw.tags {
         Some(tags) => tags,
         None => read::<RawConfig>(&document(DEFAULT_TAGS)?)?.tags.unwrap_or_default(),
@@ -72,7 +68,7 @@ pub(super) fn compile(
 
 impl RawBaggage {
     #[inline(never)]
-    fn parse(self, path: &JsonPath, errors: &mut ErrorList, tags: &[Tag], sent_at: Moment) -> Baggage {
+    fn parse(self, path: &JsonPath, errors: &mut ErrorList, tags: &[Tag], sent_at: Phase) -> Baggage {
         for (n, name) in self.keep.iter().enumerate() {
             if !is_name(name) {
                 let path = path.field("keep").index(n);
@@ -86,7 +82,7 @@ impl RawBaggage {
                     let names: Vec<&str> = tags.iter().map(Tag::name).collect();
                     errors.add(&path, format_args!("no tag of this name; {}", not_one_of(name, &names)));
                 }
-                Some(tag) if tag.moment(None) > sent_at => errors.add(
+                Some(tag) if tag.phase(None) > sent_at => errors.add(
                     &path,
                     format_args!(
                         "`{name}` is not known yet when the request goes on; claims are, in mesh-filters, where \

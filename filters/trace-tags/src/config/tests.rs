@@ -10,7 +10,7 @@ fn parse(json: &str) -> Result<Config, String> {
         "EXAMPLE" => Some("change-me-to-32-random-characters".to_owned()),
         _ => None,
     };
-    Config::parse(json.as_bytes(), &env, Moment::Request).map_err(|errors| errors.to_string())
+    Config::parse(json.as_bytes(), &env, Phase::Request).map_err(|errors| errors.to_string())
 }
 
 fn error(json: &str) -> String {
@@ -143,7 +143,7 @@ fn only_what_is_known_in_time_goes_on_as_baggage() {
     };
     parse(&json("zone")).unwrap();
     assert!(error(&json("tenant")).starts_with("baggage.send[0]: `tenant` is not known yet"));
-    let composed = |json: &str| Config::parse(json.as_bytes(), &|_: &str| None, Moment::Claims);
+    let composed = |json: &str| Config::parse(json.as_bytes(), &|_: &str| None, Phase::Claims);
     composed(&json("tenant")).unwrap();
     assert!(error(&json("zones")).contains(
         "baggage.send[0]: no tag of this name; expected `tenant` or `zone`, found `zones`; did you"

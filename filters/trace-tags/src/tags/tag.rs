@@ -50,7 +50,7 @@ impl Candidate<'_> {
 
 /// When the last of a tag's sources is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Moment {
+pub enum Phase {
     /// As the request comes in.
     Request,
     /// When the filters that publish claims have run.
@@ -93,14 +93,14 @@ impl Tag {
     }
 
     /// When the tag can be settled, given what was found in the request.
-    pub fn moment(&self, candidate: Option<&Candidate<'_>>) -> Moment {
+    pub fn phase(&self, candidate: Option<&Candidate<'_>>) -> Phase {
         if self.when.status_from.is_some() {
-            return Moment::Response;
+            return Phase::Response;
         }
         self.late(candidate)
-            .map(|source| if matches!(source, Source::Claim(_)) { Moment::Claims } else { Moment::Response })
+            .map(|source| if matches!(source, Source::Claim(_)) { Phase::Claims } else { Phase::Response })
             .max()
-            .unwrap_or(Moment::Request)
+            .unwrap_or(Phase::Request)
     }
 
     /// The first value that the request itself gives.

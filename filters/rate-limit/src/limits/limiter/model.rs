@@ -9,6 +9,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::*;
+use crate::limits::gcra::Rate;
+use crate::limits::slots::{KeyHash, OnFull, Table};
 
 /// An operation that is to be answered, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,16 +64,16 @@ impl SharedStore for Replay<'_> {
 /// A request.
 #[derive(Clone)]
 struct Job {
-    demands: Vec<Demand>,
+    charges: Vec<ChargeRequest>,
     /// Its response is one that its limit does not count: when it is there, the charge is given back.
     refund: bool,
     /// It is no request but a configuration, which makes the table as large as this.
     grow: Option<Table>,
 }
 
-impl From<Vec<Demand>> for Job {
-    fn from(demands: Vec<Demand>) -> Self {
-        Self { demands, refund: false, grow: None }
+impl From<Vec<ChargeRequest>> for Job {
+    fn from(charges: Vec<ChargeRequest>) -> Self {
+        Self { charges, refund: false, grow: None }
     }
 }
 
@@ -83,7 +85,7 @@ struct Worker {
     /// When the running request came, and what it has been answered.
     running: Option<(u64, Vec<Answer>)>,
     /// What the running request gives back, and the time at which it came.
-    refunding: Option<(Demand, Receipt, u64)>,
+    refunding: Option<(ChargeRequest, Receipt, u64)>,
 }
 
 #[derive(Clone)]
@@ -139,7 +141,7 @@ impl Model {
     /// Runs one worker up to and with its next operation; `false` where it has nothing left to do.
     fn step(&self, state: &mut State, index: usize) -> bool {
         let worker = &mut state.workers[index];
-        let Some(Job { demands, refund, grow }) = worker.requests.last().cloned() else { return false };
+        let Some(Job { charges, refund, grow }) = worker.requests.last().cloned() else { return false };
         let Some((now, mut known)) = worker.running.take() else {
             worker.running = Some((state.clock, Vec::new()));
             return true;
@@ -149,12 +151,12 @@ impl Model {
             let replay = Replay { known, next: Cell::new(0), wanted: RefCell::new(None) };
             let limiter = worker.limiter.clone();
             let result = match (&refunding, grow) {
-                (Some((demand, receipt, _)), _) => {
-                    limiter.refund(&replay, demand, *receipt, now);
+                (Some((charge, receipt, _)), _) => {
+                    limiter.refund(&replay, charge, *receipt, now);
                     Ok(Vec::new())
                 }
                 (None, Some(table)) => table.create(&replay).map(|_| Vec::new()),
-                (None, None) => limiter.charge(&replay, &demands, now),
+                (None, None) => limiter.charge(&replay, &charges, now),
             };
             (replay.wanted.into_inner(), limiter, result)
         };
@@ -169,25 +171,25 @@ impl Model {
             (limiter, result) = (later, outcome);
         }
         worker.limiter = limiter;
-        if let Some((demand, _, came)) = worker.refunding.take() {
+        if let Some((charge, _, came)) = worker.refunding.take() {
             worker.requests.pop();
-            let position = state.admitted.iter().position(|admission| *admission == (came, demand.table));
+            let position = state.admitted.iter().position(|admission| *admission == (came, charge.table));
             state.admitted.swap_remove(position.unwrap());
             return true;
         }
-        let standings = result.unwrap();
+        let snapshots = result.unwrap();
         if grow.is_some() {
             worker.requests.pop();
             return true;
         }
-        if let (true, Some(receipt)) = (refund, standings[0].receipt) {
-            worker.refunding = Some((demands[0], receipt, now));
+        if let (true, Some(receipt)) = (refund, snapshots[0].receipt) {
+            worker.refunding = Some((charges[0], receipt, now));
         } else {
             worker.requests.pop();
         }
-        let all = standings.len() == demands.len();
-        if all && standings.iter().all(|standing| standing.verdict == Verdict::Admitted) {
-            state.admitted.extend(demands.iter().map(|demand| (now, demand.table)));
+        let all = snapshots.len() == charges.len();
+        if all && snapshots.iter().all(|snapshot| snapshot.verdict == Verdict::Admitted) {
+            state.admitted.extend(charges.iter().map(|charge| (now, charge.table)));
         } else {
             state.denied += 1;
         }
@@ -215,7 +217,7 @@ fn fingerprint(state: &State) -> u64 {
     state.data.hash(&mut hasher);
     (state.clock, state.ticks, state.denied).hash(&mut hasher);
     for worker in &state.workers {
-        worker.limiter.leases.iter().for_each(|lease| lease.get().hash(&mut hasher));
+        worker.limiter.leases.places().for_each(|lease| lease.get().hash(&mut hasher));
         worker.requests.len().hash(&mut hasher);
         worker.running.hash(&mut hasher);
         let refunding = worker.refunding.map(|(_, receipt, came)| (receipt.start, receipt.end, came));
@@ -230,8 +232,8 @@ fn fingerprint(state: &State) -> u64 {
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_000 * SECOND;
 
-fn demand(number: u8, requests: u32, burst: u32) -> Demand {
-    Demand {
+fn charge_request(number: u8, requests: u32, burst: u32) -> ChargeRequest {
+    ChargeRequest {
         table: Table::new(number, 8),
         hash: KeyHash { place: 0, tag: 1 },
         rate: Rate::new(requests, Duration::from_secs(1), burst).unwrap(),
@@ -252,12 +254,12 @@ fn explore<J: Into<Job> + Clone>(
 ) -> Result<usize, String> {
     let store = crate::testing::MemoryStore::default();
     let mut limiter = Limiter::new(3, longest_lease, false);
-    limiter.leases.truncate(3);
+    limiter.leases.keep_singles();
     let workers: Vec<Vec<Job>> =
         workers.iter().map(|jobs| jobs.iter().cloned().map(Into::into).collect()).collect();
     let old = workers.iter().filter(|jobs| jobs.iter().all(|job| job.grow.is_none()));
-    for demand in old.flatten().flat_map(|job| &job.demands) {
-        demand.table.create(&store).unwrap();
+    for charge in old.flatten().flat_map(|job| &job.charges) {
+        charge.table.create(&store).unwrap();
     }
     let data =
         store.names().into_iter().map(|name| (name.clone(), store.get(&name).unwrap().unwrap())).collect();
@@ -275,17 +277,17 @@ fn explore<J: Into<Job> + Clone>(
 }
 
 /// The formula over every window of one limit's admissions, by the time at which the requests came.
-fn formula(state: &State, demand: &Demand, requests: u64) -> Result<(), String> {
+fn formula(state: &State, charge: &ChargeRequest, requests: u64) -> Result<(), String> {
     let mut times: Vec<u64> = state
         .admitted
         .iter()
-        .filter(|(_, table)| table.number() == demand.table.number())
+        .filter(|(_, table)| table.number() == charge.table.number())
         .map(|(time, _)| *time)
         .collect();
     times.sort_unstable();
     for (first, from) in times.iter().enumerate() {
         for (count, until) in times[first..].iter().enumerate() {
-            let most = u64::from(demand.rate.burst()) + (until - from) * requests / SECOND;
+            let most = u64::from(charge.rate.burst()) + (until - from) * requests / SECOND;
             if count as u64 + 1 > most {
                 return Err(format!("{} admitted within {} ns: {times:?}", count + 1, until - from));
             }
@@ -294,13 +296,13 @@ fn formula(state: &State, demand: &Demand, requests: u64) -> Result<(), String> 
     Ok(())
 }
 
-fn count(state: &State, demand: &Demand) -> usize {
-    state.admitted.iter().filter(|(_, table)| table.number() == demand.table.number()).count()
+fn count(state: &State, charge: &ChargeRequest) -> usize {
+    state.admitted.iter().filter(|(_, table)| table.number() == charge.table.number()).count()
 }
 
 #[test]
 fn three_workers_admit_exactly_the_burst() {
-    let limit = demand(0, 1, 2);
+    let limit = charge_request(0, 1, 2);
     let worker = vec![vec![limit]; 1];
     let ends = explore(&[worker.clone(), worker.clone(), worker], SECOND / 10, (0, 0), false, move |state| {
         formula(state, &limit, 1)?;
@@ -312,14 +314,14 @@ fn three_workers_admit_exactly_the_burst() {
 #[test]
 fn the_formula_holds_while_time_passes_and_leases_are_taken() {
     // A long lease and a wide burst, so that leases are taken: 64 at once, one each 100 ms.
-    let limit = demand(0, 10, 64);
+    let limit = charge_request(0, 10, 64);
     let worker = vec![vec![limit]; 3];
     explore(&[worker.clone(), worker], SECOND, (SECOND / 4, 3), false, move |state| {
         formula(state, &limit, 10)
     })
     .unwrap();
     // A narrow burst, so that requests are denied.
-    let limit = demand(0, 10, 2);
+    let limit = charge_request(0, 10, 2);
     let worker = vec![vec![limit]; 2];
     explore(&[worker.clone(), worker.clone(), worker], SECOND, (SECOND / 10, 2), false, move |state| {
         formula(state, &limit, 10)
@@ -330,7 +332,7 @@ fn the_formula_holds_while_time_passes_and_leases_are_taken() {
 #[test]
 fn charges_that_are_undone_break_no_limit() {
     // Two workers want both limits, in different orders, a third only one of them; there is room for one of each.
-    let (a, b) = (demand(0, 1, 1), demand(1, 1, 1));
+    let (a, b) = (charge_request(0, 1, 1), charge_request(1, 1, 1));
     let workers = [vec![vec![a, b]], vec![vec![b, a]], vec![vec![b]]];
     let ends = explore(&workers, SECOND, (SECOND, 1), false, move |state| {
         formula(state, &a, 1)?;
@@ -338,7 +340,7 @@ fn charges_that_are_undone_break_no_limit() {
     });
     assert!(ends.unwrap() > 1);
     // Wider, and each worker comes again.
-    let (a, b) = (demand(0, 2, 2), demand(1, 2, 1));
+    let (a, b) = (charge_request(0, 2, 2), charge_request(1, 2, 1));
     let workers = [vec![vec![a, b]; 2], vec![vec![b, a]; 2]];
     explore(&workers, SECOND, (SECOND / 2, 2), false, move |state| {
         formula(state, &a, 2)?;
@@ -351,7 +353,7 @@ fn charges_that_are_undone_break_no_limit() {
 fn what_is_undone_can_be_used_again() {
     // One worker wants both, another takes the second alone. Whatever happens, afterwards the first limit has lost no
     // more than what was admitted and what the workers still hold for their next request.
-    let (a, b) = (demand(0, 1, 1), demand(1, 1, 1));
+    let (a, b) = (charge_request(0, 1, 1), charge_request(1, 1, 1));
     let workers = [vec![vec![a, b], vec![a]], vec![vec![b]]];
     explore(&workers, SECOND, (0, 0), false, move |state| {
         // Nobody but the first worker asks for the first limit, so one of its two requests always gets it.
@@ -361,14 +363,14 @@ fn what_is_undone_can_be_used_again() {
 }
 
 /// A request whose charge stays, and one whose charge is given back.
-fn refundable(limit: Demand) -> [Job; 2] {
-    let demands = vec![Demand { refundable: true, ..limit }];
-    [demands.clone().into(), Job { refund: true, ..demands.into() }]
+fn refundable(limit: ChargeRequest) -> [Job; 2] {
+    let charges = vec![ChargeRequest { refundable: true, ..limit }];
+    [charges.clone().into(), Job { refund: true, ..charges.into() }]
 }
 
 #[test]
 fn what_stays_counted_keeps_the_formula_where_charges_are_given_back() {
-    let limit = demand(0, 1, 2);
+    let limit = charge_request(0, 1, 2);
     let [stays, returns] = refundable(limit);
     let workers =
         [vec![returns.clone(), stays.clone()], vec![stays.clone(), returns.clone()], vec![stays.clone()]];
@@ -381,11 +383,11 @@ fn what_stays_counted_keeps_the_formula_where_charges_are_given_back() {
 #[test]
 fn a_table_that_grows_while_others_count_forgets_nobody() {
     for (place, larger) in [(0, 16), (1, 16), (2, 32), (3, 32)] {
-        let old = Demand { hash: KeyHash { place, tag: 1 }, ..demand(0, 1, 2) };
+        let old = ChargeRequest { hash: KeyHash { place, tag: 1 }, ..charge_request(0, 1, 2) };
         let table = Table::new(0, larger);
-        let new = Demand { table, ..old };
-        let grow = Job { demands: Vec::new(), refund: false, grow: Some(table) };
-        let counts = |demand| Job::from(vec![demand]);
+        let new = ChargeRequest { table, ..old };
+        let grow = Job { charges: Vec::new(), refund: false, grow: Some(table) };
+        let counts = |charge| Job::from(vec![charge]);
         let workers = [vec![counts(old), counts(old)], vec![grow.clone(), counts(new)]];
         let ends = explore(&workers, SECOND / 10, (0, 0), false, move |state| match count(state, &old) {
             2 => Ok(()),
@@ -400,7 +402,7 @@ fn a_table_that_grows_while_others_count_forgets_nobody() {
 
 #[test]
 fn what_is_given_back_can_be_used_again() {
-    let limit = demand(0, 1, 1);
+    let limit = charge_request(0, 1, 1);
     let [stays, returns] = refundable(limit);
     // Whoever comes first, one request stays counted.
     let workers = [vec![returns.clone(), stays.clone()], vec![stays.clone()]];
@@ -419,18 +421,18 @@ fn what_is_given_back_can_be_used_again() {
 }
 
 /// How many requests the limit still admits.
-fn left(state: &State, demand: &Demand) -> u64 {
+fn left(state: &State, charge: &ChargeRequest) -> u64 {
     let store = crate::testing::MemoryStore::default();
     for (name, (value, _)) in &state.data {
         store.set(name, value, 0).unwrap();
     }
-    let found = demand.table.find(&store, demand.hash, state.clock, demand.on_full).unwrap();
-    demand.rate.remaining(found.tat, state.clock)
+    let found = charge.table.find(&store, charge.hash, state.clock, charge.on_full).unwrap();
+    charge.rate.remaining(found.tat, state.clock)
 }
 
 #[test]
 fn the_model_finds_a_limiter_that_ignores_lost_writes() {
-    let limit = demand(0, 1, 1);
+    let limit = charge_request(0, 1, 1);
     let worker = vec![vec![limit]];
     let found = explore(&[worker.clone(), worker], 0, (0, 0), true, move |state| formula(state, &limit, 1));
     assert!(found.unwrap_err().starts_with("2 admitted within 0 ns"));

@@ -1,4 +1,4 @@
-//! The key of a request: what a limit counts by, as a hash.
+//! Keys as hashes.
 
 use std::hash::Hasher;
 
@@ -12,13 +12,13 @@ use crate::limits::slots::KeyHash;
 pub struct KeyHasher(SipHasher13);
 
 impl KeyHasher {
-    /// The hasher with this random number.
+    /// Makes the hasher with this random number.
     pub fn new(random: &[u8; 16]) -> Self {
         Self(SipHasher13::new_with_key(random))
     }
 
-    /// The hasher for the keys of one limit. Its name and its rate go into each key: a limit that a configuration
-    /// update leaves as it was keeps its state, and one that has changed starts anew.
+    /// The hasher for the keys of one limit. The limit's name and rate go into each key: a limit that a configuration
+    /// update does not change keeps its state, and a limit whose rate changes begins anew.
     #[must_use]
     pub fn of_limit(&self, scope: &[u8], name: &str, rate: &Rate) -> Self {
         let mut hasher = self.clone();
@@ -28,7 +28,7 @@ impl KeyHasher {
         hasher
     }
 
-    /// The limit by its name, and its rates. A limit whose rate was changed is known by its name.
+    /// The hash of the limit's name, and that of its name and rates: the two tell when the rate of a limit was changed.
     pub fn of_rates<'a>(
         &self,
         scope: &[u8],
@@ -45,7 +45,7 @@ impl KeyHasher {
         (limit, hasher.finish())
     }
 
-    /// Adds a part of the key; `None` where the request has none, which is not the same as an empty one.
+    /// Adds a part of the key. `None`, for a request that lacks the part, differs from an empty part.
     pub fn part(&mut self, part: Option<&[u8]>) {
         // With its length, so that `a`, `bc` and `ab`, `c` differ.
         let length = part.map_or(u64::MAX, |part| part.len() as u64);
@@ -56,13 +56,13 @@ impl KeyHasher {
     /// The hash of all parts.
     pub fn finish(&self) -> KeyHash {
         let hash = self.0.finish128();
-        // Never 0, which marks a free entry.
+        // A tag is never 0, which marks a free entry.
         KeyHash { place: hash.h1, tag: hash.h2 | 1 }
     }
 }
 
-/// The number of the table that the limit `name` would have if it were alone. It must be the same in each worker, in
-/// each configuration and in each version, so it is a plain sum.
+/// The number of the table that the limit `name` has unless another limit has it. The number must be the same in each
+/// worker, in each configuration and in each version, so it is a plain sum.
 pub fn table_number(name: &str, tables: u8) -> u8 {
     let sum = name.bytes().fold(0_u8, |sum, byte| sum.rotate_left(3) ^ byte);
     sum.checked_rem(tables).unwrap_or_default()
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_tells_keys_apart_is_in_the_hash() {
+    fn keys_that_differ_in_one_part_have_different_hashes() {
         type Key<'a> = (u8, &'a str, u32, &'a [Option<&'a [u8]>]);
         let keys: [Key<'_>; 8] = [
             (1, "a", 1, &[]),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_keeps_its_table_and_a_key_its_place_in_every_version() {
+    fn table_number_and_hash_of_known_names_stay_the_same() {
         let numbers = ["per-user", "total", "a", ""].map(|name| table_number(name, 128));
         assert_eq!(numbers, [31, 99, 97, 0]);
         assert!((0..=u8::MAX).all(|tables| table_number("per-user", tables) <= tables.saturating_sub(1)));
