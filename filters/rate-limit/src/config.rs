@@ -1,5 +1,5 @@
-//! The pluginConfig of rate-limit: `raw` is what an operator writes, `compiled` turns it into types that cannot be
-//! wrong.
+//! The pluginConfig of rate-limit: `raw` is what an operator writes, `compiled` turns it into types that
+//! cannot be wrong.
 
 mod compiled;
 mod raw;

@@ -1,8 +1,8 @@
 //! The decision about a request: which limits count it, by which keys, and what becomes of it.
 //!
-//! [`Limits::decide`] finds the limits that count the request and charges them. A limit that is asked of the rate limit
-//! service makes the request wait; [`Limits::on_service_response`] then decides. [`Limits::settle`] gives charges back
-//! when the response is known.
+//! [`Limits::decide`] finds the limits that count the request and charges them. A limit that is asked of the
+//! rate limit service makes the request wait; [`Limits::on_service_response`] then decides.
+//! [`Limits::settle`] gives charges back when the response is known.
 
 mod fast_path;
 mod matching;
@@ -53,8 +53,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Prepares the limits of `config`, in `on_configure`. Limits of the same name, rate and `scope` share their state.
-    /// `random` makes the number that keys are hashed with, if the process has none yet.
+    /// Prepares the limits of `config`, in `on_configure`. Limits of the same name, rate and `scope` share
+    /// their state. `random` makes the number that keys are hashed with, if the process has none yet.
     pub fn new(
         mut config: Config,
         store: &impl SharedStore,
@@ -184,8 +184,8 @@ impl Limits {
         Ok(Some(Outcome::Admitted(admission)))
     }
 
-    /// Charges all limits that are enforced, or none of them, and each of the others for itself. If every response shows how
-    /// its limit stands, the second value is what is left of the limit that is shown.
+    /// Charges all limits that are enforced, or none of them, and each of the others for itself. If every
+    /// response shows how its limit stands, the second value is what is left of the limit that is shown.
     fn charge(
         &self,
         store: &impl SharedStore,
@@ -373,9 +373,9 @@ impl Limits {
         Ok(Some(Counted { index, enforced, charge, descriptor }))
     }
 
-    /// Whether `enforcePercent` enforces the limit for this key. The same keys are chosen every time, and stay chosen when
-    /// the percentage grows. Without a key, requests are chosen, which only somebody who knows the number that keys are
-    /// hashed with can foresee.
+    /// Whether `enforcePercent` enforces the limit for this key. The same keys are chosen every time, and
+    /// stay chosen when the percentage grows. Without a key, requests are chosen, which only somebody who
+    /// knows the number that keys are hashed with can foresee.
     fn is_enforced_for(&self, limit: &Limit, hasher: &KeyHasher, key: Option<KeyHash>) -> bool {
         if limit.enforce_percent >= 100 {
             return true;
@@ -422,7 +422,8 @@ fn now(exchange: &Exchange<'_>) -> Result<u64, HostError> {
     exchange.monotonic_time().map(nanoseconds)
 }
 
-/// Orders snapshots by severity: a denial by its wait, then a conflict, then an admission by how little is left.
+/// Orders snapshots by severity: a denial by its wait, then a conflict, then an admission by how little is
+/// left.
 fn severity(snapshot: &Snapshot) -> (u64, u64) {
     match snapshot.verdict {
         Verdict::Denied(wait) => (2, wait.unwrap_or(u64::MAX)),

@@ -1,9 +1,11 @@
-//! Rate limits in the proxy: exact over all of its workers, all or nothing over several limits, in fixed memory.
+//! rate-limit: limits requests in the proxy, exactly over all of its workers, all or nothing over several
+//! limits, in fixed memory.
 #![cfg_attr(test, allow(clippy::restriction))]
 //!
-//! [`config`] is what a user writes. [`decision`] says which limits count a request, by which [`keys`], and what becomes of it.
-//! [`limits`] has the algorithm and the state. Limits over several proxies are asked of a rate limit service ([`service`]).
-//! [`reply`] is what a client learns. `plugin` carries decisions out.
+//! [`config`] reads what an operator writes. [`decision`] finds the limits that count a request, by which
+//! [`keys`], and decides what becomes of it. [`limits`] has the algorithm and the state. A rate limit service
+//! ([`service`]) counts over several proxies. [`reply`] is what a client sees, and `metrics` what the
+//! operator sees. `plugin` is the shell between these and the proxy.
 
 pub mod config;
 pub mod decision;

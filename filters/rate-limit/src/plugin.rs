@@ -1,4 +1,5 @@
-//! The shell between [`Limits`] and the proxy: it reads the configuration, makes the host calls, counts and answers.
+//! The shell between [`Limits`] and the proxy: it reads the configuration, makes the host calls, counts and
+//! answers.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -53,10 +54,11 @@ pub struct RateLimit {
 
 /// The rate limit service as this worker asks it.
 struct Service {
-    /// The root context makes the calls: they outlive the stream, so that no answer is lost when a client leaves.
+    /// The root context makes the calls: they outlive the stream, so that no answer is lost when a client
+    /// leaves.
     root: u32,
-    /// The calls that have no answer yet: the token of the call, the stream that waits, and what was asked. The circuit
-    /// breaker of the service's cluster bounds their number.
+    /// The calls that have no answer yet: the token of the call, the stream that waits, and what was asked.
+    /// The circuit breaker of the service's cluster bounds their number.
     calls: RefCell<Vec<(u32, u32, Question)>>,
     /// The decisions for streams that are to run again. Each stays until its stream runs or is gone.
     decisions: RefCell<VecDeque<(u32, Decision)>>,
@@ -128,7 +130,8 @@ impl RateLimit {
         stream.pending.extend(pending);
         for (name, value) in request_headers {
             if let Err(error) = Headers::Request.set(&name, value.as_bytes()) {
-                // The service behind the proxy must not take a client's header for that of the rate limit service.
+                // The service behind the proxy must not take a client's header for that of the rate limit
+                // service.
                 log::warn!("{}: {name} is not on the request: {error}", Self::NAME);
                 return self.deny(exchange, Denial::unavailable());
             }
@@ -201,7 +204,8 @@ impl RateLimit {
 
     fn take_decision(&self, stream: u32) -> Option<Decision> {
         let mut decisions = self.service.as_ref()?.decisions.borrow_mut();
-        // Streams run in the order in which their answers came, so the decision is the first or not far from it.
+        // Streams run in the order in which their answers came, so the decision is the first or not far from
+        // it.
         let position = decisions.iter().position(|(for_stream, _)| *for_stream == stream)?;
         decisions.remove(position).map(|(_, decision)| decision)
     }

@@ -1,4 +1,4 @@
-//! What a client learns: the reply to a denied request, and the headers that tell how its limit stands.
+//! What a client sees: the reply to a denied request, and the headers that show the state of its limit.
 
 use plugin_kit::config_choice;
 use plugin_kit::reply::denial::{Body, Extras, printable_id};
@@ -40,32 +40,33 @@ config_choice! {
 /// How a denied request is answered.
 #[derive(Debug, Clone)]
 pub struct ReplyOptions {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
     /// The body.
     pub body: Body,
-    /// Headers that every denial gets, and what lets pages read it.
+    /// Headers that every denial gets, with those by which pages may read it.
     pub extras: Extras,
-    /// Which headers tell how the limit stands.
+    /// Which headers show the state of the limit.
     pub headers: HeaderStyle,
-    /// On which responses.
+    /// Which responses have these headers.
     pub headers_on: HeadersOn,
 }
 
 /// Why a request is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DenyReason {
-    /// A limit is used up. Nanoseconds until the request would be admitted; `None`: it costs more than the burst.
+    /// A limit is used up. The request would be admitted after this many nanoseconds; `None` if it costs more
+    /// than the burst.
     Limited(Option<u64>),
-    /// It has no key, and the limit wants one.
+    /// The request lacks a part of the key, and the limit denies such requests.
     KeyMissing,
-    /// What it says that it costs is no number.
+    /// The cost of the request is not a number.
     CostInvalid,
-    /// Other workers were faster, again and again.
+    /// The request could not be counted because other workers were faster in every attempt.
     Conflict,
     /// The host failed.
     Unavailable,
-    /// The rate limit service did not answer.
+    /// The rate limit service gave no usable answer.
     ServiceUnavailable,
 }
 
@@ -82,7 +83,7 @@ impl DenyReason {
         }
     }
 
-    /// Whether the request was not counted, for a reason that is not its client's.
+    /// Whether the request could not be counted, for a reason that is not the client's.
     pub fn is_failure(self) -> bool {
         match self {
             Self::CostInvalid | Self::Conflict | Self::Unavailable | Self::ServiceUnavailable => true,
@@ -90,7 +91,7 @@ impl DenyReason {
         }
     }
 
-    /// Nanoseconds after which it makes sense to try again.
+    /// The nanoseconds after which a retry makes sense.
     fn retry_in(self) -> Option<u64> {
         match self {
             Self::Limited(wait) => wait,
@@ -105,18 +106,19 @@ const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
 const GRPC_UNAVAILABLE: u8 = 14;
 const SECOND: u64 = 1_000_000_000;
 
-/// What a denial is about, beside the reason.
+/// What the reply says beside the reason.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Context<'a> {
     /// The limit that denies.
     pub limit: Option<&'a str>,
-    /// `x-request-id` as it was sent.
+    /// The header `x-request-id` of the request.
     pub request_id: Option<&'a [u8]>,
-    /// `origin` as it was sent.
+    /// The header `origin` of the request.
     pub origin: Option<&'a [u8]>,
 }
 
-/// The reply to a denied request. `headers` and a `body` that is not empty replace those of the reply.
+/// Makes the reply to a denied request. `headers`, and `own_body` unless it is empty, replace those that the
+/// reply has otherwise.
 pub fn denial(
     options: &ReplyOptions,
     reason: DenyReason,
@@ -141,7 +143,7 @@ pub fn denial(
     if let Some(seconds) = &retry_after {
         add("retry-after", seconds.clone());
     }
-    // Envoy does not retry a response that says this.
+    // Envoy does not retry a response with this header.
     add("x-envoy-ratelimited", "true".to_owned());
     let Context { limit, request_id, origin } = context;
     let limits = limit.as_slice();
@@ -173,22 +175,23 @@ pub fn denial(
     reply
 }
 
-/// How a limit stands, as clients are told.
+/// The state of a limit as clients see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shown {
-    /// Requests that are admitted at once after a pause of `window`.
+    /// How many requests are admitted at once after a pause of `window`.
     pub quota: u64,
-    /// In seconds.
+    /// The time in which the quota refills, in seconds.
     pub window: u64,
-    /// Requests that are left.
+    /// How many requests are left.
     pub remaining: u64,
-    /// Nanoseconds until there are more; `None`: there never are.
+    /// Nanoseconds until there are more; `None` if there never are.
     pub reset: Option<u64>,
 }
 
 impl Shown {
-    /// A limit of this proxy. The quota is the burst, and the window the time in which it refills. The reset is the time
-    /// until the next request would be admitted where none is left, else until the whole burst would be.
+    /// A limit of this proxy. The quota is the burst, and the window is the time in which it refills. If no
+    /// request is left, the reset is the time until the next request would be admitted, otherwise the time
+    /// until the whole burst would be.
     pub fn of(rate: &Rate, snapshot: &Snapshot) -> Self {
         let remaining = snapshot.remaining;
         Self {
@@ -199,14 +202,14 @@ impl Shown {
         }
     }
 
-    /// A limit of the rate limit service; `None` where it did not say.
+    /// A limit of the rate limit service; `None` if the service did not describe it.
     pub fn by_service(status: &Status) -> Option<Self> {
         let Status { requests, window, remaining, reset, .. } = *status;
         (window > 0).then_some(Self { quota: requests, window, remaining, reset: Some(reset) })
     }
 }
 
-/// The headers that tell how a limit stands; times are rounded up.
+/// The headers that show the state of a limit. Times are rounded up.
 pub fn limit_headers(style: HeaderStyle, name: &str, shown: &Shown) -> Vec<(String, String)> {
     let Shown { quota, window, remaining, reset } = *shown;
     let reset = reset.map(seconds);
@@ -227,7 +230,7 @@ pub fn limit_headers(style: HeaderStyle, name: &str, shown: &Shown) -> Vec<(Stri
     headers
 }
 
-/// Whole seconds, rounded up: never too early.
+/// Whole seconds, rounded up, so that no client comes back too early.
 fn seconds(nanoseconds: u64) -> u64 {
     nanoseconds.div_ceil(SECOND)
 }

@@ -7,17 +7,17 @@ use plugin_kit::host::HostError;
 
 use crate::limits::slots::SharedStore;
 
-/// Shared data as the host keeps it, without a host.
+/// Shared data that behaves as the host's does.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
-    /// How many of the next writes are lost to somebody else.
+    /// How many of the next writes fail as if another worker had written.
     pub conflicts: Cell<u32>,
-    /// Where set, every call fails with it.
+    /// If there is an error, every call fails with it.
     pub failure: Cell<Option<HostError>>,
-    /// Reads so far.
+    /// The number of reads so far.
     pub reads: Cell<u32>,
-    /// Writes so far, lost ones too.
+    /// The number of writes so far, with those that failed.
     pub writes: Cell<u32>,
 }
 
@@ -58,7 +58,7 @@ impl SharedStore for MemoryStore {
         }
         let mut values = self.values.borrow_mut();
         let known = values.get(key).map(|(_, cas)| *cas);
-        // The host's rule: on an absent key the number is ignored.
+        // As the host does: the number is ignored if the key is absent.
         if cas != 0 && known.is_some_and(|known| known != cas) {
             return Ok(false);
         }

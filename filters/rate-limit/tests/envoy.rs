@@ -32,8 +32,8 @@ impl Sidecar {
         Self { envoy, upstream, sent: AtomicU64::new(0) }
     }
 
-    /// Sends requests over `connections` at once, `each` on every one of them, and returns how many were admitted.
-    /// `head` is the request line's target and the headers of the n-th request of a connection.
+    /// Sends requests over `connections` at once, `each` on every one of them, and returns how many were
+    /// admitted. `head` is the request line's target and the headers of the n-th request of a connection.
     fn load(&self, connections: usize, each: usize, head: impl Fn(usize, usize) -> String + Sync) -> usize {
         let to = self.envoy.address("inbound").unwrap();
         let admitted = std::thread::scope(|scope| {
@@ -104,12 +104,13 @@ fn exactly_the_burst_is_admitted_by_four_workers_together() {
     assert_eq!(sidecar.counter("requests_allowed"), 500);
     assert_eq!(sidecar.counter("requests_denied"), 16 * 65 - 500);
     assert_eq!(sidecar.counter("requests_failed"), 0);
-    // Each worker that creates slots could reset what others have counted. Only the main thread has, before they started.
+    // Each worker that creates slots could reset what others have counted. Only the main thread has, before
+    // they started.
     assert_eq!(sidecar.envoy.log().matches("slots created for 1 limits").count(), 1);
 }
 
 #[test]
-fn a_busy_limit_admits_no_more_than_its_formula() {
+fn busy_limit_admits_no_more_than_its_formula() {
     let (requests, burst) = (2_000, 300);
     let limit = json!({ "name": "total", "rate": { "requests": requests, "per": "1s", "burst": burst } });
     let sidecar = Sidecar::start(&json!({ "limits": [limit] }));
@@ -122,7 +123,7 @@ fn a_busy_limit_admits_no_more_than_its_formula() {
 }
 
 #[test]
-fn a_request_that_one_limit_denies_costs_the_others_nothing() {
+fn denied_request_costs_the_other_limits_nothing() {
     let sidecar = Sidecar::start(&json!({ "limits": [
         { "name": "total", "rate": { "requests": 400, "per": "1d" } },
         { "name": "narrow", "match": { "paths": ["/narrow"] }, "rate": { "requests": 200, "per": "1d" } },
@@ -160,7 +161,7 @@ fn fixed_memory(keys: usize) {
 }
 
 #[test]
-fn any_number_of_keys_takes_the_memory_of_a_few() {
+fn many_keys_take_the_memory_of_a_few() {
     fixed_memory(24_000);
 }
 

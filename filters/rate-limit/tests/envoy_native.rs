@@ -1,5 +1,5 @@
-//! The same load on this filter and on Envoy's own `local_ratelimit`, in one Envoy with two workers. Every difference is
-//! here and in docs/rate-limit.md.
+//! The same load on this filter and on Envoy's own `local_ratelimit`, in one Envoy with two workers. Every
+//! difference is here and in docs/rate-limit.md.
 #![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
@@ -88,7 +88,7 @@ fn both_admit_exactly_the_burst() {
 }
 
 #[test]
-fn what_clients_are_told() {
+fn both_tell_clients_their_limit() {
     let both = Both::start(&ours(&json!([daily("total", 3)])), native(3));
     let headers = |listener: &str, request: &Request| {
         let response = both.send(listener, request);
@@ -101,7 +101,8 @@ fn what_clients_are_told() {
         )
     };
     let request = get("/", "a");
-    // The time until the next request is let in where nothing is left. Else ours is the time until all is back, theirs 0.
+    // The time until the next request is let in where nothing is left. Else ours is the time until all is
+    // back, theirs 0.
     for (left, ours, theirs) in [("2", 28_800, 0), ("1", 57_600, 0), ("0", 28_800, 28_800)] {
         for (listener, expected) in [("ours", ours), ("native", theirs)] {
             let (status, limit, remaining, reset) = headers(listener, &request);
@@ -128,10 +129,10 @@ fn what_clients_are_told() {
     }
 }
 
-/// A request that one limit denies costs the others nothing here. There the bucket that fills up most slowly is charged
-/// first, and stays charged where the next one denies.
+/// A request that one limit denies costs the others nothing here. There the bucket that fills up most slowly
+/// is charged first, and stays charged where the next one denies.
 #[test]
-fn what_one_limit_denies_costs_the_other_something_there() {
+fn local_ratelimit_denied_request_costs_the_other_limit() {
     let user =
         json!({ "name": "user", "key": [{ "header": "x-user" }], "rate": { "requests": 20, "per": "1d" } });
     let narrow = json!({ "name": "narrow", "match": { "paths": ["/narrow"] }, "rate": { "requests": 2, "per": "1d" } });
@@ -150,7 +151,7 @@ fn what_one_limit_denies_costs_the_other_something_there() {
 
 /// A bucket for each value of a header: there 20 of them, and who was forgotten starts anew.
 #[test]
-fn there_a_key_that_was_forgotten_starts_anew() {
+fn local_ratelimit_forgotten_key_starts_anew() {
     let user =
         json!({ "name": "user", "key": [{ "header": "x-user" }], "rate": { "requests": 1, "per": "1d" } });
     let mut native = native(1_000_000);

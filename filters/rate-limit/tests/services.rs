@@ -1,5 +1,5 @@
-//! Limits over several Envoys: the built module, Envoy's own rate limit service and Redis, none of them made for tests.
-//! `make test-services` installs the two.
+//! Limits over several Envoys: the built module, Envoy's own rate limit service and Redis, none of them made
+//! for tests. `make test-services` installs the two.
 #![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
@@ -209,7 +209,7 @@ fn two_proxies_together_admit_exactly_the_limit() {
 }
 
 #[test]
-fn what_the_service_says_reaches_the_client() {
+fn answer_of_the_service_reaches_the_client() {
     within_a_day(|| {
         let services = Services::start();
         let mut configuration = configuration("deny", "5s");
@@ -236,7 +236,7 @@ fn what_the_service_says_reaches_the_client() {
 }
 
 #[test]
-fn redis_that_dies_and_comes_back_loses_no_request() {
+fn redis_restarts_no_request_is_lost() {
     within_a_day(|| {
         let mut services = Services::start();
         let sidecar = Sidecar::start(&services, 1, &configuration("deny", "5s"));
@@ -248,8 +248,8 @@ fn redis_that_dies_and_comes_back_loses_no_request() {
         assert_eq!(sidecar.counter("service_failed") + sidecar.counter("service_skipped"), 40);
         services.redis.restart().unwrap();
         wait_for("the service's recovery", || (sidecar.send("bob").status == 200).then_some(())).unwrap();
-        // What was denied meanwhile was charged to nobody; what Redis had counted is lost with it. The service finds out
-        // about each of its ten connections when it uses it.
+        // What was denied meanwhile was charged to nobody; what Redis had counted is lost with it. The
+        // service finds out about each of its ten connections when it uses it.
         let statuses: Vec<u16> = (0..41).map(|_| sidecar.send("alice").status).collect();
         let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
         assert_eq!(count(200), 30, "{statuses:?}");
@@ -259,7 +259,7 @@ fn redis_that_dies_and_comes_back_loses_no_request() {
 }
 
 #[test]
-fn a_service_that_dies_costs_a_few_requests_their_time_and_is_found_again() {
+fn dead_service_few_requests_wait_and_it_is_found_again() {
     let mut services = Services::start();
     let sidecar = Sidecar::start(&services, 1, &configuration("local", "5s"));
     assert_eq!(sidecar.load(&["alice"], 10), BTreeMap::from([(200, 10)]));
@@ -281,7 +281,7 @@ fn a_service_that_dies_costs_a_few_requests_their_time_and_is_found_again() {
 }
 
 #[test]
-fn a_service_that_stands_still_is_not_waited_for() {
+fn stalled_service_requests_do_not_wait() {
     let services = Services::start();
     let sidecar = Sidecar::start(&services, 1, &configuration("allow", "20ms"));
     services.signal("-STOP");
@@ -298,7 +298,7 @@ fn a_service_that_stands_still_is_not_waited_for() {
 }
 
 #[test]
-fn nothing_of_the_services_is_left() {
+fn stopped_services_leave_nothing_behind() {
     let (folders, processes) = {
         let services = Services::start();
         let daemons = [&services.redis, &services.service];

@@ -40,7 +40,7 @@ fn each_key_has_its_limit_and_two_workers_share_it() {
 }
 
 #[test]
-fn a_denial_says_when_to_come_back() {
+fn denial_has_a_retry_after() {
     let store = MemoryStore::default();
     let limits = limits(&store, r#"{"limits":[{"name":"total","rate":{"requests":1,"per":"90s"}}]}"#);
     assert!(is_admitted(&limits, &store, &request("a", 1_000)));

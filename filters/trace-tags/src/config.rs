@@ -1,4 +1,5 @@
-//! The pluginConfig of trace-tags: `raw` is what an operator writes, `compiled` turns it into types that cannot be wrong.
+//! The pluginConfig of trace-tags: `raw` is what an operator writes, `compiled` turns it into types that
+//! cannot be wrong.
 
 mod compiled;
 mod raw;
@@ -15,9 +16,9 @@ pub use self::compiled::Config;
 pub use self::raw::{KEY_VARIABLE, RequestIds};
 
 impl Config {
-    /// Reads a pluginConfig. `env` looks up environment variables and compiles CEL expressions. `sent_at` is the moment
-    /// at which the request goes on to the service: [`Phase::Request`] for a plugin of its own, which runs first;
-    /// [`Phase::Claims`] for a part of a filter that verifies claims too.
+    /// Reads a pluginConfig. `env` looks up environment variables and compiles CEL expressions. `sent_at` is
+    /// the phase in which the request goes on to the service: [`Phase::Request`] for a plugin of its own,
+    /// which runs first; [`Phase::Claims`] for a part of a filter that verifies claims too.
     pub fn parse(json: &[u8], env: &dyn Environment, sent_at: Phase) -> Result<Self, ConfigErrors> {
         Self::read(&document(json)?, env, sent_at)
     }

@@ -1,13 +1,12 @@
 //! trace-tags: user, request and version on spans and in access logs.
 #![cfg_attr(test, allow(clippy::restriction))]
 //!
-//! Tags are written as filter state (`wasm.tag.<name>`), which no client and no service sees; Envoy's tracing and
-//! access logs read it from there. Where a tag comes from ends when it is known: the request itself, the claims that a
-//! later filter verifies, or the response. A tag is written as soon as nothing can change it any more, so that a stream
-//! that ends early carries what was known.
-//!
-//! [`config`] is what a user writes, [`decision`] says what is to be done at each moment of a stream, and [`tags`] has what a tag
-//! is. `plugin` carries decisions out.
+//! Tags are written as filter state (`wasm.tag.<name>`), which no client and no service sees; Envoy's tracing
+//! and access logs read it from there. The sources of a tag decide when it is known: when the request
+//! arrives, when a later filter has verified claims, or when the response passes. A tag is written as soon as
+//! nothing can change it any more, so that a stream that ends early carries what was known. [`config`] reads
+//! what an operator writes, [`decision`] decides what is done in each phase of a stream, and [`tags`] has
+//! what a tag is. `metrics` is what the operator sees, and `plugin` is the shell between these and the proxy.
 
 pub mod config;
 pub mod decision;

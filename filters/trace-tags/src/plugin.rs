@@ -1,4 +1,4 @@
-//! The shell: carries out what the core says.
+//! The shell between the core and the proxy: it reads the configuration, makes the host calls and counts.
 
 use plugin_kit::config::ConfigErrors;
 use plugin_kit::host::HostError;
@@ -21,18 +21,18 @@ pub struct TraceTags {
 }
 
 impl TraceTags {
-    /// For a filter that composes this one with others that read headers too: runs before those that verify claims, and
-    /// [`TraceTags::on_claims`] after them.
+    /// Handles the request in a filter that combines this one with others that read headers too. It runs
+    /// before those that verify claims, and [`TraceTags::on_claims`] runs after them.
     pub fn before_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>) {
         if self.core.reads_headers() {
-            // One call for all of them. What it fails with shows when the headers are looked up.
+            // One call reads all headers. If it fails, the error shows when a header is looked up.
             let _ = exchange.headers();
         }
         self.carry_out(self.core.on_request(stream, exchange, random), exchange);
     }
 
-    /// Writes the tags that come from claims, and what is known of those that wait for the response. Where the request
-    /// `passes` sends the baggage on with it.
+    /// Writes the tags that come from claims, and what is known about those that wait for the response. If
+    /// the request `passes`, the baggage goes on with it.
     pub fn on_claims(&self, stream: &mut Stream, exchange: &Exchange<'_>, passes: bool) {
         let mut effects = self.core.on_claims(stream, exchange);
         self.core.known_so_far(stream, &mut effects);
@@ -42,7 +42,7 @@ impl TraceTags {
         self.carry_out(effects, exchange);
     }
 
-    /// As [`Filter::configure`], for a filter that composes this one with those that verify claims.
+    /// As [`Filter::configure`], for a filter that combines this one with those that verify claims.
     pub fn configure_with_claims(configuration: &Value) -> Result<Self, ConfigErrors> {
         Self::from_config(configuration, Phase::Claims)
     }
@@ -86,7 +86,7 @@ impl TraceTags {
     }
 }
 
-/// The status of the response that passes. One that cannot be read counts as an error.
+/// The status of the response; `None` if it cannot be read, which counts as an error.
 fn status() -> Option<u16> {
     let status = Headers::Response.first(":status").ok()??;
     std::str::from_utf8(&status).ok()?.parse().ok()

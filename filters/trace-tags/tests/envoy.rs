@@ -130,7 +130,7 @@ fn request() -> Request {
 const USER: &str = "alice _the__great";
 
 #[test]
-fn an_answered_request_has_every_tag_and_the_service_sees_none() {
+fn answered_request_has_every_tag_and_the_service_sees_none() {
     let sidecar = Sidecar::start(None);
     let response = request().send(sidecar.address()).unwrap();
     assert_eq!(response.status, 200);
@@ -147,7 +147,7 @@ fn an_answered_request_has_every_tag_and_the_service_sees_none() {
 }
 
 #[test]
-fn a_request_that_a_later_filter_denies_has_every_tag() {
+fn request_denied_by_a_later_filter_has_every_tag() {
     let deny = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
         "rules": { "action": "DENY", "policies": {
@@ -165,7 +165,7 @@ fn a_request_that_a_later_filter_denies_has_every_tag() {
 }
 
 #[test]
-fn the_configuration_in_force_is_told_by_a_metric() {
+fn configuration_in_force_is_shown_by_a_metric() {
     let mut sidecar = Sidecar::start(None);
     let hash = |sidecar: &Sidecar| sidecar.envoy.stats().unwrap()["wasmcustom.trace_tags_config_hash_alone"];
     let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/filters/trace-tags.wasm");
@@ -184,7 +184,7 @@ fn the_configuration_in_force_is_told_by_a_metric() {
 
 /// A span ends before the plugin hears of it, so it has what the request itself says; the access log has all.
 #[test]
-fn a_client_that_leaves_before_the_answer_leaves_what_was_known() {
+fn client_leaves_early_known_tags_are_written() {
     let sidecar = Sidecar::start(None);
     sidecar.upstream.answer(Answer { delay: Duration::from_secs(30), ..Answer::default() });
     let mut client = TcpStream::connect(sidecar.address()).unwrap();
@@ -208,7 +208,7 @@ fn a_client_that_leaves_before_the_answer_leaves_what_was_known() {
 }
 
 #[test]
-fn a_hostile_request_id_is_replaced_everywhere() {
+fn unsafe_request_id_is_replaced_everywhere() {
     let sidecar = Sidecar::start(None);
     for hostile in ["a b\"c", "${jndi:ldap://x}", &"a".repeat(200)] {
         let request = Request::new("GET", "/").header("x-request-id", hostile);
@@ -221,7 +221,8 @@ fn a_hostile_request_id_is_replaced_everywhere() {
         assert_eq!(entry["request_id"], id[0]);
         assert_eq!(span.attributes["tag.request.id"], id[0]);
     }
-    // Envoy samples by the ID and would not trace one that is no UUID; it traces those that replace a hostile one.
+    // Envoy samples by the ID and would not trace one that is no UUID; it traces those that replace a hostile
+    // one.
     let twice = Request::new("GET", "/").header("x-request-id", ID).header("x-request-id", "b");
     twice.send(sidecar.address()).unwrap();
     let received = sidecar.upstream.take_received().remove(0);
@@ -232,7 +233,7 @@ fn a_hostile_request_id_is_replaced_everywhere() {
 
 /// What docs/observability.md tells somebody to search for finds what is wrong in the log of a real proxy.
 #[test]
-fn the_documented_search_of_a_log_finds_each_mistake_of_a_refused_configuration() {
+fn documented_log_search_finds_each_error_of_a_refused_configuration() {
     let document = include_str!("../../../docs/observability.md");
     let line = document.lines().find(|line| line.ends_with("# each mistake with its path")).unwrap();
     let (_, search) = line.split_once("| grep '").unwrap();

@@ -21,7 +21,7 @@ fn shown(effects: &Effects<'_>) -> Vec<String> {
 }
 
 #[test]
-fn the_usual_tags() {
+fn default_tags_are_written() {
     let core = core("{}");
     let mut stream = Stream::default();
     let facts = FakeHost::request("GET", "/")
@@ -36,7 +36,7 @@ fn the_usual_tags() {
 }
 
 #[test]
-fn text_of_any_script_cut_and_cleaned() {
+fn text_of_any_script_is_cut_and_cleaned() {
     let core = core(r#"{"tags":[{"name":"a","from":[{"queryParam":"q","trust":true}],"maxLength":6}]}"#);
     let facts = FakeHost::request("GET", "/?q=%e6%9d%b1%e4%ba%ac%22%0a%ffabc");
     let effects = core.on_request(&mut Stream::default(), &Exchange::new(1, &facts), || Ok(0));

@@ -23,43 +23,43 @@ use crate::service::protocol::{grpc_service, unit};
 /// The rate limit service that counts over several proxies.
 #[derive(Debug)]
 pub struct Global {
-    /// Which of the service's configurations is meant.
+    /// The domain of the service's configuration.
     pub domain: String,
     /// How the proxy reaches it: a serialised `envoy.config.core.v3.GrpcService`.
     pub via: Vec<u8>,
     /// How long a request waits for it.
     pub timeout: Duration,
-    /// What becomes of a request that got no answer in this time.
+    /// What happens to a request without a usable answer in this time.
     pub on_failure: OnFailure,
 }
 
-/// A limit's part in what the service is asked.
+/// What the service is asked about one limit.
 #[derive(Debug)]
 pub struct GlobalLimit {
-    /// The descriptor's keys, one for each source of the limit's key; for a limit without a key none.
+    /// The descriptor's keys, one for each source of the limit's key.
     pub entries: Vec<String>,
-    /// The service counts with the limit's rate in the place of its own.
+    /// Whether the service counts with the limit's rate instead of its own.
     pub send_rate: bool,
 }
 
-/// A pluginConfig that has nothing wrong.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// In the order in which they were written.
+    /// The limits, in the order of the configuration.
     pub limits: Vec<Limit>,
     /// Requests that no limit counts.
     pub exempt: Vec<Selector>,
     /// How a denied request is answered.
     pub reply: ReplyOptions,
-    /// What becomes of a request that could not be counted.
+    /// What happens to a request that could not be counted.
     pub on_conflict: OnConflict,
-    /// Who counts together.
+    /// Who shares the limits.
     pub scope: Scope,
-    /// The longest stretch of a limit's time that one worker takes for itself, in nanoseconds.
+    /// The longest lease in nanoseconds.
     pub longest_lease: u64,
-    /// Whether the case of paths counts.
+    /// Whether letter case matters when paths are compared.
     pub path_case: PathCase,
-    /// How many limits have no key.
+    /// The number of limits without a key and without plans.
     pub singles: usize,
     /// The service for the limits that have a [`Limit::global`].
     pub global: Option<Global>,
@@ -68,61 +68,61 @@ pub struct Config {
 /// One limit.
 #[derive(Debug)]
 pub struct Limit {
-    /// Unique; shown to clients and in metrics.
+    /// The unique name, which clients and metrics show.
     pub name: String,
-    /// Which requests it counts.
+    /// Which requests the limit counts.
     pub selector: Selector,
-    /// It is checked before the request's token is.
+    /// Whether the limit is checked before the request's token is verified.
     pub before_auth: bool,
-    /// What it counts by; empty: all together.
+    /// The sources of the key; all requests count together if there are none.
     pub key: Vec<Source>,
-    /// What becomes of a request without a part of the key.
+    /// What happens to a request that lacks a part of the key.
     pub on_missing_key: OnMissingKey,
-    /// What a key may do, unless a plan says otherwise.
+    /// The rate of a key that has no plan.
     pub rate: Rate,
     /// Rates that depend on the request.
     pub plans: Option<Plans>,
-    /// As how many requests one counts.
+    /// What a request costs, unless it says so itself.
     pub cost: u64,
-    /// Where a request says as how many it counts.
+    /// The source of the cost of each request.
     pub cost_from: Option<Source>,
-    /// What becomes of a request that says there what is no number.
+    /// What happens to a request whose cost is not a number.
     pub on_invalid_cost: OnInvalidCost,
-    /// Where not empty: only requests answered with one of these statuses stay counted.
+    /// If there are any, only requests that are answered with one of these statuses stay counted.
     pub count_statuses: Vec<u16>,
-    /// Whether it denies.
+    /// Whether the limit denies requests or only reports.
     pub mode: Mode,
-    /// For how many of a hundred keys it does, or of a hundred requests without a key.
+    /// The percentage of keys for which the limit is enforced, or of requests without a key.
     pub enforce_percent: u8,
-    /// Where its state is.
+    /// The table that keeps the state of the keys.
     pub table: Table,
-    /// What becomes of a key where there is no free place.
+    /// What happens to a new key if there is no free place.
     pub on_full: OnFull,
-    /// Without a key: its number among such limits.
+    /// The number of this limit among those without a key and without plans, if it is one of them.
     pub single: Option<usize>,
-    /// What it reads of the head to find the key.
+    /// Which headers the key and the plan read.
     pub head_use: HeaderReads,
-    /// It is asked of the rate limit service too.
+    /// What the rate limit service is asked about this limit.
     pub global: Option<GlobalLimit>,
 }
 
 /// Rates by the value of a source.
 #[derive(Debug)]
 pub struct Plans {
-    /// Says which plan a request has.
+    /// The source that says which plan a request has.
     pub from: Source,
-    /// The plans.
+    /// The rates by the name of the plan.
     pub rates: Vec<(String, Rate)>,
 }
 
 /// Which requests a limit or an exemption is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
-    /// On the request.
+    /// The tests of the request.
     pub request: RequestMatch,
-    /// The same without its paths: for a request whose path has no meaning.
+    /// The same without tests of the path, for a request whose path has no reading.
     pub any_path: RequestMatch,
-    /// On claims, by the key under which they are published.
+    /// The tests of claims, by the key under which a claim is published.
     pub claims: Vec<(String, ValueTest)>,
     /// A CEL condition.
     pub when: Option<Expression>,
@@ -232,8 +232,8 @@ fn compile_global_limit(
     GlobalLimit { entries: raw.entries, send_rate: raw.send_rate }
 }
 
-/// Gives each limit a table of its own, the same in each worker and, while no other limit's name wants it, in each
-/// configuration.
+/// Gives each limit a table of its own: the same in each worker, and the same in each configuration unless
+/// another limit has taken it.
 #[derive(Default)]
 struct Tables {
     taken: Vec<u8>,
@@ -320,7 +320,7 @@ fn compile_limit(
         errors.add(path, format_args!("expected at most {} limits", Table::MAX));
         return None;
     };
-    // A limit without a key still has one for each plan.
+    // A limit without a key still has a key for each plan.
     let single = (!keyed && plans.is_none()).then_some(tables.singles);
     tables.singles = tables.singles.saturating_add(usize::from(single.is_some()));
     let global = raw.global.map(|global| {
@@ -418,7 +418,7 @@ impl Selector {
         Some(Self { request: compiled?, any_path: any_path?, claims, when })
     }
 
-    /// Whether it holds for every request.
+    /// Whether the selector matches every request.
     pub fn is_always(&self) -> bool {
         self.request.is_always() && self.claims.is_empty() && self.when.is_none()
     }

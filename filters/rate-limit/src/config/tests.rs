@@ -33,7 +33,7 @@ fn defaults() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_path() {
+fn invalid_configuration_error_names_its_path() {
     for (fields, expected) in [
         (r#","rate":{"requests":1,"per":"0s"}"#, "limits[0].rate: expected a window"),
         (r#","rate":{"requests":1,"per":"1x"}"#, "limits[0].rate.per: this is no duration"),
@@ -104,7 +104,7 @@ fn what_is_wrong_is_named_with_its_path() {
 }
 
 #[test]
-fn what_a_client_can_write_names_no_cost_and_no_plan_unless_it_is_trusted() {
+fn untrusted_source_of_cost_or_plan_is_refused() {
     for source in [
         r#""header":"x""#,
         r#""property":["request","headers","x"]"#,
@@ -128,7 +128,7 @@ fn what_a_client_can_write_names_no_cost_and_no_plan_unless_it_is_trusted() {
 }
 
 #[test]
-fn what_is_asked_of_a_service() {
+fn global_limits_defaults_and_errors() {
     let global = |limit: &str, service: &str| {
         let limit = format!(r#"{{"name":"a","rate":{{"requests":1,"per":"1m"}},{limit}}}"#);
         parse(&format!(r#"{{"limits":[{limit}],"global":{{"domain":"d","cluster":"c"{service}}}}}"#))

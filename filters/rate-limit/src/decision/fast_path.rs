@@ -1,5 +1,5 @@
-//! The fast path: a limit that counts every request needs no matching, and a worker that holds a lease needs no shared
-//! data.
+//! The fast path: a limit that counts every request needs no matching, and a worker that holds a lease needs
+//! no shared data.
 
 use super::Limits;
 use super::outcome::{Counted, Stage};
@@ -13,8 +13,8 @@ use crate::reply::HeadersOn;
 pub(super) enum FastPath {
     /// No limit counts a request.
     NoLimit,
-    /// The only limit, by its index, is enforced and counts every request. The charge is there if it is the same for
-    /// every request.
+    /// The only limit, by its index, is enforced and counts every request. The charge is there if it is the
+    /// same for every request.
     OneLimit(usize, Option<ChargeRequest>),
     /// There is no fast path: each limit is matched against the request.
     None,
@@ -54,7 +54,8 @@ fn constant_charge(limit: &Limit, hasher: &KeyHasher) -> Option<ChargeRequest> {
 }
 
 impl Limits {
-    /// Charges a busy key from the lease that this worker holds, where nothing else is to be done for the request.
+    /// Charges a busy key from the lease that this worker holds, where nothing else is to be done for the
+    /// request.
     pub(super) fn try_spend_lease(&self, counted: &Counted, now: u64) -> bool {
         counted.enforced
             && !counted.is_asked()

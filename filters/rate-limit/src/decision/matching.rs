@@ -10,8 +10,8 @@ use plugin_kit::request::path::{PathCase, Readings};
 
 use crate::config::Selector;
 
-/// What a test answers where it has no certain result: a path may have several readings or none, a claim may not be
-/// comparable, and a CEL expression may have no value.
+/// What a test answers where it has no certain result: a path may have several readings or none, a claim may
+/// not be comparable, and a CEL expression may have no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
     /// The test holds. Of several readings of a path, one is enough.
@@ -20,7 +20,8 @@ pub(super) enum Doubt {
     No,
 }
 
-/// The request as selectors see it. Each part is read when the first selector needs it, and once for all of them.
+/// The request as selectors see it. Each part is read when the first selector needs it, and once for all of
+/// them.
 pub(super) struct RequestView<'a> {
     pub(super) exchange: &'a Exchange<'a>,
     pub(super) path_case: PathCase,
@@ -53,8 +54,8 @@ impl<'a> RequestView<'a> {
         if !self.request_matches(&selector.request, &selector.any_path, doubt)? {
             return Ok(false);
         }
-        // The expression comes last because it costs most. It has no value if, for instance, a header that it reads is
-        // missing.
+        // The expression comes last because it costs most. It has no value if, for instance, a header that it
+        // reads is missing.
         match selector.when {
             Some(when) => Ok(when.holds(self.exchange, None)?.unwrap_or(doubt == Doubt::Yes)),
             None => Ok(true),

@@ -14,8 +14,8 @@ use crate::reply::{DenyReason, HeadersOn, Shown};
 use crate::service::health::{Breaker, OverLimits};
 use crate::service::protocol::{Descriptor, Failure, Response, Status, request};
 
-/// What a worker knows about the rate limit service. A [`Cell`] lends nothing, so another request may run during any
-/// host call.
+/// What a worker knows about the rate limit service. A [`Cell`] lends nothing, so another request may run
+/// during any host call.
 #[derive(Debug, Default)]
 pub(super) struct Service {
     breaker: Cell<Breaker>,
@@ -40,8 +40,8 @@ impl Service {
 }
 
 impl Limits {
-    /// Denies the request if a key is known to be over its limit, since the service is not asked about such a key again.
-    /// A limit that only reports is reported, and not asked about.
+    /// Denies the request if a key is known to be over its limit, since the service is not asked about such a
+    /// key again. A limit that only reports is reported, and not asked about.
     pub(super) fn deny_remembered(
         &self,
         counted: &mut [Counted],
@@ -99,8 +99,8 @@ impl Limits {
         Ok(Outcome::Ask(Box::new(Question { message, counted })))
     }
 
-    /// Decides about a request with the service's answer, which has come at the time `now`. The client of the request
-    /// may have left meanwhile.
+    /// Decides about a request with the service's answer, which has come at the time `now`. The client of the
+    /// request may have left meanwhile.
     pub fn on_service_response(
         &self,
         store: &impl SharedStore,

@@ -23,8 +23,9 @@ impl Cost {
     }
 }
 
-/// Reads a cost: `4`, `4.0`, `2.5`, `1e2`. A fraction is rounded up, so that a request that is not free costs something,
-/// and a number that is too large for the type becomes the largest. `None` if the text is not such a number.
+/// Reads a cost: `4`, `4.0`, `2.5`, `1e2`. A fraction is rounded up, so that a request that is not free costs
+/// something, and a number that is too large for the type becomes the largest. `None` if the text is not such
+/// a number.
 pub fn parse(text: &[u8]) -> Option<u64> {
     let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
         Some(at) => (text.get(..at)?, exponent(text.get(at.saturating_add(1)..)?)?),

@@ -17,8 +17,8 @@ impl KeyHasher {
         Self(SipHasher13::new_with_key(random))
     }
 
-    /// The hasher for the keys of one limit. The limit's name and rate go into each key: a limit that a configuration
-    /// update does not change keeps its state, and a limit whose rate changes begins anew.
+    /// The hasher for the keys of one limit. The limit's name and rate go into each key: a limit that a
+    /// configuration update does not change keeps its state, and a limit whose rate changes begins anew.
     #[must_use]
     pub fn of_limit(&self, scope: &[u8], name: &str, rate: &Rate) -> Self {
         let mut hasher = self.clone();
@@ -28,7 +28,8 @@ impl KeyHasher {
         hasher
     }
 
-    /// The hash of the limit's name, and that of its name and rates: the two tell when the rate of a limit was changed.
+    /// The hash of the limit's name, and that of its name and rates: the two tell when the rate of a limit
+    /// was changed.
     pub fn of_rates<'a>(
         &self,
         scope: &[u8],
@@ -61,8 +62,8 @@ impl KeyHasher {
     }
 }
 
-/// The number of the table that the limit `name` has unless another limit has it. The number must be the same in each
-/// worker, in each configuration and in each version, so it is a plain sum.
+/// The number of the table that the limit `name` has unless another limit has it. The number must be the same
+/// in each worker, in each configuration and in each version, so it is a plain sum.
 pub fn table_number(name: &str, tables: u8) -> u8 {
     let sum = name.bytes().fold(0_u8, |sum, byte| sum.rotate_left(3) ^ byte);
     sum.checked_rem(tables).unwrap_or_default()

@@ -31,8 +31,8 @@ pub(crate) fn is_preflight(exchange: &Exchange<'_>) -> Result<bool, HostError> {
     Ok(exchange.header_first(":method")?.as_deref() == Some(b"OPTIONS") && exchange.headers()?.is_preflight())
 }
 
-/// The limit's key of the request; `None` if a part is missing and the limit does not count such requests. `incomplete`
-/// is set if a part is missing.
+/// The limit's key of the request; `None` if a part is missing and the limit does not count such requests.
+/// `incomplete` is set if a part is missing.
 pub(crate) fn request_key(
     limit: &Limit,
     (hasher, plan_hashers): &(KeyHasher, Vec<KeyHasher>),
@@ -53,8 +53,8 @@ pub(crate) fn request_key(
     let mut descriptor = limit.global.as_ref().map(|_| Descriptor::default());
     let mut is_known = false;
     for (n, source) in limit.key.iter().enumerate() {
-        // The first value of a header, as Envoy's own limits take it: a client that sends more values must not get a
-        // new key.
+        // The first value of a header, as Envoy's own limits take it: a client that sends more values must
+        // not get a new key.
         let part = source.first_value(exchange)?;
         *incomplete |= part.is_none();
         let gives_up = match limit.on_missing_key {

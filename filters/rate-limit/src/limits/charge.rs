@@ -50,7 +50,8 @@ pub struct Snapshot {
 pub enum Verdict {
     /// The request is admitted.
     Admitted,
-    /// The request is denied. It would be admitted after this many nanoseconds; `None` if it never would at this cost.
+    /// The request is denied. It would be admitted after this many nanoseconds; `None` if it never would at
+    /// this cost.
     Denied(Option<u64>),
     /// The request could not be counted because other workers were faster in every attempt.
     Conflict,

@@ -1,14 +1,15 @@
 //! The generic cell rate algorithm, in whole nanoseconds.
 //!
-//! A key has one number, its theoretical arrival time (TAT): the time until which what it was granted lasts at the
-//! limit's pace. A request moves the TAT by one interval from where it stands, or from now if that is later, and is
-//! admitted if the TAT is then at most `burst` intervals ahead. So each admitted request owns a stretch of one interval
-//! that lies between the time of its admission and `burst` intervals later, and no two stretches overlap: any span of
-//! time `t` admits at most `burst + floor(t * requests / per)` requests.
+//! A key has one number, its theoretical arrival time (TAT): the time until which the requests that it was
+//! granted last at the limit's pace. A request moves the TAT by one interval from where it stands, or from
+//! now if that is later. The request is admitted if the TAT is then at most `burst` intervals ahead. So each
+//! admitted request owns a stretch of one interval that lies between the time of its admission and `burst`
+//! intervals later, and no two stretches overlap: any span of time `t` admits at most `burst + floor(t *
+//! requests / per)` requests.
 
 use std::time::Duration;
 
-/// How many requests a key may make.
+/// The rate of a limit: how many requests a key may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     requests: u32,
@@ -22,14 +23,15 @@ pub struct Rate {
 pub enum Retry {
     /// At this time, not a nanosecond earlier, if nothing else is charged until then.
     At(u64),
-    /// It costs more than the burst, or the burst is 0.
+    /// Never: the request costs more than the burst, or the burst is 0.
     Never,
 }
 
-/// No window is longer, so that no sum of times overflows.
+/// The longest window. It is bounded so that no sum of times overflows.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
-/// A time or a length of time in nanoseconds, as all of this crate counts; what is too long for that is the longest.
+/// A time or a duration in nanoseconds, the unit of this crate. A duration that is too long for the type
+/// becomes the longest.
 pub fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -38,7 +40,7 @@ impl Rate {
     /// `requests` in each `per`, and `burst` of them at once.
     ///
     /// # Errors
-    /// Says what is wrong with the numbers.
+    /// The numbers do not make a rate; the text says why.
     pub fn new(requests: u32, per: Duration, burst: u32) -> Result<Self, String> {
         let nanos = nanoseconds(per);
         if per.is_zero() || per > LONGEST {
@@ -52,7 +54,8 @@ impl Rate {
         if u64::from(requests) > nanos {
             return Err(format!("expected at most {nanos} requests, one a nanosecond"));
         }
-        // Rounded up, so that the rate is at most what was asked for; the loss is below a nanosecond a request.
+        // Rounded up, so that the rate is at most what is configured. The difference is below a nanosecond a
+        // request.
         let interval = nanos.div_ceil(u64::from(requests.max(1)));
         let rate = Self { requests, per, burst, interval };
         if Duration::from_nanos(rate.tolerance()) > LONGEST {
@@ -71,7 +74,7 @@ impl Rate {
         self.per
     }
 
-    /// Time that one request uses up, in nanoseconds.
+    /// The time that one request uses up, in nanoseconds.
     pub fn interval(&self) -> u64 {
         self.interval
     }
@@ -81,7 +84,7 @@ impl Rate {
         self.interval.saturating_mul(u64::from(self.burst))
     }
 
-    /// What `cost` requests use up, in nanoseconds.
+    /// The time that `cost` requests use up, in nanoseconds.
     pub fn time_of(&self, cost: u64) -> u64 {
         self.interval.saturating_mul(cost)
     }
@@ -94,7 +97,7 @@ impl Rate {
     /// The TAT after a request of this cost at `now`.
     ///
     /// # Errors
-    /// The request is denied, and nothing is charged. A burst of 0 denies what is free too.
+    /// The request is denied, and nothing is charged. A burst of 0 also denies requests that are free.
     pub fn charge(&self, tat: u64, now: u64, cost: u64) -> Result<u64, Retry> {
         let need = self.time_of(cost);
         let charged = tat.max(now).saturating_add(need);
@@ -113,7 +116,7 @@ impl Rate {
         room.checked_div(self.interval).unwrap_or_default()
     }
 
-    /// The definition as bytes: two rates that differ never share a key's state.
+    /// The definition as bytes. It goes into the hash of a key, so that rates that differ share no state.
     pub fn definition(&self) -> [u8; 24] {
         let mut bytes = [0; 24];
         let (requests, rest) = bytes.split_at_mut(4);
@@ -154,8 +157,8 @@ mod tests {
         let ms = Duration::from_millis;
         assert_eq!(run(rate(1, ms(200), 1), &[0, 0, 0, 200, 200, 600, 600]), "ADDADAD");
         assert_eq!(run(rate(1, ms(200), 2), &[0, 0, 0, 200, 200]), "AADAD");
-        // Two each 200 ms: a bucket that is filled in steps denies at 0 and refills both at 200; this one refills one
-        // at 100 and the other at 200.
+        // Two each 200 ms: a bucket that is filled in steps denies at 0 and refills both at 200; this one
+        // refills one at 100 and the other at 200.
         assert_eq!(run(rate(2, ms(200), 2), &[0, 0, 0, 100, 100, 200, 200, 400, 400, 400]), "AADADADAAD");
         assert_eq!(run(rate(0, ms(200), 0), &[0, 1_000_000]), "DD");
         assert_eq!(run(rate(1, ms(2_000), 1), &[0, 500, 1_500, 2_000]), "ADDA");
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_rates_are_refused() {
+    fn invalid_rates_are_refused() {
         let second = Duration::from_secs(1);
         assert!(Rate::new(1, Duration::ZERO, 1).is_err());
         assert!(Rate::new(1, Duration::from_hours(366 * 24), 1).is_ok());
@@ -239,9 +242,10 @@ mod tests {
             }
         }
 
-        /// The crate governor as an oracle, where an interval is a whole number of nanoseconds (it rounds others down).
+        /// The crate governor as an oracle, where an interval is a whole number of nanoseconds (it rounds
+        /// others down).
         #[test]
-        fn governor_says_the_same(
+        fn verdicts_equal_those_of_governor(
             interval in 1_u64..100_000_000, burst in 1_u32..50,
             steps in prop::collection::vec((0_u64..200_000_000, 1_u32..4), 1..200),
         ) {

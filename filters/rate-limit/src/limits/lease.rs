@@ -7,8 +7,8 @@ use crate::limits::slots::KeyHash;
 
 /// The number of keys whose leases and denials a worker remembers, beside those of limits without a key.
 const REMEMBERED: usize = 512;
-/// The number of places that a key may have among them. With only one, two busy keys of the same place would take it
-/// from each other at every request.
+/// The number of places that a key may have among them. With only one, two busy keys of the same place would
+/// take it from each other at every request.
 pub(super) const WAYS: usize = 4;
 
 /// What a worker remembers of a key.
@@ -51,13 +51,14 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Places for `singles` limits without a key, and for [`REMEMBERED`] keys. No lease is longer than `longest`
-    /// nanoseconds.
+    /// Places for `singles` limits without a key, and for [`REMEMBERED`] keys. No lease is longer than
+    /// `longest` nanoseconds.
     pub(super) fn new(singles: usize, longest: u64) -> Self {
         Self { places: vec![Cell::default(); singles.saturating_add(REMEMBERED)], singles, longest }
     }
 
-    /// Takes what a request needs from the lease, if there is enough. Returns where the stretch began before and after.
+    /// Takes what a request needs from the lease, if there is enough. Returns where the stretch began before
+    /// and after.
     pub(super) fn take(&self, request: &ChargeRequest, now: u64) -> Option<(u64, u64)> {
         let need = request.rate.time_of(request.cost);
         let place = self.place(request)?;
@@ -109,12 +110,14 @@ impl Leases {
         }
     }
 
-    /// The size of the next lease, beyond what the request needs: twice the time since the last lease, or twice the last
-    /// lease if that was used up early; capped at the longest lease and an eighth of what is left.
+    /// The size of the next lease, beyond what the request needs: twice the time since the last lease, or
+    /// twice the last lease if that was used up early; capped at the longest lease and an eighth of what is
+    /// left.
     pub(super) fn size(&self, request: &ChargeRequest, needed: u64, now: u64) -> u64 {
         let Some(last) = self.known(request).filter(|_| !request.refundable) else { return 0 };
         let wish = match now.saturating_sub(last.taken_at) {
-            // A lease lasts for as much time as it holds. One shorter than the time between two requests serves none.
+            // A lease lasts for as much time as it holds. One shorter than the time between two requests
+            // serves none.
             since if since <= self.longest => last.extra.max(since).saturating_mul(2),
             since if since <= self.longest.saturating_mul(2) => last.extra,
             _ => return 0,

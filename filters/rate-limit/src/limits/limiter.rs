@@ -1,20 +1,23 @@
 //! Charges one or several limits for a request: all of them or none.
 //!
-//! **Leases.** If a key is busy, a worker takes more from the shared data than one request needs: a [`Lease`], a stretch
-//! of the key's virtual time that belongs to this worker alone. Spending from a lease costs no host call. The algorithm
-//! ([`crate::limits::gcra`]) still holds: each request takes one interval of the stretch that begins no earlier than the
-//! request arrives, and the part of the stretch that time has passed over is lost, as it is in the bucket itself. So every
-//! formula holds as if there were no leases. What a worker holds and does not use is denied to the others for a while. It
-//! is never more than what refills in the longest lease (100 ms unless configured), nor more than an eighth of what is
-//! left, which is nothing near the limit.
+//! **Leases.** If a key is busy, a worker takes more from the shared data than one request needs: a
+//! [`Lease`], a stretch of the key's virtual time that belongs to this worker alone. Spending from a lease
+//! costs no host call. The algorithm ([`crate::limits::gcra`]) still holds: each request takes one interval
+//! of the stretch that begins no earlier than the request arrives, and the part of the stretch that time has
+//! passed over is lost, as it is in the bucket itself. So every formula holds as if there were no leases.
+//! What a worker holds and does not use is denied to the others for a while. It is never more than what
+//! refills in the longest lease (100 ms unless configured), nor more than an eighth of what is left, which is
+//! nothing near the limit.
 //!
-//! **Several limits.** The limiter looks at all limits first, and if one denies the request, it charges none. Then it
-//! charges all of them. If another worker was faster and a later limit denies the request, the earlier charges are undone:
-//! they return to the shared data if nobody has charged the key in between, and otherwise stay with this worker as a lease.
+//! **Several limits.** The limiter looks at all limits first, and if one denies the request, it charges none.
+//! Then it charges all of them. If another worker was faster and a later limit denies the request, the
+//! earlier charges are undone: they return to the shared data if nobody has charged the key in between, and
+//! otherwise stay with this worker as a lease.
 //!
-//! **Requests within requests.** The host may run another request of the worker while it answers a call. So everything
-//! that a worker remembers is in a [`Cell`], which lends nothing that could be held during a call. What depends on the
-//! result of a call is taken out before the call, and is put back only if nobody has put anything there meanwhile.
+//! **Requests within requests.** The host may run another request of the worker while it answers a call. So
+//! everything that a worker remembers is in a [`Cell`], which lends nothing that could be held during a call.
+//! What depends on the result of a call is taken out before the call, and is put back only if nobody has put
+//! anything there meanwhile.
 
 use std::cell::Cell;
 
@@ -24,8 +27,8 @@ use crate::limits::charge::{ChargeRequest, Receipt, Snapshot, Stats, Verdict, de
 use crate::limits::lease::{Lease, Leases};
 use crate::limits::slots::{Found, SharedStore};
 
-/// The number of attempts to write before the limiter reports a conflict. A write is lost only if another worker has
-/// written, so with fewer workers than this it takes a strange scheduler to lose every attempt.
+/// The number of attempts to write before the limiter reports a conflict. A write is lost only if another
+/// worker has written, so with fewer workers than this it takes a strange scheduler to lose every attempt.
 const ROUNDS: u32 = 32;
 
 /// One worker's view of all limits.
@@ -55,8 +58,9 @@ enum Charge {
 }
 
 impl Limiter {
-    /// A worker's view of limits of which `singles` have no key. `longest_lease` is in nanoseconds. The charge of a limit
-    /// that is `alone` is never undone, so a denial holds until the time that it names, and is remembered.
+    /// A worker's view of limits of which `singles` have no key. `longest_lease` is in nanoseconds. The
+    /// charge of a limit that is `alone` is never undone, so a denial holds until the time that it names, and
+    /// is remembered.
     pub fn new(singles: usize, longest_lease: u64, alone: bool) -> Self {
         Self { leases: Leases::new(singles, longest_lease), remember_denials: alone, stats: Cell::default() }
     }
@@ -83,7 +87,8 @@ impl Limiter {
         self.stats.set(stats);
     }
 
-    /// Charges all limits, or none. The result has a snapshot for each limit, up to the first that could not be charged.
+    /// Charges all limits, or none. The result has a snapshot for each limit, up to the first that could not
+    /// be charged.
     ///
     /// # Errors
     /// The host failed. What could be undone was undone.
@@ -122,7 +127,8 @@ impl Limiter {
         Ok(snapshots)
     }
 
-    /// The snapshots of all limits if one of them would deny the request now; `None` if all have room. Charges nothing.
+    /// The snapshots of all limits if one of them would deny the request now; `None` if all have room.
+    /// Charges nothing.
     pub fn peek(
         &self,
         store: &impl SharedStore,
@@ -193,7 +199,8 @@ impl Limiter {
 
     /// Takes from the lease that this worker holds.
     fn spend(&self, request: &ChargeRequest, now: u64) -> (Snapshot, Option<Charge>) {
-        // An earlier limit of the same request may have taken the place of the lease. Then the limit counts as denied.
+        // An earlier limit of the same request may have taken the place of the lease. Then the limit counts
+        // as denied.
         let charge = self.leases.take(request, now);
         let charge = charge.map(|(before, after)| Charge::Leased { before, after });
         let verdict = if charge.is_some() { Verdict::Admitted } else { Verdict::Conflict };
@@ -218,7 +225,8 @@ impl Limiter {
             let end = needed.saturating_add(extra);
             let evicts = found.evicts;
             let start = needed.saturating_sub(request.rate.time_of(request.cost));
-            // The charge may begin in what is left of the last lease, which no other request may spend meanwhile.
+            // The charge may begin in what is left of the last lease, which no other request may spend
+            // meanwhile.
             let left = self.leases.take_out(request);
             let written = request.table.write(store, request.hash, found, end);
             if !matches!(written, Ok(true)) {
@@ -270,8 +278,8 @@ impl Limiter {
         }
     }
 
-    /// Gives a charge back, long after it was made. If the key was charged again meanwhile, the charge stays, since its
-    /// stretch is no longer the last one.
+    /// Gives a charge back, long after it was made. If the key was charged again meanwhile, the charge stays,
+    /// since its stretch is no longer the last one.
     pub fn refund(&self, store: &impl SharedStore, request: &ChargeRequest, receipt: Receipt, now: u64) {
         if give_back(store, request, receipt, now) {
             self.note(|stats| &mut stats.refunded);
@@ -296,9 +304,9 @@ fn find(store: &impl SharedStore, request: &ChargeRequest, now: u64) -> Result<F
     request.table.find(store, request.hash, now, request.on_full)
 }
 
-/// Sets the TAT back to the start of a charge. If the TAT is still at the end of that charge, nobody has charged the key
-/// since, and no trace is left. Otherwise others were granted what comes after this stretch, and lowering the TAT would
-/// grant the end of their time twice.
+/// Sets the TAT back to the start of a charge. If the TAT is still at the end of that charge, nobody has
+/// charged the key since, and no trace is left. Otherwise others were granted what comes after this stretch,
+/// and lowering the TAT would grant the end of their time twice.
 fn give_back(store: &impl SharedStore, request: &ChargeRequest, receipt: Receipt, now: u64) -> bool {
     let found = find(store, request, now).ok();
     found

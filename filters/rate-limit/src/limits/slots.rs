@@ -1,23 +1,25 @@
 //! The state of all keys, in shared data of fixed size.
 //!
-//! Shared data cannot be deleted, so a value for each key would grow without end. A [`Table`] is a fixed number of sets
-//! with [`WAYS`] entries each, and a set is one value of the shared data. The hash of a key says in which set it is looked
-//! for; a TAT that has passed is the same as none, so its entry is free. Where a set has no free entry the one that owes
-//! least gives way: a client that wants to be forgotten needs eight others in its set that owe more than it does.
+//! Shared data cannot be deleted, so a value for each key would grow without end. A [`Table`] is a fixed
+//! number of sets with [`WAYS`] entries each, and a set is one value of the shared data. The hash of a key
+//! chooses its set. A key whose TAT has passed owes nothing, so its entry is free. If a set has no free
+//! entry, the key that owes least gives way: a client that wants its key to be forgotten needs eight other
+//! keys in the set that owe more.
 //!
-//! **Growth.** A table never shrinks, since its values could not be deleted. It grows by doubling: each set is split in
-//! two, and says so in its depth, the number of bits of the hash by which its keys were chosen. Whoever still counts by
-//! the old configuration, with fewer bits, reads that its set was split and goes on to where the key is now. So a key has
-//! one place at any time, and the compare-and-swap on a set's value decides who was first: the one that splits it or the
-//! one that charges a key of it.
+//! **Growth.** A table never shrinks, since its values could not be deleted. It grows by doubling: each set
+//! is split in two. Its depth is then one more: the number of bits of the hash that choose a set. A worker
+//! that still counts by the old configuration, with fewer bits, reads that the set was split, and goes on to
+//! the set where the key is now. So a key has one place at any time, and the compare-and-swap on a set's
+//! value decides which was first: a split or a charge.
 //!
-//! **Creation.** The host ignores the compare-and-swap number of a value that is absent, so two workers that create the
-//! same set could each count alone. Every set is therefore created before requests come: [`Table::create`] runs in
-//! `on_configure`, and the proxy runs that on its main thread, in a VM that it throws away, before it hands the plugin to
-//! its workers. They find the mark of a complete table and write nothing, so nobody's state is reset.
+//! **Creation.** The host ignores the compare-and-swap number of a value that is absent, so two workers that
+//! create the same set could each count alone. Every set is therefore created before requests come:
+//! [`Table::create`] runs in `on_configure`, which the proxy runs on its main thread, in a VM that it throws
+//! away, before it hands the plugin to its workers. The workers find the mark of a complete table and write
+//! nothing, so no state is reset.
 //!
-//! **Trust.** Every plugin of the proxy can write shared data. A set that does not parse counts as empty, and a TAT that
-//! no charge of a limit could have written counts as the latest that one could have.
+//! **Trust.** Every plugin of the proxy can write shared data. A set that does not parse counts as empty, and
+//! a TAT later than any that a charge of the limit can write counts as the latest that one can write.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,13 +29,14 @@ use plugin_kit::host::HostError;
 
 /// Shared data: values by key, each with a number that changes with every write.
 pub trait SharedStore {
-    /// The value and its number; `None` where there is none.
+    /// The value and its number; `None` if there is no value.
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError>;
-    /// Writes the value if its number is still `cas`; 0 writes in any case. `false`: somebody else has written.
+    /// Writes the value if its number is still `cas`, or in any case if `cas` is 0. Returns `false` if
+    /// another worker has written meanwhile.
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<bool, HostError>;
 }
 
-/// The values of one worker alone: for limits that are not exact over the workers of the proxy.
+/// The values of one worker alone, for `scope: worker`.
 #[derive(Debug, Default)]
 pub struct WorkerStore(RefCell<BTreeMap<String, Vec<u8>>>);
 
@@ -48,19 +51,20 @@ impl SharedStore for WorkerStore {
     }
 }
 
-/// Entries in a set.
+/// The number of entries in a set.
 pub const WAYS: usize = 8;
 
-/// A set begins with it and its depth, counted from `1`.
+/// A set begins with these bytes and its depth, counted from `1`.
 const MAGIC: &[u8] = b"rlslots";
 const DEPTH_0: u8 = b'1';
-/// The most bits of a hash by which a set is chosen.
+/// The greatest number of bits of a hash that choose a set.
 const DEEPEST: u8 = 17;
-/// Tries to split a set. Each loss is a charge of another worker, which takes it as long.
+/// The number of attempts to split a set. An attempt fails only if another worker has charged a key of the
+/// set.
 const SPLITS: u32 = 1_000;
 const PREFIX: &str = "rate-limit.1";
 
-/// One key's place in a set; all zero where it is free.
+/// One key's entry in a set; all zero if it is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Entry {
     tag: u64,
@@ -68,14 +72,15 @@ struct Entry {
 }
 
 impl Entry {
-    /// What a key is known by in its set: never 0, and with the bits by which sets are chosen, so that a set can be split.
+    /// The tag that identifies a key in its set. It is never 0, and holds the bits that choose sets, so that
+    /// a set can be split.
     fn tag(hash: KeyHash) -> u64 {
         const PLACES: u64 = (1 << DEEPEST) - 1;
         // The lowest bit of a tag is always set.
         (hash.tag >> 1) << (DEEPEST + 1) | (hash.place & PLACES) << 1 | 1
     }
 
-    /// Whether the key's place has this bit.
+    /// Whether the hash of the key has this bit.
     fn has(self, bit: u8) -> bool {
         (self.tag >> 1) & sets(bit) != 0
     }
@@ -89,9 +94,9 @@ pub struct Found {
     entries: [Entry; WAYS],
     way: usize,
     cas: u32,
-    /// The key's TAT; 0 where it has none.
+    /// The key's TAT; 0 if the key has none.
     pub tat: u64,
-    /// Another key that still owes gives way if this one is charged.
+    /// Whether a charge of this key makes another key give way that still owes.
     pub evicts: bool,
 }
 
@@ -107,12 +112,12 @@ config_choice! {
     }
 }
 
-/// The hash of a key: where it is looked for and what it is known by.
+/// The hash of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct KeyHash {
     /// Chooses the set.
     pub place: u64,
-    /// Tells the key from others of the set.
+    /// Identifies the key among the others of the set.
     pub tag: u64,
 }
 
@@ -125,7 +130,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// How many tables there can be: memory stays bounded however often limits are renamed.
+    /// The greatest number of tables, so that memory stays bounded however often limits are renamed.
     pub const MAX: u8 = 128;
 
     /// The table `number` with room for `keys`, rounded up to a power of two; at least [`WAYS`].
@@ -144,8 +149,8 @@ impl Table {
         format!("{PREFIX}.{}.{set}", self.number)
     }
 
-    /// Creates the sets that are not there yet, and says whether there were any. With the table as it is then: no smaller
-    /// than it ever was. To be called in `on_configure`.
+    /// Creates the sets that are not there yet. Returns the table as it is then, no smaller than it ever was,
+    /// and whether sets were created. To be called in `on_configure`.
     pub fn create(self, store: &impl SharedStore) -> Result<(Self, bool), HostError> {
         let mark = format!("{PREFIX}.{}.sets", self.number);
         let write_mark = |depth: u8| store.set(&mark, &1_u32.wrapping_shl(depth.into()).to_le_bytes(), 0);
@@ -166,7 +171,8 @@ impl Table {
         Ok((Self { depth: self.depth.max(present), ..self }, self.depth > present))
     }
 
-    /// Splits a set of a table of this depth: the keys whose place has one more bit move to a set of their own.
+    /// Splits a set of a table of this depth: the keys whose hash has the next bit move to a set of their
+    /// own.
     fn split(self, store: &impl SharedStore, set: u64, depth: u8) -> Result<(), HostError> {
         let (own, other, deeper) = (self.key(set), self.key(set | sets(depth)), depth.saturating_add(1));
         for _ in 0..SPLITS {
@@ -179,7 +185,7 @@ impl Table {
                 let entries = entries.map(|entry| Some(entry).filter(|entry| entry.has(depth) == moves));
                 encode(deeper, &entries.map(Option::unwrap_or_default))
             };
-            // Nobody looks for a key in the new set before the old one says that it was split.
+            // No worker looks for a key in the new set before the old set says that it was split.
             store.set(&other, &half(true), 0)?;
             if store.set(&own, &half(false), cas)? {
                 return Ok(());
@@ -188,7 +194,8 @@ impl Table {
         Err(HostError { call: "set_shared_data", status: HostError::CAS_MISMATCH })
     }
 
-    /// Notes the rates of the limit that has the table; `true` where the same limit had others before.
+    /// Notes the rates of the limit that has the table. Returns `true` if the same limit had other rates
+    /// before.
     pub fn changes_rates(
         self,
         store: &impl SharedStore,
@@ -216,7 +223,7 @@ impl Table {
     ) -> Result<Found, HostError> {
         let mut depth = self.depth;
         let (mut set, mut cas, mut present, mut entries) = self.read(store, hash, depth)?;
-        // Bit by bit: how often the other half of a set was split says nothing of this one.
+        // Bit by bit, because the other half of a set may have been split more often than this one.
         while present > depth {
             depth = depth.saturating_add(1);
             if set != set_of(hash, depth) {
@@ -233,7 +240,8 @@ impl Table {
         Ok(Found { set, depth: present, entries, way, cas, tat, evicts })
     }
 
-    /// The set where a key is looked for with so many bits: its number, that of its value, its depth and its entries.
+    /// Reads the set that so many bits of the hash choose: its number, that of its value, its depth and its
+    /// entries.
     fn read(
         self,
         store: &impl SharedStore,
@@ -246,7 +254,7 @@ impl Table {
         Ok((set, cas, present, entries))
     }
 
-    /// Writes the key's TAT if nobody has written its set since it was found.
+    /// Writes the key's TAT, unless another worker has written the set since it was found.
     pub fn write(
         self,
         store: &impl SharedStore,
@@ -261,7 +269,7 @@ impl Table {
     }
 }
 
-/// How many sets so many bits choose from.
+/// The number of sets that so many bits can choose.
 fn sets(depth: u8) -> u64 {
     1_u64.wrapping_shl(depth.into())
 }
@@ -303,10 +311,10 @@ fn decode(value: &[u8]) -> Option<(u8, [Entry; WAYS])> {
     })
 }
 
-/// Reads the random number that keys are hashed with, or makes it with `random` if there is none yet.
+/// Reads the random number that keys are hashed with, or makes it with `random` if the process has none yet.
 ///
-/// All workers must hash alike, so it lies in the shared data, made on the main thread like the tables. A client cannot
-/// read it there; and a plugin that could has the whole proxy anyway.
+/// All workers must hash alike, so the number is in the shared data, made on the main thread like the tables.
+/// No client can read it there, and a plugin that reads it could control the proxy anyway.
 pub fn hash_key(
     store: &impl SharedStore,
     random: impl FnOnce() -> Result<[u8; 16], HostError>,

@@ -1,21 +1,21 @@
-//! What a worker knows of the rate limit service: whether it answers, and which keys are over their limit. Times are in
-//! nanoseconds.
+//! What a worker knows about the rate limit service: whether it answers, and which keys are over their limit.
+//! Times are in nanoseconds.
 
 use std::cell::Cell;
 
 use crate::limits::slots::KeyHash;
 
-/// Failures in a row after which the service is left alone.
+/// The number of consecutive failures after which the circuit breaker opens.
 const FAILURES: u32 = 5;
 const FIRST_PAUSE: u64 = 1_000_000_000;
 const LONGEST_PAUSE: u64 = 30_000_000_000;
 
-/// A circuit breaker: after some failures in a row one request each pause asks, the others do without. If that one
-/// fails too the pause doubles; an answer ends it.
+/// A circuit breaker. After some consecutive failures, only one request per pause asks the service. If that
+/// one fails too, the pause doubles; an answer closes the breaker.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Breaker {
     failures: u32,
-    /// 0 while the service is well.
+    /// 0 while the breaker is closed.
     pause: u64,
     next_try: u64,
     trying: bool,
@@ -27,20 +27,20 @@ impl Breaker {
         self.pause == 0 || now >= self.next_try
     }
 
-    /// Notes that a request asks.
+    /// Notes that a request asks the service.
     pub fn asked(&mut self, now: u64) {
         self.trying = self.pause != 0;
         self.next_try = now.saturating_add(self.pause);
     }
 
-    /// Notes an answer; `true` where it ends a pause.
+    /// Notes an answer. Returns `true` if it closes the breaker.
     pub fn answered(&mut self) -> bool {
         let ends = self.pause != 0;
         *self = Self::default();
         ends
     }
 
-    /// Notes a failure; `true` where it begins a pause.
+    /// Notes a failure. Returns `true` if it opens the breaker.
     pub fn failed(&mut self, now: u64) -> bool {
         if self.pause == 0 {
             self.failures = self.failures.saturating_add(1);
@@ -51,7 +51,7 @@ impl Breaker {
         } else if std::mem::take(&mut self.trying) {
             self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
         } else {
-            // It was under way when the pause began, and says nothing new.
+            // The call began before the pause, so its failure is nothing new.
             return false;
         }
         self.next_try = now.saturating_add(self.pause);
@@ -59,11 +59,11 @@ impl Breaker {
     }
 }
 
-/// Keys that are remembered to be over their limit.
+/// The number of keys that are remembered to be over their limit.
 const REMEMBERED: usize = 512;
 
-/// Keys that the service has found over their limit, each until its window ends. A key may push another one out: then
-/// the service is asked once more.
+/// Keys that the service has found over their limit, each until its window ends. A key may take the place of
+/// another one. Then the service is asked about the other key once more.
 #[derive(Debug)]
 pub struct OverLimits(Vec<Cell<(KeyHash, u64)>>);
 
@@ -74,13 +74,13 @@ impl Default for OverLimits {
 }
 
 impl OverLimits {
-    /// For how long the key still is over its limit.
+    /// The time for which the key is still over its limit.
     pub fn wait(&self, key: KeyHash, now: u64) -> Option<u64> {
         let (known, until) = self.0.get(place(key))?.get();
         until.checked_sub(now).filter(|wait| known == key && *wait > 0)
     }
 
-    /// Notes that the key is over its limit until then.
+    /// Notes that the key is over its limit until this time.
     pub fn note(&self, key: KeyHash, until: u64) {
         if let Some(place) = self.0.get(place(key)) {
             place.set((key, until));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_service_is_asked_by_one_request_a_pause() {
+    fn open_breaker_lets_one_request_a_pause_ask() {
         let mut breaker = broken();
         let mut asked = Vec::new();
         for now in (0..200 * SECOND).step_by(100_000_000) {
@@ -122,13 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_lets_all_ask_again() {
+    fn answer_closes_the_breaker() {
         let mut breaker = broken();
         assert!(breaker.lets(SECOND));
         assert!(breaker.answered());
         assert!(breaker.lets(SECOND));
         assert!(!breaker.answered());
-        // Only failures in a row count.
+        // Only consecutive failures count.
         for _ in 0..20 {
             assert!(!breaker.failed(SECOND));
             breaker.answered();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_that_gets_no_answer_at_all_is_followed_by_another() {
+    fn probe_without_any_result_is_followed_by_another() {
         let mut breaker = broken();
         assert!(breaker.lets(SECOND));
         breaker.asked(SECOND);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_over_its_limit_until_then_and_no_other_is() {
+    fn noted_key_is_over_its_limit_until_its_window_ends() {
         let over = OverLimits::default();
         let key = |n| KeyHash { place: n, tag: 1 };
         over.note(key(7), 100);
@@ -158,9 +158,9 @@ mod tests {
     }
 
     proptest! {
-        /// However answers and failures come: a service that answers is asked again within the longest pause.
+        /// Whatever the order of answers and failures, the service is asked again within the longest pause.
         #[test]
-        fn nobody_is_locked_out_for_longer_than_the_longest_pause(
+        fn any_history_service_is_asked_again_within_the_longest_pause(
             steps in prop::collection::vec((0_u64..10 * SECOND, any::<bool>()), 0..60),
         ) {
             let (mut breaker, mut now) = (Breaker::default(), 0);

@@ -1,4 +1,5 @@
-//! The messages of Envoy's rate limit protocol, version 3: `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit`.
+//! The messages of Envoy's rate limit protocol, version 3:
+//! `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit`.
 
 use std::time::Duration;
 
@@ -7,17 +8,18 @@ use plugin_kit::wire::protobuf::{Fields, Malformed, Message, Value};
 
 use crate::limits::gcra::Rate;
 
-/// The service, with its package.
+/// The full name of the gRPC service.
 pub const SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
-/// Its method.
+/// The method of the service.
 pub const METHOD: &str = "ShouldRateLimit";
-/// No answer is longer; a longer one is a failure of the service. In bytes.
+/// The longest answer in bytes. A longer one counts as a failure of the service.
 pub const LONGEST_ANSWER: usize = 64 << 10;
-/// What is longer is cut, in bytes: a client must not fill the memory of the service.
+/// The length in bytes at which a value is cut, since a client must not be able to fill the memory of the
+/// service.
 pub const LONGEST_VALUE: usize = 256;
 
-/// How the proxy reaches the service: an `envoy.config.core.v3.GrpcService` of a cluster. The authority of Istio's
-/// clusters, `outbound|8081||host`, is their host; a server need not take one with a `|`.
+/// How the proxy reaches the service: an `envoy.config.core.v3.GrpcService` of a cluster. The authority of
+/// Istio's clusters, `outbound|8081||host`, is their host, since a server may refuse an authority with a `|`.
 pub fn grpc_service(cluster: &str) -> Vec<u8> {
     let authority = cluster.rsplit_once('|').map_or("", |(_, host)| host);
     let envoy_grpc = Message::default().text(1, cluster).text(2, authority);
@@ -29,7 +31,7 @@ pub fn grpc_service(cluster: &str) -> Vec<u8> {
 pub struct Descriptor(Message);
 
 impl Descriptor {
-    /// Adds an entry. A value that is no UTF-8 is made so, which the protocol demands.
+    /// Adds an entry. The protocol requires UTF-8, so invalid bytes are replaced.
     #[must_use]
     pub fn entry(self, key: &str, value: &[u8]) -> Self {
         let value = value.get(..LONGEST_VALUE).unwrap_or(value);
@@ -37,7 +39,8 @@ impl Descriptor {
         Self(self.0.message(1, &entry))
     }
 
-    /// Demands this rate in the place of the one that the service has for the descriptor; [`unit`] must know its window.
+    /// Asks the service to count with this rate instead of its own. [`unit`] must know the window of the
+    /// rate.
     #[must_use]
     pub fn limit(self, rate: &Rate) -> Self {
         let unit = unit(rate.per()).unwrap_or_default();
@@ -46,7 +49,7 @@ impl Descriptor {
     }
 }
 
-/// The number of a unit in which the service counts.
+/// The number of the unit that is as long as this window, if the protocol has one.
 pub fn unit(window: Duration) -> Option<u64> {
     UNITS.iter().find(|(_, seconds)| Duration::from_secs(*seconds) == window).map(|(unit, _)| *unit)
 }
@@ -54,9 +57,9 @@ pub fn unit(window: Duration) -> Option<u64> {
 /// Units and their seconds: second, minute, hour, day.
 const UNITS: [(u64, u64); 4] = [(1, 1), (2, 60), (3, 3_600), (4, 86_400)];
 
-/// A `RateLimitRequest`: descriptors, each with as how many requests it counts.
+/// A `RateLimitRequest`: descriptors, each with its cost.
 pub fn request(domain: &str, descriptors: &[(&Descriptor, u32)]) -> Vec<u8> {
-    // A service that does not know the cost of a single descriptor takes the highest for all.
+    // A service that does not support the cost of a single descriptor takes the highest cost for all.
     let most = descriptors.iter().map(|(_, cost)| *cost).max().unwrap_or(1);
     let mut request = Message::default().text(1, domain);
     for (Descriptor(descriptor), cost) in descriptors {
@@ -64,45 +67,45 @@ pub fn request(domain: &str, descriptors: &[(&Descriptor, u32)]) -> Vec<u8> {
         let costed = (*cost != most).then(|| descriptor.clone().message(3, &own));
         request = request.message(2, costed.as_ref().unwrap_or(descriptor));
     }
-    // 0 counts as 1.
+    // 0 stands for 1.
     let most = if most == 1 { 0 } else { most };
     request.number(3, u64::from(most)).into_bytes()
 }
 
-/// A header that the service wants on the request or the response.
+/// A header that the service adds to the request or the response.
 pub type Header = (String, String);
 
 /// A `RateLimitResponse`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
-    /// The request is over a limit.
+    /// Whether the request is over a limit.
     pub over_limit: bool,
-    /// For each descriptor in order; some services say nothing of single descriptors.
+    /// The statuses of the descriptors, in order. Some services send none.
     pub statuses: Vec<Status>,
-    /// Headers for the client.
+    /// Headers for the response.
     pub response_headers: Vec<Header>,
-    /// Headers for the service behind the proxy.
+    /// Headers for the request.
     pub request_headers: Vec<Header>,
-    /// A body for the client that is over the limit.
+    /// The body of the denial.
     pub body: Vec<u8>,
 }
 
-/// What the service says of one descriptor.
+/// What the service says about one descriptor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
-    /// It is over its limit.
+    /// Whether the descriptor is over its limit.
     pub over_limit: bool,
-    /// Requests in each window.
+    /// How many requests are admitted in each window.
     pub requests: u64,
-    /// The window in seconds; 0 where the service has no limit for the descriptor, or did not name it.
+    /// The window in seconds; 0 if the service has no limit for the descriptor, or did not name it.
     pub window: u64,
-    /// Requests that are left.
+    /// How many requests are left.
     pub remaining: u64,
     /// Nanoseconds until the window ends.
     pub reset: u64,
 }
 
-/// Why there is no answer that counts.
+/// Why there is no usable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The proxy could not send the call.
@@ -111,7 +114,7 @@ pub enum Failure {
     /// The call failed with this gRPC status.
     #[error("gRPC status {0}")]
     Grpc(u32),
-    /// The answer is too long, or no message.
+    /// The answer is too long, or is not a message of the protocol.
     #[error("the answer is not of the protocol")]
     Malformed,
     /// `overall_code` is neither `OK` nor `OVER_LIMIT`.
@@ -132,7 +135,7 @@ impl Response {
     /// Reads an answer.
     ///
     /// # Errors
-    /// It is none that says anything.
+    /// The answer is malformed, or its overall code is unknown.
     pub fn parse(message: &[u8]) -> Result<Self, Failure> {
         let mut response = Self::default();
         let mut code = 0;
@@ -182,7 +185,7 @@ impl Status {
     }
 }
 
-/// A `google.protobuf.Duration` in nanoseconds; a negative one is 0.
+/// A `google.protobuf.Duration` in nanoseconds; 0 if it is negative.
 fn parse_duration(message: &[u8]) -> Result<u64, Malformed> {
     let mut nanoseconds = 0_u64;
     for field in Fields(message) {
@@ -198,7 +201,7 @@ fn parse_duration(message: &[u8]) -> Result<u64, Malformed> {
     Ok(nanoseconds)
 }
 
-/// An `envoy.config.core.v3.HeaderValue`; `None` where a proxy could not send it.
+/// An `envoy.config.core.v3.HeaderValue`; `None` if a proxy could not send it.
 fn parse_header(message: &[u8]) -> Result<Option<Header>, Malformed> {
     let (mut name, mut value) = (&[][..], &[][..]);
     for field in Fields(message) {
@@ -213,13 +216,13 @@ fn parse_header(message: &[u8]) -> Result<Option<Header>, Malformed> {
     let header = text(&name.to_ascii_lowercase()).zip(text(value));
     Ok(header.filter(|(name, value)| {
         header_name(name).is_ok()
-            // What frames or directs a message is not the service's to say.
+            // The service must not change how a message is framed or where it goes.
             && !["host", "content-length", "transfer-encoding", "connection"].contains(&name.as_str())
             && !value.bytes().any(|byte| byte.is_ascii_control())
     }))
 }
 
-/// Against an encoding of another make.
+/// Compared with the encoding of prost.
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_of_an_istio_cluster_is_called_by_its_host() {
+    fn istio_cluster_authority_is_its_host() {
         let service = |cluster: &str| {
             let service = GrpcService::decode(&*grpc_service(cluster)).unwrap();
             let to = service.envoy_grpc.unwrap();
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_sends_becomes_text_of_bounded_length() {
+    fn client_value_becomes_utf8_of_bounded_length() {
         let descriptor = Descriptor::default().entry("user", b"a\xff\xfeb").entry("path", &[b'x'; 10_000]);
         let sent = proto::RateLimitRequest::decode(&*request("d", &[(&descriptor, 1)])).unwrap();
         let values: Vec<_> = sent.descriptors[0].entries.iter().map(|entry| entry.value.clone()).collect();
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_says_nothing_is_a_failure() {
+    fn answer_without_a_known_code_is_a_failure() {
         assert_eq!(Response::parse(b""), Err(Failure::Code(0)));
         let unknown = proto::RateLimitResponse { overall_code: 7, ..Default::default() };
         assert_eq!(Response::parse(&unknown.encode_to_vec()), Err(Failure::Code(7)));
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_that_is_negative_or_too_long_does_no_harm() {
+    fn negative_or_too_long_duration_is_clamped() {
         for (seconds, nanos, expected) in
             [(5, 7, 5_000_000_007), (-1, 0, 0), (0, -1, 0), (i64::MAX, 0, u64::MAX), (0, 0, 0)]
         {
@@ -325,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_is_what_another_decoder_reads(
+        fn encoded_request_prost_decodes_the_same(
             domain in "[a-z]{1,20}", descriptors in prop::collection::vec(any_descriptor(), 1..4),
         ) {
             let ours: Vec<(Descriptor, u32)> = descriptors.iter().map(|(entries, limit, cost)| {
@@ -354,7 +357,7 @@ mod tests {
         }
 
         #[test]
-        fn a_response_of_another_encoder_is_read(
+        fn response_encoded_by_prost_is_read(
             over in any::<bool>(),
             statuses in prop::collection::vec((1_i32..3, any::<u32>(), 0_usize..4, any::<u32>(), 0_i64..1_000_000, 0_i32..1_000_000_000), 0..4),
             headers in prop::collection::vec(("[a-z-]{1,10}", "[ -~]{0,20}"), 0..4),
@@ -391,7 +394,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_survived(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             let _ = Response::parse(&bytes);
         }
     }

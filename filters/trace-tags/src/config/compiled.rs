@@ -11,20 +11,20 @@ use crate::tags::request_id;
 use crate::tags::tag::{Phase, Style, Tag};
 use crate::tags::when::{Share, When};
 
-/// A configuration that cannot be wrong.
+/// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The tags, in the order in which they are written.
     pub tags: Vec<Tag>,
-    /// What happens to the request ID; `None` where nothing looks at it.
+    /// What happens to the request ID; `None` if nothing needs it.
     pub request_id: Option<RequestIds>,
-    /// Which baggage goes on with the request; `None` leaves it as it is.
+    /// Which baggage goes on with the request; `None` if the header stays as it is.
     pub baggage: Option<Baggage>,
-    /// What all of this reads of the request's head.
+    /// Which headers the tags, the request ID and the baggage read.
     pub head_use: HeaderReads,
 }
 
-/// User ID, request ID and version: the tags of a pluginConfig that names none.
+/// The tags of a pluginConfig without `tags`: user ID, request ID and version.
 const DEFAULT_TAGS: &[u8] = br#"{ "tags": [
     { "name": "enduser.pseudo.id", "from": [{ "claim": "sub" }], "pseudonym": {} },
     { "name": "request.id", "from": [{ "requestId": {} }] },
@@ -115,7 +115,7 @@ impl RawTag {
         for (n, raw) in self.from.iter().enumerate() {
             let path = from.index(n);
             let Some(source) = raw.parse(&path, errors, env) else { continue };
-            // The request ID is this filter's own: it keeps one that is harmless, and makes the others.
+            // The request ID needs no trust: this filter keeps only a harmless ID and replaces any other.
             if raw.is_unverified(&source) && !matches!(source, Source::RequestId) {
                 errors.add(
                     &path,
@@ -186,7 +186,7 @@ impl RawWhen {
         let share = self.percentage.and_then(|percentage| {
             let share = Share::from_percentage(percentage);
             if share.is_none() {
-                // Without the number: to show a float takes a tenth of the module.
+                // The number is not shown, since the code that formats a float is a tenth of the module.
                 errors.add(&path.field("percentage"), "expected 0 to 100");
             }
             share
@@ -195,8 +195,8 @@ impl RawWhen {
     }
 }
 
-/// Whether a tag by its name (OpenTelemetry's attributes), or a claim of it by its (`OpenID` Connect Core 1.0,
-/// section 5.1), identifies a person.
+/// Whether the name of the tag (an attribute of OpenTelemetry), or that of a claim (`OpenID` Connect Core
+/// 1.0, section 5.1), says that the tag identifies a person.
 fn tells_who_it_is(name: &str, sources: &[Source]) -> bool {
     name.starts_with("enduser.")
         || name.starts_with("user.")
@@ -229,7 +229,7 @@ impl RawPseudonym {
         if let Some(id) = &self.key_id
             && (id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
         {
-            // Without what was found: it may be the key itself.
+            // The value is not shown, since it may be the key itself.
             errors.add(&path.field("keyId"), "expected 1 to 16 ASCII letters and digits");
             return None;
         }

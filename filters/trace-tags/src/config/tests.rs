@@ -18,7 +18,7 @@ fn error(json: &str) -> String {
 }
 
 #[test]
-fn without_tags_there_are_the_three_usual_ones() {
+fn configuration_without_tags_has_the_three_default_tags() {
     let config = parse("{}").unwrap();
     let keys: Vec<_> = config.tags.iter().map(Tag::key).collect();
     assert_eq!(keys, ["tag.enduser.pseudo.id", "tag.request.id", "tag.service.version"]);
@@ -27,7 +27,7 @@ fn without_tags_there_are_the_three_usual_ones() {
 }
 
 #[test]
-fn nothing_looks_at_the_request_id_unless_asked() {
+fn request_id_is_not_read_unless_something_needs_it() {
     assert_eq!(parse(r#"{"tags":[]}"#).unwrap().request_id, None);
     assert_eq!(parse(r#"{"tags":[]}"#).unwrap().head_use, HeaderReads::Nothing);
     let echo = parse(r#"{"tags":[],"requestId":{"echo":true}}"#).unwrap();
@@ -35,7 +35,7 @@ fn nothing_looks_at_the_request_id_unless_asked() {
 }
 
 #[test]
-fn who_the_user_is_takes_a_pseudonym_or_a_clear_word() {
+fn tag_that_identifies_a_person_needs_pseudonym_or_raw() {
     for tag in [
         r#""name":"user.id","from":[{"filterState":"x"}]"#,
         r#""name":"u","from":[{"literal":"x"},{"claim":"sub"}]"#,
@@ -51,7 +51,7 @@ fn who_the_user_is_takes_a_pseudonym_or_a_clear_word() {
 }
 
 #[test]
-fn a_key_comes_from_the_environment_and_is_never_shown() {
+fn pseudonym_key_is_read_from_the_environment_and_never_shown() {
     let with = |pseudonym: &str| {
         error(&format!(r#"{{"tags":[{{"name":"a","from":[{{"claim":"sub"}}],"pseudonym":{pseudonym}}}]}}"#))
     };
@@ -76,7 +76,7 @@ fn a_key_comes_from_the_environment_and_is_never_shown() {
 }
 
 #[test]
-fn a_clients_header_is_no_tag_unless_trusted() {
+fn source_that_a_client_writes_needs_trust() {
     let tag = |source: &str| format!(r#"{{"tags":[{{"name":"a","from":[{source}]}}]}}"#);
     for source in [
         r#""header":"x""#,
@@ -98,7 +98,7 @@ fn a_clients_header_is_no_tag_unless_trusted() {
 }
 
 #[test]
-fn conditions_are_checked() {
+fn invalid_when_is_refused() {
     let tag = |when: &str| format!(r#"{{"tags":[{{"name":"a","from":[{{"literal":"x"}}],"when":{when}}}]}}"#);
     assert!(error(&tag(r#"{"statusFrom":42}"#)).starts_with("tags[0].when.statusFrom: expected a status"));
     assert!(error(&tag(r#"{"percentage":101}"#)).starts_with("tags[0].when.percentage: expected 0 to 100"));
@@ -108,7 +108,7 @@ fn conditions_are_checked() {
 }
 
 #[test]
-fn all_that_is_wrong_is_said_at_once() {
+fn all_errors_are_reported_at_once() {
     let errors = error(
         r#"{"tags":[
             {"name":"","from":[{"claim":"a"}]},
@@ -134,7 +134,7 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn only_what_is_known_in_time_goes_on_as_baggage() {
+fn tag_that_is_known_too_late_is_refused_as_baggage() {
     let json = |send: &str| {
         format!(
             r#"{{"tags":[{{"name":"tenant","from":[{{"claim":"org"}}]}},{{"name":"zone","from":[{{"literal":"a"}}]}}],

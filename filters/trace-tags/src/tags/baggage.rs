@@ -1,26 +1,26 @@
-//! W3C Baggage (Candidate Recommendation of 2024-05): names and values that travel with a request from service to
-//! service.
+//! W3C Baggage (Candidate Recommendation of 2024-05): names and values that travel with a request from
+//! service to service.
 //!
-//! A service that calls others copies the header `baggage` from the request that it serves to those that it makes. So
-//! what a proxy lets in at the edge goes everywhere, and so does what it adds.
+//! A service that calls others copies the header `baggage` from the request that it serves to those that it
+//! makes. So what a proxy lets in at the edge goes everywhere, and so does what it adds.
 
 use std::fmt::Write;
 
 use plugin_kit::request::source::baggage_members;
 
-/// The header that carries it.
+/// The header that carries the baggage.
 pub const HEADER: &str = "baggage";
 
-/// The least that every platform must propagate: more may be lost on the way, so more is not sent.
+/// What every platform must propagate at least. More may be lost on the way, so more is not sent.
 const MAX_MEMBERS: usize = 64;
 const MAX_LENGTH: usize = 8192;
 
-/// What a request may bring, and which tags go on with it.
+/// Which members a request may bring, and which tags go on with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Baggage {
-    /// Names that may come with a request; everything else is dropped.
+    /// The names of members that may come with a request. All others are removed.
     pub keep: Vec<String>,
-    /// Tags to send on, under their own names.
+    /// The tags that go on, under their own names.
     pub send: Vec<String>,
 }
 
@@ -30,8 +30,9 @@ impl Baggage {
         self.send.iter().any(|send| send == name)
     }
 
-    /// The value for the request's header: what it brought and may keep, then the tags. `None` is no header at all. A
-    /// tag replaces a member of its name; what would exceed the limits of the specification is left out.
+    /// The value of the request's header: the tags, then the members that came in and are kept. `None` if the
+    /// request gets no header. A tag replaces a member of the same name. Members that would exceed the limits
+    /// of the specification are left out.
     pub fn outgoing<'a>(
         &self,
         incoming: &[u8],
@@ -63,7 +64,8 @@ impl Baggage {
     }
 }
 
-/// A value as the header has it: what is no baggage-octet is percent-encoded, and so is the percent sign.
+/// A value as it stands in the header: a byte that is not a baggage-octet is percent-encoded, and so is the
+/// percent sign.
 fn encoded(value: &[u8]) -> String {
     let mut text = String::with_capacity(value.len());
     for byte in value {
@@ -95,21 +97,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_named_is_dropped() {
+    fn member_that_is_not_kept_is_removed() {
         let brought = "tenant=acme;ttl=5, evil=1 ,tenant=second,  plan = free";
         assert_eq!(outgoing(&["tenant", "plan"], &[], brought, &[]).unwrap(), "tenant=acme,plan=free");
         assert_eq!(outgoing(&[], &[], brought, &[("user", "x")]), None);
     }
 
     #[test]
-    fn a_tag_goes_before_what_the_request_brought() {
+    fn tag_replaces_a_member_of_its_name() {
         let tags = [("user", "a b,\"%ü"), ("other", "x")];
         let header = outgoing(&["user", "plan"], &["user"], "user=mallory,plan=free", &tags);
         assert_eq!(header.unwrap(), "user=a%20b%2C%22%25%C3%BC,plan=free");
     }
 
     #[test]
-    fn the_specifications_limits_hold() {
+    fn members_beyond_the_limits_of_the_specification_are_left_out() {
         let names: Vec<_> = (0..100).map(|n| format!("k{n}")).collect();
         let many = names.join("=v,");
         let keep: Vec<_> = names.iter().map(String::as_str).collect();
@@ -120,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_that_is_sent_is_the_value_that_is_read(value in "\\PC{1,40}") {
+        fn sent_value_is_read_back_the_same(value in "\\PC{1,40}") {
             let header = outgoing(&[], &["user"], "", &[("user", &value)]).unwrap();
             let facts = FakeHost::request("GET", "/").header("baggage", &header);
             let source: RawSource =
@@ -133,7 +135,7 @@ mod tests {
         }
 
         #[test]
-        fn any_header_gives_a_header(incoming: Vec<u8>) {
+        fn any_incoming_header_gives_a_valid_header(incoming: Vec<u8>) {
             let baggage = Baggage { keep: vec!["a".to_owned()], send: vec![] };
             if let Some(header) = baggage.outgoing(&incoming, std::iter::empty()) {
                 prop_assert!(header.bytes().all(|byte| is_baggage_octet(byte) || byte == b','));

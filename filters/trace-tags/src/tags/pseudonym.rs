@@ -1,4 +1,5 @@
-//! Pseudonyms: the same person gets the same one, and only who holds the key can tell who it is.
+//! Pseudonyms: the same person has the same pseudonym, and only somebody with the key can tell who the person
+//! is.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -8,25 +9,25 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac_sha256::HMAC;
 use plugin_kit::wire::bytes::equal;
 
-/// Makes pseudonyms: the first 128 bits of HMAC-SHA-256 (RFC 2104) over the value, base64url without padding: 22
-/// characters.
+/// Makes pseudonyms: the first 128 bits of HMAC-SHA-256 (RFC 2104) over the value, in base64url without
+/// padding, which are 22 characters.
 ///
-/// A hash without a key would not do: who knows the form of the IDs finds them by trying all.
+/// A hash without a key would not be enough: anyone who knows the form of the IDs could try them all.
 #[derive(Clone)]
 pub struct Pseudonym {
     key: Vec<u8>,
     prefix: String,
-    /// Values and their pseudonyms, each at the place that its value names: an HMAC costs more than all else that a tag
-    /// takes.
+    /// Recent values and their pseudonyms, each at a place that the value chooses, since an HMAC costs more
+    /// than the rest of a tag.
     recent: RefCell<Vec<Option<Recent>>>,
 }
 
 /// A value and its pseudonym.
 type Recent = (Box<[u8]>, String);
 
-/// How many pseudonyms are kept.
+/// The number of pseudonyms that are kept.
 const RECENT: usize = 512;
-/// Longer values are not kept, so that clients cannot make the memory large.
+/// The longest value that is kept, so that clients cannot fill the memory.
 const LONGEST_RECENT: usize = 128;
 
 /// A key that is too easy to guess.
@@ -40,10 +41,11 @@ impl fmt::Display for ShortKey {
 }
 
 impl Pseudonym {
-    /// In bytes.
+    /// The least length of the key, in bytes.
     pub const MIN_KEY_LENGTH: usize = 16;
 
-    /// Pseudonyms under `key`. With a key ID they start with `<key ID>.`, so that a change of the key can be seen.
+    /// Prepares pseudonyms under `key`. With a key ID they start with `<key ID>.`, so that a change of the
+    /// key shows.
     pub fn new(key: &[u8], key_id: Option<&str>) -> Result<Self, ShortKey> {
         if key.len() < Self::MIN_KEY_LENGTH {
             return Err(ShortKey);
@@ -72,14 +74,15 @@ impl Pseudonym {
     }
 }
 
-/// Where a value is kept. A client that finds two for one place only makes its own pseudonym be worked out again.
+/// The place where a value is kept. A client that finds two values for one place only causes its own
+/// pseudonym to be computed again.
 fn place(value: &[u8]) -> usize {
     let hash =
         value.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
     hash % RECENT
 }
 
-/// Without the key.
+/// The key is not shown.
 impl fmt::Debug for Pseudonym {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pseudonym").field("prefix", &self.prefix).finish_non_exhaustive()
@@ -93,14 +96,14 @@ mod tests {
 
     /// RFC 4231, test case 6, whose HMAC-SHA-256 starts with 60e431591ee0b67f0d8a26aacbf5b77f.
     #[test]
-    fn it_is_hmac_sha_256() {
+    fn pseudonym_of_a_test_vector_is_its_hmac_sha_256() {
         let pseudonym = Pseudonym::new(&[0xaa; 131], None).unwrap();
         let of = pseudonym.of(b"Test Using Larger Than Block-Size Key - Hash Key First");
         assert_eq!(of, "YOQxWR7gtn8Niiaqy_W3fw");
     }
 
     #[test]
-    fn a_key_id_is_seen_and_a_key_is_not() {
+    fn key_id_is_shown_and_the_key_is_not() {
         let pseudonym = Pseudonym::new(b"0123456789abcdef", Some("k2")).unwrap();
         assert!(pseudonym.of(b"alice").starts_with("k2."));
         assert!(!format!("{pseudonym:?}").contains("0123"));
@@ -117,13 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_key_is_refused() {
+    fn short_key_is_refused() {
         assert_eq!(Pseudonym::new(b"0123456789abcde", None).unwrap_err(), ShortKey);
     }
 
     proptest! {
         #[test]
-        fn another_value_or_key_is_another_pseudonym(a: Vec<u8>, b: Vec<u8>, key: [u8; 16]) {
+        fn other_value_or_key_has_another_pseudonym(a: Vec<u8>, b: Vec<u8>, key: [u8; 16]) {
             let pseudonym = Pseudonym::new(&key, None).unwrap();
             prop_assert_eq!(pseudonym.of(&a) == pseudonym.of(&b), a == b);
             let mut other = key;

@@ -1,31 +1,32 @@
-//! The request ID: one that a client made up must not break a log or a trace, and every request has one.
+//! The request ID: every request has one, and an ID from a client cannot break a log or a trace.
 
 use plugin_kit::host::HostError;
 
 use crate::tags::text::Characters;
 
-/// The header that carries it.
+/// The header that carries the request ID.
 pub const HEADER: &str = "x-request-id";
 
 /// A request ID that is safe to show: 1 to 128 ASCII letters, digits and `-._~:@/+=`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(Vec<u8>);
 
-/// How a request came to its ID.
+/// Where the ID of a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// It came with the request.
+    /// The ID came with the request.
     Kept,
-    /// The request had none.
+    /// The request had no ID.
     Generated,
-    /// The request had one that is not safe to show, or several.
+    /// The request had an ID that is not safe to show, or several.
     Replaced,
 }
 
 impl RequestId {
     const MAX_LENGTH: usize = 128;
 
-    /// The ID in the header's value (all values joined by a comma, which no ID has), or one made from `random`.
+    /// The ID in the header, or a new one made from `random`. `header` is all values joined by a comma, which
+    /// no safe ID contains.
     pub fn of(
         header: Option<Vec<u8>>,
         random: impl FnOnce() -> Result<u128, HostError>,
@@ -45,9 +46,9 @@ impl RequestId {
     }
 }
 
-/// A UUID as Envoy makes them for requests that it samples: random, with 9 in the place of the version. Envoy writes its
-/// decision to trace there each time it chooses a route, so with any other digit the ID that the service gets would not
-/// be the one that the client and the logs are told.
+/// A UUID as Envoy makes them for requests that it samples: random, with 9 instead of the version. Envoy
+/// writes its decision to trace there each time it chooses a route. With any other digit, the service would
+/// get another ID than the client and the logs.
 fn uuid(random: u128) -> String {
     let bits = random & !(0xf << 76) & !(0b11 << 62) | 0x9 << 76 | 0b10 << 62;
     let hex = format!("{bits:032x}");
@@ -65,28 +66,28 @@ mod tests {
     }
 
     #[test]
-    fn a_safe_id_is_kept() {
+    fn safe_id_is_kept() {
         for id in ["f3a1b2c4-0000-4000-8000-000000000000", "01J/abc=~@+:.", &"a".repeat(128)] {
             assert_eq!(of(id), (RequestId(id.into()), Origin::Kept));
         }
     }
 
     #[test]
-    fn a_hostile_id_is_replaced() {
+    fn unsafe_id_is_replaced() {
         for id in ["a b", "a\"b", "a,b", "a\nb", "é", "${jndi:x}", "<script>", &"a".repeat(129)] {
             assert_eq!(of(id).1, Origin::Replaced, "{id}");
         }
     }
 
     #[test]
-    fn a_missing_id_is_generated() {
+    fn missing_id_is_generated() {
         assert_eq!(RequestId::of(None, || Ok(7)).unwrap().1, Origin::Generated);
         assert_eq!(of("").1, Origin::Generated);
     }
 
     proptest! {
         #[test]
-        fn a_generated_id_is_a_uuid_marked_as_sampled_and_safe(random: u128) {
+        fn generated_id_is_a_safe_uuid_marked_as_sampled(random: u128) {
             let id = uuid(random);
             prop_assert_eq!(id.len(), 36);
             prop_assert_eq!(&id[14..15], "9");

@@ -1,4 +1,4 @@
-//! A tag: its name, where its value comes from, and how the value is shown.
+//! A tag: its name, the sources of its value, and how the value is shown.
 
 use std::borrow::Cow;
 
@@ -23,13 +23,13 @@ pub struct Tag {
 /// How a value is shown.
 #[derive(Debug, Clone)]
 pub enum Style {
-    /// Under a pseudonym.
+    /// As a pseudonym.
     Pseudonym(Pseudonym),
-    /// As it is, without what can break a log or a span, and cut to a length.
+    /// As text, without characters that can break a log or a span, and cut to a length.
     Text {
         /// The characters that may stay.
         characters: Characters,
-        /// In characters.
+        /// The greatest length, in characters.
         max_length: usize,
     },
 }
@@ -42,37 +42,37 @@ pub struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// The same, for later.
+    /// The same candidate, for a later phase.
     pub fn into_owned(self) -> Candidate<'static> {
         Candidate { rank: self.rank, value: self.value.into_owned().into() }
     }
 }
 
-/// When the last of a tag's sources is known.
+/// The phase of a stream in which the last of a tag's sources is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// As the request comes in.
+    /// The request arrives.
     Request,
-    /// When the filters that publish claims have run.
+    /// The filters that publish claims have run.
     Claims,
-    /// When the response passes.
+    /// The response passes.
     Response,
 }
 
 const KEY_PREFIX: &str = "tag.";
 
 impl Tag {
-    /// The tag `name`; the first of the `sources` that has a value gives it.
+    /// Makes the tag `name`. The first of the `sources` that has a value gives it.
     pub fn new(name: &str, sources: Vec<Source>, style: Style, when: When) -> Self {
         Self { key: format!("{KEY_PREFIX}{name}"), sources, style, when }
     }
 
-    /// When it is written.
+    /// When the tag is written.
     pub fn when(&self) -> When {
         self.when
     }
 
-    /// The key of its filter state: Envoy puts `wasm.` in front.
+    /// The key of its filter state, which Envoy prefixes with `wasm.`.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -82,17 +82,17 @@ impl Tag {
         self.key.strip_prefix(KEY_PREFIX).unwrap_or(&self.key)
     }
 
-    /// What it reads of the request's head.
+    /// Which headers the tag reads.
     pub fn head_use(&self) -> HeaderReads {
         self.sources.iter().map(Source::head_use).fold(HeaderReads::Nothing, HeaderReads::and)
     }
 
-    /// Whether it shows the request ID or is chosen by it.
+    /// Whether the tag shows the request ID, or is written for a share of requests, which the ID chooses.
     pub fn needs_request_id(&self) -> bool {
         self.when.share.is_some() || self.sources.iter().any(|source| matches!(source, Source::RequestId))
     }
 
-    /// When the tag can be settled, given what was found in the request.
+    /// The phase in which the tag can be written, given what was found in the request.
     pub fn phase(&self, candidate: Option<&Candidate<'_>>) -> Phase {
         if self.when.status_from.is_some() {
             return Phase::Response;
@@ -103,7 +103,7 @@ impl Tag {
             .unwrap_or(Phase::Request)
     }
 
-    /// The first value that the request itself gives.
+    /// The first value that the request itself has.
     pub fn in_request(
         &self,
         exchange: &Exchange<'_>,
@@ -122,8 +122,8 @@ impl Tag {
         Ok(None)
     }
 
-    /// The value as it is to be shown, when all is known that will be: of the first source that has one, the candidate
-    /// in its place.
+    /// The value as it is shown, once all sources are known: that of the first source that has one, the
+    /// candidate included.
     pub fn settled<'a>(
         &'a self,
         exchange: &Exchange<'_>,
@@ -137,12 +137,12 @@ impl Tag {
         Ok(candidate.map(|candidate| self.shown(candidate.value)))
     }
 
-    /// The candidate as it is to be shown, should nothing better be found.
+    /// The candidate as it is shown if no earlier source has a value.
     pub fn shown_candidate(&self, candidate: &Candidate<'_>) -> Cow<'static, [u8]> {
         self.shown(Cow::Borrowed(&candidate.value)).into_owned().into()
     }
 
-    /// The sources that come before the candidate and that the request does not settle.
+    /// The sources before the candidate whose values the request itself does not have.
     fn late(&self, candidate: Option<&Candidate<'_>>) -> impl Iterator<Item = &Source> {
         let before = candidate.map_or(usize::MAX, |candidate| candidate.rank);
         self.sources.iter().take(before).filter(|source| source.is_late())

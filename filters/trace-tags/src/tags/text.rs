@@ -1,4 +1,4 @@
-//! Values as text that cannot break what shows it: a log line, a span, a terminal.
+//! Values as text that cannot break a log line, a span or a terminal.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ impl Characters {
         set
     }
 
-    /// Whether `value` is ASCII and all of it is allowed: nearly every value is.
+    /// Whether `value` is ASCII and all of its characters are allowed, as in nearly every value.
     pub fn are_all_of(self, value: &[u8]) -> bool {
         self.set().contains_all(value)
     }
@@ -65,8 +65,8 @@ impl Characters {
     }
 }
 
-/// At most `max` characters of `value`, all allowed, as UTF-8. Bytes that are not UTF-8 count as characters that are not
-/// allowed.
+/// At most `max` characters of `value`, all allowed, as UTF-8. Bytes that are not UTF-8 count as characters
+/// that are not allowed.
 pub fn sanitised(value: Cow<'_, [u8]>, characters: Characters, max: usize) -> Cow<'_, [u8]> {
     if value.len() <= max && characters.are_all_of(&value) {
         return value;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_break_a_line_or_a_field_goes() {
+    fn characters_that_can_break_a_line_or_a_field_are_replaced() {
         assert_eq!(printable(b"a\r\n\0b"), "a___b");
         assert_eq!(printable(b"\" user=\"root\" \\"), "_ user=_root_ _");
         assert_eq!(printable("a\u{202e}b\u{2028}c".as_bytes()), "a_b_c");
@@ -110,27 +110,27 @@ mod tests {
     }
 
     #[test]
-    fn text_of_any_script_stays() {
+    fn printable_text_of_any_script_stays() {
         assert_eq!(printable("Zürich 東京 √2".as_bytes()), "Zürich 東京 √2");
         assert_eq!(text("Zürich/a b".as_bytes(), Characters::Token, 128), "Z_rich/a_b");
     }
 
     #[test]
-    fn the_characters_of_a_token_are_those_of_its_description() {
+    fn token_characters_are_those_of_the_description() {
         let all: String = ('\0'..='\u{2100}').filter(|c| Characters::Token.allow(*c)).collect();
         let expected = "+-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
         assert_eq!(all, expected);
     }
 
     #[test]
-    fn of_ascii_only_quotes_backslashes_and_control_characters_are_not_printable() {
+    fn ascii_quotes_backslashes_and_control_characters_are_not_printable() {
         let refused: String = ('\0'..='\u{7f}').filter(|c| !Characters::Printable.allow(*c)).collect();
         let control = ('\0'..'\u{20}').collect::<String>();
         assert_eq!(refused, control + "\"\\\u{7f}");
     }
 
     #[test]
-    fn length_counts_characters() {
+    fn length_is_counted_in_characters() {
         assert_eq!(text("東京都".as_bytes(), Characters::Printable, 2), "東京");
         assert_eq!(text(b"abc", Characters::Printable, 2), "ab");
         assert_eq!(text(b"abc", Characters::Printable, 3), "abc");
@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_become_allowed_characters(value: Vec<u8>, max in 0_usize..40) {
+        fn arbitrary_bytes_become_allowed_characters(value: Vec<u8>, max in 0_usize..40) {
             for characters in [Characters::Printable, Characters::Token] {
                 let shown = text(&value, characters, max);
                 prop_assert!(shown.chars().count() <= max);

@@ -2,42 +2,42 @@
 
 use crate::tags::request_id::RequestId;
 
-/// A condition; all that is given must hold.
+/// When a tag is written; all parts that are given must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct When {
-    /// Only where the response's status is this or higher, or there was no response.
+    /// The tag is written only if the response has this status or a higher one, or if there is no response.
     pub status_from: Option<u16>,
-    /// Only for such a share of the requests.
+    /// The tag is written only for this share of requests.
     pub share: Option<Share>,
 }
 
-/// A share of the requests, in millionths. It is chosen by the request ID, so that all services that see the ID choose
-/// the same requests.
+/// A share of requests, in millionths. The request ID chooses them, so that all services that see the ID
+/// choose the same requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share(u32);
 
 impl Share {
     const WHOLE: u32 = 1_000_000;
 
-    /// A share in percent, with up to four decimals.
+    /// Makes a share of a percentage, with up to four decimals; `None` if it is not between 0 and 100.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // it is between 0 and a million
     pub fn from_percentage(percentage: f64) -> Option<Self> {
         (0.0..=100.0).contains(&percentage).then(|| Self((percentage * 10_000.0).round() as u32))
     }
 
-    /// Whether it has the request of this ID.
+    /// Whether the request with this ID is chosen.
     fn has(self, id: &RequestId) -> bool {
         hash(id.as_bytes()).checked_rem(u64::from(Self::WHOLE)).is_some_and(|rest| rest < u64::from(self.0))
     }
 }
 
 impl When {
-    /// Whether the request is one of those that are chosen by their ID. Without an ID none is.
+    /// Whether the ID chooses the request. A request without an ID is not chosen.
     pub fn has(self, id: Option<&RequestId>) -> bool {
         self.share.is_none_or(|share| id.is_some_and(|id| share.has(id)))
     }
 
-    /// Whether the response is one of those that are asked for; `None` stands for no response.
+    /// Whether the tag is written for a response with this status; `None` if there is no response.
     pub fn allows(self, status: Option<u16>) -> bool {
         self.status_from.is_none_or(|from| status.is_none_or(|status| status >= from))
     }
@@ -63,17 +63,17 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_a_share() {
+    fn percentage_chooses_its_share_of_requests() {
         assert_eq!((chosen(0.0), chosen(100.0)), (0, 10_000));
         assert!((400..600).contains(&chosen(5.0)), "{}", chosen(5.0));
     }
 
     /// Every proxy, of whatever version, must choose the same requests.
     #[test]
-    fn an_id_is_chosen_by_a_hash_that_stays_as_it_is() {
+    fn known_ids_are_chosen_as_in_every_version() {
         let hashes = [&b""[..], b"a", b"foobar"].map(hash);
         assert_eq!(hashes, [0xecba_3df2_c338_3c52, 0xed81_70de_1919_a24d, 0x6916_ce8b_48d4_bc55]);
-        // Of a million, this ID has place 158441.
+        // The hash of this ID is 158441 modulo a million.
         let id = b"00000000-0000-4000-8000-000000000001".to_vec();
         let id = RequestId::of(Some(id), || unreachable!()).unwrap().0;
         let has = |percentage| Share::from_percentage(percentage).unwrap().has(&id);
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_share_is_none() {
+    fn percentage_out_of_range_is_refused() {
         for wrong in [-0.1, 100.1, f64::NAN, f64::INFINITY] {
             assert_eq!(Share::from_percentage(wrong), None);
         }
     }
 
     #[test]
-    fn no_response_is_as_bad_as_an_error() {
+    fn missing_response_counts_as_an_error() {
         let when = When { status_from: Some(400), ..When::default() };
         assert!(when.allows(Some(400)) && when.allows(Some(503)) && when.allows(None));
         assert!(!when.allows(Some(399)));

@@ -1,7 +1,9 @@
-//! A model check: every interleaving of the workers' reads and writes of shared data, up to the bounds of each test.
+//! A model check: every interleaving of the workers' reads and writes of shared data, up to the bounds of
+//! each test.
 //!
-//! A worker's request is run from its start again and again, each time with one more answer of the shared data known;
-//! at the first operation whose answer is not known yet it is cut off. So the real code is explored, without threads.
+//! A worker's request is run from its start again and again, each time with one more answer of the shared
+//! data known; at the first operation whose answer is not known yet it is cut off. So the real code is
+//! explored, without threads.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
@@ -312,7 +314,7 @@ fn three_workers_admit_exactly_the_burst() {
 }
 
 #[test]
-fn the_formula_holds_while_time_passes_and_leases_are_taken() {
+fn leases_over_time_keep_the_formula() {
     // A long lease and a wide burst, so that leases are taken: 64 at once, one each 100 ms.
     let limit = charge_request(0, 10, 64);
     let worker = vec![vec![limit]; 3];
@@ -330,8 +332,9 @@ fn the_formula_holds_while_time_passes_and_leases_are_taken() {
 }
 
 #[test]
-fn charges_that_are_undone_break_no_limit() {
-    // Two workers want both limits, in different orders, a third only one of them; there is room for one of each.
+fn undone_charges_keep_the_formula() {
+    // Two workers want both limits, in different orders, a third only one of them; there is room for one of
+    // each.
     let (a, b) = (charge_request(0, 1, 1), charge_request(1, 1, 1));
     let workers = [vec![vec![a, b]], vec![vec![b, a]], vec![vec![b]]];
     let ends = explore(&workers, SECOND, (SECOND, 1), false, move |state| {
@@ -350,9 +353,9 @@ fn charges_that_are_undone_break_no_limit() {
 }
 
 #[test]
-fn what_is_undone_can_be_used_again() {
-    // One worker wants both, another takes the second alone. Whatever happens, afterwards the first limit has lost no
-    // more than what was admitted and what the workers still hold for their next request.
+fn undone_charge_can_be_used_again() {
+    // One worker wants both, another takes the second alone. Whatever happens, afterwards the first limit has
+    // lost no more than what was admitted and what the workers still hold for their next request.
     let (a, b) = (charge_request(0, 1, 1), charge_request(1, 1, 1));
     let workers = [vec![vec![a, b], vec![a]], vec![vec![b]]];
     explore(&workers, SECOND, (0, 0), false, move |state| {
@@ -369,7 +372,7 @@ fn refundable(limit: ChargeRequest) -> [Job; 2] {
 }
 
 #[test]
-fn what_stays_counted_keeps_the_formula_where_charges_are_given_back() {
+fn refunds_what_stays_counted_keeps_the_formula() {
     let limit = charge_request(0, 1, 2);
     let [stays, returns] = refundable(limit);
     let workers =
@@ -381,7 +384,7 @@ fn what_stays_counted_keeps_the_formula_where_charges_are_given_back() {
 }
 
 #[test]
-fn a_table_that_grows_while_others_count_forgets_nobody() {
+fn table_that_grows_during_charges_forgets_no_key() {
     for (place, larger) in [(0, 16), (1, 16), (2, 32), (3, 32)] {
         let old = ChargeRequest { hash: KeyHash { place, tag: 1 }, ..charge_request(0, 1, 2) };
         let table = Table::new(0, larger);
@@ -401,7 +404,7 @@ fn a_table_that_grows_while_others_count_forgets_nobody() {
 }
 
 #[test]
-fn what_is_given_back_can_be_used_again() {
+fn refunded_charge_can_be_used_again() {
     let limit = charge_request(0, 1, 1);
     let [stays, returns] = refundable(limit);
     // Whoever comes first, one request stays counted.
@@ -431,7 +434,7 @@ fn left(state: &State, charge: &ChargeRequest) -> u64 {
 }
 
 #[test]
-fn the_model_finds_a_limiter_that_ignores_lost_writes() {
+fn limiter_that_ignores_lost_writes_is_found_by_the_model() {
     let limit = charge_request(0, 1, 1);
     let worker = vec![vec![limit]];
     let found = explore(&[worker.clone(), worker], 0, (0, 0), true, move |state| formula(state, &limit, 1));

@@ -38,7 +38,7 @@ fn admits(limiter: &Limiter, store: &MemoryStore, charges: &[ChargeRequest], now
 }
 
 #[test]
-fn a_burst_of_exactly_n_admits_exactly_n_over_workers() {
+fn burst_of_n_workers_together_admit_exactly_n() {
     let limit = [charge_request(1, 100, Duration::from_hours(1), 100, 1)];
     let store = store(&limit);
     let workers = [(); 4].map(|()| Limiter::new(0, LEASE, true));
@@ -53,7 +53,7 @@ fn a_burst_of_exactly_n_admits_exactly_n_over_workers() {
 }
 
 #[test]
-fn a_busy_key_costs_a_fraction_of_a_host_call() {
+fn busy_key_costs_a_fraction_of_a_host_call() {
     let limit = [charge_request(1, 100_000, Duration::from_secs(1), 100_000, 1)];
     let store = store(&limit);
     let worker = Limiter::new(0, LEASE, true);
@@ -92,8 +92,9 @@ fn busy_keys_keep_their_leases() {
 }
 
 #[test]
-fn a_key_with_pauses_holds_a_lease_from_its_second_request_on() {
-    // An interval of 10 us, and 20 ms between requests: a lease of a few intervals is over before the next one.
+fn key_with_pauses_holds_a_lease_from_its_second_request_on() {
+    // An interval of 10 us, and 20 ms between requests: a lease of a few intervals is over before the next
+    // one.
     let limit = [charge_request(1, 100_000, Duration::from_secs(1), 100_000, 1)];
     let store = store(&limit);
     let worker = Limiter::new(0, LEASE, true);
@@ -105,7 +106,7 @@ fn a_key_with_pauses_holds_a_lease_from_its_second_request_on() {
 }
 
 #[test]
-fn the_longer_a_key_pauses_the_less_is_leased() {
+fn longer_pause_lease_is_smaller() {
     let limit = [charge_request(1, 100_000, Duration::from_secs(1), 100_000, 1)];
     let store = store(&limit);
     let worker = Limiter::new(0, LEASE, true);
@@ -121,7 +122,7 @@ fn the_longer_a_key_pauses_the_less_is_leased() {
 }
 
 #[test]
-fn a_denial_costs_one_read_and_then_none_where_the_limit_is_alone() {
+fn denial_of_the_only_limit_is_read_once_and_remembered() {
     for (alone, reads) in [(true, 1), (false, 10)] {
         let limit = [charge_request(1, 1, Duration::from_mins(1), 1, 1)];
         let store = store(&limit);
@@ -140,7 +141,7 @@ fn a_denial_costs_one_read_and_then_none_where_the_limit_is_alone() {
 }
 
 #[test]
-fn denied_keys_of_one_set_are_remembered_side_by_side() {
+fn denied_keys_of_one_set_are_all_remembered() {
     let limit = |n: u64| {
         let mut limit = charge_request(1, 1, Duration::from_mins(1), 1, 1);
         limit.table = Table::new(1, 1024);
@@ -160,7 +161,7 @@ fn denied_keys_of_one_set_are_remembered_side_by_side() {
 }
 
 #[test]
-fn where_one_denies_nothing_is_charged() {
+fn one_limit_denies_nothing_is_charged() {
     let (wide, narrow) = (
         charge_request(1, 10, Duration::from_hours(1), 10, 1),
         charge_request(2, 1, Duration::from_hours(1), 1, 1),
@@ -175,7 +176,7 @@ fn where_one_denies_nothing_is_charged() {
 }
 
 #[test]
-fn a_conflict_is_tried_again_and_never_admits_by_itself() {
+fn conflict_is_retried_and_never_admits() {
     let limit = [charge_request(1, 2, Duration::from_hours(1), 2, 1)];
     let store = store(&limit);
     let worker = Limiter::new(0, LEASE, true);
@@ -191,7 +192,7 @@ fn a_conflict_is_tried_again_and_never_admits_by_itself() {
 }
 
 #[test]
-fn a_charge_is_returned_when_a_later_limit_cannot_be_charged() {
+fn later_limit_fails_earlier_charge_is_undone() {
     let (first, second) = (
         charge_request(1, 1, Duration::from_hours(1), 1, 1),
         charge_request(2, 1, Duration::from_hours(1), 1, 1),
@@ -270,7 +271,7 @@ impl SharedStore for Reentering<'_> {
 }
 
 #[test]
-fn a_refund_leaves_no_trace_unless_the_key_was_charged_again() {
+fn refund_leaves_no_trace_unless_the_key_was_charged_again() {
     let limit = [ChargeRequest { refundable: true, ..charge_request(1, 2, Duration::from_hours(1), 2, 1) }];
     let store = store(&limit);
     let (one, other) = (Limiter::new(0, LEASE, false), Limiter::new(0, LEASE, false));
@@ -287,7 +288,7 @@ fn a_refund_leaves_no_trace_unless_the_key_was_charged_again() {
 }
 
 #[test]
-fn values_of_others_are_survived() {
+fn foreign_values_in_shared_data_do_no_harm() {
     let limit = [charge_request(1, 3, Duration::from_hours(1), 3, 1)];
     let store = store(&limit);
     let name = store.names().into_iter().find(|name| name.ends_with(".0")).unwrap();
@@ -304,7 +305,7 @@ fn values_of_others_are_survived() {
 }
 
 #[test]
-fn memory_is_fixed_and_the_key_that_owes_least_gives_way() {
+fn full_table_memory_is_fixed_and_the_key_that_owes_least_gives_way() {
     let debtor = charge_request(1, 100, Duration::from_hours(1), 100, 100);
     let table = Table::new(1, 64);
     let store = MemoryStore::default();
@@ -324,8 +325,8 @@ fn memory_is_fixed_and_the_key_that_owes_least_gives_way() {
     assert!(!admits(&other, &store, &[ChargeRequest { table, cost: 1, ..debtor }], 1_000 * MS));
 }
 
-/// Who knows how keys were hashed in one process can choose keys of one set there; in another they lie apart. So nobody
-/// can push a victim out, or himself.
+/// Who knows how keys were hashed in one process can choose keys of one set there; in another they lie apart.
+/// So nobody can push a victim out, or himself.
 #[test]
 fn keys_that_collide_in_one_process_lie_apart_in_the_next() {
     use crate::keys::hasher::KeyHasher;
@@ -352,7 +353,7 @@ fn keys_that_collide_in_one_process_lie_apart_in_the_next() {
 }
 
 #[test]
-fn a_full_set_can_be_shared() {
+fn on_full_share_new_key_takes_over_the_least_debt() {
     let table = Table::new(1, 8);
     let store = MemoryStore::default();
     table.create(&store).unwrap();
@@ -372,7 +373,7 @@ fn a_full_set_can_be_shared() {
 }
 
 #[test]
-fn creating_the_slots_again_resets_nothing() {
+fn creating_the_slots_again_keeps_the_state() {
     let limit = [charge_request(1, 1, Duration::from_hours(1), 1, 1)];
     let store = store(&limit);
     assert!(admits(&Limiter::new(0, LEASE, true), &store, &limit, 1_000 * MS));
@@ -382,7 +383,7 @@ fn creating_the_slots_again_resets_nothing() {
 
 /// As `maxKeys` is raised and lowered; the values are as many as the largest table has sets, and no more.
 #[test]
-fn a_change_of_size_keeps_what_every_key_owes() {
+fn changed_max_keys_every_key_keeps_what_it_owes() {
     let table = Table::new(1, 1024);
     let store = MemoryStore::default();
     table.create(&store).unwrap();
@@ -415,7 +416,7 @@ fn a_change_of_size_keeps_what_every_key_owes() {
 }
 
 #[test]
-fn growth_that_fails_midway_loses_nothing_and_goes_on_the_next_time() {
+fn growth_that_fails_midway_keeps_the_state_and_continues_next_time() {
     for fails_at in 1..40 {
         let table = Table::new(1, 16);
         let store = MemoryStore::default();
@@ -448,7 +449,7 @@ fn growth_that_fails_midway_loses_nothing_and_goes_on_the_next_time() {
 }
 
 #[test]
-fn growth_that_is_always_overtaken_is_an_error() {
+fn growth_with_endless_conflicts_is_an_error() {
     let store = MemoryStore::default();
     Table::new(1, 8).create(&store).unwrap();
     store.conflicts.set(u32::MAX);
@@ -593,7 +594,8 @@ proptest! {
         }
     }
 
-    /// One worker alone admits exactly what the plain algorithm admits: a lease takes nothing from its holder.
+    /// One worker alone admits exactly what the plain algorithm admits: a lease takes nothing from its
+    /// holder.
     #[test]
     fn one_worker_admits_what_the_algorithm_admits(
         (requests, burst) in (1_u32..2_000, 1_u32..200),
