@@ -6,7 +6,7 @@ use plugin_kit::config::{ConfigError, ConfigErrors};
 use plugin_kit::host::{Environment, HostError};
 use plugin_kit::request::source::Source;
 use serde_json::Value;
-use trace_tags::tags::tag::Moment;
+use trace_tags::tags::tag::Phase;
 
 /// The names of the filters.
 pub(crate) const NAMES: [&str; 4] = ["jwt-auth", "rate-limit", "trace-tags", "mesh-filters"];
@@ -62,7 +62,7 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
                 }
             }
         }
-        "trace-tags" => drop(trace_tags::config::Config::read(config, &env, Moment::Request)?),
+        "trace-tags" => drop(trace_tags::config::Config::read(config, &env, Phase::Request)?),
         "mesh-filters" => {
             let parts = mesh_filters::config::Parts::parse(config)?;
             for (key, filter, part) in [
