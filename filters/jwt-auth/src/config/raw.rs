@@ -50,19 +50,19 @@ config_object! {
         pub(super) mode: Mode = Mode::default(),
         /// How denied requests are answered.
         pub(super) deny_response: RawDenyResponse = RawDenyResponse::default(),
-        /// The claims that become filter state `wasm.jwt.<claim>`, at which later filters, spans and access logs read
-        /// them. Dots lead into objects: `org.id`.
+        /// The claims that become filter state `wasm.jwt.<claim>`, at which later filters, spans and access
+        /// logs read them. Dots lead into objects: `org.id`.
         pub(super) publish_claims: Option<Vec<String>> => PUBLISH_CLAIMS.map(str::to_owned).to_vec(),
         /// Whether all claims of the token become filter state `wasm.jwt`, a `google.protobuf.Struct`, which
         /// the CEL expressions of later filters can read.
         pub(super) publish_all_claims: bool = false,
         /// How many tokens each worker remembers.
         pub(super) token_cache: RawTokenCache = RawTokenCache::default(),
-        /// How many requests of a worker may wait for keys or for a list of revoked tokens, at most 10000. A further
-        /// request is decided at once, as if the document could not be fetched.
+        /// How many requests of a worker may wait for keys or for a list of revoked tokens, at most 10000. A
+        /// further request is decided at once, as if the document could not be fetched.
         pub(super) max_waiting_requests: usize = 1000,
-        /// How many signatures a worker checks in the module in a second, if the proxy does not check them. A request
-        /// beyond that is answered with 503 (`overloaded`).
+        /// How many signatures a worker checks in the module in a second, if the proxy does not check them. A
+        /// request beyond that is answered with 503 (`overloaded`).
         pub(super) slow_verifications_per_second: u32 = 200,
     }
 }
@@ -72,10 +72,11 @@ config_object! {
     #[derive(Debug)]
     pub(super) struct RawProvider {
         /// The issuer that `iss` must name, compared exactly. One `*` stands for one or more characters other
-        /// than `/`: `https://*.example/`. Several providers may share an issuer: each that confirms the token counts.
+        /// than `/`: `https://*.example/`. Several providers may share an issuer: each that confirms the
+        /// token counts.
         pub(super) issuer: String,
-        /// The audiences of which `aud` must name one. They are compared exactly: no scheme or slash is dropped.
-        /// Default: any audience, or none.
+        /// The audiences of which `aud` must name one. They are compared exactly: no scheme or slash is
+        /// dropped. Default: any audience, or none.
         pub(super) audiences: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// The key set (JWKS), as an object or as text. A provider has exactly one of `jwks`, `jwksUri` and
         /// `secrets`.
@@ -89,10 +90,12 @@ config_object! {
         pub(super) cluster: Option<String>,
         /// How long fetched keys are used, and how they are fetched.
         pub(super) jwks_cache: RawJwksCache = RawJwksCache::default(),
-        /// How many keys, 1 to 100, a token is tried against that names no `kid`, or a `kid` that several keys have.
+        /// How many keys, 1 to 100, a token is tried against that names no `kid`, or a `kid` that several
+        /// keys have.
         pub(super) max_keys_tried: usize = MOST_TRIED,
-        /// The signature algorithms that the provider's tokens may use (`alg`, RFC 7518). `PS256`, `PS384`, `PS512`,
-        /// `ES512` and `EdDSA` are accepted if they are named; `HS256`, `HS384` and `HS512` go with `secrets` only.
+        /// The signature algorithms that the provider's tokens may use (`alg`, RFC 7518). `PS256`, `PS384`,
+        /// `PS512`, `ES512` and `EdDSA` are accepted if they are named; `HS256`, `HS384` and `HS512` go with
+        /// `secrets` only.
         pub(super) algorithms: Option<NonEmpty<Vec<String>>>
             => crate::keys::signature::Algorithm::DEFAULT
                 .iter()
@@ -107,12 +110,15 @@ config_object! {
         pub(super) require_expiration: bool = true,
         /// The longest time from `iat` to `exp`, both of which a token must then have. Default: no limit.
         pub(super) max_lifetime: Option<DurationText>,
-        /// The token types (`typ`, RFC 8725 section 3.11) that are accepted, with or without `application/` before
-        /// them. If types are named, a token without a type is refused. Default: `JWT`, `at+jwt`, and no type.
+        /// The token types (`typ`, RFC 8725 section 3.11) that are accepted, with or without `application/`
+        /// before them. If types are named, a token without a type is refused. Default: `JWT`, `at+jwt`, and
+        /// no type.
         pub(super) typ: Option<NonEmpty<Vec<String>>>,
-        /// The subjects of which `sub` must be one. Each may contain one `*`, as `issuer` may. Default: any subject.
+        /// The subjects of which `sub` must be one. Each may contain one `*`, as `issuer` may. Default: any
+        /// subject.
         pub(super) subjects: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// The clients of which `azp`, or `client_id` in a token without `azp`, must name one. Default: any client.
+        /// The clients of which `azp`, or `client_id` in a token without `azp`, must name one. Default: any
+        /// client.
         pub(super) authorized_parties: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Claims that must be present and not null. Dots lead into objects: `org.id`.
         pub(super) required_claims: Vec<String> = Vec::new(),
@@ -120,8 +126,8 @@ config_object! {
         pub(super) revoked: RawRevoked = RawRevoked::default(),
         /// Claims that the service gets in request headers. The client's copies of these headers are removed.
         pub(super) output_claim_to_headers: Vec<RawClaimHeader> = Vec::new(),
-        /// The request header in which the service gets the token's payload, in base64url as it stands in the token.
-        /// The client's copies of this header are removed.
+        /// The request header in which the service gets the token's payload, in base64url as it stands in the
+        /// token. The client's copies of this header are removed.
         pub(super) output_payload_to_header: Option<String>,
         /// Whether the service gets the token. If not, the token is removed from its header, query or cookie,
         /// and whatever stands beside it there stays as it is.
@@ -160,8 +166,8 @@ config_object! {
     /// How long fetched keys are used.
     #[derive(Debug, Default)]
     pub(super) struct RawJwksCache {
-        /// How long fetched keys are used before they are fetched again. The issuer's `Cache-Control` can make it
-        /// shorter, but not shorter than 30 seconds.
+        /// How long fetched keys are used before they are fetched again. The issuer's `Cache-Control` can
+        /// make it shorter, but not shorter than 30 seconds.
         pub(super) duration: Option<DurationText> => JWKS_DURATION,
         /// What happens when a token names a key that the set does not have.
         pub(super) refetch_unknown_kid: RawRefetch = RawRefetch::default(),
@@ -176,8 +182,8 @@ config_object! {
     /// What happens when a token names a key that the set does not have.
     #[derive(Debug, Default)]
     pub(super) struct RawRefetch {
-        /// The least time between two fetches that unknown key IDs cause. A key that the issuer published at least
-        /// that long before its first use is never refused.
+        /// The least time between two fetches that unknown key IDs cause. A key that the issuer published at
+        /// least that long before its first use is never refused.
         pub(super) min_interval: Option<DurationText> => REFETCH_INTERVAL,
     }
 }
@@ -192,13 +198,14 @@ config_object! {
         pub(super) sub: Vec<String> = Vec::new(),
         /// The key IDs (`kid`) of keys all of whose tokens are refused.
         pub(super) kid: Vec<String> = Vec::new(),
-        /// The URL of a longer list: a JSON object `{ "jti": […], "sub": […], "kid": […] }` of at most 512 KiB. It is
-        /// fetched as keys are, and also applies to tokens that were verified before it came.
+        /// The URL of a longer list: a JSON object `{ "jti": […], "sub": […], "kid": […] }` of at most 512
+        /// KiB. It is fetched as keys are, and also applies to tokens that were verified before it came.
         pub(super) uri: Option<String>,
-        /// The cluster of the proxy through which `uri` is fetched. Default: Istio's name, derived from `uri`.
+        /// The cluster of the proxy through which `uri` is fetched. Default: Istio's name, derived from
+        /// `uri`.
         pub(super) cluster: Option<String>,
-        /// How often the list is fetched. The server's `Cache-Control` can make it shorter, but not shorter than 30
-        /// seconds.
+        /// How often the list is fetched. The server's `Cache-Control` can make it shorter, but not shorter
+        /// than 30 seconds.
         pub(super) refresh: Option<DurationText> => REVOKED_REFRESH,
         /// How long a fetch may take, at least `1s`.
         pub(super) timeout: Option<DurationText> => FETCH_TIMEOUT,
@@ -215,8 +222,8 @@ config_object! {
     pub(super) struct RawTokenLocation {
         /// The request header that carries the token, in lower case.
         pub(super) header: Option<String>,
-        /// What stands before the token in the header, in any letter case. Default: `"Bearer "` for `authorization`, and
-        /// nothing for other headers.
+        /// What stands before the token in the header, in any letter case. Default: `"Bearer "` for
+        /// `authorization`, and nothing for other headers.
         pub(super) prefix: Option<String>,
         /// The query parameter that carries the token.
         pub(super) query_param: Option<String>,
@@ -250,8 +257,8 @@ config_object! {
         pub(super) verify: Option<Verify> => Verify::default(),
         /// What the request's token must show. `{}` accepts any token that a provider confirms.
         pub(super) require: Option<RawRequirement>,
-        /// A condition in CEL on the request and the claims of its token, which must hold besides `require` or
-        /// `allow: anyone`.
+        /// A condition in CEL on the request and the claims of its token, which must hold besides `require`
+        /// or `allow: anyone`.
         pub(super) when: Option<String>,
     }
 }
@@ -273,8 +280,8 @@ config_object! {
     pub(super) struct RawRequirement {
         /// The provider that must have confirmed the token.
         pub(super) provider: Option<String>,
-        /// Tests of the values of claims, by the claim's name, all of which must hold. Dots lead into objects:
-        /// `realm_access.roles`.
+        /// Tests of the values of claims, by the claim's name, all of which must hold. Dots lead into
+        /// objects: `realm_access.roles`.
         pub(super) claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
         /// The claims besides `scope` whose strings are lists of words, which white space separates.
         pub(super) space_delimited_claims: Vec<String> = Vec::new(),
@@ -312,8 +319,8 @@ config_object! {
     pub(super) struct RawTokenCache {
         /// How many verified tokens are remembered, at most 100000; 0 for none.
         pub(super) max_entries: Option<usize> => MAX_ENTRIES,
-        /// How many refused tokens are remembered, at most 1000; 0 for none. They are malformed tokens, and tokens with
-        /// a bad signature as long as the keys are the same.
+        /// How many refused tokens are remembered, at most 1000; 0 for none. They are malformed tokens, and
+        /// tokens with a bad signature as long as the keys are the same.
         pub(super) max_refused: Option<usize> => MAX_REFUSED,
     }
 }

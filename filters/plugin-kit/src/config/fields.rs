@@ -1,8 +1,9 @@
-//! Raw types of a configuration. [`config_object!`](crate::config_object) and [`config_choice!`](crate::config_choice)
-//! declare them, and make the code that reads them from JSON and the JSON Schema of what this code accepts.
+//! Raw types of a configuration. [`config_object!`](crate::config_object) and
+//! [`config_choice!`](crate::config_choice) declare them, and make the code that reads them from JSON and the
+//! JSON Schema of what this code accepts.
 //!
-//! Serde could read them, too. But the code that it makes for each type would be most of a module, it stops at the
-//! first error, and it does not know the path.
+//! Serde could read them, too. But the code that it makes for each type would be most of a module, it stops
+//! at the first error, and it does not know the path.
 
 use std::fmt::Write;
 use std::ops::Deref;
@@ -26,8 +27,8 @@ pub trait FromConfig: Sized {
     #[cfg(not(target_os = "wasi"))]
     fn schema(definitions: &mut Definitions) -> Value;
 
-    /// The JSON from which this value is read: the schema shows defaults by it. `None` if an operator cannot write the
-    /// value but only leave the field out.
+    /// The JSON from which this value is read: the schema shows defaults by it. `None` if an operator cannot
+    /// write the value but only leave the field out.
     #[cfg(not(target_os = "wasi"))]
     fn to_json(&self) -> Option<Value> {
         None
@@ -62,7 +63,8 @@ impl ConfigReader {
         None
     }
 
-    /// What an error message shows of a wrong value here. A value in a field about secrets may be the secret itself.
+    /// What an error message shows of a wrong value here. A value in a field about secrets may be the secret
+    /// itself.
     fn described(&self, value: &Value) -> String {
         match value {
             Value::String(_) | Value::Number(_) if self.is_about_secrets() => {
@@ -81,7 +83,8 @@ impl ConfigReader {
         result.map_err(|message| self.add(message)).ok()
     }
 
-    /// Enters the field `name` (in snake case), if it is there. Returns its value, and the length of the path before.
+    /// Enters the field `name` (in snake case), if it is there. Returns its value, and the length of the path
+    /// before.
     #[inline(never)]
     fn enter_member<'v>(
         &mut self,
@@ -170,8 +173,8 @@ impl ConfigReader {
     }
 }
 
-/// What an error message shows of a wrong value: its kind, and the value itself if it cannot be a secret. Fractions are
-/// not shown, since the code that prints them is a tenth of a small module.
+/// What an error message shows of a wrong value: its kind, and the value itself if it cannot be a secret.
+/// Fractions are not shown, since the code that prints them is a tenth of a small module.
 fn described(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -233,7 +236,8 @@ pub fn field<T: FromConfig>(
     default: Option<fn() -> T>,
     reader: &mut ConfigReader,
 ) -> Option<T> {
-    // This function is small, since each type has one: code that does not depend on the type stands in other functions.
+    // This function is small, since each type has one: code that does not depend on the type stands in other
+    // functions.
     if let Some((value, length)) = reader.enter_member(members, name) {
         let read = T::read(value, reader);
         reader.leave(length);
@@ -257,8 +261,8 @@ pub fn schema<T: FromConfig>(title: &str) -> Value {
     Value::Object(root)
 }
 
-/// The key of a schema's object under which its properties are named in the order of the declaration. It is no keyword of
-/// JSON Schema: whoever writes documents wants the order, and removes the key.
+/// The key of a schema's object under which its properties are named in the order of the declaration. It is
+/// no keyword of JSON Schema: whoever writes documents wants the order, and removes the key.
 #[cfg(not(target_os = "wasi"))]
 pub const PROPERTY_ORDER: &str = "propertyOrder";
 
@@ -318,7 +322,8 @@ pub struct FieldSchema {
     pub default: fn() -> Option<Value>,
 }
 
-/// The JSON of an object without the fields that hold nothing an operator could write; `None` if no field is left.
+/// The JSON of an object without the fields that hold nothing an operator could write; `None` if no field is
+/// left.
 #[cfg(not(target_os = "wasi"))]
 #[doc(hidden)]
 pub fn object_json(fields: &[(&str, Option<Value>)]) -> Option<Value> {
@@ -327,7 +332,8 @@ pub fn object_json(fields: &[(&str, Option<Value>)]) -> Option<Value> {
     (!members.is_empty()).then_some(Value::Object(members))
 }
 
-/// The schema of a choice. Each value is an object of its own, since an `enum` has no place for their descriptions.
+/// The schema of a choice. Each value is an object of its own, since an `enum` has no place for their
+/// descriptions.
 #[cfg(not(target_os = "wasi"))]
 #[doc(hidden)]
 pub fn choice_schema(values: &[(&str, &[&str])], docs: &[&str]) -> Value {
@@ -357,13 +363,13 @@ fn description(docs: &[&str]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Declares a struct that is read from a JSON object. The object has the fields' names in camel case. A field with
-/// `= default` may be left out, and so may one of type `Option`; an unknown field is an error.
+/// Declares a struct that is read from a JSON object. The object has the fields' names in camel case. A field
+/// with `= default` may be left out, and so may one of type `Option`; an unknown field is an error.
 ///
-/// The doc comment of a field is the description of this option in the JSON Schema and in the documents. The schema
-/// shows the default, too. If a field is an `Option` because it matters whether an operator has written it, `=> default`
-/// says what applies otherwise, and the code that reads the field uses the same constant. A default that is no value is
-/// the last sentence of the description: `Default: any.`
+/// The doc comment of a field is the description of this option in the JSON Schema and in the documents. The
+/// schema shows the default, too. If a field is an `Option` because it matters whether an operator has
+/// written it, `=> default` says what applies otherwise, and the code that reads the field uses the same
+/// constant. A default that is no value is the last sentence of the description: `Default: any.`
 ///
 /// ```
 /// plugin_kit::config_object! {
@@ -447,8 +453,8 @@ macro_rules! config_object {
     };
 }
 
-/// Declares an enum that is read from a JSON string: the variant's name with its first letter in lower case, or the text
-/// behind `=`. The doc comments describe the values in the JSON Schema and in the documents.
+/// Declares an enum that is read from a JSON string: the variant's name with its first letter in lower case,
+/// or the text behind `=`. The doc comments describe the values in the JSON Schema and in the documents.
 ///
 /// ```
 /// plugin_kit::config_choice! {
@@ -607,8 +613,8 @@ impl FromConfig for Value {
 
 impl<T: FromConfig> FromConfig for Option<T> {
     fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
-        // A template leaves a null where a value is missing. If a null counted as a field that is left out, the demand
-        // that the operator meant to make would be gone.
+        // A template leaves a null where a value is missing. If a null counted as a field that is left out,
+        // the demand that the operator meant to make would be gone.
         T::read(value, reader).map(Some)
     }
 
@@ -693,8 +699,8 @@ impl<T: FromConfig> FromConfig for ByName<T> {
     }
 }
 
-/// A list or an object that must have an entry if it is written. An empty one, which a template leaves if its values are
-/// missing, could mean all or nothing. If the field may be left out, its default has no entry.
+/// A list or an object that must have an entry if it is written. An empty one, which a template leaves if its
+/// values are missing, could mean all or nothing. If the field may be left out, its default has no entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NonEmpty<L>(L);
 

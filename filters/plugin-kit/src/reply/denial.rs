@@ -1,5 +1,5 @@
-//! What a denial carries beyond its reason: a body of the user's, headers of the user's, and what a browser needs so that
-//! a page may read it.
+//! What a denial carries beyond its reason: a body of the user's, headers of the user's, and what a browser
+//! needs so that a page may read it.
 
 use serde_json::Value;
 
@@ -15,8 +15,8 @@ crate::config_object! {
     pub struct Template {
         /// The media type of the body, such as `text/html`.
         pub content_type: String,
-        /// The body. `{code}`, `{status}`, `{title}` and `{requestId}` in it are replaced, and in rate-limit `{limit}` and
-        /// `{retryAfter}`, too. None of these values holds a quote, a backslash or a `<`.
+        /// The body. `{code}`, `{status}`, `{title}` and `{requestId}` in it are replaced, and in rate-limit
+        /// `{limit}` and `{retryAfter}`, too. None of these values holds a quote, a backslash or a `<`.
         pub template: String,
     }
 }
@@ -83,8 +83,8 @@ impl Body {
         }
     }
 
-    /// Media type and bytes; nothing for no body. `text_type` is the media type of a line of text, and `more` are names that
-    /// a template may have beside those of every problem, with their values.
+    /// Media type and bytes; nothing for no body. `text_type` is the media type of a line of text, and `more`
+    /// are names that a template may have beside those of every problem, with their values.
     pub fn of<'a>(
         &'a self,
         problem: &Problem<'_>,
@@ -140,16 +140,18 @@ pub fn printable_id(request_id: &[u8]) -> Option<&str> {
 }
 
 crate::config_object! {
-    /// The pages that may read a denial. The filter runs before Envoy's own CORS filter, which adds nothing to denials.
+    /// The pages that may read a denial. The filter runs before Envoy's own CORS filter, which adds nothing
+    /// to denials.
     #[derive(Debug, Clone, Default)]
     pub struct RawCors {
-        /// The origins of these pages: `https://app.example`, `https://*.example` for all hosts below one, or `*` alone
-        /// for any. The denial then has `access-control-allow-origin`, `access-control-expose-headers` with the names of its
-        /// headers, and `vary: origin`.
+        /// The origins of these pages: `https://app.example`, `https://*.example` for all hosts below one, or
+        /// `*` alone for any. The denial then has `access-control-allow-origin`,
+        /// `access-control-expose-headers` with the names of its headers, and `vary: origin`.
         pub allow_origins: NonEmpty<Vec<String>>,
-        /// Whether the pages may also read denials of requests that were made with cookies or client certificates. It
-        /// cannot be combined with `*`, nor with a pattern such as `https://*.com`: at least two names must follow `*.`. A
-        /// public suffix of two names, such as `co.uk`, is not known to the filter.
+        /// Whether the pages may also read denials of requests that were made with cookies or client
+        /// certificates. It cannot be combined with `*`, nor with a pattern such as `https://*.com`: at least
+        /// two names must follow `*.`. A public suffix of two names, such as `co.uk`, is not known to the
+        /// filter.
         pub allow_credentials: bool = false,
     }
 }

@@ -1,4 +1,5 @@
-//! Who sent a request: the client's address, and the peer's identity. One set of trust rules for keys and conditions.
+//! Who sent a request: the client's address, and the peer's identity. One set of trust rules for keys and
+//! conditions.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,8 +17,9 @@ crate::config_choice! {
     /// How the client's address is found.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum AddressFrom {
-        /// Envoy's `source.address` is believed. This is for an edge proxy with `use_remote_address: true`, which takes
-        /// the address from the connection or counts trusted hops itself (`xff_num_trusted_hops`).
+        /// Envoy's `source.address` is believed. This is for an edge proxy with `use_remote_address: true`,
+        /// which takes the address from the connection or counts trusted hops itself
+        /// (`xff_num_trusted_hops`).
         Envoy,
         /// The address is that of the peer, or the one that a trusted peer has forwarded.
         Forwarded,
@@ -117,9 +119,10 @@ impl ClientAddress {
 
     /// The client's address.
     ///
-    /// Envoy's `source.address` is the peer's own only as long as there is no `x-forwarded-for`: a sidecar takes the last
-    /// entry of that header in its place, whoever wrote it. So with that header and a peer that is not trusted the
-    /// address is not known. At a gateway, the first proxy that clients meet, Envoy itself has appended what it saw.
+    /// Envoy's `source.address` is the peer's own only as long as there is no `x-forwarded-for`: a sidecar
+    /// takes the last entry of that header in its place, whoever wrote it. So with that header and a peer
+    /// that is not trusted the address is not known. At a gateway, the first proxy that clients meet, Envoy
+    /// itself has appended what it saw.
     ///
     /// # Errors
     /// The host did not answer.
@@ -148,8 +151,8 @@ impl ClientAddress {
     }
 }
 
-/// What a proxy is, by its node id: Istio names the nodes of sidecars `sidecar~…`, those of gateways `router~…`, and its
-/// waypoints `waypoint~…`.
+/// What a proxy is, by its node id: Istio names the nodes of sidecars `sidecar~…`, those of gateways
+/// `router~…`, and its waypoints `waypoint~…`.
 enum Node {
     Sidecar,
     Gateway,

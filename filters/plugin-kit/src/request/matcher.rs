@@ -25,22 +25,23 @@ use text::matches_regex;
 use truth::{Truth, all, any};
 
 crate::config_object! {
-    /// Which requests are meant. Every part that is given must hold, but of `paths` and `pathRegexes` one is enough.
-    /// Within a list one entry is enough.
+    /// Which requests are meant. Every part that is given must hold, but of `paths` and `pathRegexes` one is
+    /// enough. Within a list one entry is enough.
     #[derive(Debug, Clone, Default)]
     pub struct RawRequestMatch {
-        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or `*.example` for all
-        /// hosts below `example`. Port, letter case and a trailing dot do not matter.
+        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or
+        /// `*.example` for all hosts below `example`. Port, letter case and a trailing dot do not matter.
         pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Methods, in capitals, one of which the request must have.
         pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Methods, in capitals, none of which the request may have.
         pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all paths below,
-        /// `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash makes no difference.
+        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all
+        /// paths below, `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash
+        /// makes no difference.
         pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query. The proxy
-        /// evaluates them.
+        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query.
+        /// The proxy evaluates them.
         pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Tests of the values of request headers, by the header's name in lower case. All must hold.
         pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
@@ -131,8 +132,9 @@ impl RequestMatch {
         })
     }
 
-    /// Whether the condition holds for `request` when its path is read as `reading` (see [`crate::request::path::Readings`]); `None`
-    /// where that is not known, as where a regular expression has no value: in doubt.
+    /// Whether the condition holds for `request` when its path is read as `reading` (see
+    /// [`crate::request::path::Readings`]); `None` where that is not known, as where a regular expression has
+    /// no value: in doubt.
     ///
     /// # Errors
     /// The host did not answer.

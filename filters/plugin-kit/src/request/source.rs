@@ -4,8 +4,9 @@
 //! from: [{ claim: sub }, { header: x-user-id, trust: true }, { literal: nobody }]
 //! ```
 //!
-//! A claim is one that a filter has verified and published. A header, a cookie, a path and more are what the client sent
-//! ([`Source::is_written_by_client`]), so filters that need more than that ask for `trust: true` ([`RawSource::is_unverified`]).
+//! A claim is one that a filter has verified and published. A header, a cookie, a path and more are what the
+//! client sent ([`Source::is_written_by_client`]), so filters that need more than that ask for `trust: true`
+//! ([`RawSource::is_unverified`]).
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -23,16 +24,18 @@ crate::config_object! {
     /// Where a value comes from: an object with exactly one source, and `trust` where that is needed.
     #[derive(Debug, Clone, Default)]
     pub struct RawSource {
-        /// The name of a verified claim that jwt-auth publishes (`publishClaims`). Dots lead into objects: `org.id`.
+        /// The name of a verified claim that jwt-auth publishes (`publishClaims`). Dots lead into objects:
+        /// `org.id`.
         claim: Option<String>,
-        /// The name of a request header, in lower case. In rate-limit the first value of a repeated header counts; in
-        /// trace-tags all values are joined by commas.
+        /// The name of a request header, in lower case. In rate-limit the first value of a repeated header
+        /// counts; in trace-tags all values are joined by commas.
         header: Option<String>,
         /// The name of a query parameter. Its first value counts, after percent-decoding.
         query_param: Option<String>,
         /// The name of a cookie. Its first value counts.
         cookie: Option<String>,
-        /// The name of a member of the header `baggage` (W3C Baggage). Its first value counts, after percent-decoding.
+        /// The name of a member of the header `baggage` (W3C Baggage). Its first value counts, after
+        /// percent-decoding.
         baggage: Option<String>,
         /// The client's address, or the network that it is in.
         source_address: Option<RawSourceAddress>,
@@ -42,8 +45,8 @@ crate::config_object! {
         request_id: Option<NoOptions>,
         /// The path of the request as the client wrote it, without the query.
         path: Option<NoOptions>,
-        /// Path patterns, such as `/users/{*}/orders`. The value is the first pattern that the path matches in any letter
-        /// case. If servers read the path in several ways, one matching reading is enough.
+        /// Path patterns, such as `/users/{*}/orders`. The value is the first pattern that the path matches
+        /// in any letter case. If servers read the path in several ways, one matching reading is enough.
         path_template: Option<NonEmpty<Vec<String>>>,
         /// The method of the request.
         method: Option<NoOptions>,
@@ -51,19 +54,20 @@ crate::config_object! {
         workload_label: Option<String>,
         /// The name of a variable of vmConfig.env.
         env: Option<String>,
-        /// The key of a filter state. The keys of Wasm plugins begin with `wasm.`, such as `wasm.jwt.deny_code` and
-        /// `wasm.ratelimit.limit`. Other keys are those of native filters.
+        /// The key of a filter state. The keys of Wasm plugins begin with `wasm.`, such as
+        /// `wasm.jwt.deny_code` and `wasm.ratelimit.limit`. Other keys are those of native filters.
         filter_state: Option<String>,
         /// The path of an attribute of Envoy that is a string: `[request, protocol]`.
         property: Option<NonEmpty<Vec<String>>>,
-        /// A CEL expression, which the proxy evaluates when the request arrives. Its string, or its number as a string, is
-        /// the value. An expression that fails has no value.
+        /// A CEL expression, which the proxy evaluates when the request arrives. Its string, or its number as
+        /// a string, is the value. An expression that fails has no value.
         cel: Option<String>,
         /// This string itself.
         literal: Option<String>,
-        /// Whether the operator declares that a trusted proxy sets or checks the value. It is needed for a tag, a cost or a
-        /// plan from a source that a client can write: `header`, `queryParam`, `cookie`, `baggage`, `path`, `pathTemplate`,
-        /// `method`, `cel`, `requestId` (not in tags), and a `property` of the request or of its source.
+        /// Whether the operator declares that a trusted proxy sets or checks the value. It is needed for a
+        /// tag, a cost or a plan from a source that a client can write: `header`, `queryParam`, `cookie`,
+        /// `baggage`, `path`, `pathTemplate`, `method`, `cel`, `requestId` (not in tags), and a `property` of
+        /// the request or of its source.
         trust: Option<bool> => false,
     }
 }
@@ -82,9 +86,11 @@ crate::config_object! {
     /// The client's address, or the network that it is in.
     #[derive(Debug, Clone, Default)]
     struct RawSourceAddress {
-        /// How the client's address is found. A sidecar or a gateway of Istio needs no value; any other proxy does.
+        /// How the client's address is found. A sidecar or a gateway of Istio needs no value; any other proxy
+        /// does.
         from: Option<AddressFrom>,
-        /// The principals of peers whose `x-forwarded-for` is believed: `cluster.local/ns/istio-ingress/sa/gateway`.
+        /// The principals of peers whose `x-forwarded-for` is believed:
+        /// `cluster.local/ns/istio-ingress/sa/gateway`.
         trust_forwarded_from: Vec<String> = Vec::new(),
         /// How many proxies stand in front of a trusted peer and append an address to `x-forwarded-for`.
         num_trusted_proxies: usize = 0,
@@ -98,7 +104,8 @@ crate::config_object! {
 /// Where a value comes from. An empty value counts as none.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// A verified claim that jwt-auth has published: filter state `wasm.jwt.<claim>`. The key, with the `jwt.`.
+    /// A verified claim that jwt-auth has published: filter state `wasm.jwt.<claim>`. The key, with the
+    /// `jwt.`.
     Claim(String),
     /// A request header (lower-case name): all its values, joined by a comma.
     Header {
@@ -128,20 +135,22 @@ pub enum Source {
     RequestId,
     /// The request's path without its query.
     Path,
-    /// The first of these patterns that the request's path matches, as it is written. The case of letters does not count,
-    /// and of a path that can be read in several ways each reading does.
+    /// The first of these patterns that the request's path matches, as it is written. The case of letters
+    /// does not count, and of a path that can be read in several ways each reading does.
     PathTemplate(Vec<(String, PathPattern)>),
     /// The request's method.
     Method,
     /// A label of the pod that this proxy serves. It is read once and remembered.
     WorkloadLabel(WorkloadLabel),
-    /// What never changes: an environment variable of the plugin (vmConfig.env; `None` where it is not set) or a literal.
+    /// What never changes: an environment variable of the plugin (vmConfig.env; `None` where it is not set)
+    /// or a literal.
     Fixed(Option<String>),
     /// Filter state: `wasm.<key>` as Wasm plugins write it, or that of a native filter.
     FilterState(String),
     /// An attribute of Envoy, by its path. Text attributes only: numbers arrive as eight bytes.
     Property(Vec<String>),
-    /// The text that a CEL expression gives. One without a value for the request, or of another type, is no value.
+    /// The text that a CEL expression gives. One without a value for the request, or of another type, is no
+    /// value.
     Cel {
         /// As the host has compiled it.
         expression: Expression,
@@ -354,8 +363,8 @@ impl Source {
         }
     }
 
-    /// As [`Source::value`], but of a header that occurs several times the first value: for a value that only tells
-    /// requests apart, where that is cheaper and as good.
+    /// As [`Source::value`], but of a header that occurs several times the first value: for a value that only
+    /// tells requests apart, where that is cheaper and as good.
     pub fn first_value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {
         match self {
             Self::Header { name, .. } => {
@@ -409,8 +418,8 @@ impl Source {
         Ok(owned.filter(|value| !value.is_empty()).map(Cow::Owned))
     }
 
-    /// Whether a value that is not there may be one that this filter cannot see: the path has no reading, and could match a
-    /// template by what the service makes of it.
+    /// Whether a value that is not there may be one that this filter cannot see: the path has no reading, and
+    /// could match a template by what the service makes of it.
     pub fn is_in_doubt(&self, exchange: &Exchange<'_>) -> Result<bool, HostError> {
         let Self::PathTemplate(_) = self else { return Ok(false) };
         let target = exchange.header_joined(":path")?.unwrap_or_default();
@@ -458,8 +467,8 @@ impl Source {
         }
     }
 
-    /// Whether filters that come later in the chain can still change the value: it is to be read when the response
-    /// passes.
+    /// Whether filters that come later in the chain can still change the value: it is to be read when the
+    /// response passes.
     pub fn is_late(&self) -> bool {
         matches!(self, Self::Claim(_) | Self::FilterState(_) | Self::Property(_))
     }

@@ -1,5 +1,5 @@
-//! pluginConfig as an operator writes it. The doc comments of the fields are their descriptions in the JSON Schema and in
-//! docs/rate-limit.md.
+//! pluginConfig as an operator writes it. The doc comments of the fields are their descriptions in the JSON
+//! Schema and in docs/rate-limit.md.
 
 use std::time::Duration;
 
@@ -31,16 +31,19 @@ config_object! {
         pub exempt: Vec<RawExemption> = Vec::new(),
         /// How a denied request is answered, and which headers tell a client how its limit stands.
         pub response: RawResponse = RawResponse::default(),
-        /// What happens to a request that could not be counted because other workers were faster in each of 32 attempts.
+        /// What happens to a request that could not be counted because other workers were faster in each of
+        /// 32 attempts.
         pub on_conflict: OnConflict = OnConflict::default(),
         /// Whether all workers of the proxy share the limits, or each worker counts for itself.
         pub scope: Scope = Scope::default(),
-        /// The longest time whose share of a limit one worker may take for itself in advance, so that a busy limit does
-        /// not cost a read and a write of shared data for each request. At most `1s`; `0ms` turns leases off.
+        /// The longest time whose share of a limit one worker may take for itself in advance, so that a busy
+        /// limit does not cost a read and a write of shared data for each request. At most `1s`; `0ms` turns
+        /// leases off.
         pub lease: Option<DurationText> => LEASE,
         /// Whether letter case matters when paths are compared.
         pub path_case: PathCase = PathCase::default(),
-        /// The rate limit service that counts over several proxies. The limits that have a `global` of their own use it.
+        /// The rate limit service that counts over several proxies. The limits that have a `global` of their
+        /// own use it.
         pub global: Option<RawGlobal>,
     }
 }
@@ -51,8 +54,8 @@ config_object! {
     pub(super) struct RawGlobal {
         /// The domain of the service's configuration (`domain` of `RateLimitRequest` in Envoy's protocol).
         pub domain: String,
-        /// The proxy's cluster that reaches the service. It must speak HTTP/2, as Istio's does for a Service whose port is
-        /// named `grpc-…`. The workload's AuthorizationPolicy and Sidecar must let it through.
+        /// The proxy's cluster that reaches the service. It must speak HTTP/2, as Istio's does for a Service
+        /// whose port is named `grpc-…`. The workload's AuthorizationPolicy and Sidecar must let it through.
         pub cluster: String,
         /// How long a request waits for the service, from `1ms` to `5s`.
         pub timeout: Option<DurationText> => TIMEOUT,
@@ -65,11 +68,12 @@ config_object! {
     /// What the rate limit service is asked about a limit.
     #[derive(Debug)]
     pub(super) struct RawLimitGlobal {
-        /// The keys of the limit's descriptor, one for each source of `key`. A limit without `key` has no entries and asks
-        /// for `generic_key=<name>`.
+        /// The keys of the limit's descriptor, one for each source of `key`. A limit without `key` has no
+        /// entries and asks for `generic_key=<name>`.
         pub entries: Vec<String> = Vec::new(),
-        /// Whether the service counts with the limit's rate, or that of the request's plan, instead of its own (Envoy's
-        /// limit override). Then `per` must be `1s`, `1m`, `1h` or `1d`. The service does not see `burst`.
+        /// Whether the service counts with the limit's rate, or that of the request's plan, instead of its
+        /// own (Envoy's limit override). Then `per` must be `1s`, `1m`, `1h` or `1d`. The service does not
+        /// see `burst`.
         pub send_rate: bool = false,
     }
 }
@@ -82,11 +86,11 @@ config_object! {
         pub name: String,
         /// Which requests the limit counts. Default: all requests.
         pub r#match: RawSelector = RawSelector::default(),
-        /// Has the limit checked earlier. It has an effect in mesh-filters only: `phase` and `priority` of the WasmPlugin
-        /// say where rate-limit stands as a plugin of its own.
+        /// Has the limit checked earlier. It has an effect in mesh-filters only: `phase` and `priority` of
+        /// the WasmPlugin say where rate-limit stands as a plugin of its own.
         pub before: Option<Before>,
-        /// One or several sources. Each combination of their values is a key with a budget of its own. Without a source,
-        /// all requests share one budget.
+        /// One or several sources. Each combination of their values is a key with a budget of its own.
+        /// Without a source, all requests share one budget.
         pub key: Vec<RawSource> = Vec::new(),
         /// What happens to a request that lacks a part of the key.
         pub on_missing_key: OnMissingKey = OnMissingKey::default(),
@@ -94,23 +98,24 @@ config_object! {
         pub rate: RawRate,
         /// Other rates, chosen by the value of a source.
         pub plans: Option<RawPlans>,
-        /// How many units of the limit one request uses up. It must not exceed the burst, nor that of any plan. A request
-        /// that costs 0 is free: the limit does not count it.
+        /// How many units of the limit one request uses up. It must not exceed the burst, nor that of any
+        /// plan. A request that costs 0 is free: the limit does not count it.
         pub cost: Option<u32> => COST,
-        /// A source of the cost of each request; a request without a value costs `cost`. The value is a number in any form
-        /// (`4`, `4.0`, `1e2`), and a fraction is rounded up. A request that costs more than the burst is denied. A source
-        /// that a client can write needs `trust: true`.
+        /// A source of the cost of each request; a request without a value costs `cost`. The value is a
+        /// number in any form (`4`, `4.0`, `1e2`), and a fraction is rounded up. A request that costs more
+        /// than the burst is denied. A source that a client can write needs `trust: true`.
         pub cost_from: Option<RawSource>,
         /// What happens to a request whose `costFrom` has a value that is not a number.
         pub on_invalid_cost: OnInvalidCost = OnInvalidCost::default(),
-        /// Statuses from 200 to 599. Only requests that are answered with one of these stay counted. Each request is
-        /// charged when it arrives, and gets its charge back if the response has another status, unless the key was
-        /// charged again meanwhile. Default: all statuses.
+        /// Statuses from 200 to 599. Only requests that are answered with one of these stay counted. Each
+        /// request is charged when it arrives, and gets its charge back if the response has another status,
+        /// unless the key was charged again meanwhile. Default: all statuses.
         pub count_statuses: NonEmpty<Vec<u16>> = NonEmpty::default(),
         /// Whether the limit denies requests or only reports.
         pub mode: Mode = Mode::default(),
-        /// The percentage of keys for which the limit is enforced; for the others it reports. The same keys are chosen
-        /// every time. If a request has no key, this is a percentage of requests, chosen at random.
+        /// The percentage of keys for which the limit is enforced; for the others it reports. The same keys
+        /// are chosen every time. If a request has no key, this is a percentage of requests, chosen at
+        /// random.
         pub enforce_percent: Option<u8> => ENFORCE_PERCENT,
         /// How many keys the limit has places for, from 1 to 1048576. A place takes about 45 bytes.
         pub max_keys: Option<u32> => MAX_KEYS,
@@ -122,21 +127,23 @@ config_object! {
 }
 
 config_object! {
-    /// Which requests are meant. All parts that are given must hold, but of `paths` and `pathRegexes` one is enough.
+    /// Which requests are meant. All parts that are given must hold, but of `paths` and `pathRegexes` one is
+    /// enough.
     #[derive(Debug, Default)]
     pub(super) struct RawSelector {
-        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or `*.example` for all
-        /// hosts below `example`. Port, letter case and a trailing dot do not matter.
+        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or
+        /// `*.example` for all hosts below `example`. Port, letter case and a trailing dot do not matter.
         pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Methods, in capitals, one of which the request must have.
         pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Methods, in capitals, none of which the request may have.
         pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all paths below,
-        /// `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash makes no difference.
+        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all
+        /// paths below, `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash
+        /// makes no difference.
         pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query. The proxy
-        /// evaluates them.
+        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query.
+        /// The proxy evaluates them.
         pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Tests of the values of request headers, by the header's name in lower case. All must hold.
         pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
@@ -144,11 +151,11 @@ config_object! {
         pub source_address: Option<RawAddressMatch>,
         /// SPIFFE identities, one of which the peer must prove by mutual TLS: `cluster.local/ns/shop/sa/web`.
         pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Tests of the values of verified claims that jwt-auth publishes (`publishClaims`), by the claim's name. All must
-        /// hold.
+        /// Tests of the values of verified claims that jwt-auth publishes (`publishClaims`), by the claim's
+        /// name. All must hold.
         pub claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
-        /// A CEL expression that must be true. The proxy evaluates it. If it has no value, a limit counts the request, and
-        /// an exemption does not exempt it.
+        /// A CEL expression that must be true. The proxy evaluates it. If it has no value, a limit counts the
+        /// request, and an exemption does not exempt it.
         pub when: Option<String>,
     }
 }
@@ -157,7 +164,8 @@ config_object! {
     /// How many requests are admitted in which time.
     #[derive(Debug)]
     pub(super) struct RawRate {
-        /// How many requests are admitted in `per`. 0, with `burst: 0`, denies all requests, also those that are free.
+        /// How many requests are admitted in `per`. 0, with `burst: 0`, denies all requests, also those that
+        /// are free.
         pub requests: u32,
         /// The time in which `requests` are admitted, such as `1s`, `1m`, `1h` or `1d`; at most `366d`.
         pub per: DurationText,
@@ -170,9 +178,11 @@ config_object! {
     /// Rates by the value of a source.
     #[derive(Debug)]
     pub(super) struct RawPlans {
-        /// The source that says which plan a request has. A source that a client can write needs `trust: true`.
+        /// The source that says which plan a request has. A source that a client can write needs `trust:
+        /// true`.
         pub from: RawSource,
-        /// The rates by the name of the plan. A request with a value that is not here has the limit's own `rate`.
+        /// The rates by the name of the plan. A request with a value that is not here has the limit's own
+        /// `rate`.
         pub rates: NonEmpty<ByName<RawRate>>,
     }
 }
@@ -198,8 +208,8 @@ config_object! {
         pub cors: Option<RawCors>,
         /// Headers that every denial gets, by name: `{ cache-control: no-store }`.
         pub add_headers: ByName<String> = ByName::default(),
-        /// Which headers tell a client how much is left of its limit. A denial always has `retry-after`, too, if waiting
-        /// helps.
+        /// Which headers tell a client how much is left of its limit. A denial always has `retry-after`, too,
+        /// if waiting helps.
         pub headers: HeaderStyle = HeaderStyle::default(),
         /// Which responses have these headers.
         pub headers_on: HeadersOn = HeadersOn::default(),
@@ -254,7 +264,8 @@ config_choice! {
 }
 
 config_choice! {
-    /// What happens to a request that could not be counted because other workers were faster in every attempt.
+    /// What happens to a request that could not be counted because other workers were faster in every
+    /// attempt.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum OnConflict {
         /// The request is denied, so that no more is ever admitted than was counted.

@@ -1,5 +1,5 @@
-//! pluginConfig as an operator writes it. The doc comments of the fields are their descriptions in the JSON Schema and in
-//! docs/trace-tags.md.
+//! pluginConfig as an operator writes it. The doc comments of the fields are their descriptions in the JSON
+//! Schema and in docs/trace-tags.md.
 
 use plugin_kit::config::NonEmpty;
 use plugin_kit::config::secret::SecretVariable;
@@ -15,15 +15,15 @@ config_object! {
     /// The configuration of trace-tags.
     #[derive(Debug)]
     pub(super) struct RawConfig {
-        /// The tags, at most 32. The usual ones are `enduser.pseudo.id` (the pseudonym of the claim `sub`), `request.id`
-        /// and `service.version` (the pod's label `version`). Default: the usual three.
+        /// The tags, at most 32. The usual ones are `enduser.pseudo.id` (the pseudonym of the claim `sub`),
+        /// `request.id` and `service.version` (the pod's label `version`). Default: the usual three.
         pub tags: Option<Vec<RawTag>>,
-        /// Has the filter look after the request ID. An ID of 1 to 128 ASCII letters, digits and `-._~:@/+=` is kept. Any
-        /// other ID, and several IDs, are replaced by a new one, and a request without an ID gets one. Default: only if a
-        /// tag needs it.
+        /// Has the filter look after the request ID. An ID of 1 to 128 ASCII letters, digits and `-._~:@/+=`
+        /// is kept. Any other ID, and several IDs, are replaced by a new one, and a request without an ID
+        /// gets one. Default: only if a tag needs it.
         pub request_id: Option<RequestIds>,
-        /// Which members of the header `baggage` (W3C Baggage) may come in, and which go on to the service. Default: the
-        /// header is left alone.
+        /// Which members of the header `baggage` (W3C Baggage) may come in, and which go on to the service.
+        /// Default: the header is left alone.
         pub baggage: Option<RawBaggage>,
     }
 }
@@ -32,8 +32,8 @@ config_object! {
     /// What happens to the request ID, beyond keeping a safe one and replacing any other.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct RequestIds {
-        /// Whether all responses, including those of other filters, get the header `x-request-id`, so that an end user can
-        /// quote it.
+        /// Whether all responses, including those of other filters, get the header `x-request-id`, so that an
+        /// end user can quote it.
         pub echo: bool = false,
     }
 }
@@ -56,13 +56,13 @@ config_object! {
         /// The name of the tag, unique, of 1 to 64 letters, digits, `.`, `_` and `-`. Its filter state is
         /// `wasm.tag.<name>`.
         pub name: String,
-        /// The sources of the value. The first that has a value gives the tag; an empty value counts as missing. If no
-        /// source has a value, there is no tag. A `literal` at the end is a default.
+        /// The sources of the value. The first that has a value gives the tag; an empty value counts as
+        /// missing. If no source has a value, there is no tag. A `literal` at the end is a default.
         pub from: NonEmpty<Vec<RawSource>>,
         /// Writes a pseudonym instead of the value. Default: none.
         pub pseudonym: Option<RawPseudonym>,
-        /// States that traces and logs may hold the value itself. A tag that tells who the end user is needs this,
-        /// unless it has a `pseudonym`.
+        /// States that traces and logs may hold the value itself. A tag that tells who the end user is needs
+        /// this, unless it has a `pseudonym`.
         pub raw: bool = false,
         /// The length in characters, from 1 to 1024, at which a value is cut.
         pub max_length: Option<usize> => MAX_LENGTH,
@@ -77,12 +77,12 @@ config_object! {
     /// When a tag is written. All parts that are given must hold.
     #[derive(Debug, Clone, Copy)]
     pub(super) struct RawWhen {
-        /// The tag is written only if the response has this status or a higher one, or if there is no response: `400` for
-        /// all errors, `500` for those of the service. It costs a read of the status for each request. Default: any
-        /// status.
+        /// The tag is written only if the response has this status or a higher one, or if there is no
+        /// response: `400` for all errors, `500` for those of the service. It costs a read of the status for
+        /// each request. Default: any status.
         pub status_from: Option<u16>,
-        /// The tag is written only for this percentage of requests, to four decimals. They are chosen by the request ID, so
-        /// that all services that see the ID choose the same requests. Default: `100`.
+        /// The tag is written only for this percentage of requests, to four decimals. They are chosen by the
+        /// request ID, so that all services that see the ID choose the same requests. Default: `100`.
         pub percentage: Option<f64>,
     }
 }
@@ -102,8 +102,8 @@ config_object! {
     /// Where the key of the pseudonyms is.
     #[derive(Debug)]
     pub(super) struct RawKeyFrom {
-        /// The variable of `vmConfig.env` that holds the key, which has at least 16 bytes. The key itself never stands in
-        /// pluginConfig, which the proxy's `config_dump` shows.
+        /// The variable of `vmConfig.env` that holds the key, which has at least 16 bytes. The key itself
+        /// never stands in pluginConfig, which the proxy's `config_dump` shows.
         pub env: SecretVariable,
     }
 }

@@ -9,11 +9,14 @@ crate::config_object! {
     /// A test of the client's address.
     #[derive(Debug, Clone)]
     pub struct RawAddressMatch {
-        /// Networks or single addresses, one of which must contain the client's address: `10.0.0.0/8`, `2001:db8::/32`.
+        /// Networks or single addresses, one of which must contain the client's address: `10.0.0.0/8`,
+        /// `2001:db8::/32`.
         pub cidrs: NonEmpty<Vec<String>>,
-        /// How the client's address is found. A sidecar or a gateway of Istio needs no value; any other proxy does.
+        /// How the client's address is found. A sidecar or a gateway of Istio needs no value; any other proxy
+        /// does.
         pub from: Option<AddressFrom>,
-        /// The principals of peers whose `x-forwarded-for` is believed: `cluster.local/ns/istio-ingress/sa/gateway`.
+        /// The principals of peers whose `x-forwarded-for` is believed:
+        /// `cluster.local/ns/istio-ingress/sa/gateway`.
         pub trust_forwarded_from: Vec<String> = Vec::new(),
         /// How many proxies stand in front of a trusted peer and append an address to `x-forwarded-for`.
         pub num_trusted_proxies: usize = 0,

@@ -30,8 +30,8 @@ crate::config_object! {
         pub prefix: Option<String>,
         /// The value must end with this string.
         pub suffix: Option<String>,
-        /// A regular expression (RE2) that must match the whole value. The proxy evaluates it. It is for headers only, not
-        /// for claims.
+        /// A regular expression (RE2) that must match the whole value. The proxy evaluates it. It is for
+        /// headers only, not for claims.
         pub regex: Option<String>,
         /// Whether the case of ASCII letters is ignored.
         pub ignore_case: bool = false,
