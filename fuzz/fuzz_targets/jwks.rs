@@ -1,7 +1,8 @@
 //! Any bytes are a key set or refused; every key in use is bound to algorithms and public.
 #![no_main]
 
-use jwt_auth::keys::jwk::{KeySet, MOST_KEYS, Material};
+use jwt_auth::keys::jwk::{KeySet, MOST_KEYS};
+use jwt_auth::keys::key::Material;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use jwt_auth::decision::{Authenticator, Outcome, Waited, Why};
-use jwt_auth::keys::jwk::Key;
+use jwt_auth::keys::key::Key;
 use jwt_auth::keys::signature::{Verdict, Verifier};
 use jwt_auth::token::compact::UntrustedToken;
 use libfuzzer_sys::fuzz_target;

@@ -3,7 +3,7 @@
 use plugin_kit::host::{Counter, Gauge};
 
 use crate::policy::rules::Rule;
-use crate::reply::DenyReason;
+use crate::reply::DenyCode;
 
 /// The counters and the gauge of the filter. Those of hosts' cryptography are defined where it is tested.
 pub(crate) struct Metrics {
@@ -13,9 +13,9 @@ pub(crate) struct Metrics {
     pub(crate) denied: Counter,
     pub(crate) reported: Counter,
     /// Denials by deny code.
-    pub(crate) codes: Vec<(&'static str, Counter)>,
+    codes: Vec<(DenyCode, Counter)>,
     /// Allowed and denied requests of each rule to which the operator gave a name.
-    pub(crate) rules: Vec<Option<(Counter, Counter)>>,
+    rules: Vec<Option<(Counter, Counter)>>,
     pub(crate) cache_hits: Counter,
     pub(crate) cache_misses: Counter,
     pub(crate) outputs_failed: Counter,
@@ -31,9 +31,8 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Defines all metrics in the proxy.
     pub(crate) fn define(rules: &[Rule]) -> Self {
-        let code = |reason: &DenyReason| {
-            let code = reason.outside().code;
-            (code, Counter::define(&format!("jwt_auth_deny_{code}")))
+        let code = |code: &DenyCode| {
+            (*code, Counter::define(&format!("jwt_auth_deny_{}", code.presentation().code)))
         };
         let of_rule = |rule: &Rule| {
             let define = |outcome| Counter::define(&format!("jwt_auth_rule_{}_{outcome}", rule.name));
@@ -45,7 +44,7 @@ impl Metrics {
             preflights: Counter::define("jwt_auth_requests_preflight"),
             denied: Counter::define("jwt_auth_requests_denied"),
             reported: Counter::define("jwt_auth_requests_reported"),
-            codes: DenyReason::EACH.iter().map(code).collect(),
+            codes: DenyCode::ALL.iter().map(code).collect(),
             cache_hits: Counter::define("jwt_auth_cache_hits"),
             cache_misses: Counter::define("jwt_auth_cache_misses"),
             outputs_failed: Counter::define("jwt_auth_outputs_failed"),
@@ -58,6 +57,11 @@ impl Metrics {
             keys: Gauge::define("jwt_auth_jwks_keys"),
             rules: rules.iter().map(of_rule).collect(),
         }
+    }
+
+    /// The counter of denials with this code.
+    pub(crate) fn of_code(&self, code: DenyCode) -> Option<Counter> {
+        self.codes.iter().find(|(known, _)| *known == code).map(|(_, counter)| *counter)
     }
 
     /// The counters of allowed and of denied requests of the rule at this position, if it has them.

@@ -13,18 +13,17 @@ use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
 use crate::config::{Config, Mode};
-use crate::decision::{
-    Authenticator, Decision, Denial, Document, Granted, Outcome, Pass, SharedDocuments, Waited, Why,
-};
+use crate::decision::{Authenticator, Decision, Denial, Granted, Observed, Outcome, Pass, Waited, Why};
+use crate::fetch::documents::{Document, SharedDocuments};
+use crate::fetch::remote::Remote;
 use crate::fetch::revocation::Revoked;
 use crate::fetch::schedule::{self, max_age};
 use crate::fetch::waiting::{Waiting, WaitingPlace};
+use crate::keys::algorithm::Algorithm;
 use crate::keys::crypto::Crypto;
 use crate::keys::host_crypto::{self, HostCrypto};
 use crate::keys::jwk::KeySet;
-use crate::keys::signature::Algorithm;
 use crate::metrics::Metrics;
-use crate::policy::provider::{KeySource, Remote};
 use crate::reply::{self, DenyReason};
 
 thread_local! {
@@ -65,7 +64,7 @@ impl Filter for JwtAuth {
             show_who_checks(algorithm, host_crypto.checks(algorithm));
         }
         for provider in &config.providers {
-            if let KeySource::Inline(set) = &provider.keys {
+            if let Some(set) = provider.keys.inline() {
                 warn_of_refused_keys(&provider.name, set);
             }
         }
@@ -102,30 +101,19 @@ impl Filter for JwtAuth {
         if stream.has_waited() {
             self.waiting.borrow_mut().leave(exchange.id());
         }
-        let decision = self.decide(stream, exchange);
-        let (hits, misses) = self.authenticator.take_cache_counts();
-        let failed = self.authenticator.take_conditions_failed();
-        for (count, counter) in [
-            (hits, self.metrics.cache_hits),
-            (misses, self.metrics.cache_misses),
-            (failed, self.metrics.conditions_failed),
-        ] {
-            counter.add(count);
-        }
-        match decision {
-            Ok(Decision { outcome: Outcome::Allow(pass), clear_claims }) => {
-                self.allow(&pass, clear_claims, exchange)
-            }
-            Ok(Decision { outcome: Outcome::Deny(denial), clear_claims }) => {
-                self.deny(&denial, clear_claims, exchange)
-            }
-            Ok(Decision { outcome: Outcome::Wait { .. }, .. }) => {
-                self.metrics.waited.increment();
-                Flow::Pause
-            }
+        let Decision { outcome, clear_claims, observed } = match self.decide(stream, exchange) {
+            Ok(decision) => decision,
             Err(error) => {
                 log::warn!("jwt-auth: the request was not read, or not changed: {error}");
-                self.refuse(DenyReason::Internal, &[], None, exchange)
+                return self.refuse(&internal(), None, exchange);
+            }
+        };
+        match outcome {
+            Outcome::Allow(pass) => self.allow(&pass, clear_claims, exchange),
+            Outcome::Deny(denial) => self.deny(&denial, clear_claims, observed.next_fetch, exchange),
+            Outcome::Wait { .. } => {
+                self.metrics.waited.increment();
+                Flow::Pause
             }
         }
     }
@@ -175,8 +163,8 @@ impl Filter for JwtAuth {
 }
 
 impl JwtAuth {
-    /// What is decided, where the request has begun to wait if that is it. One that cannot wait is decided about anew: some
-    /// rules let it in without what it would wait for.
+    /// Decides about the request. If it is to wait, it has begun to. A request that cannot wait is decided again, since some
+    /// rules let it in without the document that it would wait for.
     fn decide(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Result<Decision<'_>, HostError> {
         let remove = |name: &str| {
             Headers::Request.remove(name)?;
@@ -185,6 +173,7 @@ impl JwtAuth {
         };
         loop {
             let decision = self.authenticator.decide(exchange, stream, &remove)?;
+            self.count(&decision.observed);
             let Outcome::Wait { document, fetch } = decision.outcome else { return Ok(decision) };
             match self.wait(document, fetch, exchange.id()) {
                 Ok(()) => return Ok(decision),
@@ -194,11 +183,21 @@ impl JwtAuth {
         }
     }
 
+    fn count(&self, observed: &Observed) {
+        for (count, counter) in [
+            (observed.cache_hits, self.metrics.cache_hits),
+            (observed.cache_misses, self.metrics.cache_misses),
+            (observed.conditions_failed, self.metrics.conditions_failed),
+        ] {
+            counter.add(count);
+        }
+    }
+
     fn allow(&self, pass: &Pass<'_>, clear_claims: bool, exchange: &Exchange<'_>) -> Flow {
         if let Err(error) = self.apply(pass, clear_claims, exchange) {
             // The service must not see a token that it should not get.
             log::warn!("jwt-auth: the request was not changed: {error}");
-            return self.refuse(DenyReason::Internal, &[], None, exchange);
+            return self.refuse(&internal(), None, exchange);
         }
         match pass.why {
             Why::Token => self.metrics.allowed.increment(),
@@ -244,28 +243,27 @@ impl JwtAuth {
         Ok(())
     }
 
-    fn deny(&self, denial: &Denial<'_>, clear: bool, exchange: &Exchange<'_>) -> Flow {
-        let Denial { reason, scopes, rule } = denial;
-        let enforced = self.authenticator.config().mode == Mode::Enforce;
-        if enforced {
-            return self.refuse(*reason, scopes, *rule, exchange);
+    fn deny(
+        &self,
+        denial: &Denial<'_>,
+        clear: bool,
+        next_fetch: Option<Duration>,
+        exchange: &Exchange<'_>,
+    ) -> Flow {
+        if self.authenticator.config().mode == Mode::Enforce {
+            return self.refuse(denial, next_fetch, exchange);
         }
-        self.note(*reason, *rule, exchange, "would be refused");
+        self.note(denial.reason, denial.rule, exchange, "would be refused");
         self.metrics.reported.increment();
         if let Err(error) = clear_claims(clear) {
             log::warn!("jwt-auth: the request was not changed: {error}");
-            return self.refuse(DenyReason::Internal, &[], None, exchange);
+            return self.refuse(&internal(), None, exchange);
         }
         Flow::Continue
     }
 
-    fn refuse(
-        &self,
-        reason: DenyReason,
-        scopes: &[String],
-        rule: Option<usize>,
-        exchange: &Exchange<'_>,
-    ) -> Flow {
+    fn refuse(&self, denial: &Denial<'_>, next_fetch: Option<Duration>, exchange: &Exchange<'_>) -> Flow {
+        let Denial { reason, scopes, rule } = *denial;
         self.note(reason, rule, exchange, "refused");
         self.metrics.denied.increment();
         let config = self.authenticator.config();
@@ -276,28 +274,16 @@ impl JwtAuth {
             scopes,
             request_id: first("x-request-id"),
             origin: first("origin"),
-            retry_in: self.retry_in(reason),
+            retry_in: retry_in(reason, next_fetch),
             grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
         };
         Flow::Deny(reply::reply(reason, &context))
     }
 
-    /// The time until the next fetch of what a request was refused for.
-    fn retry_in(&self, reason: DenyReason) -> Duration {
-        let next_fetch = match reason {
-            DenyReason::KeysUnavailable | DenyReason::RevocationUnavailable | DenyReason::TooManyWaiting => {
-                self.authenticator.take_next_fetch()
-            }
-            _ => None,
-        };
-        let now = next_fetch.and_then(|_| host::monotonic_time().ok());
-        next_fetch.zip(now).map_or(Duration::ZERO, |(next_fetch, now)| next_fetch.saturating_sub(now))
-    }
-
     /// Counts, logs and publishes a reason.
     fn note(&self, reason: DenyReason, rule: Option<usize>, exchange: &Exchange<'_>, outcome: &str) {
-        let code = reason.outside().code;
-        if let Some((_, counter)) = self.metrics.codes.iter().find(|(known, _)| *known == code) {
+        let code = reason.presentation().code;
+        if let Some(counter) = self.metrics.of_code(reason.code()) {
             counter.increment();
         }
         if let Some((_, denied)) = self.metrics.of_rule(rule) {
@@ -405,17 +391,26 @@ impl JwtAuth {
     }
 
     fn show_keys(&self) {
-        let config = self.authenticator.config();
-        let count = config.providers.iter().enumerate().map(|(n, provider)| match &provider.keys {
-            KeySource::Inline(set) => set.keys.len(),
-            KeySource::Remote(_) => self
-                .authenticator
-                .remote(n)
-                .and_then(|cache| cache.borrow().keys().map(|set| set.keys.len()))
-                .unwrap_or(0),
-        });
+        let count = self.authenticator.key_sets().map(|set| set.keys.len());
         self.metrics.keys.set(u64::try_from(count.sum::<usize>()).unwrap_or(u64::MAX));
     }
+}
+
+/// The denial of a request that the proxy did not let the filter read or change.
+fn internal() -> Denial<'static> {
+    Denial { reason: DenyReason::Internal, scopes: &[], rule: None }
+}
+
+/// How long it takes until the document may be there that a request was refused for.
+fn retry_in(reason: DenyReason, next_fetch: Option<Duration>) -> Duration {
+    let next_fetch = match reason {
+        DenyReason::KeysUnavailable | DenyReason::RevocationUnavailable | DenyReason::TooManyWaiting => {
+            next_fetch
+        }
+        _ => None,
+    };
+    let now = next_fetch.and_then(|_| host::monotonic_time().ok());
+    next_fetch.zip(now).map_or(Duration::ZERO, |(next_fetch, now)| next_fetch.saturating_sub(now))
 }
 
 /// Clears the claims that a condition has seen, where what comes later is not to see them.

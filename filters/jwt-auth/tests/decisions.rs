@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use common::{ISSUER, NOW, claims, jwks, mint, mint_raw, mint_with};
 use jwt_auth::config::Config;
-use jwt_auth::decision::{Authenticator, Decision, Document, Granted, Outcome, Waited, Why};
+use jwt_auth::decision::{Authenticator, Decision, Granted, Observed, Outcome, Waited, Why};
+use jwt_auth::fetch::documents::Document;
 use jwt_auth::fetch::revocation::Revoked;
 use jwt_auth::fetch::schedule::Fetching;
-use jwt_auth::keys::jwk::{Key, KeySet};
+use jwt_auth::keys::jwk::KeySet;
+use jwt_auth::keys::key::Key;
 use jwt_auth::keys::pure_rust;
 use jwt_auth::keys::signature::{Verdict, Verifier};
 use jwt_auth::reply::DenyReason;
@@ -74,6 +76,27 @@ fn request(token: &str) -> FakeHost {
     FakeHost::request("GET", "/api").header("authorization", &format!("Bearer {token}")).at(NOW)
 }
 
+thread_local! {
+    /// What the decisions of one test observed, in all.
+    static OBSERVED: Cell<Observed> = const { Cell::new(Observed {
+        cache_hits: 0, cache_misses: 0, conditions_failed: 0, next_fetch: None,
+    }) };
+}
+
+/// Hits and misses of the token cache since the last call.
+fn take_cache_counts() -> (u32, u32) {
+    let observed = OBSERVED.get();
+    OBSERVED.set(Observed { cache_hits: 0, cache_misses: 0, ..observed });
+    (observed.cache_hits, observed.cache_misses)
+}
+
+/// How many conditions had no value since the last call.
+fn take_conditions_failed() -> u32 {
+    let observed = OBSERVED.get();
+    OBSERVED.set(Observed { conditions_failed: 0, ..observed });
+    observed.conditions_failed
+}
+
 /// What is decided, in a word: `alice` for a token of hers, `anyone`, `preflight`, a deny code, `fetch` or `wait`, or `unread`.
 fn decide(authenticator: &Authenticator, facts: &FakeHost) -> String {
     decide_after(authenticator, facts, 0)
@@ -96,6 +119,15 @@ fn decided<'a>(
         Ok(())
     };
     let decision = authenticator.decide(&Exchange::new(1, facts), waited, &remove);
+    if let Ok(Decision { observed, .. }) = &decision {
+        let so_far = OBSERVED.get();
+        OBSERVED.set(Observed {
+            cache_hits: so_far.cache_hits + observed.cache_hits,
+            cache_misses: so_far.cache_misses + observed.cache_misses,
+            conditions_failed: so_far.conditions_failed + observed.conditions_failed,
+            next_fetch: observed.next_fetch,
+        });
+    }
     (decision, removed.into_inner())
 }
 
@@ -109,7 +141,7 @@ fn word(decision: &Decision<'_>) -> String {
                 identity.claims["sub"].as_str().unwrap().to_owned()
             }
         },
-        Outcome::Deny(denial) => denial.reason.outside().code.to_owned(),
+        Outcome::Deny(denial) => denial.reason.presentation().code.to_owned(),
         Outcome::Wait { fetch: true, .. } => "fetch".to_owned(),
         Outcome::Wait { fetch: false, .. } => "wait".to_owned(),
     }
@@ -141,9 +173,9 @@ fn a_known_token_is_not_verified_again() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     let token = mint("rsa-1", &claims());
     assert_eq!(decide(&authenticator, &request(&token)), "alice");
-    assert_eq!(authenticator.take_cache_counts(), (0, 1));
+    assert_eq!(take_cache_counts(), (0, 1));
     assert_eq!(decide(&authenticator, &request(&token)), "alice");
-    assert_eq!(authenticator.take_cache_counts(), (1, 0));
+    assert_eq!(take_cache_counts(), (1, 0));
 }
 
 #[test]
@@ -307,11 +339,11 @@ fn a_key_that_leaves_the_set_takes_its_cached_tokens_along_and_no_others() {
     for token in [&old, &new] {
         assert_eq!(decide(&authenticator, &at(request(token), 101)), "alice");
     }
-    authenticator.take_cache_counts();
+    take_cache_counts();
     bring(&["rsa-2"], 102);
     assert_eq!(decide(&authenticator, &at(request(&old), 103)), "key_unknown");
     assert_eq!(decide(&authenticator, &at(request(&new), 103)), "alice");
-    assert_eq!(authenticator.take_cache_counts(), (1, 1));
+    assert_eq!(take_cache_counts(), (1, 1));
 }
 
 #[test]
@@ -655,16 +687,16 @@ fn only_a_condition_that_holds_lets_in() {
     let decide_token = |token: &str| decide(&authenticator, &evaluated(request(token)));
     assert_eq!(decide_token(&token_of("alice")), "alice");
     assert_eq!(decide_token(&token_of("bob")), "condition_forbidden");
-    assert_eq!(authenticator.take_conditions_failed(), 0);
+    assert_eq!(take_conditions_failed(), 0);
     assert_eq!(decide_token(&token_of("mallory")), "condition_forbidden");
-    assert_eq!(authenticator.take_conditions_failed(), 1);
-    assert_eq!(authenticator.take_conditions_failed(), 0);
+    assert_eq!(take_conditions_failed(), 1);
+    assert_eq!(take_conditions_failed(), 0);
     let huge = mint(
         "rsa-1",
         &json!({ "iss": ISSUER, "sub": "alice", "exp": NOW + 300, "n": 9_007_199_254_740_993_u64 }),
     );
     assert_eq!(decide_token(&huge), "condition_forbidden");
-    assert_eq!(authenticator.take_conditions_failed(), 1);
+    assert_eq!(take_conditions_failed(), 1);
 }
 
 #[test]
@@ -693,10 +725,10 @@ fn decide_around_a_wait(rule: &Value, first: &str, then: &str) -> (String, u32) 
     let decided = match decided(&authenticator, &facts, &mut waited).0.unwrap().outcome {
         Outcome::Allow(pass) if pass.why == Why::Token => "token",
         Outcome::Allow(_) => "anyone",
-        Outcome::Deny(denial) => denial.reason.outside().code,
+        Outcome::Deny(denial) => denial.reason.presentation().code,
         Outcome::Wait { .. } => "wait",
     };
-    (decided.to_owned(), authenticator.take_conditions_failed())
+    (decided.to_owned(), take_conditions_failed())
 }
 
 #[test]
@@ -745,13 +777,13 @@ fn a_new_list_forgets_revoked_tokens_of_its_provider_alone() {
     authenticator.revoke(0, now, Revoked::default(), None);
     let decide_all = || [&alice, &bob, &others].map(|token| decide(&authenticator, &at(request(token), 100)));
     assert_eq!(decide_all(), ["alice", "bob", "alice"]);
-    authenticator.take_cache_counts();
+    take_cache_counts();
     authenticator.tick(Document::Revoked(0), now);
     assert_eq!(decide_all(), ["alice", "bob", "alice"]);
-    assert_eq!(authenticator.take_cache_counts(), (3, 0));
+    assert_eq!(take_cache_counts(), (3, 0));
     authenticator.revoke(0, now, Revoked::parse(br#"{"sub":["alice"]}"#).unwrap(), None);
     assert_eq!(decide_all(), ["token_revoked", "bob", "alice"]);
-    assert_eq!(authenticator.take_cache_counts(), (2, 1));
+    assert_eq!(take_cache_counts(), (2, 1));
 }
 
 #[test]
@@ -760,10 +792,10 @@ fn without_a_list_cached_tokens_stay_where_they_may() {
     let facts = at(request(&mint("rsa-1", &claims())), 100);
     authenticator.revoke(0, Duration::from_secs(100), Revoked::default(), None);
     assert_eq!(decide(&authenticator, &facts), "alice");
-    authenticator.take_cache_counts();
+    take_cache_counts();
     authenticator.tick(Document::Revoked(0), Duration::from_secs(1000));
     assert_eq!(decide(&authenticator, &facts), "alice");
-    assert_eq!(authenticator.take_cache_counts(), (1, 0));
+    assert_eq!(take_cache_counts(), (1, 0));
 }
 
 /// What a request that goes on loses: the client's copies of headers, and what carried a token; and whether it has an
@@ -1137,7 +1169,7 @@ fn a_clients_copies_of_headers_go_with_every_refusal_and_every_wait() {
         assert!(decided(&remote, &facts, &mut waited).0.is_ok());
         waited.give_up(Document::Keys(0), reason);
         let (decision, removed) = decided(&remote, &facts, &mut waited);
-        assert_eq!(word(&decision.unwrap()), reason.outside().code);
+        assert_eq!(word(&decision.unwrap()), reason.presentation().code);
         assert_eq!(removed, ["x-user-id", "x_user-id"]);
     }
     for (authenticator, path, clock) in
@@ -1221,7 +1253,7 @@ fn who_cannot_wait_for_keys_is_judged_by_the_rule() {
         let facts = at(evaluated(request(&token_of("alice"))), 100);
         for reason in [DenyReason::TooManyWaiting, DenyReason::KeysUnavailable] {
             let decided = decide_without(&authenticator, &facts, reason);
-            assert_eq!(decided, expected.unwrap_or(reason.outside().code), "{rule}");
+            assert_eq!(decided, expected.unwrap_or(reason.presentation().code), "{rule}");
         }
     }
 }
@@ -1231,7 +1263,7 @@ fn who_cannot_wait_for_the_list_of_revoked_tokens_is_taken_where_that_is_configu
     let facts = at(request(&token_of("alice")), 100);
     for reason in [DenyReason::TooManyWaiting, DenyReason::RevocationUnavailable] {
         assert_eq!(decide_without(&with_list("allow"), &facts, reason), "alice");
-        assert_eq!(decide_without(&with_list("deny"), &facts, reason), reason.outside().code);
+        assert_eq!(decide_without(&with_list("deny"), &facts, reason), reason.presentation().code);
     }
     // Without keys nobody is taken.
     let mut config = remote();

@@ -8,11 +8,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::{NOW, claims, jwks, mint, mint_with};
+use jwt_auth::keys::algorithm::Algorithm;
 use jwt_auth::keys::crypto::{Budget, Crypto};
 use jwt_auth::keys::host_crypto::HostCrypto;
-use jwt_auth::keys::jwk::{Key, KeySet, Material};
+use jwt_auth::keys::jwk::KeySet;
+use jwt_auth::keys::key::{Key, Material};
 use jwt_auth::keys::pure_rust;
-use jwt_auth::keys::signature::{Algorithm, Verdict, Verifier};
+use jwt_auth::keys::signature::{Verdict, Verifier};
 use jwt_auth::token::compact::{TokenError, UntrustedToken};
 use plugin_kit::host::HostError;
 use ring::signature as rings;
@@ -231,9 +233,7 @@ fn joes_secret() -> (Rc<KeySet>, String) {
     }}});
     let env = |_: &str| Some(secret.to_owned());
     let config = jwt_auth::config::Config::parse(config.to_string().as_bytes(), &env).unwrap();
-    let jwt_auth::policy::provider::KeySource::Inline(set) = &config.providers[0].keys else {
-        panic!("a secret")
-    };
+    let set = config.providers[0].keys.inline().unwrap();
     let token =
         format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
     (Rc::clone(set), token)

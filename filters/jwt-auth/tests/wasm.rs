@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use jwt_auth::config::Config;
 use jwt_auth::decision::{Authenticator, Outcome, Waited, Why};
-use jwt_auth::fetch::schedule::{Fetching, JwksCache, Missing, Settings};
+use jwt_auth::fetch::remote::Settings;
+use jwt_auth::fetch::schedule::{Fetching, JwksCache, Missing};
+use jwt_auth::keys::algorithm::Algorithm;
 use jwt_auth::keys::host_crypto::known_answer;
-use jwt_auth::keys::jwk::{Key, KeySet};
+use jwt_auth::keys::jwk::KeySet;
+use jwt_auth::keys::key::Key;
 use jwt_auth::keys::pure_rust;
-use jwt_auth::keys::signature::{Algorithm, Verdict, Verifier};
+use jwt_auth::keys::signature::{Verdict, Verifier};
 use jwt_auth::token::compact::UntrustedToken;
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::testing::FakeHost;
@@ -76,7 +79,7 @@ fn decide(path: &str, token: Option<&str>, now: u64) -> &'static str {
     {
         Outcome::Allow(pass) if pass.why == Why::Token => "token",
         Outcome::Allow(_) => "anyone",
-        Outcome::Deny(denial) => denial.reason.outside().code,
+        Outcome::Deny(denial) => denial.reason.presentation().code,
         Outcome::Wait { .. } => "wait",
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::config::raw::{self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, SeveralTokens};
 use crate::config::rules::check_one_token_can_meet;
-use crate::keys::signature::Algorithm;
+use crate::keys::algorithm::Algorithm;
 use crate::policy::provider::Provider;
 use crate::policy::rules::{Access, Rule};
 use crate::reply::DenyResponse;

@@ -12,11 +12,12 @@ use serde_json::Value;
 use crate::config::raw::{
     self, RawJwksCache, RawProvider, RawRevoked, RawSecret, RawTokenLocation, SecretEncoding,
 };
+use crate::fetch::remote::{Remote, Settings};
 use crate::fetch::revocation::{RemoteList, Revoked};
-use crate::fetch::schedule::Settings;
-use crate::keys::jwk::{Key, KeySet, MOST_KEYS, Material};
-use crate::keys::signature::Algorithm;
-use crate::policy::provider::{KeySource, Provider, Remote};
+use crate::keys::algorithm::Algorithm;
+use crate::keys::jwk::{KeySet, MOST_KEYS};
+use crate::keys::key::{Key, Material};
+use crate::policy::provider::{KeySource, Provider};
 use crate::token::base64url;
 use crate::token::claims::{ClaimPath, Pattern, Policy};
 use crate::token::compact::short_type;

@@ -3,7 +3,7 @@
 use plugin_kit::wire::json;
 use serde_json::{Map, Value};
 
-use crate::policy::provider::Remote;
+use crate::fetch::remote::Remote;
 
 /// Names of tokens, subjects and keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

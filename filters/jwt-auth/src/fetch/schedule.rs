@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::fetch::remote::{Remote, Settings};
 use crate::keys::jwk::KeySet;
-use crate::policy::provider::Remote;
 
 /// The largest document that is read, in bytes.
 pub const LARGEST: usize = 512 * 1024;
@@ -17,19 +17,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The shortest time that an issuer can set by Cache-Control.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(30);
-
-/// How a provider's keys are kept, or its list of revoked tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// How long keys are used before they are fetched again. Cache-Control can only make it shorter.
-    pub duration: Duration,
-    /// The least time between two fetches that unknown key IDs cause.
-    pub min_interval: Duration,
-    /// How long a fetch may take.
-    pub timeout: Duration,
-    /// How long keys are used beyond their time while the issuer does not answer.
-    pub stale_if_error: Duration,
-}
 
 /// The keys of one remote provider.
 pub type JwksCache = Fetched<KeySet>;

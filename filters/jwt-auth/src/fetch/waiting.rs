@@ -1,6 +1,6 @@
 //! The requests that wait for a document, and how many may.
 
-use crate::decision::Document;
+use crate::fetch::documents::Document;
 
 /// The streams that wait, and those that were woken and have not run yet: both take a place.
 #[derive(Debug)]

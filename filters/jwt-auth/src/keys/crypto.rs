@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use crate::keys::host_crypto::HostCrypto;
-use crate::keys::jwk::Key;
+use crate::keys::key::Key;
 use crate::keys::pure_rust;
 use crate::keys::signature::{Verdict, Verifier};
 use crate::token::compact::UntrustedToken;

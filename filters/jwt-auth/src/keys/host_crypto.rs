@@ -3,9 +3,10 @@
 use plugin_kit::host::HostError;
 use plugin_kit::wire::protobuf::Message;
 
+use crate::keys::algorithm::Algorithm;
 use crate::keys::der;
-use crate::keys::jwk::{Key, KeySet, Material};
-use crate::keys::signature::Algorithm;
+use crate::keys::jwk::KeySet;
+use crate::keys::key::{Key, Material};
 use crate::token::compact::UntrustedToken;
 
 /// The name of the foreign function.

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use plugin_kit::wire::json;
 use serde_json::{Map, Value};
 
-use crate::keys::signature::Algorithm;
+use crate::keys::algorithm::Algorithm;
+use crate::keys::key::{Key, Material, RSA_EXPONENT};
 use crate::keys::{der, pure_rust};
 use crate::token::base64url;
-use crate::token::compact::UntrustedToken;
 
 /// The most keys of a set that are used.
 pub const MOST_KEYS: usize = 100;
@@ -17,50 +17,6 @@ pub const MOST_KEYS: usize = 100;
 /// The most keys that one token is checked against, where it names no key or several share the name, unless the
 /// configuration says otherwise. Issuers have two or three.
 pub const MOST_TRIED: usize = 10;
-
-/// A public key, or a secret, that checks signatures of some algorithms and no others.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Its name in the set.
-    pub kid: Option<String>,
-    /// The algorithms that it is for.
-    pub algorithms: Vec<Algorithm>,
-    /// The key itself.
-    pub material: Material,
-    /// `SubjectPublicKeyInfo` in DER; empty where no host takes the key.
-    pub spki: Vec<u8>,
-}
-
-/// A key in the form of its kind.
-#[derive(PartialEq, Eq)]
-pub enum Material {
-    /// Modulus, unsigned and big endian. The exponent is 65537.
-    Rsa(Vec<u8>),
-    /// A point in the uncompressed form of SEC 1, on the curve.
-    P256(Vec<u8>),
-    /// A point in the uncompressed form of SEC 1, on the curve.
-    P384(Vec<u8>),
-    /// A point in the uncompressed form of SEC 1. The host looks whether it is on the curve, each time.
-    P521(Vec<u8>),
-    /// A point as RFC 8032 encodes it.
-    Ed25519(Vec<u8>),
-    /// A secret for message authentication codes.
-    Secret(Vec<u8>),
-}
-
-/// The kind only: one of them is a secret.
-impl std::fmt::Debug for Material {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Rsa(_) => "RSA",
-            Self::P256(_) => "P-256",
-            Self::P384(_) => "P-384",
-            Self::P521(_) => "P-521",
-            Self::Ed25519(_) => "Ed25519",
-            Self::Secret(_) => "secret",
-        })
-    }
-}
 
 /// Why a key of a set is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -173,7 +129,7 @@ impl KeySet {
         let Some(Value::Array(list)) = set.get("keys") else { return Err(NotAKeySet) };
         let mut set = Self::default();
         for (n, member) in list.iter().enumerate() {
-            let key = if n < MOST_KEYS { Key::parse(member) } else { Err(KeyError::TooMany) };
+            let key = if n < MOST_KEYS { parse_key(member) } else { Err(KeyError::TooMany) };
             match key {
                 Ok(key) => set.keys.push(Rc::new(key)),
                 Err(error) => set.refused.push((name(n, member), error)),
@@ -194,12 +150,11 @@ impl KeySet {
         self
     }
 
-    /// The keys that may have signed `token`, those that have its key's name first.
-    pub fn candidates(&self, token: &UntrustedToken<'_>) -> Vec<&Rc<Key>> {
-        let fits =
-            |key: &&Rc<Key>| key.is_named(token.kid.as_deref()) && key.algorithms.contains(&token.algorithm);
+    /// The keys that may have signed a token with this `kid` and `alg`; first those that have the key ID of the token.
+    pub fn candidates(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<&Rc<Key>> {
+        let fits = |key: &&Rc<Key>| key.is_named(kid) && key.algorithms.contains(&algorithm);
         let mut candidates: Vec<&Rc<Key>> = self.keys.iter().filter(fits).collect();
-        candidates.sort_by_key(|key| key.kid != token.kid);
+        candidates.sort_by_key(|key| key.kid.as_deref() != kid);
         candidates
     }
 
@@ -229,59 +184,47 @@ fn printable(name: &str) -> String {
     name.chars().take(64).flat_map(char::escape_default).collect()
 }
 
-impl Key {
-    /// Whether a token that names `kid` may mean this key. Where one of them has no name, it may.
-    fn is_named(&self, kid: Option<&str>) -> bool {
-        match (&self.kid, kid) {
-            (Some(own), Some(kid)) => own == kid,
-            _ => true,
-        }
+/// Reads one key of a set.
+fn parse_key(member: &Value) -> Result<Key, KeyError> {
+    let member = member.as_object().ok_or(KeyError::NotAnObject)?;
+    let kid = match member.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.clone()),
+        Some(_) => return Err(KeyError::Member("kid")),
+    };
+    let key_type = text(member, "kty")?;
+    let (material, possible) = match key_type {
+        "RSA" => (rsa(member)?, &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512][..]),
+        "EC" => match text(member, "crv")? {
+            "P-256" => (Material::P256(point(member, 32)?), &[Algorithm::ES256][..]),
+            "P-384" => (Material::P384(point(member, 48)?), &[Algorithm::ES384][..]),
+            "P-521" => (Material::P521(point(member, 66)?), &[Algorithm::ES512][..]),
+            _ => return Err(KeyError::Curve),
+        },
+        "OKP" => match text(member, "crv")? {
+            "Ed25519" => (Material::Ed25519(bytes(member, "x")?), &[Algorithm::EdDSA][..]),
+            _ => return Err(KeyError::Curve),
+        },
+        "oct" => return Err(KeyError::Symmetric),
+        _ => return Err(KeyError::KeyType),
+    };
+    if member.contains_key("d") {
+        return Err(KeyError::Private);
     }
-
-    fn parse(member: &Value) -> Result<Self, KeyError> {
-        let member = member.as_object().ok_or(KeyError::NotAnObject)?;
-        let kid = match member.get("kid") {
-            None => None,
-            Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(KeyError::Member("kid")),
-        };
-        let key_type = text(member, "kty")?;
-        let (material, possible) = match key_type {
-            "RSA" => (rsa(member)?, &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512][..]),
-            "EC" => match text(member, "crv")? {
-                "P-256" => (Material::P256(point(member, 32)?), &[Algorithm::ES256][..]),
-                "P-384" => (Material::P384(point(member, 48)?), &[Algorithm::ES384][..]),
-                "P-521" => (Material::P521(point(member, 66)?), &[Algorithm::ES512][..]),
-                _ => return Err(KeyError::Curve),
-            },
-            "OKP" => match text(member, "crv")? {
-                "Ed25519" => (Material::Ed25519(bytes(member, "x")?), &[Algorithm::EdDSA][..]),
-                _ => return Err(KeyError::Curve),
-            },
-            "oct" => return Err(KeyError::Symmetric),
-            _ => return Err(KeyError::KeyType),
-        };
-        if member.contains_key("d") {
-            return Err(KeyError::Private);
-        }
-        check_purpose(member)?;
-        let algorithms = algorithms(member, key_type, possible)?;
-        if !pure_rust::is_valid(&material) {
-            return Err(KeyError::Invalid);
-        }
-        let spki = match &material {
-            Material::Rsa(n) => der::rsa_public_key(n, &RSA_EXPONENT),
-            Material::P256(point) => der::p256_public_key(point),
-            Material::P384(point) => der::p384_public_key(point),
-            Material::P521(point) => der::p521_public_key(point),
-            Material::Ed25519(_) | Material::Secret(_) => Vec::new(),
-        };
-        Ok(Self { kid, algorithms, material, spki })
+    check_purpose(member)?;
+    let algorithms = algorithms(member, key_type, possible)?;
+    if !pure_rust::is_valid(&material) {
+        return Err(KeyError::Invalid);
     }
+    let spki = match &material {
+        Material::Rsa(n) => der::rsa_public_key(n, &RSA_EXPONENT),
+        Material::P256(point) => der::p256_public_key(point),
+        Material::P384(point) => der::p384_public_key(point),
+        Material::P521(point) => der::p521_public_key(point),
+        Material::Ed25519(_) | Material::Secret(_) => Vec::new(),
+    };
+    Ok(Key { kid, algorithms, material, spki })
 }
-
-/// 65537, big endian.
-pub const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
 fn text<'a>(member: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, KeyError> {
     member.get(name).and_then(Value::as_str).ok_or(KeyError::Member(name))
@@ -368,7 +311,7 @@ mod tests {
                 value => key[name] = value.clone(),
             }
         }
-        Key::parse(&key)
+        parse_key(&key)
     }
 
     #[test]
@@ -497,17 +440,13 @@ mod tests {
         nameless.as_object_mut().unwrap().remove("kid");
         let set = json!({ "keys": [nameless, key("ec-1"), key("rsa-2"), key("rsa-1")] });
         let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
-        let names = |header: &str| {
-            let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-            let token = format!("{}.{}.AA", part(header), part("{}"));
-            let token = UntrustedToken::parse(token.as_bytes()).unwrap();
-            let names: Vec<_> = set.candidates(&token).iter().map(|key| key.kid.clone()).collect();
-            names
+        let names = |kid: Option<&str>, algorithm| -> Vec<Option<String>> {
+            set.candidates(kid, algorithm).iter().map(|key| key.kid.clone()).collect()
         };
         let some = |name: &str| Some(name.to_owned());
-        assert_eq!(names(r#"{"alg":"RS256","kid":"rsa-1"}"#), [some("rsa-1"), None]);
-        assert_eq!(names(r#"{"alg":"RS256"}"#), [None, some("rsa-2"), some("rsa-1")]);
-        assert_eq!(names(r#"{"alg":"ES256","kid":"rsa-1"}"#), []);
+        assert_eq!(names(Some("rsa-1"), Algorithm::RS256), [some("rsa-1"), None]);
+        assert_eq!(names(None, Algorithm::RS256), [None, some("rsa-2"), some("rsa-1")]);
+        assert_eq!(names(Some("rsa-1"), Algorithm::ES256), []);
     }
 
     #[test]
@@ -554,7 +493,7 @@ mod tests {
             n in "[A-Za-z0-9_-]{0,12}",
             x in "[A-Za-z0-9_-]{0,66}",
         ) {
-            let _ = Key::parse(&json!({ "kty": kty, "crv": crv, "n": n, "e": "AQAB", "x": x, "y": x }));
+            let _ = parse_key(&json!({ "kty": kty, "crv": crv, "n": n, "e": "AQAB", "x": x, "y": x }));
         }
     }
 }

@@ -14,8 +14,8 @@ use superboring::pkey::{PKey, Public};
 use superboring::rsa::{Padding, Rsa};
 use superboring::sign::Verifier;
 
-use crate::keys::jwk::{Key, Material, RSA_EXPONENT};
-use crate::keys::signature::Algorithm;
+use crate::keys::algorithm::Algorithm;
+use crate::keys::key::{Key, Material, RSA_EXPONENT};
 use crate::token::compact::UntrustedToken;
 
 /// Whether `token` carries a signature by `key`.

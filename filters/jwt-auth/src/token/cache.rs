@@ -110,7 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::keys::jwk::{Key, Material};
+    use crate::keys::key::{Key, Material};
     use crate::token::claims::Validity;
 
     fn key() -> Rc<Key> {

@@ -3,7 +3,7 @@
 use plugin_kit::wire::json;
 use serde_json::{Map, Value};
 
-use crate::keys::signature::Algorithm;
+use crate::keys::algorithm::Algorithm;
 use crate::token::base64url;
 
 /// A token that is well formed. Nothing in it is to be believed before its signature is verified.

@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 
 use serde_json::{Map, Value};
 
-use crate::keys::jwk::Key;
+use crate::keys::key::Key;
 use crate::policy::condition;
 use crate::token::claims::Validity;
 

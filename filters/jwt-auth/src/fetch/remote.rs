@@ -1,0 +1,127 @@
+//! Where a document is fetched, and how long it is used.
+
+use std::time::Duration;
+
+/// How long a fetched document is used, and how it is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How long the document is used before it is fetched again. The server's Cache-Control can only make it shorter.
+    pub duration: Duration,
+    /// The least time between two fetches that unknown key IDs cause.
+    pub min_interval: Duration,
+    /// How long a fetch may take.
+    pub timeout: Duration,
+    /// How long the document is used beyond its time while the server does not answer.
+    pub stale_if_error: Duration,
+}
+
+/// A document at a URL, reached through a cluster of the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// The cluster.
+    pub cluster: String,
+    /// `:scheme`.
+    pub scheme: &'static str,
+    /// `:authority`.
+    pub authority: String,
+    /// `:path`.
+    pub path: String,
+    /// How long it is used, and how it is fetched.
+    pub settings: Settings,
+}
+
+impl Remote {
+    /// Whether both are the same URL, reached through the same cluster.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let Self { cluster, scheme, authority, path, settings: _ } = self;
+        (cluster, scheme, authority, path) == (&other.cluster, &other.scheme, &other.authority, &other.path)
+    }
+
+    /// Reads a URL and derives the cluster, unless one is named: Istio's for the host and port.
+    ///
+    /// # Errors
+    /// Not an http or https URL with a host, or one with user information or a fragment.
+    pub fn parse(url: &str, cluster: Option<&str>, settings: Settings) -> Result<Self, String> {
+        // Without what was found: a password or a key may be in it.
+        let expected = || {
+            "no URL; expected one such as `http://name.namespace.svc.cluster.local:8080/jwks.json`, without user information and \
+             fragment"
+                .to_owned()
+        };
+        let (scheme, rest) = url.split_once("://").ok_or_else(expected)?;
+        let (scheme, default_port) = match scheme {
+            "http" => ("http", 80),
+            "https" => ("https", 443),
+            _ => return Err(expected()),
+        };
+        let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(path_at);
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse::<u16>().map_err(|_| expected())?),
+            None => (authority, default_port),
+        };
+        let odd = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '.');
+        let odd_path = |c: char| !c.is_ascii_graphic() || c == '#';
+        if host.is_empty() || host.contains(odd) || path.contains(odd_path) {
+            return Err(expected());
+        }
+        let cluster = cluster.map_or_else(|| format!("outbound|{port}||{host}"), str::to_owned);
+        Ok(Self { cluster, scheme, authority: authority.to_owned(), path, settings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Remote, String> {
+        let [duration, min_interval, timeout, stale_if_error] = [Duration::ZERO; 4];
+        Remote::parse(url, None, Settings { duration, min_interval, timeout, stale_if_error })
+    }
+
+    #[test]
+    fn a_url_names_a_cluster() {
+        for (url, scheme, authority, path, cluster) in [
+            ("http://a-b.test", "http", "a-b.test", "/", "outbound|80||a-b.test"),
+            ("https://a.test/x?y=z", "https", "a.test", "/x?y=z", "outbound|443||a.test"),
+            ("http://a.test:8080?y", "http", "a.test:8080", "/?y", "outbound|8080||a.test"),
+        ] {
+            let remote = parse(url).unwrap();
+            assert_eq!(
+                (remote.scheme, &*remote.authority, &*remote.path, &*remote.cluster),
+                (scheme, authority, path, cluster)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in [
+            "s3cr3t",
+            "http://a.test:s3cr3t/",
+            "http://s3cr3t:x@a.test/",
+            "http://a.test/x#s3cr3t",
+            "http://a.test/ ?key=s3cr3t",
+            "s3cr3t://a.test/",
+            "a.test",
+            "ftp://a.test",
+            "http://",
+            "http:///x",
+            "http://:80/",
+            "http://user@a.test/",
+            "http://a_b.test/",
+            "http://a.test:x/",
+            "http://a.test:70000/",
+            "http://a.test/x#y",
+            "http://a.test/x y",
+            "http://a.test/\u{e9}",
+        ] {
+            let error = parse(url).unwrap_err();
+            assert!(
+                error.starts_with("no URL; expected one such as `http://name.") && !error.contains("s3cr3t"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A key that checks signatures.
+
+use crate::keys::algorithm::Algorithm;
+
+/// A public key, or a secret, that checks signatures of some algorithms and no others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the set.
+    pub kid: Option<String>,
+    /// The algorithms that it is for.
+    pub algorithms: Vec<Algorithm>,
+    /// The key itself.
+    pub material: Material,
+    /// `SubjectPublicKeyInfo` in DER; empty where no host takes the key.
+    pub spki: Vec<u8>,
+}
+
+/// A key in the form of its kind.
+#[derive(PartialEq, Eq)]
+pub enum Material {
+    /// Modulus, unsigned and big endian. The exponent is 65537.
+    Rsa(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1, on the curve.
+    P256(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1, on the curve.
+    P384(Vec<u8>),
+    /// A point in the uncompressed form of SEC 1. The host looks whether it is on the curve, each time.
+    P521(Vec<u8>),
+    /// A point as RFC 8032 encodes it.
+    Ed25519(Vec<u8>),
+    /// A secret for message authentication codes.
+    Secret(Vec<u8>),
+}
+
+/// The kind only: one of them is a secret.
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rsa(_) => "RSA",
+            Self::P256(_) => "P-256",
+            Self::P384(_) => "P-384",
+            Self::P521(_) => "P-521",
+            Self::Ed25519(_) => "Ed25519",
+            Self::Secret(_) => "secret",
+        })
+    }
+}
+
+impl Key {
+    /// Whether a token that names `kid` may mean this key. If the key or the token has no key ID, it may.
+    pub fn is_named(&self, kid: Option<&str>) -> bool {
+        match (&self.kid, kid) {
+            (Some(own), Some(kid)) => own == kid,
+            _ => true,
+        }
+    }
+}
+
+/// The one public exponent of RSA that is accepted, 65537, in big endian.
+pub const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
