@@ -1,5 +1,5 @@
-//! pluginConfig of jwt-auth: [`raw`] is what an operator writes, and [`compiled`] is what the filter works with, in types
-//! that cannot be wrong; [`providers`] and [`rules`] compile the two large parts of it.
+//! pluginConfig of jwt-auth: [`raw`] is what an operator writes, and [`compiled`] is what the filter works
+//! with, in types that cannot be wrong; [`providers`] and [`rules`] compile the two large parts of it.
 
 mod compiled;
 mod providers;

@@ -1,5 +1,6 @@
-//! The decision about a request. [`Authenticator`] makes it: it finds the request's [`tokens`], has them confirmed
-//! ([`verification`]), which may mean that the request has to [`wait`], and asks the rules ([`admission`]).
+//! The decision about a request. [`Authenticator`] makes it: it finds the request's [`tokens`], has them
+//! confirmed ([`verification`]), which may mean that the request has to [`wait`], and asks the rules
+//! ([`admission`]).
 
 mod admission;
 mod context;
@@ -39,7 +40,8 @@ use crate::token::location::{TokenLocation, behind_prefix};
 pub use self::outcome::{Decision, Denial, Granted, Observed, One, Outcome, Pass, Why};
 pub use self::wait::Waited;
 
-/// Removes every value of a header from the request, in the proxy: what a core asks of its shell while it decides.
+/// Removes every value of a header from the request, in the proxy: what a core asks of its shell while it
+/// decides.
 pub type RemoveHeader<'a> = &'a dyn Fn(&str) -> Result<(), HostError>;
 
 /// What the first walk over the headers found.
@@ -66,8 +68,8 @@ impl Authenticator {
         Self::sharing(&mut SharedDocuments::new(), b"", config, verifier, seed)
     }
 
-    /// The same with the keys and lists that other configurations of the plugin of this name have fetched. Verdicts about
-    /// tokens are not shared, since they depend on what the configuration says about claims.
+    /// The same with the keys and lists that other configurations of the plugin of this name have fetched.
+    /// Verdicts about tokens are not shared, since they depend on what the configuration says about claims.
     #[inline(never)]
     pub fn sharing(
         documents: &mut SharedDocuments,
@@ -116,19 +118,20 @@ impl Authenticator {
         self.verification.tick(&self.config, document, now)
     }
 
-    /// Takes the list of revoked tokens that a fetch brought for the provider at this position, to be used for `max_age` if
-    /// the server said so. It applies to tokens that were verified before, too.
+    /// Takes the list of revoked tokens that a fetch brought for the provider at this position, to be used
+    /// for `max_age` if the server said so. It applies to tokens that were verified before, too.
     pub fn revoke(&self, position: usize, now: Duration, list: Revoked, max_age: Option<Duration>) {
         self.verification.revoke(position, now, list, max_age);
     }
 
     /// Decides about a request. `waited` gets what is to be remembered if the request waits.
     ///
-    /// The client's copies of headers that only this filter may set are removed before anything else looks at the request: a
-    /// rule or a condition that tests such a header must not believe the client.
+    /// The client's copies of headers that only this filter may set are removed before anything else looks at
+    /// the request: a rule or a condition that tests such a header must not believe the client.
     ///
     /// # Errors
-    /// The request could not be read or changed. What is to be taken from it is unknown, so it must not go on in any mode.
+    /// The request could not be read or changed. What is to be taken from it is unknown, so it must not go on
+    /// in any mode.
     pub fn decide(
         &self,
         exchange: &Exchange<'_>,
@@ -136,7 +139,8 @@ impl Authenticator {
         remove: RemoveHeader<'_>,
     ) -> Result<Decision<'_>, HostError> {
         self.verification.apply_new_lists();
-        // One call reads all headers: to read one, and to remove each copy of a client's, there or not, costs more.
+        // One call reads all headers: to read one, and to remove each copy of a client's, there or not, costs
+        // more.
         let received = exchange.headers()?;
         if received.is_empty() {
             // No request is without headers.
@@ -225,7 +229,8 @@ impl Authenticator {
             Ok(admission) => admission,
             Err(denial) => return Ok(Outcome::Deny(denial)),
         };
-        // Tokens leave the request even if a rule lets it in as if it had none: the service must not take them for checked.
+        // Tokens leave the request even if a rule lets it in as if it had none: the service must not take
+        // them for checked.
         let spent = if verifies {
             tokens::spent(&self.config, head, &confirmed.unwrap_or_default()).into()
         } else {
@@ -235,8 +240,8 @@ impl Authenticator {
         Ok(Outcome::Allow(Pass { spent, identity, why, rule }))
     }
 
-    /// The positions of the rules that decide about the request, remembered if it has waited; or why it is refused whatever
-    /// they say.
+    /// The positions of the rules that decide about the request, remembered if it has waited; or why it is
+    /// refused whatever they say.
     fn rules(
         &self,
         head: &HeaderMap,
@@ -248,9 +253,9 @@ impl Authenticator {
         }
     }
 
-    /// The positions of the rules that decide about `request`: one, or one for each reading of its path, and those of which it
-    /// is not known whether they do. Otherwise why the request is refused whatever they say: its path is read differently and
-    /// must not be, or its authority is not a host.
+    /// The positions of the rules that decide about `request`: one, or one for each reading of its path, and
+    /// those of which it is not known whether they do. Otherwise why the request is refused whatever they
+    /// say: its path is read differently and must not be, or its authority is not a host.
     fn match_rules(
         &self,
         exchange: &Exchange<'_>,
@@ -282,7 +287,8 @@ impl Authenticator {
     }
 }
 
-/// Asks about the rules' conditions before the request waits for the first time: later the host cannot be asked.
+/// Asks about the rules' conditions before the request waits for the first time: later the host cannot be
+/// asked.
 fn foresee(
     rules: &[Deciding<'_>],
     found: &[FoundToken<'_>],

@@ -1,9 +1,10 @@
 //! jwt-auth: lets requests in by JSON Web Tokens.
-#![cfg_attr(test, allow(clippy::restriction))]
 //!
-//! [`config`] is what a user writes. [`decision`] goes from a request to a decision: it finds and verifies a [`token`] with the
-//! [`keys`] of its issuer, which are there or have to be fetched ([`fetch`]), and asks the rules ([`policy`]). [`reply`] is what a
-//! client gets that is refused. `plugin` carries decisions out.
+//! [`config`] is what an operator writes. [`decision`] goes from a request to a decision: it finds and
+//! verifies a [`token`] with the [`keys`] of its issuer, which are known or have to be fetched ([`fetch`]),
+//! and asks the rules ([`policy`]). [`reply`] is what a client gets whose request is refused. `plugin`
+//! carries decisions out in the proxy, and `metrics` counts them.
+#![cfg_attr(test, allow(clippy::restriction))]
 
 pub mod config;
 pub mod decision;

@@ -1,4 +1,4 @@
-//! The shell: carries the authenticator's decisions out.
+//! The shell: carries the authenticator's decisions out in the proxy.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -39,7 +39,7 @@ pub struct JwtAuth {
     authenticator: Authenticator,
     root: u32,
     metrics: Metrics,
-    /// Fetches under way: token of the call and what it brings.
+    /// The fetches under way: the token of the call, and the document that it brings.
     calls: RefCell<Vec<(u32, Document)>>,
     waiting: RefCell<Waiting>,
 }
@@ -75,7 +75,7 @@ impl Filter for JwtAuth {
             return Err(ConfigError { path: "publishAllClaims".to_owned(), message }.into());
         }
         let crypto = Crypto::new(host_crypto, config.slow_verifications, || host::monotonic_time().ok());
-        // Without it a client could choose tokens that push others out of the caches.
+        // Without a random seed, a client could choose tokens that push others out of the caches.
         let random = host::random().map_err(|error| ConfigError {
             path: "$".to_owned(),
             message: format!("the proxy gives no random number: {error}"),
@@ -87,7 +87,8 @@ impl Filter for JwtAuth {
             Authenticator::sharing(documents, &plugin, config, Box::new(crypto), seed)
         });
         if let Ok(now) = host::monotonic_time() {
-            // What an older configuration has fetched is used, as far as it is young enough for this one.
+            // Documents that an older configuration has fetched are used, if they are young enough for this
+            // one.
             for document in authenticator.documents() {
                 authenticator.tick(document, now);
             }
@@ -163,8 +164,8 @@ impl Filter for JwtAuth {
 }
 
 impl JwtAuth {
-    /// Decides about the request. If it is to wait, it has begun to. A request that cannot wait is decided again, since some
-    /// rules let it in without the document that it would wait for.
+    /// Decides about the request. If it is to wait, it has begun to. A request that cannot wait is decided
+    /// again, since some rules let it in without the document that it would wait for.
     fn decide(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Result<Decision<'_>, HostError> {
         let remove = |name: &str| {
             Headers::Request.remove(name)?;
@@ -177,7 +178,7 @@ impl JwtAuth {
             let Outcome::Wait { document, fetch } = decision.outcome else { return Ok(decision) };
             match self.wait(document, fetch, exchange.id()) {
                 Ok(()) => return Ok(decision),
-                // Not to be waited for again, so that this ends.
+                // The request does not wait for this document again, so the loop ends.
                 Err(reason) => stream.give_up(document, reason),
             }
         }
@@ -231,7 +232,7 @@ impl JwtAuth {
             }
         }
         for (name, value) in &token.headers {
-            // There is nothing to replace, and to add costs half as much as to set.
+            // The client's copies are gone, and to add a header costs half as much as to set it.
             Headers::Request.add(name, value)?;
             exchange.note_header(Rc::clone(name), Rc::clone(value));
         }
@@ -296,7 +297,7 @@ impl JwtAuth {
         exchange.note_published(DENY_CODE, code.as_bytes());
     }
 
-    /// Lets a stream wait for a document.
+    /// Makes a stream wait for a document.
     fn wait(&self, document: Document, fetch: bool, stream: u32) -> Result<(), DenyReason> {
         if !self.has_place(stream) {
             return Err(DenyReason::TooManyWaiting);
@@ -311,7 +312,8 @@ impl JwtAuth {
         Ok(())
     }
 
-    /// Whether one more request may wait. Where all places are taken, those of clients that have left are looked for.
+    /// Whether one more request may wait. If all places are taken, it looks for those of clients that have
+    /// left.
     fn has_place(&self, current: u32) -> bool {
         let suspects = match self.waiting.borrow_mut().place() {
             WaitingPlace::Free => return true,
@@ -325,7 +327,7 @@ impl JwtAuth {
         !gone.is_empty()
     }
 
-    /// Takes what a fetch brought.
+    /// Takes the document that a fetch brought.
     fn receive(&self, document: Document, response: &CallResponse, now: Duration) -> Result<(), String> {
         let (body, max_age) = body(response)?;
         match document {
@@ -359,7 +361,7 @@ impl JwtAuth {
         log::warn!("jwt-auth: provider {}: {what} not fetched: {error}", self.name(document.provider()));
     }
 
-    /// Starts to fetch a document, while the callback of `current` runs; whether that went well.
+    /// Starts to fetch a document, while the callback of `current` runs. Returns whether the fetch started.
     fn fetch(&self, document: Document, current: u32) -> bool {
         let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
         let (Some(remote), Ok(now)) = (remote, host::monotonic_time()) else { return false };
@@ -413,12 +415,12 @@ fn retry_in(reason: DenyReason, next_fetch: Option<Duration>) -> Duration {
     next_fetch.zip(now).map_or(Duration::ZERO, |(next_fetch, now)| next_fetch.saturating_sub(now))
 }
 
-/// Clears the claims that a condition has seen, where what comes later is not to see them.
+/// Clears the claims that a condition has seen, if later filters must not see them.
 fn clear_claims(clear: bool) -> Result<(), HostError> {
     if clear { host::set_filter_state(CLAIMS, b"") } else { Ok(()) }
 }
 
-/// The body of the response to a fetch, and how long the server says it is good.
+/// The body of the response to a fetch, and how long the server says that it is good.
 fn body(response: &CallResponse) -> Result<(Vec<u8>, Option<Duration>), String> {
     let head = response.head.as_ref().ok_or("no response")?;
     match head.first(":status") {
@@ -438,7 +440,7 @@ fn warn_of_refused_keys(provider: &str, set: &KeySet) {
     }
 }
 
-/// 1 where the host checks signatures of the algorithm, 0 where this module does.
+/// Sets the gauge of the algorithm: 1 if the host checks its signatures, 0 if this module does.
 fn show_who_checks(algorithm: Algorithm, host: bool) {
     let name = algorithm.name().to_ascii_lowercase();
     Gauge::define(&format!("jwt_auth_host_crypto_{name}")).set(u64::from(host));

@@ -1,4 +1,4 @@
-//! Who may: issuers and what is demanded of their tokens, and the rules about requests.
+//! Who may make a request: issuers and what their tokens must show, and the rules about requests.
 
 pub mod condition;
 pub mod provider;

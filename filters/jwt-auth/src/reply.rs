@@ -49,7 +49,8 @@ pub struct Context<'a> {
     pub scopes: &'a [String],
     /// `x-request-id` as it was sent.
     pub request_id: Option<&'a [u8]>,
-    /// `origin` as it was sent: that of the page that made the request, if the page is of another origin than the service.
+    /// `origin` as it was sent: that of the page that made the request, if the page is of another origin than
+    /// the service.
     pub origin: Option<&'a [u8]>,
     /// How long the client should wait before it tries again, if the status is 503.
     pub retry_in: Duration,
@@ -91,8 +92,8 @@ pub fn reply(reason: DenyReason, context: &Context<'_>) -> Reply {
     reply
 }
 
-/// The `WWW-Authenticate` header of RFC 6750 section 3. Realm and scopes come from the configuration, which accepts no quote
-/// in them.
+/// The `WWW-Authenticate` header of RFC 6750 section 3. Realm and scopes come from the configuration, which
+/// accepts no quote in them.
 fn challenge(error: Option<&str>, context: &Context<'_>) -> String {
     let mut parameters = vec![format!("Bearer realm=\"{}\"", context.response.realm)];
     if let Some(error) = error {

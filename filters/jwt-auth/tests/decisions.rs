@@ -97,7 +97,8 @@ fn take_conditions_failed() -> u32 {
     observed.conditions_failed
 }
 
-/// What is decided, in a word: `alice` for a token of hers, `anyone`, `preflight`, a deny code, `fetch` or `wait`, or `unread`.
+/// What is decided, in a word: `alice` for a token of hers, `anyone`, `preflight`, a deny code, `fetch` or
+/// `wait`, or `unread`.
 fn decide(authenticator: &Authenticator, facts: &FakeHost) -> String {
     decide_after(authenticator, facts, 0)
 }
@@ -153,7 +154,7 @@ fn at(mut facts: FakeHost, monotonic: u64) -> FakeHost {
 }
 
 #[test]
-fn every_kind_of_key_is_verified() {
+fn token_by_each_kind_of_key_is_accepted() {
     let mut config = inline(&["rsa-1", "ec-1", "ed-1"]);
     config["providers"]["platform"]["algorithms"] = json!(["RS256", "ES256", "EdDSA"]);
     let authenticator = authenticator(&config);
@@ -163,13 +164,13 @@ fn every_kind_of_key_is_verified() {
 }
 
 #[test]
-fn ed_dsa_must_be_named() {
+fn eddsa_not_named_is_refused() {
     let token = mint("ed-1", &claims());
     assert_eq!(decide(&authenticator(&inline(&["ed-1"])), &request(&token)), "algorithm_not_allowed");
 }
 
 #[test]
-fn a_known_token_is_not_verified_again() {
+fn cached_token_is_not_verified_again() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     let token = mint("rsa-1", &claims());
     assert_eq!(decide(&authenticator, &request(&token)), "alice");
@@ -179,7 +180,7 @@ fn a_known_token_is_not_verified_again() {
 }
 
 #[test]
-fn a_token_that_only_ends_like_a_known_one_is_not_known() {
+fn token_with_signature_of_cached_one_is_refused() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     let token = mint("rsa-1", &claims());
     decide(&authenticator, &request(&token));
@@ -189,7 +190,7 @@ fn a_token_that_only_ends_like_a_known_one_is_not_known() {
 }
 
 #[test]
-fn a_cached_token_is_denied_when_its_time_has_come() {
+fn cached_token_after_expiration_is_refused() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     let token = mint("rsa-1", &claims());
     assert_eq!(decide(&authenticator, &request(&token)), "alice");
@@ -199,7 +200,7 @@ fn a_cached_token_is_denied_when_its_time_has_come() {
 }
 
 #[test]
-fn the_shortest_way_reads_one_header_and_no_signature() {
+fn missing_or_malformed_token_checks_no_signature() {
     let authenticator = Authenticator::new(parse(&inline(&["rsa-1"])).unwrap(), Box::new(NoVerifier), 7);
     // Without an authorization header everything is looked at; with an unknown token too.
     let facts = FakeHost::request("GET", "/api").at(NOW);
@@ -208,7 +209,7 @@ fn the_shortest_way_reads_one_header_and_no_signature() {
 }
 
 #[test]
-fn what_the_proxy_does_not_tell_denies() {
+fn unreadable_request_is_refused() {
     let failure = HostError { call: "get_header_map_pairs", status: 10 };
     let token = mint("rsa-1", &claims());
     let facts = FakeHost { failure: Some(failure), ..request(&token) };
@@ -222,7 +223,7 @@ fn what_the_proxy_does_not_tell_denies() {
 }
 
 #[test]
-fn an_algorithm_of_the_header_never_reaches_a_key_of_another() {
+fn alg_of_another_key_is_refused() {
     let authenticator = authenticator(&inline(&["rsa-1", "ec-1"]));
     for alg in ["none", "None", "HS256", "PS256", "RS384", "ES256", "ES384", "", "rs256", "RS256 "] {
         let token = mint_with("rsa-1", &json!({ "alg": alg, "kid": "rsa-1" }), &claims());
@@ -232,7 +233,7 @@ fn an_algorithm_of_the_header_never_reaches_a_key_of_another() {
 }
 
 #[test]
-fn a_name_that_occurs_twice_makes_no_token() {
+fn duplicate_json_name_is_refused() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     let (header, payload) = (r#"{"alg":"RS256","kid":"rsa-1"}"#, claims().to_string());
     assert_eq!(decide(&authenticator, &request(&mint_raw("rsa-1", header, &payload))), "alice");
@@ -257,7 +258,7 @@ fn a_name_that_occurs_twice_makes_no_token() {
 }
 
 #[test]
-fn a_preflight_passes_only_without_a_token_of_its_own() {
+fn preflight_with_token_is_checked() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     let preflight = FakeHost::request("OPTIONS", "/api")
         .header("origin", "https://app.test")
@@ -271,7 +272,7 @@ fn a_preflight_passes_only_without_a_token_of_its_own() {
 }
 
 #[test]
-fn tokens_in_two_places_are_refused_or_must_both_be_good() {
+fn two_tokens_are_refused_or_must_both_be_good() {
     let mut config = inline(&["rsa-1"]);
     config["providers"]["platform"]["from"] = json!([{ "header": "authorization" }, { "cookie": "session" }]);
     let with = |bearer: &str, cookie: &str| {
@@ -289,7 +290,7 @@ fn tokens_in_two_places_are_refused_or_must_both_be_good() {
 }
 
 #[test]
-fn a_key_that_the_configuration_does_not_have_is_named_as_the_reason() {
+fn inline_keys_without_kid_deny_key_unknown() {
     assert_eq!(
         decide(&authenticator(&inline(&["ec-1"])), &request(&mint("rsa-1", &claims()))),
         "key_unknown"
@@ -297,7 +298,7 @@ fn a_key_that_the_configuration_does_not_have_is_named_as_the_reason() {
 }
 
 #[test]
-fn keys_are_fetched_once_and_waited_for() {
+fn missing_keys_are_fetched_once_and_waited_for() {
     let authenticator = authenticator(&remote());
     let token = mint("rsa-1", &claims());
     assert_eq!(decide(&authenticator, &at(request(&token), 100)), "fetch");
@@ -310,7 +311,7 @@ fn keys_are_fetched_once_and_waited_for() {
 }
 
 #[test]
-fn an_unknown_key_is_asked_for_once_in_an_interval() {
+fn unknown_kid_is_fetched_once_an_interval() {
     let authenticator = authenticator(&remote());
     let cache = authenticator.remote(0).unwrap();
     let bring = |keys: &[&str], now: u64| {
@@ -327,7 +328,7 @@ fn an_unknown_key_is_asked_for_once_in_an_interval() {
 }
 
 #[test]
-fn a_key_that_leaves_the_set_takes_its_cached_tokens_along_and_no_others() {
+fn removed_key_evicts_its_cached_tokens_only() {
     let authenticator = authenticator(&remote());
     let cache = authenticator.remote(0).unwrap();
     let bring = |keys: &[&str], now: u64| {
@@ -347,7 +348,7 @@ fn a_key_that_leaves_the_set_takes_its_cached_tokens_along_and_no_others() {
 }
 
 #[test]
-fn a_request_waits_twice_at_most() {
+fn request_waits_at_most_twice() {
     let authenticator = authenticator(&remote());
     authenticator.remote(0).unwrap().borrow_mut().started(Duration::from_secs(100));
     let facts = at(request(&mint("rsa-1", &claims())), 100);
@@ -356,7 +357,7 @@ fn a_request_waits_twice_at_most() {
 }
 
 #[test]
-fn a_failed_fetch_is_tried_again_after_a_while() {
+fn failed_fetch_is_retried_later() {
     let authenticator = authenticator(&remote());
     let facts = request(&mint("rsa-1", &claims()));
     let cache = authenticator.remote(0).unwrap();
@@ -367,7 +368,7 @@ fn a_failed_fetch_is_tried_again_after_a_while() {
 }
 
 #[test]
-fn providers_share_an_issuer_and_each_keeps_its_rules() {
+fn providers_of_one_issuer_keep_their_own_rules() {
     let config = json!({
         "providers": {
             "browser": { "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "audiences": ["web"] },
@@ -394,7 +395,7 @@ fn providers_share_an_issuer_and_each_keeps_its_rules() {
 }
 
 #[test]
-fn demands_on_claims() {
+fn claims_that_miss_a_demand_are_refused() {
     let mut config = inline(&["rsa-1"]);
     config["providers"]["platform"].as_object_mut().unwrap().extend(
         json!({
@@ -448,7 +449,7 @@ fn demands_on_claims() {
 }
 
 #[test]
-fn registered_claims_have_their_types() {
+fn registered_claim_of_wrong_type_is_refused() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     for (name, value) in [
         ("exp", json!("99999999999")),
@@ -483,7 +484,7 @@ fn with_secret(algorithms: &Value, env: &str) -> Value {
 }
 
 #[test]
-fn a_secret_checks_what_is_named_and_nothing_else() {
+fn secret_verifies_named_algorithms_only() {
     let authenticator = authenticator(&with_secret(&json!(["HS256"]), "LONG"));
     let mac = |algorithm: &str, secret: &[u8]| {
         let header = json!({ "alg": algorithm, "kid": "s" });
@@ -497,7 +498,7 @@ fn a_secret_checks_what_is_named_and_nothing_else() {
 }
 
 #[test]
-fn a_secret_is_long_enough_and_not_in_the_error() {
+fn short_secret_is_refused_and_not_shown() {
     for (algorithms, env, expected) in [
         (json!(["HS256"]), "SHORT", "`SHORT` has 31 bytes; expected at least 32 for HS256"),
         (json!(["HS256", "HS512"]), "LONG", "`LONG` has 48 bytes; expected at least 64 for HS512"),
@@ -519,7 +520,7 @@ fn a_secret_is_long_enough_and_not_in_the_error() {
 }
 
 #[test]
-fn the_revoked_are_refused() {
+fn revoked_token_is_refused() {
     let mut config = inline(&["rsa-1", "ec-1"]);
     config["providers"]["platform"]["revoked"] = json!({ "jti": ["1"], "sub": ["mallory"], "kid": ["ec-1"] });
     let authenticator = authenticator(&config);
@@ -535,7 +536,7 @@ fn the_revoked_are_refused() {
 }
 
 #[test]
-fn an_oversize_token_is_not_even_decoded() {
+fn oversize_token_is_refused_undecoded() {
     let claims = json!({ "iss": ISSUER, "sub": "alice", "exp": NOW + 300, "x": "y".repeat(20_000) });
     assert_eq!(
         decide(&authenticator(&inline(&["rsa-1"])), &request(&mint("rsa-1", &claims))),
@@ -554,7 +555,7 @@ impl Verifier for Counting {
 }
 
 #[test]
-fn a_bad_signature_is_checked_once_as_long_as_the_keys_are_the_same() {
+fn bad_signature_is_checked_once_per_key_set() {
     let count = std::rc::Rc::new(std::cell::Cell::new(0));
     let authenticator = Authenticator::new(parse(&remote()).unwrap(), Box::new(Counting(count.clone())), 7);
     let bring = |keys: &[&str], now: u64| {
@@ -576,7 +577,7 @@ fn a_bad_signature_is_checked_once_as_long_as_the_keys_are_the_same() {
 }
 
 #[test]
-fn what_time_can_change_is_looked_at_again() {
+fn denial_that_time_can_change_is_not_cached() {
     let authenticator = authenticator(&inline(&["rsa-1"]));
     let later = mint("rsa-1", &json!({ "iss": ISSUER, "sub": "alice", "nbf": NOW + 100, "exp": NOW + 300 }));
     assert_eq!(decide(&authenticator, &request(&later)), "token_not_yet_valid");
@@ -584,7 +585,7 @@ fn what_time_can_change_is_looked_at_again() {
 }
 
 #[test]
-fn a_bad_signature_for_one_provider_says_nothing_where_there_are_two() {
+fn bad_signature_of_one_of_two_providers_is_not_cached() {
     let config = json!({ "providers": {
         "a": { "issuer": ISSUER, "jwks": jwks(&["rsa-1"]) },
         "b": { "issuer": ISSUER, "jwksUri": "http://issuer.test/" },
@@ -607,7 +608,7 @@ fn with_list(on_failure: &str) -> Authenticator {
 }
 
 #[test]
-fn a_list_of_revoked_tokens_is_fetched_once_and_waited_for() {
+fn missing_list_is_fetched_once_and_waited_for() {
     let authenticator = with_list("deny");
     let list = Document::Revoked(0);
     assert_eq!(authenticator.documents().collect::<Vec<_>>(), [list]);
@@ -624,7 +625,7 @@ fn a_list_of_revoked_tokens_is_fetched_once_and_waited_for() {
 }
 
 #[test]
-fn a_list_that_is_too_old_denies_or_not_as_it_is_configured() {
+fn outdated_list_follows_on_failure() {
     for (on_failure, expected) in [("deny", "revocation_unavailable"), ("allow", "alice")] {
         let authenticator = with_list(on_failure);
         let list = Document::Revoked(0);
@@ -645,7 +646,7 @@ fn a_list_that_is_too_old_denies_or_not_as_it_is_configured() {
 }
 
 #[test]
-fn one_of_several_audiences_is_enough() {
+fn one_of_several_audiences_is_accepted() {
     let mut config = inline(&["rsa-1"]);
     config["providers"]["platform"]["audiences"] = json!(["api", "web"]);
     let authenticator = authenticator(&config);
@@ -682,7 +683,7 @@ fn token_of(subject: &str) -> String {
 }
 
 #[test]
-fn only_a_condition_that_holds_lets_in() {
+fn condition_that_does_not_hold_denies() {
     let authenticator = with_condition(&inline(&["rsa-1"]), &json!({ "require": {}, "when": "…" }));
     let decide_token = |token: &str| decide(&authenticator, &evaluated(request(token)));
     assert_eq!(decide_token(&token_of("alice")), "alice");
@@ -700,7 +701,7 @@ fn only_a_condition_that_holds_lets_in() {
 }
 
 #[test]
-fn without_a_token_a_condition_sees_no_claims() {
+fn condition_without_token_sees_no_claims() {
     let rule = json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" });
     let authenticator = with_condition(&inline(&["rsa-1"]), &rule);
     let facts = evaluated(FakeHost::request("GET", "/api").at(NOW));
@@ -732,7 +733,7 @@ fn decide_around_a_wait(rule: &Value, first: &str, then: &str) -> (String, u32) 
 }
 
 #[test]
-fn a_condition_is_asked_before_a_request_waits() {
+fn condition_is_asked_before_a_wait() {
     let rule = json!({ "require": {}, "when": "…" });
     let of = |subject: &str| decide_around_a_wait(&rule, &token_of(subject), &token_of(subject));
     assert_eq!(of("alice"), ("token".to_owned(), 0));
@@ -747,7 +748,7 @@ fn a_condition_is_asked_before_a_request_waits() {
 }
 
 #[test]
-fn documents_of_each_provider_are_fetched() {
+fn each_provider_has_its_documents_fetched() {
     let config = json!({ "providers": {
         "a": { "issuer": "a", "jwks": jwks(&["rsa-1"]) },
         "b": { "issuer": "b", "jwksUri": "http://b.test/keys", "revoked": { "uri": "http://b.test/revoked" } },
@@ -765,7 +766,7 @@ fn documents_of_each_provider_are_fetched() {
 }
 
 #[test]
-fn a_new_list_forgets_revoked_tokens_of_its_provider_alone() {
+fn new_list_evicts_revoked_tokens_of_its_provider_only() {
     let config = json!({ "providers": {
         "a": { "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "revoked": { "uri": "http://a.test/" } },
         "b": { "issuer": "b", "jwks": jwks(&["rsa-1"]) },
@@ -787,7 +788,7 @@ fn a_new_list_forgets_revoked_tokens_of_its_provider_alone() {
 }
 
 #[test]
-fn without_a_list_cached_tokens_stay_where_they_may() {
+fn cached_token_without_list_stays_if_allowed() {
     let authenticator = with_list("allow");
     let facts = at(request(&mint("rsa-1", &claims())), 100);
     authenticator.revoke(0, Duration::from_secs(100), Revoked::default(), None);
@@ -798,8 +799,8 @@ fn without_a_list_cached_tokens_stay_where_they_may() {
     assert_eq!(take_cache_counts(), (1, 0));
 }
 
-/// What a request that goes on loses: the client's copies of headers, and what carried a token; and whether it has an
-/// identity then.
+/// What a request that goes on loses: the client's copies of headers, and what carried a token; and whether
+/// it has an identity then.
 fn passed(authenticator: &Authenticator, facts: &FakeHost) -> (Vec<String>, Vec<String>, bool) {
     let (decision, removed) = decided(authenticator, facts, &mut Waited::default());
     let Outcome::Allow(pass) = decision.unwrap().outcome else { panic!("refused") };
@@ -824,7 +825,7 @@ fn with_rules(rules: &Value) -> Value {
 }
 
 #[test]
-fn a_clients_copies_of_headers_go_whatever_lets_the_request_in() {
+fn allowed_request_loses_client_copies_of_headers() {
     let rules = json!([{ "match": { "methods": ["PUT"] }, "allow": "anyone" }]);
     let authenticator = authenticator(&with_rules(&rules));
     let copies = |facts: FakeHost| facts.header("x_user_id", "mallory").header("x-other", "1").at(NOW);
@@ -840,7 +841,7 @@ fn a_clients_copies_of_headers_go_whatever_lets_the_request_in() {
 }
 
 #[test]
-fn a_rule_does_not_see_the_clients_copies_of_headers() {
+fn rules_do_not_see_client_copies_of_headers() {
     let rules = json!([
         { "match": { "headers": { "x-user-id": { "present": false } }, "methods": ["PUT"] }, "allow": "nobody" },
         { "match": { "headers": { "x_user_id": { "anyOf": ["alice"] } } }, "allow": "anyone" },
@@ -856,7 +857,7 @@ fn a_rule_does_not_see_the_clients_copies_of_headers() {
 }
 
 #[test]
-fn where_no_token_is_looked_at_it_stays_and_says_nothing() {
+fn verify_never_leaves_token_and_identity_alone() {
     let rules = json!([
         { "match": { "paths": ["/never"] }, "allow": "anyone", "verify": "never" },
         { "match": { "paths": ["/maybe"] }, "allow": "anyone" },
@@ -874,7 +875,7 @@ fn where_no_token_is_looked_at_it_stays_and_says_nothing() {
 }
 
 #[test]
-fn every_reading_of_a_path_must_let_in_or_none_does() {
+fn path_with_one_denied_reading_is_refused() {
     let rules = json!([
         { "match": { "paths": ["/public/*"] }, "allow": "anyone" },
         { "match": { "paths": ["/closed/*"] }, "allow": "nobody" },
@@ -897,7 +898,7 @@ fn every_reading_of_a_path_must_let_in_or_none_does() {
 }
 
 #[test]
-fn an_encoded_end_of_a_path_hides_no_path() {
+fn encoded_path_end_hides_no_path() {
     let rules = json!([{ "match": { "paths": ["/closed"] }, "allow": "nobody" }, { "allow": "anyone" }]);
     let mut config = with_rules(&rules);
     let to =
@@ -913,7 +914,7 @@ fn an_encoded_end_of_a_path_hides_no_path() {
 }
 
 #[test]
-fn an_authority_that_is_no_host_is_refused_where_a_rule_asks_for_the_host() {
+fn invalid_authority_is_refused_if_rules_have_hosts() {
     let closed = json!({ "match": { "hosts": ["closed.test", "*.deep.test"] }, "allow": "nobody" });
     let open = json!({ "match": { "paths": ["/*"] }, "allow": "anyone" });
     let to = |rules: Value, authority: &str| {
@@ -938,7 +939,7 @@ fn an_authority_that_is_no_host_is_refused_where_a_rule_asks_for_the_host() {
 }
 
 #[test]
-fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
+fn silent_reading_publishes_no_claims() {
     let rules = json!([
         { "match": { "paths": ["/never/*"] }, "allow": "anyone", "verify": "never" },
         { "match": { "paths": ["/maybe/*"] }, "allow": "anyone" },
@@ -954,7 +955,7 @@ fn a_publishing_reading_next_to_a_silent_one_publishes_nothing() {
 }
 
 #[test]
-fn a_token_goes_on_to_the_service_where_its_provider_says_so() {
+fn token_of_forwarding_provider_stays() {
     for (forward, spent) in [(false, vec!["authorization".to_owned()]), (true, vec![])] {
         let mut config = inline(&["rsa-1"]);
         config["providers"]["platform"]["forwardOriginalToken"] = json!(forward);
@@ -985,7 +986,7 @@ fn claims_and_payload_become_headers() {
 }
 
 #[test]
-fn where_anyone_may_pass_the_provider_that_looks_at_the_place_counts() {
+fn allow_anyone_identity_is_of_provider_at_location() {
     let provider = |header: &str| json!({ "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "from": [{ "header": header, "prefix": "" }] });
     let config = json!({
         "providers": { "a": provider("x-a"), "b": provider("x-b") },
@@ -1060,7 +1061,7 @@ impl Verifier for NestingVerifier {
 }
 
 #[test]
-fn no_borrow_is_held_while_the_host_is_asked() {
+fn reentrant_host_calls_find_no_borrow() {
     let mut config = remote();
     config["providers"]["platform"]["revoked"] = json!({ "uri": "http://issuer.test/revoked.json" });
     config["rules"] = json!([{ "match": { "paths": ["/api"] }, "require": {}, "when": "…" }]);
@@ -1122,7 +1123,7 @@ fn no_borrow_is_held_while_the_host_is_asked() {
 }
 
 #[test]
-fn a_clients_copies_of_headers_go_with_every_refusal_and_every_wait() {
+fn denied_or_waiting_request_loses_client_headers() {
     let provider = |keys: Value| {
         let mut provider = json!({
             "issuer": ISSUER,
@@ -1241,7 +1242,7 @@ fn decide_without(authenticator: &Authenticator, facts: &FakeHost, reason: DenyR
 }
 
 #[test]
-fn who_cannot_wait_for_keys_is_judged_by_the_rule() {
+fn request_that_cannot_wait_for_keys_follows_its_rule() {
     for (rule, expected) in [
         (json!({ "require": {} }), None),
         (json!({ "allow": "anyone" }), None),
@@ -1259,7 +1260,7 @@ fn who_cannot_wait_for_keys_is_judged_by_the_rule() {
 }
 
 #[test]
-fn who_cannot_wait_for_the_list_of_revoked_tokens_is_taken_where_that_is_configured() {
+fn request_that_cannot_wait_for_list_follows_on_failure() {
     let facts = at(request(&token_of("alice")), 100);
     for reason in [DenyReason::TooManyWaiting, DenyReason::RevocationUnavailable] {
         assert_eq!(decide_without(&with_list("allow"), &facts, reason), "alice");
@@ -1275,7 +1276,7 @@ fn who_cannot_wait_for_the_list_of_revoked_tokens_is_taken_where_that_is_configu
 }
 
 #[test]
-fn a_document_that_cannot_be_had_does_not_keep_from_waiting_for_another() {
+fn unavailable_document_allows_wait_for_another() {
     let provider = |uri: &str| json!({ "issuer": ISSUER, "jwksUri": uri });
     let config = json!({ "providers": { "a": provider("http://a.test/"), "b": provider("http://b.test/") } });
     let authenticator = authenticator(&config);
@@ -1293,7 +1294,7 @@ fn a_document_that_cannot_be_had_does_not_keep_from_waiting_for_another() {
 }
 
 #[test]
-fn a_provider_that_cannot_say_makes_no_lasting_verdict() {
+fn undecided_provider_prevents_caching() {
     let config = json!({
         "providers": {
             "a": { "issuer": ISSUER, "jwks": jwks(&["rsa-1"]) },
@@ -1315,7 +1316,7 @@ fn a_provider_that_cannot_say_makes_no_lasting_verdict() {
 }
 
 #[test]
-fn a_preflight_passes_where_every_reading_lets_it() {
+fn preflight_passes_if_every_reading_allows() {
     let rules = json!([
         { "match": { "paths": ["/internal/*"] }, "allow": "nobody" },
         { "match": { "paths": ["/public/*"] }, "allow": "anyone" },
@@ -1344,7 +1345,7 @@ fn a_preflight_passes_where_every_reading_lets_it() {
 }
 
 #[test]
-fn readings_that_disagree_about_who_it_is_let_nobody_in() {
+fn readings_with_two_identities_are_refused() {
     let provider = |aud: &str| json!({ "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "audiences": [aud] });
     let config = json!({
         "ambiguousPath": "everyReading",
@@ -1378,7 +1379,7 @@ fn token_by(key: &str, subject: &str, more: &Value) -> String {
 }
 
 #[test]
-fn tokens_speak_in_the_order_of_kind_provider_and_place() {
+fn tokens_speak_in_order_of_kind_provider_and_location() {
     let config = json!({
         "severalTokens": "verifyAll",
         "providers": {
@@ -1500,7 +1501,7 @@ fn one_token_is_the_identity_of_a_request() {
 }
 
 #[test]
-fn the_first_good_token_speaks_alone() {
+fn first_good_token_speaks_alone() {
     let alice = token_by("rsa-1", "alice", &json!({}));
     let admin = token_by("rsa-1", "carol", &json!({ "role": "admin" }));
     let expired = token_by("rsa-1", "alice", &json!({ "exp": NOW - 300 }));
@@ -1534,7 +1535,7 @@ fn the_first_good_token_speaks_alone() {
 }
 
 #[test]
-fn a_token_that_cannot_be_judged_ends_the_search() {
+fn undecided_token_ends_first_good_search() {
     let mut config = two_issuers("firstGood", &json!([]));
     config["providers"]["a"]["jwksUri"] = json!("http://a.test/");
     config["providers"]["a"].as_object_mut().unwrap().remove("jwks");
@@ -1547,7 +1548,7 @@ fn a_token_that_cannot_be_judged_ends_the_search() {
 }
 
 #[test]
-fn beside_the_first_good_token_the_other_places_are_emptied_unless_forwarded() {
+fn first_good_removes_other_tokens_unless_forwarded() {
     let (alice, partner) = (token_by("rsa-1", "alice", &json!({})), token_by("rsa-2", "shop", &json!({})));
     for (forwards, expected) in [
         ([false, false], vec!["x-a", "x-b", "cookie"]),
@@ -1564,7 +1565,7 @@ fn beside_the_first_good_token_the_other_places_are_emptied_unless_forwarded() {
 }
 
 #[test]
-fn two_tokens_at_one_place_are_not_forwarded_unless_all_are_good() {
+fn first_good_refuses_two_forwarded_tokens_at_one_location() {
     let alice = token_by("rsa-1", "alice", &json!({}));
     let facts = FakeHost::request("GET", "/").header("cookie", &format!("c=x; c={alice}")).at(NOW);
     let mut config = two_issuers("firstGood", &json!([]));
@@ -1574,7 +1575,7 @@ fn two_tokens_at_one_place_are_not_forwarded_unless_all_are_good() {
 }
 
 #[test]
-fn no_more_than_sixteen_tokens_of_a_request_are_looked_at() {
+fn more_than_sixteen_tokens_are_refused() {
     let alice = token_by("rsa-1", "alice", &json!({}));
     for several in ["verifyAll", "firstGood"] {
         let authenticator = authenticator(&two_issuers(several, &json!([])));
@@ -1587,7 +1588,7 @@ fn no_more_than_sixteen_tokens_of_a_request_are_looked_at() {
 }
 
 #[test]
-fn a_condition_is_asked_about_each_token_before_a_request_waits() {
+fn condition_is_asked_for_each_token_before_a_wait() {
     let mut config = two_issuers("firstGood", &json!([{ "require": {}, "when": "…" }]));
     config["providers"]["a"]["jwksUri"] = json!("http://a.test/");
     config["providers"]["a"].as_object_mut().unwrap().remove("jwks");
@@ -1607,7 +1608,7 @@ fn a_condition_is_asked_about_each_token_before_a_request_waits() {
 }
 
 #[test]
-fn a_request_without_a_path_is_for_the_rules_that_are_not_about_paths() {
+fn connect_request_skips_rules_about_paths() {
     let tunnel = || {
         let facts = FakeHost::default().header(":method", "CONNECT").header(":authority", "a.test:443");
         facts.at(NOW)

@@ -1,5 +1,5 @@
-//! The same requests through this filter and through Envoy's own `jwt_authn`, in one Envoy. Every difference is in the
-//! table below and in docs/jwt-auth.md, with its reason.
+//! The same requests through this filter and through Envoy's own `jwt_authn`, in one Envoy. Every difference
+//! is in the table below and in docs/jwt-auth.md, with its reason.
 #![allow(clippy::restriction)]
 #![cfg(not(target_family = "wasm"))]
 
@@ -160,7 +160,7 @@ fn every_difference_to_the_native_filter_is_known() {
 }
 
 #[test]
-fn a_preflight_brings_no_header_of_the_client_past_this_filter() {
+fn preflight_brings_no_client_header_past_the_filter() {
     let upstream = Upstream::start().unwrap();
     let envoy = start(&upstream);
     let preflight = Request::new("OPTIONS", "/")

@@ -83,7 +83,7 @@ fn aws_lc(argument: &[u8]) -> Vec<u8> {
 
 /// jwt-simple has no P-521: the host alone says.
 #[test]
-fn es512_is_the_hosts() {
+fn es512_is_checked_by_host_only() {
     let host = HostCrypto::tested(Box::new(|argument| Ok(aws_lc(argument))), &[Algorithm::ES512]);
     assert!(host.checks(Algorithm::ES512));
     let (set, token) = known("ES512");
@@ -113,7 +113,7 @@ fn verdict(host: &HostCrypto, set: &KeySet, token: &str) -> bool {
 }
 
 #[test]
-fn known_answers_are_accepted_and_no_other_signature_is() {
+fn known_answers_alone_are_accepted() {
     let host = host();
     let names = Algorithm::ALL.iter().filter(|a| !a.is_symmetric() && !a.is_for_the_host_alone());
     for algorithm in names {
@@ -176,7 +176,7 @@ fn tokens_of_another_library_are_accepted() {
 
 /// Whoever checks a signature looks at nothing else.
 #[test]
-fn what_a_token_says_beside_its_signature_changes_no_verdict() {
+fn unsigned_content_changes_no_verdict() {
     let host = host();
     let set = KeySet::parse(jwks(&["rsa-1"]).to_string().as_bytes()).unwrap();
     for claims in [
@@ -198,7 +198,7 @@ fn what_a_token_says_beside_its_signature_changes_no_verdict() {
 }
 
 #[test]
-fn a_host_that_always_agrees_or_never_answers_is_not_trusted() {
+fn host_that_fails_its_test_is_not_trusted() {
     let (set, token) = known("RS256");
     let token = UntrustedToken::parse(token.as_bytes()).unwrap();
     let agreeing = HostCrypto::tested(Box::new(|_| Ok(vec![8, 1])), Algorithm::ALL);
@@ -247,17 +247,17 @@ fn rfc_7515_a1() {
 }
 
 #[test]
-fn slow_checks_have_a_budget_a_second() {
+fn slow_checks_over_budget_are_refused() {
     let budget = Budget::new(2);
     let taken = [5000, 5500, 5999, 6000, 6001, 6999, 7000].map(|now| budget.take(Duration::from_millis(now)));
     assert_eq!(taken, [true, true, false, true, true, false, true]);
     assert!(!Budget::new(0).take(Duration::ZERO));
 }
 
-/// Where the host checks nothing: what this module can check has a budget, but for secrets, which take no time; what it cannot
-/// check is not decided.
+/// Where the host checks nothing: what this module can check has a budget, but for secrets, which take no
+/// time; what it cannot check is not decided.
 #[test]
-fn without_the_host_slow_checks_are_few() {
+fn slow_checks_without_host_are_limited() {
     let deaf = || HostCrypto::tested(Box::new(|_| Ok(Vec::new())), Algorithm::ALL);
     let verdicts = |set: &KeySet, token: &str, crypto: &Crypto| {
         let token = UntrustedToken::parse(token.as_bytes()).unwrap();
@@ -322,8 +322,8 @@ fn rfc_7515_e() {
     assert_eq!(UntrustedToken::parse(token.as_bytes()).err(), Some(TokenError::Critical));
 }
 
-/// RFC 7520 sections 4.1 to 4.4, and RFC 8037 appendix A.4: good signatures over texts that are no claims. No such token is
-/// taken, whoever checks; the host agrees with the RFC about the signatures that it can check.
+/// RFC 7520 sections 4.1 to 4.4, and RFC 8037 appendix A.4: good signatures over texts that are no claims. No
+/// such token is taken, whoever checks; the host agrees with the RFC about the signatures that it can check.
 #[test]
 fn rfc_7520_and_rfc_8037() {
     const FRODO: &str = "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4";
@@ -404,9 +404,10 @@ fn rfc_7520_and_rfc_8037() {
     }
 }
 
-/// RFC 8017 section 8.2.2: the host is not even asked about an RSA signature that is not as long as the modulus.
+/// RFC 8017 section 8.2.2: the host is not even asked about an RSA signature that is not as long as the
+/// modulus.
 #[test]
-fn an_rsa_signature_of_another_length_is_none() {
+fn rsa_signature_of_another_length_is_refused() {
     let (trusting, asked) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
     let call = {
         let (trusting, asked) = (Rc::clone(&trusting), Rc::clone(&asked));

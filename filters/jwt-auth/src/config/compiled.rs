@@ -19,24 +19,25 @@ use crate::token::claims::ClaimPath;
 use crate::token::location::TokenLocation;
 use crate::token::output::OwnHeaders;
 
-/// A configuration that makes sense.
+/// A configuration that has been checked.
 #[derive(Debug)]
 pub struct Config {
-    /// Issuers, by name.
+    /// The issuers, in the order of their names.
     pub providers: Vec<Provider>,
-    /// Rules, the first that matches decides.
+    /// The rules, of which the first that matches decides.
     pub rules: Vec<Rule>,
     /// Where requests carry tokens, each location with the positions of the providers that look there.
     pub locations: Vec<(TokenLocation, Vec<usize>)>,
-    /// Headers that only this filter sets.
+    /// The headers that only this filter sets.
     pub own_headers: OwnHeaders,
-    /// Claims that become filter state, with its key.
+    /// The claims that become filter state, each with the key of its filter state.
     pub publish: Vec<(ClaimPath, Rc<str>)>,
-    /// Whether all claims together become the typed filter state that CEL reads, see [`plugin_kit::request::cel::CLAIMS`].
+    /// Whether all claims together become the typed filter state that CEL reads, see
+    /// [`plugin_kit::request::cel::CLAIMS`].
     pub publish_all: bool,
     /// See [`AmbiguousPath`].
     pub ambiguous_path: AmbiguousPath,
-    /// Whether paths that differ in case are one.
+    /// Whether paths that differ only in case are the same.
     pub path_case: PathCase,
     /// See [`CorsPreflight`].
     pub cors_preflight: CorsPreflight,
@@ -44,28 +45,28 @@ pub struct Config {
     pub several_tokens: SeveralTokens,
     /// See [`Mode`].
     pub mode: Mode,
-    /// How refused requests are answered.
+    /// How denied requests are answered.
     pub deny_response: DenyResponse,
     /// How many verified tokens are remembered.
     pub cached_tokens: usize,
-    /// How many refused tokens are.
+    /// How many refused tokens are remembered.
     pub refused_tokens: usize,
-    /// How many requests may wait for keys.
+    /// How many requests may wait for keys or a list of revoked tokens.
     pub most_waiting: usize,
-    /// How many signatures this module may check in a second, where the host does not.
+    /// How many signatures this module may check in a second, if the host does not check them.
     pub slow_verifications: u32,
 }
 
 impl Config {
-    /// Reads pluginConfig. `env` gives the variables of vmConfig.env, where secrets are, and compiles CEL.
+    /// Reads pluginConfig. `env` gives the variables of vmConfig.env, which hold secrets, and compiles CEL.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its JSON path.
+    /// Everything that is wrong with the configuration, each error with its JSON path.
     pub fn parse(json: &[u8], env: &dyn Environment) -> Result<Self, ConfigErrors> {
         Self::read(&document(json)?, env)
     }
 
-    /// The same from JSON that is read already.
+    /// The same, from JSON that has been read already.
     ///
     /// # Errors
     /// Those of [`Config::parse`].
@@ -77,7 +78,7 @@ impl Config {
         errors.finish(Some(config))
     }
 
-    /// Every algorithm that some provider takes.
+    /// Every algorithm that some provider accepts.
     pub fn algorithms(&self) -> Vec<Algorithm> {
         let takes = |algorithm: &Algorithm| self.providers.iter().any(|p| p.algorithms.contains(algorithm));
         Algorithm::ALL.iter().copied().filter(takes).collect()
@@ -91,9 +92,9 @@ impl Config {
 }
 
 const MOST_CACHED: usize = 100_000;
-/// So many go on or are refused within 0.4 s, see [`plugin_kit::host`].
+/// So many requests go on or are refused within 0.4 s, see [`plugin_kit::host`].
 const MOST_WAITING: usize = 10_000;
-/// Anyone can fill these places, each with 16 KiB.
+/// Any client can fill these entries, each with 16 KiB.
 const MOST_REFUSED: usize = 1_000;
 
 impl RawConfig {
@@ -112,7 +113,8 @@ impl RawConfig {
             }
             providers.extend(raw.compile(name, env, &path, errors));
         }
-        // In the order in which tokens speak for a request. Within a kind that of the providers' names, which is theirs here.
+        // Sorted into the order in which tokens say who makes a request: by kind, and within a kind by the
+        // providers' names, in the order of which the providers are here.
         locations.sort_by_key(|(location, _)| location.rank());
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
             let path = root.field("rules").index(n);
@@ -145,7 +147,7 @@ impl RawConfig {
         if refused_tokens > MOST_REFUSED {
             errors.add(
                 &root.field("tokenCache").field("maxRefused"),
-                format!("expected at most {MOST_REFUSED}; 0 for none"),
+                format!("expected at most {MOST_REFUSED}; 0 for no cache"),
             );
         }
         Config {

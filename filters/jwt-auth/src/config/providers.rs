@@ -152,7 +152,7 @@ impl RawProvider {
         if skew > MOST_SKEW {
             errors.add(
                 &path.field("clockSkew"),
-                "expected at most `1h`: for so long every token is good that has expired; clocks differ by seconds",
+                "expected at most `1h`: expired tokens are accepted for this long, and clocks differ by seconds",
             );
         }
         skew
@@ -173,11 +173,12 @@ impl RawProvider {
             Some(types) => types.iter().map(|typ| short_type(typ)).collect(),
         };
         for (n, typ) in types.iter().enumerate() {
-            // A token of another kind is for something else (RFC 8725 section 3.11), whatever its signature says.
+            // A token of another type is meant for something else (RFC 8725 section 3.11), even if its
+            // signature is good.
             if typ != "jwt" && !typ.ends_with("+jwt") {
                 errors.add(
                     &path.field("typ").index(n),
-                    "no type of a JWT; expected `JWT` or one that ends in `+jwt`",
+                    "is not a type of a JWT; expected `JWT` or a type that ends in `+jwt`",
                 );
             }
         }
@@ -199,7 +200,7 @@ fn algorithms(names: &[String], secret: bool, path: &JsonPath, errors: &mut Erro
     let parse = |name: &String| {
         let known = Algorithm::ALL.iter().map(|algorithm| algorithm.name());
         match Algorithm::named(name) {
-            // Were both allowed, the public key of one could be tried as the secret of the other.
+            // If a provider had both, the public key of one could be tried as the secret of the other.
             Some(algorithm) if algorithm.is_symmetric() != secret => Err(format!(
                 "`{name}` does not fit; expected HS* with `secrets`, and the others with `jwks` or `jwksUri`"
             )),
@@ -215,7 +216,7 @@ fn output_header(name: &str) -> Result<Rc<str>, String> {
 }
 
 impl RawSecret {
-    /// The key, for those of these algorithms for which it is long enough (RFC 7518 section 3.2).
+    /// The key for these algorithms, for all of which it must be long enough (RFC 7518 section 3.2).
     fn key(&self, algorithms: &[Algorithm], env: &dyn Environment) -> Result<Key, String> {
         let (text, name) = self.env.read(env)?;
         let secret = match self.encoding {

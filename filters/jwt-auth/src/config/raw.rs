@@ -97,7 +97,7 @@ config_object! {
         /// `PS512`, `ES512` and `EdDSA` are accepted if they are named; `HS256`, `HS384` and `HS512` go with
         /// `secrets` only.
         pub(super) algorithms: Option<NonEmpty<Vec<String>>>
-            => crate::keys::signature::Algorithm::DEFAULT
+            => crate::keys::algorithm::Algorithm::DEFAULT
                 .iter()
                 .map(|algorithm| algorithm.name().to_owned())
                 .collect::<Vec<_>>()

@@ -42,7 +42,10 @@ impl RawRule {
         let name = self.name.unwrap_or_else(|| format!("rules[{n}]"));
         let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if named && (name.is_empty() || !name.bytes().all(good)) {
-            errors.add(&path.field("name"), "no name for a metric; expected letters, digits, `-` and `_`");
+            errors.add(
+                &path.field("name"),
+                "is not a valid name for a metric; expected letters, digits, `-` and `_`",
+            );
         }
         let when = self.when.as_deref().and_then(|when| {
             let path = path.field("when");
@@ -71,7 +74,7 @@ impl RawRequirement {
             (false, true, false) => return Some(Requirement::AllOf(all_of)),
             (_, true, true) => {}
             _ => {
-                errors.add(path, "mixes `anyOf`, `allOf` and demands of its own; expected one of them");
+                errors.add(path, "mixes `anyOf`, `allOf` and other requirements; expected one of them");
                 return None;
             }
         }
@@ -81,7 +84,7 @@ impl RawRequirement {
             if scope.is_empty() || !scope.bytes().all(good) {
                 errors.add(
                     &path.field("scopes").index(n),
-                    "no scope (RFC 6749 section 3.3); expected one word of printable ASCII",
+                    "is not a scope (RFC 6749 section 3.3); expected one word of printable ASCII",
                 );
             }
         }
@@ -91,7 +94,7 @@ impl RawRequirement {
             } else {
                 errors.add(
                     &path.field("provider"),
-                    format!("no provider of this name; {}", not_one_of(name, providers)),
+                    format!("there is no provider of this name; {}", not_one_of(name, providers)),
                 );
             }
         }
@@ -136,7 +139,7 @@ pub(super) fn check_one_token_can_meet(
         errors.add(
             &path,
             format_args!(
-                "no token is of the providers `{}` and `{}`, whose issuers differ, and one token alone counts; expected \
+                "cannot be met: the issuers of the providers `{}` and `{}` differ, and only one token counts; expected \
                  `severalTokens: verifyAll`, or `anyOf`",
                 shown_name(&a.name),
                 shown_name(&b.name)
@@ -145,7 +148,7 @@ pub(super) fn check_one_token_can_meet(
     }
 }
 
-/// The providers each of which must have confirmed a token, whichever way the requirement is met.
+/// The providers each of which must have confirmed a token, in whichever way the requirement is met.
 fn needed(requirement: &Requirement) -> Vec<usize> {
     match requirement {
         Requirement::Token(token) => token.providers.clone(),

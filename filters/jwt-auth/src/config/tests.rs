@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::token::claims::Pattern;
 
-/// What is wrong with a configuration whose provider `a`, rules and other fields are these; nothing where it is taken.
+/// The errors of a configuration whose provider `a`, rules and other fields are these; empty if it is
+/// accepted.
 fn wrong(provider: &Value, rules: &Value, others: &Value) -> String {
     let key = json!({ "keys": [{
         "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
@@ -35,7 +36,7 @@ fn require(requirement: &Value) -> String {
 }
 
 #[test]
-fn an_empty_list_is_refused_where_it_would_mean_all_or_nothing() {
+fn empty_list_that_means_all_or_nothing_is_refused() {
     for field in ["audiences", "subjects", "authorizedParties", "typ", "algorithms", "from", "secrets"] {
         let expected = format!("providers.a.{field}: is empty; expected at least one entry");
         assert_eq!(provider(&json!({ field: [] })), expected);
@@ -67,7 +68,7 @@ fn an_empty_list_is_refused_where_it_would_mean_all_or_nothing() {
 }
 
 #[test]
-fn an_empty_list_stays_where_it_means_what_it_says() {
+fn empty_list_that_means_none_is_accepted() {
     let fields = json!({
         "requiredClaims": [], "outputClaimToHeaders": [], "revoked": { "jti": [], "sub": [], "kid": [] },
     });
@@ -77,7 +78,7 @@ fn an_empty_list_stays_where_it_means_what_it_says() {
 }
 
 #[test]
-fn what_may_be_a_secret_is_not_shown() {
+fn error_shows_no_value_that_may_be_secret() {
     for fields in [
         json!({ "algorithms": ["s3cr3t"] }),
         json!({ "issuer": "**s3cr3t" }),
@@ -123,7 +124,7 @@ fn what_may_be_a_secret_is_not_shown() {
 }
 
 #[test]
-fn what_is_nearly_a_name_is_shown_with_that_name() {
+fn misspelt_name_is_shown_with_the_nearest_one() {
     assert_eq!(
         provider(&json!({ "algorithms": ["RS25"] })),
         "providers.a.algorithms[0]: expected one of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, \
@@ -131,13 +132,13 @@ fn what_is_nearly_a_name_is_shown_with_that_name() {
     );
     assert_eq!(
         require(&json!({ "provider": "anyy" })),
-        "rules[0].require.provider: no provider of this name; expected one of `a`, `any`, `b`, found `anyy`; did you mean \
+        "rules[0].require.provider: there is no provider of this name; expected one of `a`, `any`, `b`, found `anyy`; did you mean \
          `any`?"
     );
 }
 
 #[test]
-fn a_clock_may_be_off_by_an_hour_at_most() {
+fn clock_skew_over_an_hour_is_refused() {
     assert_eq!(provider(&json!({ "clockSkew": "1h" })), "");
     for skew in ["3601s", "60m1ms", "100d"] {
         let error = provider(&json!({ "clockSkew": skew }));
@@ -146,7 +147,7 @@ fn a_clock_may_be_off_by_an_hour_at_most() {
 }
 
 #[test]
-fn a_header_with_a_meaning_of_its_own_is_no_output() {
+fn output_header_with_a_meaning_is_refused() {
     let claim =
         provider(&json!({ "outputClaimToHeaders": [{ "claim": "a", "header": "x-forwarded-client-cert" }] }));
     assert!(
@@ -167,7 +168,7 @@ fn a_header_with_a_meaning_of_its_own_is_no_output() {
 }
 
 #[test]
-fn demands_that_no_single_token_meets_are_refused_where_one_token_counts() {
+fn all_of_that_no_single_token_meets_is_refused() {
     let of = |name: &str| json!({ "provider": name });
     let (a, b, any) = (of("a"), of("b"), of("any"));
     for (requirement, path) in [
@@ -186,7 +187,7 @@ fn demands_that_no_single_token_meets_are_refused_where_one_token_counts() {
             match path {
                 Some(path) => {
                     let expected =
-                        format!("{path}: no token is of the providers `a` and `b`, whose issuers differ");
+                        format!("{path}: cannot be met: the issuers of the providers `a` and `b` differ");
                     assert!(error.starts_with(&expected), "{requirement}: {error}");
                 }
                 None => assert_eq!(error, "", "{requirement}"),
@@ -198,7 +199,7 @@ fn demands_that_no_single_token_meets_are_refused_where_one_token_counts() {
 }
 
 #[test]
-fn issuers_share_a_token_where_one_text_fits_both() {
+fn patterns_that_fit_one_text_may_share_it() {
     for (a, b, expected) in [
         ("x", "x", true),
         ("x", "y", false),

@@ -62,8 +62,8 @@ pub(super) struct Admission {
     pub(super) why: Why,
 }
 
-/// Asks every rule that decides: there is one for each reading of the path. All must let the request in, and agree on who
-/// makes it.
+/// Asks every rule that decides: there is one for each reading of the path. All must let the request in, and
+/// agree on who makes it.
 pub(super) fn admit<'a>(
     config: &'a Config,
     rules: &[Deciding<'a>],
@@ -126,7 +126,8 @@ fn judge<'a>(
         return Err(bare(DenyReason::TokenMissing));
     };
     let provider = |granted: &Granted| granted.verified().map(|verified| verified.provider);
-    // Another person's token is welcome if a demand names its provider, and this is not the provider of the speaker.
+    // Another person's token is welcome if a demand names its provider, and this is not the provider of the
+    // speaker.
     let is_asked_for = |token: usize| {
         let others = met.iter().filter(|met| met.named).filter_map(|met| candidates.get(met.by));
         let mut others = others.filter(|(_, granted)| provider(granted) != provider(identity));
@@ -158,7 +159,8 @@ fn demands_met<'a>(
     })
 }
 
-/// Each confirmation of each token by a provider that looks where the token was, with the position of the token.
+/// Each confirmation of each token by a provider that looks where the token was, with the position of the
+/// token.
 fn candidates(config: &Config, confirmed: &[Confirmed]) -> Vec<(usize, Granted)> {
     let mut candidates = Vec::new();
     for (token, Confirmed { location, all, .. }) in confirmed.iter().enumerate() {
@@ -178,8 +180,8 @@ fn is_same_subject(one: Option<&Verified>, other: Option<&Verified>) -> bool {
     ["iss", "sub"].iter().all(|claim| one.claims.get(*claim) == other.claims.get(*claim))
 }
 
-/// Whether the rule has no condition, or its condition holds for the request and the claims of its token, or is not asked
-/// about preflights. A condition without a value does not hold, and is counted.
+/// Whether the rule has no condition, or its condition holds for the request and the claims of its token, or
+/// is not asked about preflights. A condition without a value does not hold, and is counted.
 fn condition_admits(
     rule: &Deciding<'_>,
     entry: &Entry,

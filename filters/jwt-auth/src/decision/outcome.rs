@@ -10,7 +10,8 @@ use crate::reply::DenyReason;
 use crate::token::location::Edit;
 use crate::token::verified::Verified;
 
-/// What to do with a request. Whatever the outcome, the client's copies of the filter's own headers are removed by now.
+/// What to do with a request. Whatever the outcome, the client's copies of the filter's own headers are
+/// removed by now.
 #[derive(Debug)]
 pub struct Decision<'a> {
     /// Whether the request goes on.

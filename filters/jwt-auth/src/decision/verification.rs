@@ -1,4 +1,5 @@
-//! The verification of a token by the providers of its issuer, with what is remembered about tokens and fetched for it.
+//! The verification of a token by the providers of its issuer, with what is remembered about tokens and
+//! fetched for it.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -70,7 +71,8 @@ impl Verification {
         }
     }
 
-    /// What is known of a token that was verified before and is still good at `now` (seconds since the epoch).
+    /// What is known of a token that was verified before and is still good at `now` (seconds since the
+    /// epoch).
     pub(super) fn known(&self, token: &[u8], now: u64) -> Option<Rc<[Verified]>> {
         self.verified.borrow_mut().find(token, now)
     }
@@ -93,7 +95,8 @@ impl Verification {
         due
     }
 
-    /// Takes the list of revoked tokens that a fetch brought. It applies to tokens that were verified before, too.
+    /// Takes the list of revoked tokens that a fetch brought. It applies to tokens that were verified before,
+    /// too.
     pub(super) fn revoke(&self, position: usize, now: Duration, list: Revoked, max_age: Option<Duration>) {
         if let Some(cache) = self.documents.list(position) {
             cache.borrow_mut().received(now, list, max_age);
@@ -101,7 +104,8 @@ impl Verification {
         self.apply_new_lists();
     }
 
-    /// Forgets the tokens that are revoked by a list which came since the last call, perhaps to another configuration.
+    /// Forgets the tokens that are revoked by a list which came since the last call, perhaps to another
+    /// configuration.
     pub(super) fn apply_new_lists(&self) {
         for (position, cache) in self.documents.lists() {
             let mut cache = cache.borrow_mut();

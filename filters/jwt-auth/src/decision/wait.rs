@@ -1,6 +1,7 @@
 //! Requests that wait for a document, and what is remembered of them.
 //!
-//! A request that needs keys or a list of revoked tokens waits until they are fetched, and is then decided again:
+//! A request that needs keys or a list of revoked tokens waits until they are fetched, and is then decided
+//! again:
 //!
 //! ```text
 //! client        filter                                proxy                       issuer
@@ -16,8 +17,9 @@
 //!   |<----------------------- response -----------------|                           |
 //! ```
 //!
-//! The second decision happens in the callback of the fetch. There the host evaluates nothing about the paused request, so
-//! the filter asks about the request's conditions before it waits, for each of the request's tokens and for none.
+//! The second decision happens in the callback of the fetch. There the host evaluates nothing about the
+//! paused request, so the filter asks about the request's conditions before it waits, for each of the
+//! request's tokens and for none.
 
 use plugin_kit::host::HostError;
 use plugin_kit::request::cel::Expression;
@@ -30,7 +32,8 @@ use crate::policy::condition;
 use crate::reply::DenyReason;
 use crate::token::compact::UntrustedToken;
 
-/// How many times a request waits: once for the first keys, and once for a new key or a list of revoked tokens.
+/// How many times a request waits: once for the first keys, and once for a new key or a list of revoked
+/// tokens.
 const MOST_WAITS: u8 = 2;
 
 /// What is remembered of a request between its decisions.
@@ -44,7 +47,8 @@ pub struct Waited {
     given_up: SmallVec<[(Document, DenyReason); 1]>,
 }
 
-/// What the conditions of rules say, for the claims of each token if it turns out to be good, and for no claims.
+/// What the conditions of rules say, for the claims of each token if it turns out to be good, and for no
+/// claims.
 #[derive(Debug)]
 pub(super) struct Foreseen {
     /// The claims of each token.
@@ -74,8 +78,9 @@ impl Waited {
         Self { times, ..Self::default() }
     }
 
-    /// To be called in the callback in which a request was to wait for a document and cannot, with the reason. The next
-    /// decision, in the same callback, is made without this document, and if too many requests wait, without any.
+    /// To be called in the callback in which a request was to wait for a document and cannot, with the
+    /// reason. The next decision, in the same callback, is made without this document, and if too many
+    /// requests wait, without any.
     pub fn give_up(&mut self, document: Document, reason: DenyReason) {
         self.times = self.times.saturating_sub(1);
         if self.times == 0 {
@@ -101,8 +106,8 @@ impl Waited {
         self.foreseen.as_ref()
     }
 
-    /// Asks about the conditions of rules before the request waits, for each of its tokens. The claims are not verified yet:
-    /// the last question, about no claims, leaves none of them behind in the host.
+    /// Asks about the conditions of rules before the request waits, for each of its tokens. The claims are
+    /// not verified yet: the last question, about no claims, leaves none of them behind in the host.
     pub(super) fn foresee(
         &mut self,
         conditions: &[RuleCondition],

@@ -20,8 +20,8 @@ pub enum Document {
 }
 
 impl Document {
-    /// The media types to ask for, for `accept`. Kubernetes serves its keys as `application/jwk-set+json` only, and
-    /// other servers know only `application/json`.
+    /// The media types to ask for, for `accept`. Kubernetes serves its keys as `application/jwk-set+json`
+    /// only, and other servers know only `application/json`.
     pub fn accept(self) -> &'static str {
         match self {
             Self::Keys(_) => "application/jwk-set+json, application/json, */*;q=0.5",
@@ -108,17 +108,19 @@ impl Documents {
         self.lists.iter().enumerate().filter_map(|(n, list)| Some((n, list.as_ref()?)))
     }
 
-    /// The key set that `provider`, which is at this position, has now: from the configuration, or as it was fetched.
+    /// The key set that `provider`, which is at this position, has now: from the configuration, or as it was
+    /// fetched.
     pub fn key_set(&self, position: usize, provider: &Provider) -> Option<Rc<KeySet>> {
         match provider.keys.inline() {
             Some(set) => Some(Rc::clone(set)),
-            // No borrow outlives its statement: the host may run another callback of this filter whenever it is called.
+            // No borrow outlives its statement: the host may run another callback of this filter whenever it
+            // is called.
             None => self.keys(position)?.borrow().keys(),
         }
     }
 
-    /// Whether `provider`, which is at this position, has a list of revoked tokens that is missing, and accepts no token
-    /// without it.
+    /// Whether `provider`, which is at this position, has a list of revoked tokens that is missing, and
+    /// accepts no token without it.
     pub fn denies_without_list(&self, position: usize, provider: &Provider) -> bool {
         let list = provider.revoked_elsewhere.as_ref();
         list.is_some_and(|list| list.on_failure == OnFailure::Deny)

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// How long a fetched document is used, and how it is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How long the document is used before it is fetched again. The server's Cache-Control can only make it shorter.
+    /// How long the document is used before it is fetched again. The server's Cache-Control can only make it
+    /// shorter.
     pub duration: Duration,
     /// The least time between two fetches that unknown key IDs cause.
     pub min_interval: Duration,
@@ -37,14 +38,14 @@ impl Remote {
         (cluster, scheme, authority, path) == (&other.cluster, &other.scheme, &other.authority, &other.path)
     }
 
-    /// Reads a URL and derives the cluster, unless one is named: Istio's for the host and port.
+    /// Reads a URL. Unless a cluster is named, it is the one that Istio has for the host and port.
     ///
     /// # Errors
-    /// Not an http or https URL with a host, or one with user information or a fragment.
+    /// The text is not an http or https URL with a host, or it has user information or a fragment.
     pub fn parse(url: &str, cluster: Option<&str>, settings: Settings) -> Result<Self, String> {
-        // Without what was found: a password or a key may be in it.
+        // The error does not show what was found, since a password or a key may be in it.
         let expected = || {
-            "no URL; expected one such as `http://name.namespace.svc.cluster.local:8080/jwks.json`, without user information and \
+            "is not a valid URL; expected one such as `http://name.namespace.svc.cluster.local:8080/jwks.json`, without user information and \
              fragment"
                 .to_owned()
         };
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_names_a_cluster() {
+    fn url_without_cluster_derives_it() {
         for (url, scheme, authority, path, cluster) in [
             ("http://a-b.test", "http", "a-b.test", "/", "outbound|80||a-b.test"),
             ("https://a.test/x?y=z", "https", "a.test", "/x?y=z", "outbound|443||a.test"),
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused() {
+    fn invalid_url_is_refused_and_not_shown() {
         for url in [
             "s3cr3t",
             "http://a.test:s3cr3t/",
@@ -119,7 +120,8 @@ mod tests {
         ] {
             let error = parse(url).unwrap_err();
             assert!(
-                error.starts_with("no URL; expected one such as `http://name.") && !error.contains("s3cr3t"),
+                error.starts_with("is not a valid URL; expected one such as `http://name.")
+                    && !error.contains("s3cr3t"),
                 "{error}"
             );
         }

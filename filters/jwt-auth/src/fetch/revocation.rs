@@ -1,11 +1,12 @@
-//! Tokens that are refused although they are good: named in the configuration, or on a list at a URL.
+//! Tokens that are refused although their signature and claims are good: the configuration names them, or a
+//! list at a URL.
 
 use plugin_kit::wire::json;
 use serde_json::{Map, Value};
 
 use crate::fetch::remote::Remote;
 
-/// Names of tokens, subjects and keys.
+/// The names of revoked tokens, subjects and keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revoked {
     jti: Vec<String>,
@@ -13,22 +14,23 @@ pub struct Revoked {
     kid: Vec<String>,
 }
 
-/// Why a list is none.
+/// Why a document is not a list of revoked tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
-    /// Not one JSON object with each name once.
+    /// The document is not one JSON object with each name once.
     #[error("not a JSON object")]
     Json,
-    /// A member other than these three: it may be meant to revoke something.
+    /// The document has a member other than these three, which may be meant to revoke something.
     #[error("it has another member than `jti`, `sub` and `kid`")]
     Member,
-    /// A member is no list of texts.
+    /// A member is not a list of texts.
     #[error("a member is not a list of texts")]
     Text,
 }
 
 impl Revoked {
-    /// Every token with such a `jti`, every one of such a `sub`, and every one that such a key has signed.
+    /// Revokes every token with one of these values of `jti` or `sub`, and every token that a key with one of
+    /// these key IDs has signed.
     pub fn new(mut jti: Vec<String>, mut sub: Vec<String>, mut kid: Vec<String>) -> Self {
         for names in [&mut jti, &mut sub, &mut kid] {
             names.sort_unstable();
@@ -39,7 +41,7 @@ impl Revoked {
     /// Reads a list: `{ "jti": […], "sub": […], "kid": […] }`, each of which may be missing.
     ///
     /// # Errors
-    /// It is none.
+    /// The document is not such a list.
     pub fn parse(bytes: &[u8]) -> Result<Self, ListError> {
         let (mut jti, mut sub, mut kid) = (Vec::new(), Vec::new(), Vec::new());
         for (name, value) in json::object(bytes).map_err(|_| ListError::Json)? {
@@ -55,7 +57,7 @@ impl Revoked {
         Ok(Self::new(jti, sub, kid))
     }
 
-    /// Whether it has a token with these claims, signed by the key of this name.
+    /// Whether a token with these claims, signed by the key with this key ID, is revoked.
     pub fn contains(&self, claims: &Map<String, Value>, kid: Option<&str>) -> bool {
         let is_one = |names: &[String], text: Option<&str>| {
             text.is_some_and(|text| names.binary_search_by(|name| name.as_str().cmp(text)).is_ok())
@@ -75,9 +77,9 @@ fn text(name: Value) -> Result<String, ListError> {
 /// A list at a URL.
 #[derive(Debug)]
 pub struct RemoteList {
-    /// Where it is.
+    /// Where the list is fetched.
     pub remote: Remote,
-    /// What happens while there is none.
+    /// What happens while there is no list.
     pub on_failure: OnFailure,
 }
 
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_revoked_by_its_name_its_subject_or_its_key() {
+    fn list_revokes_by_jti_sub_or_kid() {
         let list = Revoked::parse(br#"{"jti":["t2","t1"],"sub":["mallory"],"kid":["old"]}"#).unwrap();
         for (claims, kid) in [
             (json!({ "jti": "t1" }), None),
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn malformed_list_is_refused() {
         for (text, error) in [
             ("", ListError::Json),
             ("[]", ListError::Json),

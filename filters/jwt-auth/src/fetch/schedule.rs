@@ -1,5 +1,5 @@
-//! When to fetch the keys of an issuer or a list of revoked tokens, and how long to use them. No I/O and no clock in here:
-//! times come in, fetches go out as values.
+//! When to fetch the keys of an issuer or a list of revoked tokens, and how long to use them. No I/O and no
+//! clock in here: times come in, fetches go out as values.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -15,7 +15,7 @@ pub const LARGEST: usize = 512 * 1024;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// The shortest time that an issuer can set by Cache-Control.
+/// The shortest lifetime that a server can set by Cache-Control.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(30);
 
 /// The keys of one remote provider.
@@ -26,23 +26,25 @@ pub type JwksCache = Fetched<KeySet>;
 pub struct Fetched<T> {
     settings: Settings,
     shared: Rc<Shared<T>>,
-    /// When the fetch that is under way started. Its answer comes to this configuration, so no other waits for it.
+    /// When the fetch that is under way started. Its response comes to this configuration, so no other one
+    /// waits for it.
     in_flight: Option<Duration>,
-    /// The time as it was last said. Before that nothing is known to be young enough.
+    /// The time of the last tick or response. Until there is one, no value is known to be young enough.
     now: Duration,
     /// The number of the last value that [`Fetched::take_news`] has shown.
     shown: u32,
 }
 
-/// What was fetched from a URL, and how the fetching goes. The configurations of one plugin that fetch from this URL share it,
-/// so that a new configuration does not begin without keys; how long they use it each says for itself.
+/// What was fetched from a URL, and how the fetching goes. The configurations of one plugin that fetch from
+/// this URL share it, so that a new configuration does not begin without keys. Each configuration says how
+/// long it uses the value.
 #[derive(Debug)]
 pub struct Shared<T>(RefCell<State<T>>);
 
 #[derive(Debug)]
 struct State<T> {
     kept: Option<Kept<T>>,
-    /// How many values came.
+    /// The number of values that have come.
     number: u32,
     /// When the last fetch started that succeeded.
     last_success: Option<Duration>,
@@ -55,7 +57,7 @@ struct State<T> {
 struct Kept<T> {
     value: Rc<T>,
     received: Duration,
-    /// How long the server says that it is good.
+    /// How long the server says that the value is good.
     max_age: Option<Duration>,
 }
 
@@ -82,7 +84,7 @@ impl<T> Kept<T> {
     }
 }
 
-/// What is shared in one VM, by plugin and URL. It keeps nothing alive: what no configuration uses any more is forgotten.
+/// What is shared in one VM, by plugin and URL. A value that no configuration uses any more is forgotten.
 #[derive(Debug)]
 pub struct SharedByUrl<T>(Vec<(Vec<u8>, Remote, Weak<Shared<T>>)>);
 
@@ -111,23 +113,23 @@ impl<T> SharedByUrl<T> {
     }
 }
 
-/// What a request that needs what is not there is to do.
+/// What a request is to do that needs a missing document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// Start a fetch (with [`Fetching::started`]) and wait for it.
     Fetch,
     /// Wait for the fetch that is under way.
     Wait,
-    /// The issuer was asked recently and does not have it.
+    /// The server was asked recently, and does not have what the request needs.
     Unknown,
-    /// The issuer could not be asked.
+    /// The server could not be asked.
     Unavailable,
 }
 
-/// The state of a fetching, whatever is fetched.
+/// The state of fetching a document of any kind.
 pub trait Fetching {
-    /// To be called about once a second: drops what is too old, gives a fetch up that never ended, and says whether to start
-    /// one.
+    /// To be called about once a second: drops a value that is too old, gives up a fetch that never ended,
+    /// and says whether to start one.
     fn tick(&mut self, now: Duration) -> bool;
     /// Whether a fetch is under way.
     fn is_fetching(&self) -> bool;
@@ -143,7 +145,7 @@ impl JwksCache {
         self.value()
     }
 
-    /// A fetch brought keys, to be used for `max_age` if the issuer said so.
+    /// Takes the keys that a fetch brought, to be used for `max_age` if the issuer said so.
     pub fn succeeded(&mut self, now: Duration, set: KeySet, max_age: Option<Duration>) {
         let kept = self.shared.0.borrow().kept.as_ref().map(|kept| Rc::clone(&kept.value));
         let set = match kept {
@@ -155,12 +157,12 @@ impl JwksCache {
 }
 
 impl<T> Fetched<T> {
-    /// What is shared, used as these settings say.
+    /// The shared value, used as these settings say.
     pub fn new(settings: Settings, shared: Rc<Shared<T>>) -> Self {
         Self { settings, shared, in_flight: None, now: Duration::MAX, shown: 0 }
     }
 
-    /// What to use.
+    /// The value to use.
     pub fn value(&self) -> Option<Rc<T>> {
         let state = self.shared.0.borrow();
         let kept = state.kept.as_ref().filter(|kept| self.now < kept.drop_at(&self.settings))?;
@@ -173,7 +175,7 @@ impl<T> Fetched<T> {
         std::mem::replace(&mut self.shown, number) != number
     }
 
-    /// What a request is to do that did not find what it needs.
+    /// What a request is to do that did not find what it needs in the value.
     pub fn missing(&self, now: Duration) -> Missing {
         if self.in_flight.is_some() {
             return Missing::Wait;
@@ -190,7 +192,8 @@ impl<T> Fetched<T> {
         if self.may_fetch(now) { Missing::Fetch } else { Missing::Unavailable }
     }
 
-    /// When what is missing may be there: when the next fetch may start, or the one that is under way ends at the latest.
+    /// When a missing value may be there: the time when the next fetch may start, or the latest end of the
+    /// fetch that is under way.
     pub fn next_fetch(&self) -> Duration {
         match self.in_flight {
             Some(started) => started.saturating_add(self.settings.timeout),
@@ -202,7 +205,7 @@ impl<T> Fetched<T> {
         self.in_flight.is_none() && now >= self.shared.0.borrow().not_before
     }
 
-    /// A fetch brought this, to be used for `max_age` if the server said so.
+    /// Takes the value that a fetch brought, to be used for `max_age` if the server said so.
     pub fn received(&mut self, now: Duration, value: T, max_age: Option<Duration>) {
         self.now = now;
         let mut state = self.shared.0.borrow_mut();
@@ -264,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lifetime_is_what_cache_control_says() {
+    fn max_age_is_read_from_cache_control() {
         for (header, seconds) in [
             ("max-age=60", Some(60)),
             ("public, Max-Age=\"5\", x", Some(5)),
@@ -303,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_makes_the_time_shorter_within_bounds() {
+    fn max_age_shortens_lifetime_within_bounds() {
         assert_eq!(due(600, None), 600);
         assert_eq!(due(600, Some(60)), 60);
         assert_eq!(due(600, Some(0)), 30);
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_is_dropped() {
+    fn value_that_is_too_old_is_dropped() {
         let mut fetched = fetched(600, None);
         fetched.tick(Duration::from_secs(699));
         assert!(fetched.value().is_some());
@@ -321,12 +324,12 @@ mod tests {
     }
 
     #[test]
-    fn a_document_has_half_a_megabyte_at_most() {
+    fn largest_document_is_512_kib() {
         assert_eq!(LARGEST, 524_288);
     }
 
     #[test]
-    fn a_fetch_that_never_ends_is_given_up() {
+    fn fetch_without_answer_is_given_up() {
         let mut fetched = fetched(600, None);
         fetched.started(Duration::from_secs(1000));
         assert!(fetched.is_fetching());
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_after_failures_double_up_to_half_a_minute() {
+    fn retry_wait_doubles_up_to_30_seconds() {
         let mut fetched = fetched(10, None);
         let mut now = Duration::from_secs(1000);
         for expected in [1, 2, 4, 8, 16, 30, 30] {
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_of_one_plugin_and_url_are_shared_and_no_others() {
+    fn documents_are_shared_by_plugin_and_url() {
         let mut shared = SharedByUrl::<()>::new();
         let first = shared.of(b"a", &remote("/keys"));
         let same = |other: &Rc<Shared<()>>| Rc::ptr_eq(&first, other);
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_configuration_uses_what_the_old_one_fetched_for_as_long_as_its_own_settings_say() {
+    fn new_configuration_uses_old_value_by_its_own_settings() {
         let seconds = Duration::from_secs;
         let mut old = Fetched::new(settings(600, 3600), Rc::default());
         old.received(seconds(100), 7, None);
@@ -389,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn configurations_share_the_wait_after_failures_and_the_interval_of_unknown_keys() {
+    fn configurations_share_retry_wait_and_interval() {
         let seconds = Duration::from_secs;
         let mut old = Fetched::<()>::new(settings(600, 100), Rc::default());
         old.failed(seconds(100));
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_under_way_is_waited_for_by_the_configuration_that_started_it_alone() {
+    fn fetch_is_awaited_only_by_its_configuration() {
         let mut old = Fetched::<()>::new(settings(600, 100), Rc::default());
         old.started(Duration::from_secs(100));
         let new = Fetched::new(settings(600, 100), Rc::clone(&old.shared));

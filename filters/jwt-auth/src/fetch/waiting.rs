@@ -2,7 +2,7 @@
 
 use crate::fetch::documents::Document;
 
-/// The streams that wait, and those that were woken and have not run yet: both take a place.
+/// The streams that wait, and the streams that were woken and have not run yet: both take a place.
 #[derive(Debug)]
 pub struct Waiting {
     most: usize,
@@ -15,17 +15,17 @@ pub struct Waiting {
 /// Whether there is a place for one more stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WaitingPlace {
-    /// There is.
+    /// There is a place.
     Free,
-    /// There is none.
+    /// There is no place.
     None,
-    /// There is none, unless one of these streams is gone. To find out costs a host call for each, so it is asked for at most once a
-    /// tick.
+    /// There is no place, unless one of these streams is gone. To find that out costs a host call for each
+    /// stream, so it is done at most once a tick.
     Suspects(Vec<u32>),
 }
 
 impl Waiting {
-    /// Nobody, with places for `most`.
+    /// No streams, and places for `most` of them.
     pub fn new(most: usize) -> Self {
         Self { most, queued: Vec::new(), woken: Vec::new(), searched: false }
     }
@@ -47,8 +47,8 @@ impl Waiting {
         self.queued.push((document, stream));
     }
 
-    /// The streams that wait for this document, in the order in which they came. Each keeps its place until it runs or is found
-    /// to be gone, see [`Waiting::leave`].
+    /// Wakes the streams that wait for this document, in the order in which they came. Each keeps its place
+    /// until it runs or is found to be gone, see [`Waiting::leave`].
     pub fn wake(&mut self, document: Document) -> Vec<u32> {
         let woken = self.queued.extract_if(.., |(waits_for, _)| *waits_for == document);
         let woken: Vec<u32> = woken.map(|(_, stream)| stream).collect();
@@ -58,7 +58,7 @@ impl Waiting {
 
     /// A stream that was woken runs now, or is gone.
     pub fn leave(&mut self, stream: u32) {
-        // Streams run in the order in which they were woken: it is the first, or not far from it.
+        // Streams run in the order in which they were woken, so this one is the first or near it.
         if let Some(position) = self.woken.iter().position(|woken| *woken == stream) {
             self.woken.remove(position);
         }
@@ -70,7 +70,7 @@ impl Waiting {
         self.woken.retain(|stream| !gone.contains(stream));
     }
 
-    /// A second has passed, or less: streams that are gone may be looked for again.
+    /// To be called about once a second: streams that are gone may be looked for again.
     pub fn tick(&mut self) {
         self.searched = false;
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_woken_by_their_document_in_the_order_in_which_they_came() {
+    fn streams_are_woken_in_order_of_arrival() {
         let mut waiting = waiting();
         assert_eq!(waiting.wake(KEYS), [7, 9]);
         assert!(waiting.wake(KEYS).is_empty());
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_keeps_its_place_until_it_has_run() {
+    fn woken_stream_keeps_its_place_until_it_runs() {
         let mut waiting = waiting();
         waiting.wake(KEYS);
         assert_ne!(waiting.place(), WaitingPlace::Free);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_are_gone_give_their_place_back_and_are_looked_for_once_a_tick() {
+    fn gone_streams_free_their_places_once_a_tick() {
         let mut waiting = waiting();
         waiting.wake(LIST);
         assert_eq!(waiting.place(), WaitingPlace::Suspects(vec![7, 9, 8]));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_may_wait_there_is_no_place() {
+    fn limit_of_zero_has_no_place() {
         assert_eq!(Waiting::new(0).place(), WaitingPlace::Suspects(vec![]));
     }
 }

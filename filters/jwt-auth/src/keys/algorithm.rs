@@ -24,20 +24,20 @@ macro_rules! algorithms {
 algorithms!(RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, HS256, HS384, HS512);
 
 impl Algorithm {
-    /// The algorithms that a provider takes unless it names others: those that Envoy checks natively.
+    /// The algorithms that a provider accepts unless it names others: those that Envoy checks natively.
     pub const DEFAULT: &[Self] = &[Self::RS256, Self::RS384, Self::RS512, Self::ES256, Self::ES384];
 
-    /// Whether the host alone can check it: jwt-simple has no P-521.
+    /// Whether only the host can check it, since jwt-simple has no P-521.
     pub fn is_for_the_host_alone(self) -> bool {
         self == Self::ES512
     }
 
-    /// The algorithm of that name. Names are case-sensitive, and `none` is none of them.
+    /// The algorithm of that name. Names are case-sensitive, and `none` is not among them.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|algorithm| algorithm.name() == name).copied()
     }
 
-    /// Whether it is a message authentication code, whose key is a secret.
+    /// Whether the algorithm is a message authentication code, whose key is a secret.
     pub fn is_symmetric(self) -> bool {
         self.secret_length().is_some()
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_module_checks_all_but_one() {
+    fn module_checks_every_algorithm_but_es512() {
         let not_here: Vec<Algorithm> =
             Algorithm::ALL.iter().copied().filter(|algorithm| algorithm.is_for_the_host_alone()).collect();
         assert_eq!(not_here, [Algorithm::ES512]);

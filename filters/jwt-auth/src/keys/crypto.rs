@@ -1,4 +1,4 @@
-//! Who checks a signature: the host where it can, this module elsewhere.
+//! Who checks a signature: the host if it can, and otherwise this module.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use crate::keys::pure_rust;
 use crate::keys::signature::{Verdict, Verifier};
 use crate::token::compact::UntrustedToken;
 
-/// The host's check for the algorithms that it passed its test for, the module's own for the others.
+/// The host's check for the algorithms for which it passed its test, and the module's own check for the
+/// others.
 ///
-/// A check in this module takes most of a millisecond, during which the worker does nothing else. So there is a budget of
-/// them, and a flood of tokens with bad signatures does not starve the proxy.
+/// A check in this module takes most of a millisecond, during which the worker does nothing else. So these
+/// checks have a budget, and a flood of tokens with bad signatures does not starve the proxy.
 pub struct Crypto {
     host: HostCrypto,
     budget: Budget,
@@ -30,9 +31,9 @@ impl Verifier for Crypto {
     fn verify(&self, key: &Key, token: &UntrustedToken<'_>) -> Verdict {
         let valid = match self.host.verify(key, token) {
             Some(valid) => valid,
-            // The host was to check it and failed; nobody else can.
+            // The host was to check the signature and failed, and the module cannot.
             None if token.algorithm.is_for_the_host_alone() => return Verdict::Overloaded,
-            // Quick enough to need no budget.
+            // This check is quick enough to need no budget.
             None if token.algorithm.is_symmetric() => pure_rust::verify(key, token),
             None if (self.monotonic_time)().is_some_and(|now| self.budget.take(now)) => {
                 pure_rust::verify(key, token)
@@ -43,7 +44,7 @@ impl Verifier for Crypto {
     }
 }
 
-/// So many a second.
+/// A number of checks a second.
 #[derive(Debug)]
 pub struct Budget {
     per_second: u32,
@@ -52,12 +53,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// `per_second` of them.
+    /// A budget of so many checks a second.
     pub fn new(per_second: u32) -> Self {
         Self { per_second, second: Cell::new(0), used: Cell::new(0) }
     }
 
-    /// Takes one, if this second has one left.
+    /// Takes one check, if this second has one left.
     pub fn take(&self, now: Duration) -> bool {
         if self.second.replace(now.as_secs()) != now.as_secs() {
             self.used.set(0);

@@ -74,8 +74,8 @@ pub fn p521_public_key(point: &[u8]) -> Vec<u8> {
     public_key_info(P521, point)
 }
 
-/// `ECDSA-Sig-Value` (RFC 3279) of a signature in the form of JWS: r and s of `size` bytes each. `None` where it has
-/// another length or a number is zero.
+/// `ECDSA-Sig-Value` (RFC 3279) of a signature in the form of JWS: r and s of `size` bytes each. `None` where
+/// it has another length or a number is zero.
 pub fn ecdsa_signature(signature: &[u8], size: usize) -> Option<Vec<u8>> {
     if signature.len() != size.checked_mul(2)? {
         return None;
@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_as_short_as_they_can_be_and_never_negative() {
+    fn der_integers_are_minimal_and_positive() {
         assert_eq!(integer(&[0, 0, 1]), [INTEGER, 1, 1]);
         assert_eq!(integer(&[0x80]), [INTEGER, 2, 0, 0x80]);
         assert_eq!(integer(&[0, 0]), [INTEGER, 1, 0]);
     }
 
     #[test]
-    fn lengths_take_the_short_and_the_long_form() {
+    fn der_lengths_take_short_and_long_form() {
         assert_eq!(element(4, &[7; 0x7f])[..2], [4, 0x7f]);
         assert_eq!(element(4, &[7; 0x80])[..3], [4, 0x81, 0x80]);
         assert_eq!(element(4, &[7; 0x123])[..4], [4, 0x82, 0x01, 0x23]);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_of_another_length_or_with_a_zero_is_none() {
+    fn ecdsa_signature_of_wrong_length_or_zero_is_refused() {
         let good = [vec![0; 31], vec![9], vec![0x80; 32]].concat();
         let der = ecdsa_signature(&good, 32).unwrap();
         assert_eq!(der[..7], [0x30, 38, 2, 1, 9, 2, 33]);

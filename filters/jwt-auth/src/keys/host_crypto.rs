@@ -22,8 +22,8 @@ pub struct HostCrypto {
 }
 
 impl HostCrypto {
-    /// Tests the host with a known answer for each of these algorithms: it must accept a good signature and refuse the
-    /// same one over another text.
+    /// Tests the host with a known answer for each of these algorithms: it must accept a good signature, and
+    /// refuse the same signature of another text.
     pub fn tested(call: Call, algorithms: &[Algorithm]) -> Self {
         let mut host = Self { call, passed: Vec::new() };
         host.passed = algorithms.iter().copied().filter(|algorithm| host.passes(*algorithm)).collect();
@@ -35,7 +35,7 @@ impl HostCrypto {
         self.passed.contains(&algorithm)
     }
 
-    /// Whether `token` carries a signature by `key`; `None` where the host does not say.
+    /// Whether `token` carries a signature by `key`; `None` if the host does not say.
     pub fn verify(&self, key: &Key, token: &UntrustedToken<'_>) -> Option<bool> {
         if !self.checks(token.algorithm) {
             return None;
@@ -88,8 +88,9 @@ fn argument(hash: &str, public_key: &[u8], signature: &[u8], text: &[u8]) -> Vec
         .into_bytes()
 }
 
-/// `VerifySignatureResult { bool result = 1; string error = 2 }`: a true `result`, or none and an error of less than 128
-/// bytes. Envoy writes fields in the order of their numbers and leaves a false one out. `None` where it is another message.
+/// `VerifySignatureResult { bool result = 1; string error = 2 }`: a true `result`, or no `result` and an
+/// error of less than 128 bytes. Envoy writes fields in the order of their numbers, and omits a false one.
+/// `None` if it is another message.
 fn result(message: &[u8]) -> Option<bool> {
     match message {
         [0x08, 0x01] => Some(true),
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_answer_is_one() {
+    fn malformed_host_answer_is_refused() {
         assert_eq!(result(&[8, 1]), Some(true));
         assert_eq!(result(b"\x12\x03bad"), Some(false));
         for other in [

@@ -14,14 +14,14 @@ use crate::token::base64url;
 /// The most keys of a set that are used.
 pub const MOST_KEYS: usize = 100;
 
-/// The most keys that one token is checked against, where it names no key or several share the name, unless the
-/// configuration says otherwise. Issuers have two or three.
+/// The most keys that one token is tried against if it has no `kid`, or several keys have this `kid`, unless
+/// the configuration says otherwise. Issuers have two or three keys.
 pub const MOST_TRIED: usize = 10;
 
 /// Why a key of a set is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Not a JSON object.
+    /// The key is not a JSON object.
     #[error("not an object")]
     NotAnObject,
     /// A member is missing or not a string.
@@ -30,34 +30,34 @@ pub enum KeyError {
     /// A member is not base64url.
     #[error("`{0}` is not base64url")]
     Encoding(&'static str),
-    /// A kind of key that checks no signature here.
-    #[error("its `kty` is none that is used; expected `RSA`, `EC` or `OKP`")]
+    /// The kind of key is not supported.
+    #[error("its `kty` is not supported; expected `RSA`, `EC` or `OKP`")]
     KeyType,
-    /// A secret in a public set.
+    /// The key is a secret in a public set.
     #[error("a symmetric key in a set that anyone can read")]
     Symmetric,
-    /// A private key in a public set.
+    /// The key is a private key in a public set.
     #[error("a private key in a set that anyone can read")]
     Private,
-    /// A curve that is not known here.
-    #[error("its `crv` is none that is used; expected `P-256`, `P-384`, `P-521` or `Ed25519`")]
+    /// The curve is not supported.
+    #[error("its `crv` is not supported; expected `P-256`, `P-384`, `P-521` or `Ed25519`")]
     Curve,
     /// `use` is not `sig`, or `key_ops` lacks `verify`.
     #[error("not meant to check signatures")]
     Purpose,
-    /// `alg` is not known here, or is for another kind of key.
-    #[error("its `alg` is none that fits the key")]
+    /// `alg` is not supported, or is for another kind of key.
+    #[error("its `alg` does not fit the key")]
     Algorithm,
-    /// An RSA modulus of this many bits.
+    /// The RSA modulus has this many bits.
     #[error("RSA with {0} bits; expected 2048 to 4096")]
     RsaSize(usize),
-    /// An RSA exponent other than 65537.
+    /// The RSA exponent is not 65537.
     #[error("RSA with an exponent other than 65537")]
     RsaExponent,
-    /// An even RSA modulus, a point that is not on the curve, or one of small order.
-    #[error("no valid key of its kind")]
+    /// The RSA modulus is even, or the point is not on the curve or of small order.
+    #[error("it is not a valid key of its kind")]
     Invalid,
-    /// Behind [`MOST_KEYS`] others.
+    /// The key comes after [`MOST_KEYS`] others.
     #[error("more than {MOST_KEYS} keys")]
     TooMany,
 }
@@ -67,9 +67,9 @@ pub enum KeyError {
 pub struct KeySet {
     /// The keys in use.
     pub keys: Vec<Rc<Key>>,
-    /// The others: position, of keys that were fetched the name, and reason.
+    /// The keys that are not used: position, or of fetched keys the key ID, and the reason.
     pub refused: Vec<(String, KeyError)>,
-    /// Whether the log says already that not every key was tried.
+    /// Whether the log already says that not every key was tried.
     told: Cell<bool>,
 }
 
@@ -79,24 +79,24 @@ pub struct KeySet {
 pub struct NotAKeySet;
 
 impl KeySet {
-    /// These keys.
+    /// A set of these keys.
     pub fn of(keys: Vec<Rc<Key>>) -> Self {
         Self { keys, ..Self::default() }
     }
 
-    /// Reads a JWK set. A key that cannot be used is noted with the reason; the others are used.
+    /// Reads a JWK set. A key that cannot be used is noted with the reason, and the other keys are used.
     ///
     /// # Errors
-    /// The whole is not a JWK set.
+    /// The bytes are not a JWK set.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotAKeySet> {
         Self::read(&json::value(bytes).map_err(|_| NotAKeySet)?)
     }
 
-    /// Reads what an issuer has sent. A set without a key that can be used is no answer: it must not take the place of good
-    /// keys.
+    /// Reads the set that an issuer has sent. A set in which no key can be used is an error, since it must
+    /// not take the place of good keys.
     ///
     /// # Errors
-    /// Says why no key of it can be used.
+    /// The bytes are not a JWK set, or no key of it can be used.
     pub fn fetched(bytes: &[u8]) -> Result<Self, String> {
         let value = json::value(bytes).map_err(|_| NotAKeySet.to_string())?;
         let named = |n, member: &Value| {
@@ -106,7 +106,7 @@ impl KeySet {
         if set.keys.is_empty() { Err(set.why_empty()) } else { Ok(set) }
     }
 
-    /// What to say of a set in which no key can be used.
+    /// Why no key of the set can be used, for a log or an error.
     pub fn why_empty(&self) -> String {
         const SHOWN: usize = 5;
         let reasons = self.refused.iter().take(SHOWN).map(|(kid, reason)| format!("{kid}: {reason}"));
@@ -115,12 +115,12 @@ impl KeySet {
         format!("no key that can be used ({}{more})", reasons.join(", "))
     }
 
-    /// The same as [`KeySet::parse`] from JSON that is read already.
+    /// The same as [`KeySet::parse`], from JSON that has been read already.
     ///
     /// # Errors
-    /// It is not a JWK set.
+    /// The value is not a JWK set.
     pub fn read(set: &Value) -> Result<Self, NotAKeySet> {
-        // Not by names: in a configuration a secret may stand in the place of one.
+        // Keys are not named by their key IDs: in a configuration, a secret may stand in the place of one.
         Self::read_naming(set, |n, _| position(n))
     }
 
@@ -138,8 +138,8 @@ impl KeySet {
         Ok(set)
     }
 
-    /// The same, where a key that `old` has too is the very same value: what hangs on a key outlives a refresh that
-    /// changes nothing, and no other.
+    /// The same set, in which a key that `old` has, too, is the very same value. So whatever depends on a key
+    /// outlives a refresh that does not change the key, and no other refresh.
     #[must_use]
     pub fn keeping(mut self, old: &Self) -> Self {
         for key in &mut self.keys {
@@ -150,7 +150,8 @@ impl KeySet {
         self
     }
 
-    /// The keys that may have signed a token with this `kid` and `alg`; first those that have the key ID of the token.
+    /// The keys that may have signed a token with this `kid` and `alg`; first those that have the key ID of
+    /// the token.
     pub fn candidates(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<&Rc<Key>> {
         let fits = |key: &&Rc<Key>| key.is_named(kid) && key.algorithms.contains(&algorithm);
         let mut candidates: Vec<&Rc<Key>> = self.keys.iter().filter(fits).collect();
@@ -158,8 +159,8 @@ impl KeySet {
         candidates
     }
 
-    /// Says in the log that a token was refused without being tried against every key that fits; once for each set, since
-    /// clients send such tokens as often as they like.
+    /// Writes to the log that a token was refused without being tried against every key that fits. This
+    /// happens once for each set, since clients send such tokens as often as they like.
     pub fn tell_untried(&self, provider: &str, fitting: usize, tried: usize) {
         if !self.told.replace(true) {
             log::warn!(
@@ -169,7 +170,7 @@ impl KeySet {
         }
     }
 
-    /// Whether a token that names `kid` may be signed by a key of this set.
+    /// Whether a token with this `kid` may be signed by a key of this set.
     pub fn knows(&self, kid: Option<&str>) -> bool {
         self.keys.iter().any(|key| key.is_named(kid))
     }
@@ -179,7 +180,7 @@ fn position(n: usize) -> String {
     format!("#{n}")
 }
 
-/// A name from outside as a log may show it.
+/// A key ID from outside, as a log may show it.
 fn printable(name: &str) -> String {
     name.chars().take(64).flat_map(char::escape_default).collect()
 }
@@ -265,8 +266,8 @@ fn check_purpose(member: &Map<String, Value>) -> Result<(), KeyError> {
     if use_fits && operations_fit { Ok(()) } else { Err(KeyError::Purpose) }
 }
 
-/// The algorithms of a key: the one that it names, or those of its kind. RSASSA-PSS must be named: were it not so, the
-/// client would choose the padding.
+/// The algorithms of a key: the one that it names, or those of its kind. RSASSA-PSS must be named, because
+/// otherwise the client would choose the padding.
 fn algorithms(
     member: &Map<String, Value>,
     key_type: &str,
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_bound_to_its_algorithm() {
+    fn key_is_bound_to_its_algorithm() {
         let algorithms = |kid, changes| with(kid, changes).unwrap().algorithms;
         let all_of_rsa = vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
         assert_eq!(algorithms("rsa-1", json!({})), [Algorithm::RS256]);
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_must_be_meant_for_signatures() {
+    fn key_for_another_use_is_refused() {
         for changes in [
             json!({ "use": "enc" }),
             json!({ "key_ops": ["sign"] }),
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn points_must_lie_on_their_curve() {
+    fn point_off_its_curve_is_refused() {
         let x = key("ec-1")["x"].clone();
         assert_eq!(with("ec-1", json!({ "y": x })), Err(KeyError::Invalid));
         assert_eq!(with("ec-1", json!({ "x": "AA" })), Err(KeyError::Invalid));
@@ -386,13 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_public_is_refused() {
+    fn private_or_symmetric_key_is_refused() {
         assert_eq!(with("rsa-1", json!({ "d": "AQAB" })), Err(KeyError::Private));
         assert_eq!(with("rsa-1", json!({ "kty": "oct", "k": "AQAB" })), Err(KeyError::Symmetric));
     }
 
     #[test]
-    fn a_bad_key_leaves_the_others_in_use() {
+    fn bad_key_leaves_others_in_use() {
         let mut set = public_keys();
         set["keys"].as_array_mut().unwrap().extend([json!(7), json!({ "kty": "new\nkind", "kid": "a\nb" })]);
         let set = KeySet::parse(set.to_string().as_bytes()).unwrap();
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_named_where_it_was_fetched_and_counted_where_it_was_configured() {
+    fn fetched_key_is_named_and_configured_one_numbered() {
         for member in [
             json!({ "kty": "s3cr3t", "kid": "a\nb" }),
             json!({ "kty": "EC", "crv": "s3cr3t", "kid": "a\nb" }),
@@ -423,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_a_key_that_can_be_used_is_no_answer_of_an_issuer() {
+    fn fetched_set_without_usable_key_is_refused() {
         let fetched = |set: Value| KeySet::fetched(set.to_string().as_bytes());
         assert_eq!(fetched(json!({ "keys": [] })).unwrap_err(), "no key that can be used ()");
         let secrets = json!({ "keys": vec![json!({ "kty": "oct", "kid": "s" }); 6] });
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_tokens_key_name_come_first() {
+    fn candidates_with_the_kid_come_first() {
         let mut nameless = key("rsa-2");
         nameless.as_object_mut().unwrap().remove("kid");
         let set = json!({ "keys": [nameless, key("ec-1"), key("rsa-2"), key("rsa-1")] });
@@ -450,21 +451,21 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_a_hundred_keys_are_used() {
+    fn keys_beyond_a_hundred_are_refused() {
         let keys = vec![key("ec-1"); MOST_KEYS + 1];
         let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
         assert_eq!((set.keys.len(), set.refused.len()), (MOST_KEYS, 1));
     }
 
     #[test]
-    fn what_is_no_set_is_refused() {
+    fn malformed_set_is_refused() {
         for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
             assert!(KeySet::parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_key_that_stays_is_the_same_value() {
+    fn unchanged_key_stays_the_same_value() {
         let parse = |keys: &[Value]| KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
         let old = parse(&[key("rsa-1"), key("ec-1")]);
         let mut renamed = key("ec-1");
@@ -475,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_key() {
+    fn debug_output_shows_no_key() {
         let secret = Material::Secret(b"secret".to_vec());
         assert_eq!(format!("{secret:?}"), "secret");
     }

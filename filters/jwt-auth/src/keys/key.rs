@@ -5,13 +5,13 @@ use crate::keys::algorithm::Algorithm;
 /// A public key, or a secret, that checks signatures of some algorithms and no others.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Its name in the set.
+    /// The key ID, which names it in its set.
     pub kid: Option<String>,
-    /// The algorithms that it is for.
+    /// The algorithms that the key is for.
     pub algorithms: Vec<Algorithm>,
     /// The key itself.
     pub material: Material,
-    /// `SubjectPublicKeyInfo` in DER; empty where no host takes the key.
+    /// `SubjectPublicKeyInfo` in DER; empty if no host accepts the key.
     pub spki: Vec<u8>,
 }
 
@@ -24,7 +24,7 @@ pub enum Material {
     P256(Vec<u8>),
     /// A point in the uncompressed form of SEC 1, on the curve.
     P384(Vec<u8>),
-    /// A point in the uncompressed form of SEC 1. The host looks whether it is on the curve, each time.
+    /// A point in the uncompressed form of SEC 1. The host checks each time whether it is on the curve.
     P521(Vec<u8>),
     /// A point as RFC 8032 encodes it.
     Ed25519(Vec<u8>),
@@ -32,7 +32,7 @@ pub enum Material {
     Secret(Vec<u8>),
 }
 
-/// The kind only: one of them is a secret.
+/// Shows the kind only, since one kind is a secret.
 impl std::fmt::Debug for Material {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -1,8 +1,9 @@
 //! Signatures checked in Rust, for hosts and algorithms without a check of their own.
 //!
-//! By the cryptography under jwt-simple, and with its rules for what makes a key. Its reading of tokens is not used: each
-//! algorithm would bring a copy of it, and [`crate::token::compact`] has read the token already. Nor are its public keys, whose
-//! errors bring all that prints a backtrace: 40 KB of a module.
+//! The cryptography is that under jwt-simple, and so are the rules for valid keys. The parser of tokens in
+//! jwt-simple is not used: each algorithm would bring a copy of it, and [`crate::token::compact`] has read
+//! the token already. Nor are its public keys, whose errors bring all the code that prints a backtrace: 40 KB
+//! of a module.
 
 use ed25519_compact::{PublicKey as Ed25519Key, Signature as Ed25519Signature};
 use hmac_sha512::sha384;
@@ -33,7 +34,8 @@ pub fn verify(key: &Key, token: &UntrustedToken<'_>) -> bool {
     }
 }
 
-// Each in a function of its own: a host compiles a function in one piece, and its memory goes with the largest.
+// Each algorithm has a function of its own: a host compiles a function in one piece, and needs memory for the
+// largest one.
 
 #[inline(never)]
 fn rsa(n: &[u8], algorithm: Algorithm, signed: &[u8], signature: &[u8]) -> Option<bool> {
@@ -53,7 +55,7 @@ fn rsa(n: &[u8], algorithm: Algorithm, signed: &[u8], signature: &[u8]) -> Optio
     verifier.verify(signature).ok()
 }
 
-/// The key of a modulus, which [`crate::keys::jwk`] has found to be of 2048 to 4096 bits.
+/// The key with a modulus, which has 2048 to 4096 bits: [`crate::keys::jwk`] has checked it.
 fn rsa_key(n: &[u8]) -> Option<Rsa<Public>> {
     n.last().filter(|last| *last & 1 == 1)?;
     let number = |bytes| BigNum::from_slice(bytes).ok();
@@ -96,7 +98,7 @@ fn ed25519_key(point: &[u8]) -> Option<Ed25519Key> {
     key.validate().is_ok().then_some(key)
 }
 
-/// The authentication code of `signed`; `None` where `algorithm` has none.
+/// The message authentication code of `signed`; `None` if `algorithm` is not symmetric.
 #[inline(never)]
 fn tag(secret: &[u8], algorithm: Algorithm, signed: &[u8]) -> Option<Vec<u8>> {
     Some(match algorithm {
@@ -107,7 +109,8 @@ fn tag(secret: &[u8], algorithm: Algorithm, signed: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Whether the numbers make a key: an odd modulus, a point on its curve and not of small order.
+/// Whether the numbers make a valid key: the modulus is odd, the point is on its curve and not of small
+/// order.
 pub fn is_valid(material: &Material) -> bool {
     match material {
         Material::Rsa(n) => rsa_key(n).is_some(),
@@ -139,7 +142,7 @@ mod tests {
     proptest! {
         /// A point is good half of the time in its compressed form.
         #[test]
-        fn what_makes_a_key_is_what_jwt_simple_says(bytes in prop::collection::vec(any::<u8>(), 48), n in 256_usize..=512) {
+        fn key_validity_agrees_with_jwt_simple(bytes in prop::collection::vec(any::<u8>(), 48), n in 256_usize..=512) {
             let compressed = |size: usize| [&[2][..], &bytes[..size]].concat();
             let modulus = [&[0xff][..], &bytes.iter().copied().cycle().take(n - 1).collect::<Vec<_>>()].concat();
             for material in [

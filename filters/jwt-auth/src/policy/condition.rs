@@ -1,4 +1,4 @@
-//! Rules' conditions in CEL, and what the host is handed for them: claims as a `google.protobuf.Struct`.
+//! Rules' conditions in CEL, and the claims as the host gets them for these: as a `google.protobuf.Struct`.
 
 use plugin_kit::host::HostError;
 use plugin_kit::request::cel::{CLAIMS, Expression};
@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 /// The largest integer that a double, the only number of a Struct, holds exactly along with all smaller ones.
 const LARGEST_INTEGER: u64 = 1 << 53;
 
-/// The claims as a serialised Struct; `None` where an integer beyond 2^53 would become another number.
+/// The claims as a serialised Struct; `None` if an integer beyond 2^53 would become another number.
 pub fn typed(claims: &Map<String, Value>) -> Option<Vec<u8>> {
     structure(claims).map(Message::into_bytes)
 }
 
-/// Whether the condition holds for a request with these claims. `None` where it has no value: a claim that it asks for is
-/// missing, or of another type, or the claims have no form for it.
+/// Whether the condition holds for a request with these claims. `None` if the condition has no value: a claim
+/// that it asks for is missing or has another type, or the claims cannot be written as a Struct.
 ///
 /// # Errors
 /// The host did not evaluate it.
@@ -30,7 +30,7 @@ pub fn holds(
     }
 }
 
-/// Without a token: a Struct with no field.
+/// The claims of a request without a token: a Struct without fields.
 pub const NO_CLAIMS: &[u8] = b"";
 
 /// A `Struct`: a map from names (1) to values (2), whose entries are its field 1.
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_struct_is_written_as_protobuf_writes_it() {
+    fn struct_is_encoded_as_protobuf() {
         assert_eq!(of(&json!({})).as_deref(), Some(NO_CLAIMS));
         assert_eq!(of(&json!({ "sub": "al" })).unwrap(), b"\x0a\x0b\x0a\x03sub\x12\x04\x1a\x02al");
         assert_eq!(
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn no_integer_becomes_another_number() {
+    fn integer_beyond_double_has_no_struct() {
         for exact in [json!(LARGEST_INTEGER), json!(-9_007_199_254_740_992_i64), json!(1.0e300), json!(0.1)] {
             assert!(of(&json!({ "n": exact })).is_some(), "{exact}");
         }

@@ -1,4 +1,4 @@
-//! An issuer of tokens and what is demanded of them.
+//! An issuer of tokens, and what its tokens must show.
 
 use std::rc::Rc;
 
@@ -13,35 +13,35 @@ use crate::token::compact::UntrustedToken;
 use crate::token::output;
 use crate::token::verified::Named;
 
-/// An issuer, where its keys are, and what is demanded of its tokens.
+/// An issuer, where its keys are, and what its tokens must show.
 #[derive(Debug)]
 pub struct Provider {
     /// Its name in the configuration.
     pub name: String,
     /// What `iss` must be.
     pub issuer: Pattern,
-    /// Algorithms that its tokens may be signed with.
+    /// The algorithms that its tokens may be signed with.
     pub algorithms: Vec<Algorithm>,
-    /// What is demanded of the claims.
+    /// What the claims must show.
     pub policy: Policy,
-    /// Tokens that are refused although they are good.
+    /// Tokens that are refused although their signature and claims are good.
     pub revoked: Revoked,
-    /// More of them, at a URL.
+    /// A list of further such tokens, at a URL.
     pub revoked_elsewhere: Option<RemoteList>,
     /// Where its keys come from.
     pub keys: KeySource,
-    /// How many keys one token is tried against.
+    /// The most keys that one token is tried against.
     pub most_tried: usize,
-    /// Claims that go to headers.
+    /// The claims that the service gets in headers.
     pub claim_headers: Vec<(ClaimPath, Rc<str>)>,
     /// The header that gets the payload, as it stands in the token.
     pub payload_header: Option<Rc<str>>,
-    /// Whether the service gets the token too.
+    /// Whether the service gets the token, too.
     pub forward: bool,
 }
 
 impl Provider {
-    /// Whether a token with these claims says that it comes from here.
+    /// Whether a token with these claims says that it comes from this issuer.
     pub fn is_issuer_of(&self, claims: &Map<String, Value>) -> bool {
         claims.get("iss").and_then(Value::as_str).is_some_and(|iss| self.issuer.matches(iss))
     }

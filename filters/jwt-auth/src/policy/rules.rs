@@ -1,4 +1,4 @@
-//! Which request needs what: the first rule that matches decides.
+//! What a request must show: the first rule that matches it decides.
 
 use plugin_kit::config_choice;
 use plugin_kit::host::HostError;
@@ -17,24 +17,24 @@ use crate::token::verified::Verified;
 pub struct Rule {
     /// Its name in logs and metrics.
     pub name: String,
-    /// Whether the user gave it the name; only then it has metrics.
+    /// Whether the operator gave it the name; only then it has metrics.
     pub named: bool,
-    /// The requests that it is about.
+    /// The requests that the rule is about.
     pub condition: RequestMatch,
     /// Who may make them.
     pub access: Access,
-    /// What must hold beyond that: a CEL condition on the request and the claims of its token.
+    /// A CEL condition on the request and the claims of its token, which must hold as well.
     pub when: Option<Expression>,
 }
 
 /// Who may make a request.
 #[derive(Debug)]
 pub enum Access {
-    /// Anyone.
+    /// Anyone may make it.
     Anyone(Verify),
-    /// Nobody.
+    /// Nobody may make it.
     Nobody,
-    /// Whoever has a token that fits.
+    /// Clients with a token that meets the requirement may make it.
     Require(Requirement),
 }
 
@@ -63,14 +63,14 @@ pub enum Requirement {
     AllOf(Vec<Requirement>),
 }
 
-/// What one token must show; nothing asks for a token that some provider confirms.
+/// What one token must show. An empty requirement asks for a token that some provider confirms.
 #[derive(Debug, Default)]
 pub struct TokenRequirement {
-    /// Positions of providers, one of which must have confirmed it; empty for any.
+    /// Positions of providers, one of which must have confirmed the token; empty for any provider.
     pub providers: Vec<usize>,
     /// Claims and the tests of their values.
     pub claims: Vec<ClaimTest>,
-    /// Scopes that it must grant, all of them.
+    /// Scopes, all of which the token must grant.
     pub scopes: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ pub struct TokenRequirement {
 pub struct ClaimTest {
     /// The claim.
     pub path: ClaimPath,
-    /// Whether a string is a list of words.
+    /// Whether a string is a list of words, separated by white space.
     pub space_delimited: bool,
     /// The test.
     pub test: ValueTest,
@@ -90,7 +90,7 @@ pub struct ClaimTest {
 pub struct Tokens<'a> {
     /// What each provider confirms of each token, in the order of the tokens.
     pub all: &'a [&'a Verified],
-    /// How many of these are about the first token, which speaks for the request.
+    /// How many of these are about the first token, which says who makes the request.
     pub first: usize,
 }
 
@@ -99,7 +99,7 @@ pub struct Tokens<'a> {
 pub struct Met {
     /// The position of the confirmation that meets it.
     pub by: usize,
-    /// Whether it asks for a token of this provider by name.
+    /// Whether the demand names the provider of this token.
     pub named: bool,
 }
 
@@ -113,22 +113,23 @@ pub struct Refusal<'a> {
 }
 
 impl Rule {
-    /// Whether it looks at the path, or may: a condition can.
+    /// Whether the rule looks at the path, or may: a condition can look at it.
     pub fn reads_path(&self) -> bool {
         self.condition.reads_path() || self.when.is_some()
     }
 }
 
 impl Requirement {
-    /// Any token that a provider confirms: what holds where no rule matches.
+    /// Any token that a provider confirms: this is required if no rule matches.
     pub const ANY_TOKEN: Self =
         Self::Token(TokenRequirement { providers: Vec::new(), claims: Vec::new(), scopes: Vec::new() });
 
-    /// Whether the first token meets it, or under `allOf` any token each demand. With the demands that are met: one at
-    /// least, and first that of the token that says who makes the request.
+    /// Checks that the first token meets the requirement, or under `allOf` that some token meets each demand.
+    /// Returns the demands that are met, of which there is at least one; the first is met by the token that
+    /// says who makes the request.
     ///
     /// # Errors
-    /// Why they do not.
+    /// The requirement is not met.
     pub fn check(&self, tokens: Tokens<'_>) -> Result<Vec<Met>, Refusal<'_>> {
         match self {
             Self::Token(token) => Ok(vec![token.check(tokens.all.get(..tokens.first).unwrap_or_default())?]),
@@ -138,7 +139,8 @@ impl Requirement {
                 for requirement in any {
                     match requirement.check(tokens) {
                         Ok(used) => return Ok(used),
-                        // What a good token lacks says more than that there is no token of another provider.
+                        // That a good token lacks something says more than that there is no token of another
+                        // provider.
                         Err(new) if refusal.is_none() || new.reason != DenyReason::ProviderForbidden => {
                             refusal = Some(new);
                         }
@@ -156,7 +158,7 @@ impl Requirement {
         for requirement in all {
             match requirement.check(tokens) {
                 Ok(met) => demands.extend(met),
-                // Where a token is there for another demand, one more is missing.
+                // If a token meets another demand, a further token is missing.
                 Err(refusal) if is_of_another(&refusal) => {
                     let wanted =
                         |demand: &Self| !demand.check(tokens).is_err_and(|refusal| is_of_another(&refusal));
@@ -201,16 +203,17 @@ impl ClaimTest {
         let claim = match self.path.find(&token.claims) {
             Found::Claim(claim) => Some(claim),
             Found::Missing => None,
-            // A demand that cannot be decided is not met.
+            // A test that cannot be decided fails.
             Found::Undecided => return false,
         };
         self.test.decides_claim(&ClaimValues::of(claim, self.space_delimited)) == Some(true)
     }
 }
 
-/// Adds to `found` the position of the rule for `request` when its path is read as `reading`; none where a valid token is
-/// required. `index` is that of the rules' conditions. Of a rule before it, of which it is not known whether it matches, the
-/// position too: the request must pass both, since either could be the one that decides.
+/// Adds to `found` the position of the first rule that matches `request` when its path is read as `reading`,
+/// or `None` if no rule matches. `index` is the index of the rules' conditions. A rule before it of which it
+/// is not known whether it matches is added, too: the request must pass both, since either could be the one
+/// that decides.
 pub fn first_match(
     rules: &[Rule],
     index: &PathIndex,
@@ -243,8 +246,9 @@ fn first_of<'r>(
     Ok(())
 }
 
-/// The same for a request to open a tunnel (`CONNECT`), which has no path: a rule about paths is not about it. Nothing looks
-/// into the tunnel, where any path can follow; so without a token only a rule that names the method lets it in.
+/// The same for a request to open a tunnel (`CONNECT`), which has no path, so that rules about paths do not
+/// match it. Nothing looks into the tunnel, where requests for any path can follow, so only a rule that names
+/// the method lets it in without a token.
 pub fn first_match_without_path(
     rules: &[Rule],
     exchange: &Exchange<'_>,
@@ -312,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_token_is_of_one_of_the_providers() {
+    fn first_token_must_be_of_a_named_provider() {
         let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
         assert_eq!(check_with(&Requirement::ANY_TOKEN, &tokens, 2), Ok(vec![0]));
         assert_eq!(check_with(&Requirement::Token(of(1)), &tokens, 2), Ok(vec![1]));
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_come_before_scopes_and_both_are_needed() {
+    fn claims_are_checked_before_scopes() {
         let requirement = || {
             Requirement::Token(TokenRequirement {
                 claims: vec![role("admin")],
@@ -348,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demand_about_what_cannot_be_compared_is_not_met() {
+    fn test_of_claim_that_cannot_be_compared_fails() {
         for (test, claims, expected) in [
             (r#"{"noneOf":["banned"]}"#, json!({ "a": { "banned": true } }), false),
             (r#"{"noneOf":["banned"]}"#, json!({ "a": [{}] }), false),
@@ -368,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_demands_is_enough_and_the_refusal_says_most() {
+    fn any_of_is_met_by_one_and_refused_for_the_most_telling() {
         let admin = || Requirement::Token(TokenRequirement { claims: vec![role("admin")], ..of(0) });
         let any = |demands: Vec<Requirement>| Requirement::AnyOf(demands);
         let (user, boss) = (verified(0, &json!({})), verified(0, &json!({ "roles": ["admin"] })));
@@ -385,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demand_says_whether_it_names_the_provider() {
+    fn met_demand_says_whether_it_names_the_provider() {
         let tokens = [verified(0, &json!({}))];
         let all: Vec<&Verified> = tokens.iter().collect();
         let demands = Requirement::AllOf(vec![Requirement::ANY_TOKEN, Requirement::Token(of(0))]);
@@ -394,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_demands_has_its_token() {
+    fn all_of_needs_a_token_for_each() {
         let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
         let all = |providers: &[usize]| {
             Requirement::AllOf(providers.iter().map(|provider| Requirement::Token(of(*provider))).collect())
@@ -411,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_alternative_used_speaks_for_nobody() {
+    fn token_of_failed_alternative_does_not_speak() {
         let tokens = [verified(0, &json!({})), verified(1, &json!({}))];
         let both = Requirement::AllOf(vec![Requirement::Token(of(1)), Requirement::Token(of(2))]);
         let requirement = Requirement::AnyOf(vec![both, Requirement::Token(of(0))]);
@@ -419,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_looks_at_the_path_where_its_condition_does() {
+    fn rule_reads_path_if_its_condition_does() {
         let rule = |paths: &[&str]| {
             let raw = plugin_kit::request::matcher::RawRequestMatch {
                 paths: paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>().into(),

@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Decodes; `None` for padding, white space, characters of other alphabets, an impossible length or unused bits that
-/// are not zero.
+/// Decodes; `None` for padding, white space, characters of other alphabets, an impossible length or unused
+/// bits that are not zero.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
@@ -26,7 +26,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_form_of_a_value_is_refused() {
+    fn non_canonical_encoding_is_refused() {
         for text in
             ["Zg==", "Zg=", "Zh", "Zm9", "Z", "Zm9vY", "Zm 9", "Zm8\n", "+/==", "Zm+v", "Zm/v", "Zm\09"]
         {
@@ -36,13 +36,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded(bytes: Vec<u8>) {
+        fn encoded_bytes_are_decoded(bytes: Vec<u8>) {
             let decoded = decode(URL_SAFE_NO_PAD.encode(&bytes).as_bytes());
             prop_assert_eq!(decoded, Some(bytes));
         }
 
         #[test]
-        fn what_is_decoded_has_no_other_encoding(text in "[A-Za-z0-9_=+/-]{0,12}") {
+        fn decoded_text_is_the_only_encoding(text in "[A-Za-z0-9_=+/-]{0,12}") {
             if let Some(bytes) = decode(text.as_bytes()) {
                 prop_assert_eq!(URL_SAFE_NO_PAD.encode(bytes), text);
             }

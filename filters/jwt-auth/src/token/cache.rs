@@ -1,4 +1,4 @@
-//! Tokens that were verified before, so that the same token is not verified for every request that carries it.
+//! The cache of verified tokens, so that a token is not verified for every request that carries it.
 
 use std::rc::Rc;
 
@@ -9,10 +9,11 @@ use crate::token::verified::Verified;
 /// Entries in one set; a token can be in one set only.
 const WAYS: usize = 4;
 
-/// A cache of a fixed number of tokens. The key is the whole token; what a token hashes to only says where to look.
+/// A cache of a fixed number of tokens. The key is the whole token; what a token hashes to only says where to
+/// look.
 ///
-/// An entry is good as long as its key is still in the issuer's set and its time has not come: [`Verified::is_good`]
-/// is asked at every hit.
+/// An entry is good as long as its key is in the issuer's set and the token has not expired:
+/// [`Verified::is_good`] is asked at every hit.
 pub struct TokenCache {
     sets: Vec<[Option<Entry>; WAYS]>,
     uses: u64,
@@ -20,7 +21,8 @@ pub struct TokenCache {
 }
 
 struct Entry {
-    /// Of the token: tokens of one issuer begin alike, so most others are told apart by this alone.
+    /// The hash of the token. Tokens of one issuer begin alike, so most others are told apart by their hashes
+    /// alone.
     hash: u64,
     token: Box<[u8]>,
     verified: Rc<[Verified]>,
@@ -28,7 +30,8 @@ struct Entry {
 }
 
 impl TokenCache {
-    /// A cache for about `tokens` tokens; none for zero. `seed` makes it unforeseeable which tokens share a set.
+    /// A cache for about `tokens` tokens; zero for no cache. `seed` makes it unforeseeable which tokens share
+    /// a set.
     pub fn new(tokens: usize, seed: u64) -> Self {
         let sets = tokens.div_ceil(WAYS);
         Self { sets: std::iter::repeat_with(Default::default).take(sets).collect(), uses: 0, seed }
@@ -50,8 +53,8 @@ impl TokenCache {
         Some(Rc::clone(&entry.verified))
     }
 
-    /// Remembers what was verified about `token`, in the place of an entry that is no longer good or else of the one
-    /// that was not used for longest.
+    /// Remembers what was verified about `token`, in the place of an entry that is no longer good, or else of
+    /// the least recently used one.
     pub fn insert(&mut self, token: &[u8], verified: Rc<[Verified]>, now: u64) {
         let uses = self.uses;
         let hash = hash(token, self.seed);
@@ -68,7 +71,7 @@ impl TokenCache {
         }
     }
 
-    /// Forgets the tokens of which `keep` does not hold.
+    /// Forgets the tokens for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&Verified) -> bool) {
         for slot in self.sets.iter_mut().flatten() {
             if slot.as_ref().is_some_and(|entry| !entry.verified.iter().all(&keep)) {
@@ -84,7 +87,7 @@ impl TokenCache {
     }
 }
 
-/// Mixes the end of the token, which is of its signature and as good as random.
+/// Mixes the end of the token, which is the end of its signature and as good as random.
 pub(crate) fn hash(token: &[u8], seed: u64) -> u64 {
     let mut padded = [0; 16];
     let end = token.last_chunk().unwrap_or_else(|| {
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_until_it_expires_or_its_key_goes() {
+    fn token_is_found_until_it_expires_or_its_key_goes() {
         let key = key();
         let mut cache = TokenCache::new(8, 1);
         cache.insert(b"a", verified(&key, 10), 0);
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_of_none_remembers_none() {
+    fn cache_of_size_zero_remembers_nothing() {
         let key = key();
         let mut cache = TokenCache::new(0, 1);
         cache.insert(b"a", verified(&key, 10), 0);
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_set_loses_what_is_no_longer_good_and_then_what_was_not_used_for_longest() {
+    fn full_set_evicts_bad_then_least_recent() {
         let key = key();
         let mut cache = TokenCache::new(WAYS, 1);
         for (token, until) in [(b"a", 100), (b"b", 100), (b"c", 100), (b"d", 5)] {
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_can_be_forgotten_by_what_was_verified() {
+    fn retain_forgets_tokens_by_what_was_verified() {
         let key = key();
         let mut cache = TokenCache::new(8, 1);
         for (token, until) in [(b"a", 10), (b"b", 20)] {
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_without_a_key_is_no_verdict() {
+    fn entry_without_key_is_not_found() {
         let mut cache = TokenCache::new(4, 1);
         let mut orphan = verified(&key(), 10);
         Rc::get_mut(&mut orphan).unwrap()[0].key = Weak::new();

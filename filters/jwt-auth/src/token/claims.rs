@@ -1,4 +1,4 @@
-//! The claims of a token (RFC 7519 section 4) and what a provider demands of them.
+//! The claims of a token (RFC 7519 section 4), and what a provider requires of them.
 
 use std::borrow::Cow;
 
@@ -13,22 +13,22 @@ pub enum ClaimError {
     /// A registered claim has a type or value that it cannot have.
     #[error("claim `{0}` has a wrong type")]
     Type(&'static str),
-    /// A claim that the provider demands is missing.
+    /// A claim that the provider requires is missing.
     #[error("a required claim is missing")]
     Missing,
     /// `aud` names none of the provider's audiences.
     #[error("for another audience")]
     Audience,
-    /// `sub` is none of the provider's subjects.
+    /// `sub` is not one of the provider's subjects.
     #[error("of another subject")]
     Subject,
-    /// `azp` (or `client_id`) is none of the provider's authorised parties.
+    /// `azp` (or `client_id`) is not one of the provider's authorised parties.
     #[error("issued to another party")]
     AuthorizedParty,
-    /// `typ` is none of the provider's token types.
+    /// `typ` is not one of the provider's token types.
     #[error("of another type")]
     TokenType,
-    /// Longer valid than the provider's longest lifetime, or it does not say how long.
+    /// The token is valid for longer than the provider's longest lifetime, or does not say for how long.
     #[error("valid for too long")]
     Lifetime,
     /// `exp` has passed.
@@ -39,7 +39,7 @@ pub enum ClaimError {
     NotYetValid,
 }
 
-/// What a provider demands of the claims of its tokens.
+/// What a provider requires of the claims of its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// `aud` must name one of these; empty for any audience.
@@ -50,11 +50,11 @@ pub struct Policy {
     pub authorized_parties: Vec<String>,
     /// `typ` must be one of these, in lower case.
     pub types: Vec<String>,
-    /// Whether a token without `typ` is taken too.
+    /// Whether a token without `typ` is accepted, too.
     pub untyped: bool,
-    /// Claims that must be there.
+    /// Claims that must be present.
     pub required: Vec<ClaimPath>,
-    /// Whether there must be an `exp`.
+    /// Whether the token must have `exp`.
     pub require_expiration: bool,
     /// The longest time from `iat` to `exp`, in seconds.
     pub max_lifetime: Option<u64>,
@@ -88,7 +88,7 @@ impl Validity {
 const LARGEST_DATE: f64 = 9_007_199_254_740_991.0;
 
 impl Policy {
-    /// Checks everything but the signature and the time of day; says when the token is valid.
+    /// Checks everything but the signature and the current time; says when the token is valid.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -141,7 +141,7 @@ impl Policy {
     }
 }
 
-/// Registered claims must have the types of RFC 7519; a null is not a missing claim.
+/// Registered claims must have the types of RFC 7519; null is a wrong type, not a missing claim.
 fn check_types(claims: &Map<String, Value>) -> Result<(), ClaimError> {
     for name in ["iss", "sub", "jti", "nonce"] {
         if claims.get(name).is_some_and(|claim| !claim.is_string()) {
@@ -185,10 +185,10 @@ impl ClaimPath {
     /// Reads a path: names joined by dots; `\.` is a dot inside a name and `\\` a backslash.
     ///
     /// # Errors
-    /// A name is empty, or a backslash stands before something else.
+    /// A name is empty, or a backslash stands before another character.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = || {
-            "no name of a claim; expected one such as `sub`, `realm_access.roles` or `https://x\\.example/roles`".to_owned()
+            "is not the name of a claim; expected one such as `sub`, `realm_access.roles` or `https://x\\.example/roles`".to_owned()
         };
         let (mut names, mut name, mut characters) = (Vec::new(), String::new(), text.chars());
         while let Some(character) = characters.next() {
@@ -225,9 +225,10 @@ impl ClaimPath {
 pub enum Found<'a> {
     /// The claim.
     Claim(&'a Value),
-    /// Nothing, or null.
+    /// There is no claim, or it is null.
     Missing,
-    /// The path leads through something that is no object, such as a list of objects: whether the claim is there cannot be told.
+    /// The path leads through a value that is not an object, such as a list of objects, so that the filter
+    /// cannot tell whether the claim is present.
     Undecided,
 }
 
@@ -236,7 +237,7 @@ pub fn scopes(claims: &Map<String, Value>) -> impl Iterator<Item = Cow<'_, str>>
     ["scope", "scp"].into_iter().flat_map(|name| ClaimValues::of(claims.get(name), true).into_known())
 }
 
-/// A text, or the texts that differ from it only where it has a `*`, which stands for any characters but `/`.
+/// A string pattern with at most one `*`, which matches one or more characters except `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     before: String,
@@ -247,7 +248,7 @@ impl Pattern {
     /// Reads a pattern with at most one `*`.
     ///
     /// # Errors
-    /// It is empty, nothing but a `*`, or has more of them.
+    /// The pattern is empty, is only a `*`, or has more than one `*`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (before, after) = match text.split_once('*') {
             Some((before, after)) => (before, Some(after)),
@@ -256,12 +257,14 @@ impl Pattern {
         if after.is_some_and(|after| after.contains('*'))
             || (before.is_empty() && after.is_none_or(str::is_empty))
         {
-            return Err("fits nothing or everything; expected a text with at most one `*` in it".to_owned());
+            return Err(
+                "matches nothing or everything; expected a text with at most one `*` in it".to_owned()
+            );
         }
         Ok(Self { before: before.to_owned(), after: after.map(str::to_owned) })
     }
 
-    /// Whether some text fits this and the other; where both have a `*`, perhaps.
+    /// Whether some text may match both patterns. The answer is exact unless both have a `*`.
     pub fn may_share(&self, other: &Self) -> bool {
         match (&self.after, &other.after) {
             (None, _) => other.matches(&self.before),
@@ -273,7 +276,7 @@ impl Pattern {
         }
     }
 
-    /// Whether `text` fits.
+    /// Whether `text` matches.
     pub fn matches(&self, text: &str) -> bool {
         let Some(after) = &self.after else { return self.before == text };
         text.strip_prefix(self.before.as_str())
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_through_a_list_is_undecided_and_one_that_ends_early_is_not() {
+    fn path_through_list_is_undecided() {
         let claims =
             serde_json::json!({ "list": [{ "a": true }], "object": { "a": [1] }, "text": "a", "null": null });
         let path = |path: &str| ClaimPath::parse(path).unwrap();
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_exact_but_for_its_one_star() {
+    fn pattern_matches_exactly_except_its_star() {
         let fits = |pattern: &str, text: &str| Pattern::parse(pattern).unwrap().matches(text);
         assert!(fits("https://a/", "https://a/") && !fits("https://a/", "https://a"));
         assert!(fits("https://*.example/", "https://x.example/"));
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_found_by_its_path() {
+    fn claim_is_found_by_its_path() {
         let claims = members(&json!({ "a": { "b": { "c": 1 } }, "x.y": 2, "x\\": 3, "list": [{ "a": 1 }] }));
         let find = |path: &str| match ClaimPath::parse(path).unwrap().find(&claims) {
             Found::Claim(claim) => Some(claim.clone()),
@@ -344,13 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn the_scopes_of_a_token_are_those_of_both_claims() {
+    fn scopes_are_those_of_scope_and_scp() {
         let claims = members(&json!({ "scope": "a b", "scp": ["c"] }));
         assert_eq!(scopes(&claims).collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 
     #[test]
-    fn a_token_is_valid_from_its_first_second_until_before_its_last() {
+    fn validity_includes_first_and_excludes_last_second() {
         let validity = Validity { from: 10, until: Some(20) };
         for (now, expected) in
             [(9, Err(ClaimError::NotYetValid)), (10, Ok(())), (19, Ok(())), (20, Err(ClaimError::Expired))]
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_of_seconds_never_make_a_token_valid_longer() {
+    fn fractional_seconds_never_extend_validity() {
         let validity = |policy: &Policy, claims: Value| policy.validity(&members(&claims));
         let all = json!({ "exp": 100.9, "nbf": 10.1, "iat": 5 });
         assert_eq!(validity(&policy(), all.clone()), Ok(Validity { from: 11, until: Some(100) }));

@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 use crate::keys::algorithm::Algorithm;
 use crate::token::base64url;
 
-/// A token that is well formed. Nothing in it is to be believed before its signature is verified.
+/// A well-formed token. Nothing in it is to be believed before its signature is verified.
 #[derive(Clone)]
 pub struct UntrustedToken<'a> {
     /// What the signature covers: header and payload as they were sent.
     pub signing_input: &'a str,
-    /// How it says it is signed.
+    /// The algorithm of its signature, as the token says.
     pub algorithm: Algorithm,
-    /// The key that it names.
+    /// The key ID of the key that it names.
     pub kid: Option<String>,
     /// Its type, see [`short_type`].
     pub typ: Option<String>,
@@ -23,16 +23,17 @@ pub struct UntrustedToken<'a> {
     pub signature: Vec<u8>,
 }
 
-/// Why bytes are no token that this filter takes.
+/// Why bytes are not a token that this filter accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Longer than [`LONGEST`].
+    /// The token is longer than [`LONGEST`].
     #[error("the token is too long")]
     TooLong,
-    /// Not three parts with dots between them: an encrypted token, the JSON serialisation, or no token at all.
+    /// The text does not have three parts with dots between them: it is an encrypted token, the JSON
+    /// serialisation, or something else.
     #[error("not a JWS in compact form")]
     NotCompact,
-    /// A part is not base64url, or not the one encoding of its value.
+    /// A part is not base64url, or not the only encoding of its value.
     #[error("a part is not base64url")]
     Encoding,
     /// The header is not one JSON object with each name once.
@@ -44,10 +45,10 @@ pub enum TokenError {
     /// A header parameter has a type that it cannot have.
     #[error("a header parameter has a wrong type")]
     HeaderType,
-    /// `alg` is `none`, or no algorithm of a JWS that this filter knows.
+    /// `alg` is `none`, or an algorithm that this filter does not know.
     #[error("the algorithm is unknown")]
     UnknownAlgorithm,
-    /// `crit`, or `b64`: the token must be understood in a way that this filter does not know.
+    /// The token has `crit` or `b64`: it must be understood in a way that this filter does not know.
     #[error("a critical header parameter is not understood")]
     Critical,
     /// The token brings its own key.
@@ -55,13 +56,14 @@ pub enum TokenError {
     EmbeddedKey,
 }
 
-/// The longest token that is read, in bytes. Envoy takes 60 KiB of headers in all.
+/// The longest token that is read, in bytes. Envoy accepts 60 KiB of headers in all.
 pub const LONGEST: usize = 16 * 1024;
 
 /// The longest key ID that is read, in bytes.
 const LONGEST_KID: usize = 256;
 
-/// A token type (`typ`) in lower case and without the `application/` that it may have (RFC 7515 section 4.1.9).
+/// A token type (`typ`) in lower case and without the `application/` that it may have (RFC 7515 section
+/// 4.1.9).
 pub fn short_type(typ: &str) -> String {
     let typ = typ.to_ascii_lowercase();
     match typ.strip_prefix("application/") {
@@ -74,7 +76,7 @@ impl<'a> UntrustedToken<'a> {
     /// Reads a token in compact form.
     ///
     /// # Errors
-    /// Says why it is none.
+    /// The bytes are not a token that this filter accepts.
     pub fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
         if token.len() > LONGEST {
             return Err(TokenError::TooLong);
@@ -108,7 +110,8 @@ struct Header {
 impl Header {
     fn read(members: &Map<String, Value>) -> Result<Self, TokenError> {
         if members.contains_key("crit") || members.contains_key("b64") {
-            // An empty `crit` is forbidden, and none of its extensions is known here (RFC 7515 section 4.1.11).
+            // An empty `crit` is forbidden, and none of its extensions is known here (RFC 7515 section
+            // 4.1.11).
             return Err(TokenError::Critical);
         }
         if members.contains_key("jwk") {
@@ -119,7 +122,8 @@ impl Header {
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(TokenError::HeaderType),
         };
-        // These are not used. Types other than those of RFC 7515 are refused: who makes such a token means something else by it.
+        // These are not used. Types other than those of RFC 7515 are refused, since such a token is meant for
+        // another reader.
         for name in ["cty", "jku", "x5u", "x5t", "x5t#S256"] {
             text(name)?;
         }
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read() {
+    fn well_formed_token_is_read() {
         let text = token(r#"{"alg":"RS256","kid":"k","typ":"at+JWT"}"#, r#"{"sub":"alice"}"#);
         let token = UntrustedToken::parse(text.as_bytes()).unwrap();
         assert_eq!(token.algorithm, Algorithm::RS256);
@@ -168,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_the_same_with_and_without_application() {
+    fn type_with_application_prefix_is_the_same() {
         for (typ, short) in [
             ("JWT", "jwt"),
             ("Application/JWT", "jwt"),
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason() {
+    fn malformed_token_has_each_reason() {
         let good = token(r#"{"alg":"RS256"}"#, "{}");
         assert_eq!(error(&good), None);
         for text in ["", "a", "a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c.d.e"] {

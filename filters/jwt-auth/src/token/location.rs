@@ -1,4 +1,4 @@
-//! Where a request carries its token.
+//! Where requests carry tokens.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,11 @@ use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::request::path::percent_decoded;
 use plugin_kit::wire::bytes::equal;
 
-/// A location for a token.
+/// A place in a request where tokens are looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
-    /// A header, behind a prefix whose case does not matter (`Bearer `); an empty prefix for the whole value.
+    /// A header, in which the token follows a prefix whose case does not matter (`Bearer `). With an empty
+    /// prefix, the whole value is the token.
     Header {
         /// In lower case.
         name: String,
@@ -28,7 +29,8 @@ impl TokenLocation {
         Self::Header { name: "authorization".to_owned(), prefix: "Bearer ".to_owned() }
     }
 
-    /// Of tokens in several locations the one of the lowest rank speaks for the request.
+    /// Of tokens at several locations, the token at the location of the lowest rank says who makes the
+    /// request.
     pub fn rank(&self) -> u8 {
         match self {
             Self::Header { .. } => 0,
@@ -37,19 +39,20 @@ impl TokenLocation {
         }
     }
 
-    /// Every token at this location; an empty one is none. A header is a list: what begins with another prefix stands for
-    /// itself, on a line of its own or before a comma, by which proxies join lines.
+    /// Every token at this location; an empty value is not a token. A header is a list: a part that begins
+    /// with another prefix is not a token, whether it is on a line of its own or before a comma, by which
+    /// proxies join lines.
     ///
     /// # Errors
-    /// [`Repeated`] where a header holds two tokens, or something else behind the token of a scheme: two readers could take
-    /// different ones.
+    /// [`Repeated`] if a header holds two tokens, or something else after the token of a scheme: two readers
+    /// could take different ones.
     pub fn tokens<'a>(&self, head: &'a HeaderMap) -> Result<Vec<Cow<'a, [u8]>>, Repeated> {
         match self {
             Self::Header { name, prefix } => {
                 let mut found = None;
                 for part in parts(head, name) {
                     let token = token_in(part, prefix);
-                    // Of `Bearer a, b` others may read `a, b`.
+                    // Of `Bearer a, b`, other readers may take `a, b`.
                     let goes_on = prefix.ends_with(' ') && !part.trim_ascii().is_empty();
                     if found.is_some() && (token.is_some() || goes_on) {
                         return Err(Repeated);
@@ -76,16 +79,16 @@ impl TokenLocation {
 }
 
 impl TokenLocation {
-    /// Whether there is a token here, or what some readers would take for one.
+    /// Whether there is a token at this location, or something that some readers would take for one.
     pub fn is_taken(&self, head: &HeaderMap) -> bool {
         !matches!(self.tokens(head), Ok(tokens) if tokens.is_empty())
     }
 }
 
-/// A header to replace, or to remove where there is no value.
+/// A header to replace, or to remove if there is no value.
 pub type Edit<'a> = (Cow<'a, str>, Option<Vec<u8>>);
 
-/// What takes the tokens out of these locations, and nothing else.
+/// The edits that remove the tokens at these locations, and nothing else.
 pub fn without_tokens<'a>(locations: &[&'a TokenLocation], head: &HeaderMap) -> Vec<Edit<'a>> {
     let (mut edits, mut params, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for location in locations {
@@ -126,8 +129,8 @@ pub fn without_tokens<'a>(locations: &[&'a TokenLocation], head: &HeaderMap) -> 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated;
 
-/// The parts of a header: its lines, and what commas part there, since Envoy joins the lines of some headers. A comma within
-/// quotes counts too: to hide a token in them is no way past the check.
+/// The parts of a header: its lines, split at commas, since Envoy joins the lines of some headers. A comma
+/// within quotes splits, too, so that a token in quotes does not get past the check.
 fn parts<'a>(head: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     head.all(name).flat_map(|line| line.split(|byte| *byte == b','))
 }
@@ -137,8 +140,8 @@ fn token_in<'a>(part: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     behind_prefix(part.trim_ascii(), prefix).filter(|token| !token.is_empty())
 }
 
-/// What is left of a header without the tokens that these locations look for there; `None` where nothing is, and where it is not
-/// certain how far a token goes.
+/// What is left of a header without the tokens that these locations look for there; `None` if nothing is, and
+/// if it is not certain how far a token goes.
 fn rest(head: &HeaderMap, name: &str, locations: &[&TokenLocation]) -> Option<Vec<u8>> {
     let in_it =
         |location: &&&TokenLocation| matches!(location, TokenLocation::Header { name: of, .. } if of == name);
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_token_is_behind_its_scheme_in_any_case() {
+    fn bearer_prefix_matches_in_any_case() {
         for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c"] {
             assert_eq!(
                 tokens(&TokenLocation::bearer(), &head("authorization", &[value])),
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_beside_other_credentials_joined_or_not_and_they_stay() {
+    fn token_beside_other_credentials_is_found_and_they_stay() {
         for (values, others) in [
             (&["Basic b", "bearer t"][..], Some("Basic b")),
             (&["Basic b,Bearer t"], Some("Basic b")),
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_two_tokens_is_refused_joined_or_not() {
+    fn header_with_two_tokens_is_refused() {
         for values in [
             &["Bearer a", "Bearer b"][..],
             &["Bearer a,Bearer b"],
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_which_nobody_can_say_where_its_token_ends_goes_as_a_whole() {
+    fn header_with_unclear_token_end_is_removed() {
         let location = TokenLocation::bearer();
         for values in [&["Bearer a,b"][..], &["Basic c", "Bearer a", "b"], &["Bearer a", "Bearer b"]] {
             let head = head("authorization", values);
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_among_the_protocols_of_a_web_socket_leaves_the_others() {
+    fn web_socket_token_leaves_other_protocols() {
         let location =
             TokenLocation::Header { name: "sec-websocket-protocol".to_owned(), prefix: "bearer.".to_owned() };
         for (values, others) in [
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn two_places_in_one_header_are_emptied_together() {
+    fn two_locations_in_one_header_are_emptied() {
         let location =
             |prefix: &str| TokenLocation::Header { name: "a".to_owned(), prefix: prefix.to_owned() };
         let head = head("a", &["chat, bearer.t", "token.u"]);
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_and_a_cookie_are_found_each_time() {
+    fn repeated_parameter_and_cookie_are_all_found() {
         let parameter = TokenLocation::QueryParam("t".to_owned());
         assert_eq!(
             tokens(&parameter, &head(":path", &["/a?x=t&t=1&%74=2&tt=3&t&t="])),
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn every_token_goes_where_there_are_several() {
+    fn all_of_several_tokens_are_removed() {
         let head = HeaderMap::from_pairs([
             (":path", "/p?a=1&x=y&b=2"),
             ("cookie", "c=3; x=y; d=4"),
@@ -350,7 +353,7 @@ mod tests {
     proptest! {
         /// Taking the token out of a query leaves every other parameter as it was, in order.
         #[test]
-        fn the_neighbours_of_a_token_stay(pairs in proptest::collection::vec("[a-c%=+]{0,4}", 0..6), at in 0_usize..6) {
+        fn neighbours_of_query_token_stay(pairs in proptest::collection::vec("[a-c%=+]{0,4}", 0..6), at in 0_usize..6) {
             let others: Vec<&str> = pairs.iter().map(String::as_str).filter(|pair| !pair.is_empty()).collect();
             let mut all = others.clone();
             all.insert(at.min(others.len()), "token=x.y.z");
@@ -361,7 +364,7 @@ mod tests {
         }
 
         #[test]
-        fn any_head_is_read(value in ".{0,40}") {
+        fn any_headers_are_read_without_panic(value in ".{0,40}") {
             let value = value.replace('\0', "");
             for (name, location) in [
                 ("authorization", TokenLocation::bearer()),

@@ -1,4 +1,5 @@
-//! What a verified token leaves behind: headers for the service and filter state for other filters, spans and logs.
+//! What a verified token gives to others: headers for the service, and filter state for other filters, spans
+//! and logs.
 
 use std::rc::Rc;
 
@@ -12,11 +13,11 @@ use crate::token::verified::Named;
 /// The longest value of a header, in bytes.
 const LONGEST: usize = 8 * 1024;
 
-/// The text of a claim in a header: a string as it is, a number or boolean as JSON writes it, a list of these joined by
-/// commas, an object or any other list as JSON.
+/// The text of a claim in a header: a string as it is, a number or boolean as JSON writes it, a list of these
+/// joined by commas, an object or any other list as JSON.
 ///
-/// `None` where that would not come out as it went in: an element with a comma, a control character, or too long a
-/// text. A header that is not there is better than one that a user has shaped.
+/// `None` if the header would not say what the claim says: an element has a comma, there is a control
+/// character, or the text is too long. No header is better than one that an end user has shaped.
 pub fn header_text(claim: &Value) -> Option<Vec<u8>> {
     let text = match claim {
         Value::Null => return None,
@@ -34,11 +35,12 @@ pub fn header_text(claim: &Value) -> Option<Vec<u8>> {
     fits.then(|| text.into_bytes())
 }
 
-/// The headers of the request that only this filter may set: a client's copy is removed from every request, whatever
-/// the answer, and with it the twins that a service may take for the same header (`x_user_id` for `x-user-id`).
+/// The request headers that only this filter may set. A client's copies are removed from every request,
+/// whatever the decision, and with them their twins that a service may take for the same header (`x_user_id`
+/// for `x-user-id`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnHeaders {
-    /// With a dash for each underscore.
+    /// The names, with a dash for each underscore.
     names: Vec<String>,
     lengths: NameLengths,
 }
@@ -68,7 +70,7 @@ fn is_twin(own: &str, name: &[u8]) -> bool {
     own.bytes().zip(name).all(same)
 }
 
-/// The header of each claim that is there, and how many of these have none.
+/// The header of each claim that is present, and how many present claims have none.
 pub fn headers<'a>(
     claims: &Map<String, Value>,
     outputs: impl IntoIterator<Item = (&'a ClaimPath, Rc<str>)>,
@@ -84,8 +86,9 @@ pub fn headers<'a>(
     (texts, failed)
 }
 
-/// The filter state of each claim that is there, and how many of these are too long or stand behind a list. Of such a one
-/// nothing is published but that it is there: to those who ask for its values it must not be as good as missing.
+/// The filter state of each claim that is present, and how many of these are too long or stand behind a list.
+/// The filter state of such a claim is empty, so that whoever asks for its values does not take it for
+/// missing.
 pub fn published<'a>(
     claims: &Map<String, Value>,
     outputs: impl IntoIterator<Item = (&'a ClaimPath, Rc<str>)>,
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_come_out_as_something_else_stays_out() {
+    fn claim_that_a_header_would_change_has_none() {
         for claim in [
             json!(null),
             json!("a\r\nx: y"),
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_is_too_long_is_published_as_there() {
+    fn too_long_claim_is_published_empty() {
         let claims = json!({ "a": "1", "b": "x".repeat(LONGEST + 1), "c": null });
         let paths = ["a", "b", "c", "d"].map(|name| (ClaimPath::parse(name).unwrap(), Rc::from(name)));
         let outputs = paths.iter().map(|(path, key)| (path, Rc::clone(key)));
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn twins_of_a_header_are_the_filters_own_too() {
+    fn underscore_twins_are_own_headers_too() {
         let own = OwnHeaders::new(["x-user-id".to_owned(), "x_odd".to_owned()]);
         for name in ["x-user-id", "x_user_id", "x-user_id", "X-User-Id", "x-odd", "x_odd"] {
             assert!(own.contain(name.as_bytes()), "{name}");
@@ -171,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_value_holds_a_control_character(text in "\\PC*|(?s).*") {
+        fn header_value_has_no_control_character(text in "\\PC*|(?s).*") {
             if let Some(value) = header_text(&Value::String(text.clone())) {
                 prop_assert_eq!(&value, text.as_bytes());
                 prop_assert!(value.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f));

@@ -1,4 +1,5 @@
-//! Tokens that were refused for what no clock and no configuration changes: the same bytes are not looked at again.
+//! The cache of tokens that were refused for reasons that do not depend on time: the same bytes are not
+//! looked at again.
 
 use std::rc::{Rc, Weak};
 
@@ -9,7 +10,8 @@ use crate::reply::DenyReason;
 use crate::token::cache::hash;
 use crate::token::compact::LONGEST;
 
-/// A fixed number of refused tokens. The key is the whole token; what a token hashes to only says where to look.
+/// A fixed number of refused tokens. The key is the whole token; what a token hashes to only says where to
+/// look.
 pub struct RefusedTokens {
     slots: Vec<Option<Entry>>,
     seed: u64,
@@ -18,12 +20,13 @@ pub struct RefusedTokens {
 struct Entry {
     token: Box<[u8]>,
     reason: DenyReason,
-    /// The key set that was asked; the verdict ends with it. `None` where no key was.
+    /// The key set that the signature was checked against, with which the entry ends. `None` if no key was
+    /// needed.
     keys: Option<Weak<KeySet>>,
 }
 
 impl RefusedTokens {
-    /// Room for so many; none for zero. `seed` makes it unforeseeable which tokens share a place.
+    /// Room for so many tokens; zero for no cache. `seed` makes it unforeseeable which tokens share a slot.
     pub fn new(tokens: usize, seed: u64) -> Self {
         Self { slots: std::iter::repeat_with(|| None).take(tokens).collect(), seed }
     }
@@ -39,8 +42,8 @@ impl RefusedTokens {
         equal(&entry.token, token).then_some(entry.reason)
     }
 
-    /// Remembers that `token` is refused for good or, with `keys`, as long as these are the keys. One that is too long to be
-    /// read is not kept either.
+    /// Remembers that `token` is refused, with `keys` only as long as these are the keys. A token that is too
+    /// long to be read is not remembered.
     pub fn insert(&mut self, token: &[u8], reason: DenyReason, keys: Option<&Rc<KeySet>>) {
         if token.len() > LONGEST {
             return;
@@ -77,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_signature_is_one_as_long_as_the_keys_are_the_same() {
+    fn bad_signature_is_remembered_while_keys_stay() {
         let mut refused = RefusedTokens::new(4, 1);
         let keys = Rc::new(KeySet::default());
         refused.insert(b"a.b.c", DenyReason::BadSignature, Some(&keys));
@@ -87,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_too_long_takes_no_memory() {
+    fn too_long_token_is_not_remembered() {
         let mut refused = RefusedTokens::new(1, 1);
         let (longest, longer) = ("a".repeat(LONGEST), "a".repeat(LONGEST + 1));
         refused.insert(longest.as_bytes(), MALFORMED, None);
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn room_for_none_is_no_memory() {
+    fn cache_of_no_refused_tokens_remembers_nothing() {
         let mut refused = RefusedTokens::new(0, 1);
         refused.insert(b"a", MALFORMED, None);
         assert_eq!(refused.find(b"a"), None);
