@@ -82,7 +82,7 @@ bench-cores: ## Measures the cores natively, without a proxy; ONLY=jwt runs some
 # reason.
 OF      ?= jwt-auth
 MUTANTS ?= $(MUTANTS_OF_$(OF))
-MUTANTS_OF_jwt-auth := $(addprefix filters/jwt-auth/src/,decision.rs fetch/*.rs keys/*.rs policy/*.rs token/*.rs) \
+MUTANTS_OF_jwt-auth := $(addprefix filters/jwt-auth/src/,decision.rs decision/*.rs fetch/*.rs keys/*.rs policy/*.rs token/*.rs) \
            $(addprefix filters/plugin-kit/src/,request/path.rs request/matcher.rs request/matcher/*.rs request/headers.rs request/exchange.rs wire/*.rs)
 MUTANTS_OF_rate-limit := $(addprefix filters/rate-limit/src/,decision.rs decision/*.rs keys/*.rs limits/*.rs service/health.rs)
 MUTANT_PACKAGES_OF_jwt-auth := jwt-auth plugin-kit
