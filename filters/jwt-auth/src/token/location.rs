@@ -70,7 +70,7 @@ impl TokenLocation {
             }
             Self::Cookie(name) => {
                 let cookies = head.all("cookie").flat_map(cookies);
-                let named = cookies.map(name_and_value).filter(|(found, _)| *found == name.as_bytes());
+                let named = cookies.map(cookie_parts).filter(|(found, _)| *found == name.as_bytes());
                 let values = named.map(|(_, value)| unquoted(value)).filter(|value| !value.is_empty());
                 Ok(values.map(Cow::Borrowed).collect())
             }
@@ -117,7 +117,7 @@ pub fn without_tokens<'a>(locations: &[&'a TokenLocation], head: &HeaderMap) -> 
             .iter()
             .filter(|(found, _)| *found == b"cookie")
             .flat_map(|(_, value)| cookies(value))
-            .filter(|cookie| !names.contains(&name_and_value(cookie).0))
+            .filter(|cookie| !names.contains(&cookie_parts(cookie).0))
             .collect();
         let rest = if others.is_empty() { None } else { Some(others.join(&b"; "[..])) };
         edits.push((Cow::Borrowed("cookie"), rest));
@@ -163,8 +163,17 @@ fn rest(head: &HeaderMap, name: &str, locations: &[&TokenLocation]) -> Option<Ve
 pub fn behind_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(prefix.len())?;
     // Nearly always it is written as it is here.
-    let same = equal(start, prefix.as_bytes()) || start.eq_ignore_ascii_case(prefix.as_bytes());
+    let same = equal(start, prefix.as_bytes())
+        || start.eq_ignore_ascii_case(prefix.as_bytes())
+        || is_scheme_before_tab(start, prefix);
     same.then(|| rest.trim_ascii())
+}
+
+/// Whether this is the scheme of `prefix` with a tab where the prefix has a space. Some readers split at any white
+/// space, and so would find a token here.
+fn is_scheme_before_tab(start: &[u8], prefix: &str) -> bool {
+    let scheme = start.strip_suffix(b"\t").zip(prefix.strip_suffix(' '));
+    scheme.is_some_and(|(start, scheme)| start.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
 fn query(target: &[u8]) -> Option<&[u8]> {
@@ -177,6 +186,12 @@ fn name_and_value(pair: &[u8]) -> (&[u8], &[u8]) {
         Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
         None => (pair, b""),
     }
+}
+
+/// The name and the value of a cookie. Some readers remove white space around the `=`.
+fn cookie_parts(cookie: &[u8]) -> (&[u8], &[u8]) {
+    let (name, value) = name_and_value(cookie);
+    (name.trim_ascii(), value.trim_ascii())
 }
 
 fn cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -204,7 +219,7 @@ mod tests {
 
     #[test]
     fn bearer_prefix_matches_in_any_case() {
-        for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c"] {
+        for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c", "Bearer\ta.b.c", "bearer\t a.b.c"] {
             assert_eq!(
                 tokens(&TokenLocation::bearer(), &head("authorization", &[value])),
                 Ok(vec!["a.b.c".to_owned()])
@@ -321,7 +336,7 @@ mod tests {
         );
         let cookie = TokenLocation::Cookie("t".to_owned());
         assert_eq!(
-            tokens(&cookie, &head("cookie", &["x=t; t=1; t=", "t=\"2\";tt=3; t=\"\"; t"])),
+            tokens(&cookie, &head("cookie", &["x=t; t=1; t=", "t = \"2\";tt=3; t=\"\"; t"])),
             Ok(vec!["1".into(), "2".into()])
         );
     }

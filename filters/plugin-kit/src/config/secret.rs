@@ -63,7 +63,7 @@ impl FromConfig for SecretVariable {
 }
 
 /// What stands in examples and templates in the place of a secret; in lower case, without what separates words.
-const PLACEHOLDERS: [&str; 14] = [
+const PLACEHOLDERS: [&str; 19] = [
     "changeme",
     "changethis",
     "changeit",
@@ -78,11 +78,16 @@ const PLACEHOLDERS: [&str; 14] = [
     "yourown",
     "placeholder",
     "32randomcharacters",
+    "astringsecret",
+    "bitsecret",
+    "insecure",
+    "supersecret",
+    "thisisasecret",
 ];
 
 /// Fewer different bytes than this, or so short a piece over and over, is nobody's random secret.
 const FEWEST_BYTES: usize = 5;
-const LONGEST_PIECE: usize = 8;
+const LONGEST_PIECE: usize = 10;
 
 /// Whether this is not a secret but what stands in an example in its place: a known text, a variable that was not filled in,
 /// one character or a short piece over and over.
@@ -117,6 +122,13 @@ mod tests {
     fn what_stands_in_examples_is_a_placeholder() {
         for text in [
             "change-me-to-32-random-characters",
+            "a-string-secret-at-least-256-bits-long",
+            "your-256-bit-secret",
+            "your-384-bit-secret-your-384-bit-secret-1234567890",
+            "supersecretsupersecretsupersecret",
+            "thisisasecretkeythisisasecretkey1",
+            "insecure-insecure-insecure-insecure",
+            "0123456789012345678901234567890123456789",
             "CHANGE_ME_CHANGE_ME_CHANGE_ME_1234",
             "please-change.me-please-0123456789",
             "set-it-in-settings",

@@ -14,43 +14,72 @@ pub fn header_name(name: &str) -> Result<(), String> {
 }
 
 /// Headers that browsers, proxies and servers act on, or that say who a client is; and beginnings of such names.
-const RESERVED: [&str; 37] = [
+const RESERVED: [&str; 66] = [
     "authorization",
+    "b3",
+    "baggage",
     "cache-control",
+    "cf-connecting-ip",
     "connection",
     "cookie",
     "date",
+    "early-data",
     "expect",
     "forwarded",
     "host",
+    "http2-settings",
     "keep-alive",
     "location",
+    "max-forwards",
     "origin",
+    "proxy",
     "range",
+    "referer",
     "refresh",
     "retry-after",
     "server",
     "set-cookie",
+    "status",
     "te",
+    "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
+    "true-client-ip",
     "upgrade",
+    "user-agent",
     "vary",
     "via",
     "www-authenticate",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
     "x-forwarded-client-cert",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-path",
     "x-forwarded-port",
     "x-forwarded-prefix",
     "x-forwarded-proto",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-uri",
+    "x-original-url",
     "x-real-ip",
     "x-request-id",
+    "x-rewrite-url",
+    "accept*",
     "access-control-*",
     "content-*",
     "grpc-*",
+    "if-*",
     "proxy-*",
     "sec-*",
+    "x-b3-*",
     "x-envoy-*",
 ];
 
@@ -60,9 +89,11 @@ const RESERVED: [&str; 37] = [
 /// It is no header name, or that of a header with a meaning of its own.
 pub fn output_header_name(name: &str) -> Result<(), String> {
     header_name(name)?;
+    // Some servers take an underscore for a dash.
+    let dashed = name.replace('_', "-");
     let is_named = |reserved: &&&str| match reserved.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == **reserved,
+        Some(start) => dashed.starts_with(start),
+        None => dashed == **reserved,
     };
     match RESERVED.iter().find(is_named) {
         Some(reserved) => Err(format!(
@@ -93,6 +124,12 @@ mod tests {
             "x-envoy-internal",
             "access-control-allow-origin",
             "content-type",
+            "x_forwarded_for",
+            "transfer_encoding",
+            "x-original-url",
+            "true-client-ip",
+            "traceparent",
+            "if-match",
         ] {
             let error = output_header_name(name).unwrap_err();
             assert!(

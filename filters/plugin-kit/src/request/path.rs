@@ -156,18 +156,22 @@ pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
 type Step = fn(&[u8]) -> Vec<u8>;
 
 /// What some servers do to a path before they route it, in the order in which they do it. A `?` or `#` can only have been
-/// encoded; who decodes it and then looks for a query takes it for the end of the path.
-const STEPS: [Step; 10] = [
+/// encoded; who decodes it and then looks for a query or a fragment takes it for the end of the path. Some servers look for one of
+/// the two alone.
+const STEPS: [Step; 13] = [
     without_parameters,
     percent_decoded,
     without_query,
+    without_fragment,
     percent_decoded,
     without_query,
+    without_fragment,
     with_slashes_forward,
     without_parameters,
     with_slashes_merged,
     with_dots_resolved,
     without_query,
+    without_fragment,
 ];
 
 /// The path after each combination of [`STEPS`]; `None` where there are more than [`MOST_READINGS`].
@@ -194,9 +198,14 @@ fn every_reading(path: &[u8], case: PathCase) -> Option<Vec<Vec<u8>>> {
     Some(distinct)
 }
 
-/// The path before the first `?` or `#`.
+/// The path before the first `?`.
 fn without_query(path: &[u8]) -> Vec<u8> {
-    path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default().to_vec()
+    path.split(|byte| *byte == b'?').next().unwrap_or_default().to_vec()
+}
+
+/// The path before the first `#`.
+fn without_fragment(path: &[u8]) -> Vec<u8> {
+    path.split(|byte| *byte == b'#').next().unwrap_or_default().to_vec()
 }
 
 fn without_parameters(path: &[u8]) -> Vec<u8> {

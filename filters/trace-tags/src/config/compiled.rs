@@ -155,6 +155,13 @@ impl RawTag {
             );
             return None;
         }
+        if sources.iter().any(is_credential) {
+            errors.add(
+                &path.field("from"),
+                "this shows a credential: add `pseudonym: {}`, or take the tag from a claim or another header",
+            );
+            return None;
+        }
         if !self.raw && tells_who_it_is(&self.name, sources) {
             errors.add(
                 path,
@@ -200,15 +207,40 @@ impl RawWhen {
 fn tells_who_it_is(name: &str, sources: &[Source]) -> bool {
     name.starts_with("enduser.")
         || name.starts_with("user.")
-        || sources.iter().any(|source| match source {
-            Source::Claim(key) => {
-                PERSONAL_CLAIMS.iter().any(|claim| key.strip_prefix("jwt.") == Some(*claim))
-            }
-            _ => false,
+        || sources.iter().filter_map(claim_of).any(|claim| {
+            let mut names = claim.split('.');
+            names.any(|name| PERSONAL_CLAIMS.iter().any(|personal| personal.eq_ignore_ascii_case(name)))
         })
 }
 
-const PERSONAL_CLAIMS: [&str; 13] = [
+/// The claim that a source shows, whichever way it is asked for.
+fn claim_of(source: &Source) -> Option<&str> {
+    let key = match source {
+        Source::Claim(key) | Source::FilterState(key) => key,
+        Source::Property(path) => match path.as_slice() {
+            [first, key] if first == "filter_state" => key,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    key.strip_prefix("wasm.").unwrap_or(key).strip_prefix("jwt.")
+}
+
+/// Whether a source shows what a client proves its identity with. Whoever reads a trace could use it.
+fn is_credential(source: &Source) -> bool {
+    const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+    let header = match source {
+        Source::Header { name } => name,
+        Source::Property(path) => match path.as_slice() {
+            [request, headers, name] if request == "request" && headers == "headers" => name,
+            _ => return false,
+        },
+        _ => return false,
+    };
+    CREDENTIALS.contains(&header.as_str())
+}
+
+const PERSONAL_CLAIMS: [&str; 19] = [
     "sub",
     "name",
     "given_name",
@@ -222,6 +254,12 @@ const PERSONAL_CLAIMS: [&str; 13] = [
     "phone_number",
     "birthdate",
     "address",
+    "oid",
+    "unique_name",
+    "upn",
+    "user_id",
+    "user_name",
+    "username",
 ];
 
 impl RawPseudonym {

@@ -35,11 +35,30 @@ fn request_id_is_not_read_unless_something_needs_it() {
 }
 
 #[test]
+fn credential_as_tag_needs_a_pseudonym() {
+    for source in [
+        r#"{"header":"authorization","trust":true}"#,
+        r#"{"header":"cookie","trust":true}"#,
+        r#"{"property":["request","headers","proxy-authorization"],"trust":true}"#,
+    ] {
+        let tag = |more: &str| format!(r#"{{"tags":[{{"name":"t","from":[{source}]{more}}}]}}"#);
+        for more in ["", r#","raw":true"#] {
+            assert!(error(&tag(more)).starts_with("tags[0].from: this shows a credential"), "{source}");
+        }
+        assert!(parse(&tag(r#","pseudonym":{"keyFrom":{"env":"PSEUDONYM_KEY"}}"#)).is_ok(), "{source}");
+    }
+}
+
+#[test]
 fn tag_that_identifies_a_person_needs_pseudonym_or_raw() {
     for tag in [
         r#""name":"user.id","from":[{"filterState":"x"}]"#,
         r#""name":"u","from":[{"literal":"x"},{"claim":"sub"}]"#,
         r#""name":"mail","from":[{"claim":"email"}]"#,
+        r#""name":"mail","from":[{"claim":"profile.Email"}]"#,
+        r#""name":"who","from":[{"claim":"upn"}]"#,
+        r#""name":"who","from":[{"filterState":"wasm.jwt.sub"}]"#,
+        r#""name":"who","from":[{"property":["filter_state","wasm.jwt.sub"]}]"#,
     ] {
         assert!(error(&format!(r#"{{"tags":[{{{tag}}}]}}"#)).starts_with("tags[0]: this tells who"));
         parse(&format!(r#"{{"tags":[{{{tag},"raw":true}}]}}"#)).unwrap();

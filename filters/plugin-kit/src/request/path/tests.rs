@@ -32,6 +32,15 @@ fn harmless_percent_encoding_is_decoded() {
 }
 
 #[test]
+fn each_of_two_encoded_ends_shows_the_path_before_it() {
+    for target in ["/x/a%3Fb/s%23z", "/x/a%23b/s%3Fz", "/x/a%253Fb/s%2523z"] {
+        let pattern = PathPattern::parse("/x/{*}/s", PathCase::Sensitive).unwrap();
+        let found = several(target);
+        assert!(found.iter().any(|path| pattern.matches(path.as_bytes())), "{target}: {found:?}");
+    }
+}
+
+#[test]
 fn every_trick_shows_the_path_that_it_hides() {
     for target in [
         "/x/../admin",
@@ -259,11 +268,13 @@ proptest! {
         if let Readings::Several(readings) = Readings::of(target.as_bytes(), PathCase::Sensitive) {
             prop_assert!(readings.len() <= MOST_READINGS);
             prop_assert!(readings.iter().all(|reading| reading.first() == Some(&b'/')), "{}", target);
-            // Each reading with a delimiter in it is there cut too.
-            for reading in readings.iter().filter(|reading| reading.iter().any(|byte| b"?#".contains(byte))) {
-                let cut = without_query(reading);
-                let cut = without_trailing_slash(&cut);
-                prop_assert!(readings.iter().any(|reading| reading == cut), "{}", target);
+            // Each reading with a delimiter in it is there cut at it too.
+            for (delimiter, before) in [(b'?', without_query as Step), (b'#', without_fragment)] {
+                for reading in readings.iter().filter(|reading| reading.contains(&delimiter)) {
+                    let cut = before(reading);
+                    let cut = without_trailing_slash(&cut);
+                    prop_assert!(readings.iter().any(|reading| reading == cut), "{}", target);
+                }
             }
         }
     }
