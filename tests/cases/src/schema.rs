@@ -576,7 +576,8 @@ impl RawRequest {
 
 fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let error = || serde::de::Error::custom(format!("{text:?} is no duration such as 250ms, 10s, 5m"));
+    let error =
+        || serde::de::Error::custom(format!("{text:?} is not a valid duration such as 250ms, 10s, 5m"));
     duration(&text).ok_or_else(error).map(Some)
 }
 

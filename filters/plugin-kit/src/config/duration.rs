@@ -16,15 +16,16 @@ impl std::str::FromStr for DurationText {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // Only what nearly is a duration is shown: anything else may be a secret that stands in the wrong place.
+        // Only a text that looks like a duration is shown: anything else may be a secret in the wrong place.
         let nearly = |byte: u8| byte.is_ascii_digit() || b".-dhimnsuwy".contains(&byte);
         let found = if text.len() <= 12 && text.bytes().all(nearly) {
             format!("`{text}`")
         } else {
             "this".to_owned()
         };
-        let expected =
-            || format!("{found} is no duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`");
+        let expected = || {
+            format!("{found} is not a valid duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`")
+        };
         let (mut rest, mut total) = (text, Duration::ZERO);
         while !rest.is_empty() {
             let unit_at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;

@@ -1,13 +1,13 @@
 //! Names in errors: which are shown, and which one was meant.
 
-/// The name of a field, or of what a user has named, as an error shows it. A name is no secret; what looks like none of them
-/// may have come to its place by mistake.
+/// A name that the operator has written, as an error shows it. Names are not secret. But a text that does not look like a name may
+/// be a secret in the wrong place, so it is replaced by `…`.
 pub fn shown_name(name: &str) -> &str {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/\\".contains(&byte);
     if name.len() <= 40 && name.bytes().all(good) { name } else { "…" }
 }
 
-/// The name nearest to `found`, if one is near enough to be what was meant.
+/// The name that is most similar to `found`, if one is so similar that it was probably meant.
 pub fn nearest<'a>(found: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
@@ -35,8 +35,8 @@ pub fn one_of<T: AsRef<str>>(names: &[T]) -> String {
     }
 }
 
-/// What to say of a text that is none of these names. It is shown only where it is nearly one of them: anything else may be a
-/// secret that stands in the wrong place.
+/// The error for a text that is not one of these names. The text is shown only if it is nearly one of them: anything else may be a
+/// secret in the wrong place.
 pub fn not_one_of<T: AsRef<str>>(found: &str, names: &[T]) -> String {
     let is_nearly = |name: &T| {
         let (found, name) = (found.to_ascii_lowercase(), name.as_ref().to_ascii_lowercase());

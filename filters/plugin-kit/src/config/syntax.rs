@@ -1,4 +1,4 @@
-//! Where a document that is no JSON stops being so.
+//! Turns a JSON syntax error into an error with a JSON path.
 
 use super::errors::{ConfigError, JsonPath};
 

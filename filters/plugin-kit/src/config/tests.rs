@@ -86,7 +86,7 @@ fn everything_that_is_wrong_is_told_with_its_path() {
         (r#"{"inner":[{"issuer":"a"}]}"#, "inner[0]: missing field `clockSkew`"),
         (
             r#"{"inner":[{"clockSkew":"1s"},{"clockSkew":"1y"}]}"#,
-            "inner[1].clockSkew: `1y` is no duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`",
+            "inner[1].clockSkew: `1y` is not a valid duration; expected one such as `250ms`, `10s`, `5m` or `1h30m`",
         ),
         (
             r#"{"inner":[{"clockSkew":5,"issuer":["a"]}]}"#,
@@ -137,9 +137,9 @@ fn what_may_be_a_secret_is_not_shown() {
     assert_eq!(JsonPath::root().field("a b").field("c").to_string(), "….c");
     for text in ["1234567890123", "12345678s90s1", "deadbeefcafe"] {
         let error = text.parse::<DurationText>().unwrap_err();
-        assert!(error.starts_with("this is no duration; expected one such as"), "{error}");
+        assert!(error.starts_with("this is not a valid duration; expected one such as"), "{error}");
     }
-    assert!("10min".parse::<DurationText>().unwrap_err().starts_with("`10min` is no duration"));
+    assert!("10min".parse::<DurationText>().unwrap_err().starts_with("`10min` is not a valid duration"));
 }
 
 #[test]

@@ -179,7 +179,9 @@ enum Origin {
 impl Origin {
     fn parse(text: &str) -> Result<Self, String> {
         let expected = |what: &str| {
-            format!("no origin{what}; expected one such as `https://app.example` or `https://*.example`")
+            format!(
+                "is not an origin{what}; expected one such as `https://app.example` or `https://*.example`"
+            )
         };
         if text == "null" {
             return Err(

@@ -42,7 +42,7 @@ impl Expression {
     /// # Errors
     /// It is no regular expression, or the host has no CEL.
     pub fn text_matches(regex: &str, environment: &dyn Environment) -> Result<Self, String> {
-        let wrong = |error: HostError| refusal(error, "no regular expression of RE2");
+        let wrong = |error: HostError| refusal(error, "is not a regular expression of RE2");
         let of = |subject: &str, pattern: &str| {
             environment.compile(&format!("{subject}.matches({})", literal(pattern))).map_err(wrong)
         };
@@ -59,7 +59,7 @@ impl Expression {
     }
 
     fn compile(text: &str, suffix: &str, environment: &dyn Environment) -> Result<Self, String> {
-        let wrong = |error: HostError| refusal(error, "no CEL expression that the proxy takes");
+        let wrong = |error: HostError| refusal(error, "is not a CEL expression that the proxy accepts");
         // Alone first: within brackets `a) || (b` would pass.
         environment.compile(text).map_err(wrong)?;
         let function = if suffix.is_empty() { "string" } else { "" };

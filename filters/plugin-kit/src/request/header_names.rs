@@ -10,7 +10,7 @@ pub fn header_name(name: &str) -> Result<(), String> {
     if !name.is_empty() && name.bytes().all(good) {
         return Ok(());
     }
-    Err("no header name; expected lower-case letters, digits and `-`".to_owned())
+    Err("is not a header name; expected lower-case letters, digits and `-`".to_owned())
 }
 
 /// Headers that browsers, proxies and servers act on, or that say who a client is; and beginnings of such names.
@@ -86,7 +86,7 @@ const RESERVED: [&str; 66] = [
 /// Checks the name of a header that gets a value of the filter's own, such as a claim.
 ///
 /// # Errors
-/// It is no header name, or that of a header with a meaning of its own.
+/// It is not a header name, or that of a header with a meaning of its own.
 pub fn output_header_name(name: &str) -> Result<(), String> {
     header_name(name)?;
     // Some servers take an underscore for a dash.
@@ -138,7 +138,10 @@ mod tests {
             );
         }
         for name in ["", "X-A", ":path", "a b"] {
-            assert!(output_header_name(name).unwrap_err().starts_with("no header name; expected"), "{name}");
+            assert!(
+                output_header_name(name).unwrap_err().starts_with("is not a header name; expected"),
+                "{name}"
+            );
         }
         for name in ["x-user-id", "x-forwarded-user", "x-forwarded-email", "x-content-type", "contents"] {
             assert_eq!(output_header_name(name), Ok(()), "{name}");

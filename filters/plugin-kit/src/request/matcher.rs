@@ -87,7 +87,7 @@ impl RequestMatch {
             let wrong =
                 text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
             if wrong {
-                Err("no method; expected one in capitals, such as `GET`".to_owned())
+                Err("is not a method; expected one in capitals, such as `GET`".to_owned())
             } else {
                 Ok(text.as_bytes().to_vec())
             }
@@ -183,7 +183,7 @@ impl RequestMatch {
             && !self.methods_except.iter().any(|method| method == request.method)
     }
 
-    /// In doubt where the request names no host.
+    /// Whether the host matches. It is in doubt if the authority is not a host.
     fn host_matches(&self, request: &Request<'_>) -> Option<bool> {
         if self.hosts.is_empty() {
             return Some(true);
@@ -192,22 +192,22 @@ impl RequestMatch {
         Some(self.hosts.iter().any(|pattern| pattern.matches(host)))
     }
 
-    /// Whether it looks at the host.
+    /// Whether the condition looks at the host.
     pub fn reads_host(&self) -> bool {
         !self.hosts.is_empty()
     }
 
-    /// Whether it is about this method by name.
+    /// Whether the condition names this method.
     pub fn names_method(&self, method: &[u8]) -> bool {
         self.methods.iter().any(|named| named == method)
     }
 
-    /// Whether it holds for every request, so that none needs to be looked at.
+    /// Whether the condition holds for every request, so that the request need not be read.
     pub fn is_always(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The first segments of all paths for which it can hold; `None` where the path can be any.
+    /// The first segments of all paths for which the condition can hold; `None` if it can hold for any path.
     pub fn first_segments(&self) -> Option<Vec<&[u8]>> {
         if self.paths.is_empty() || !self.path_regexes.is_empty() {
             return None;
@@ -215,7 +215,7 @@ impl RequestMatch {
         self.paths.iter().map(PathPattern::first_segment).collect()
     }
 
-    /// Whether it looks at the path.
+    /// Whether the condition looks at the path.
     pub fn reads_path(&self) -> bool {
         !self.paths.is_empty() || !self.path_regexes.is_empty()
     }

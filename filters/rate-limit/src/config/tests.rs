@@ -36,7 +36,7 @@ fn defaults() {
 fn invalid_configuration_error_names_its_path() {
     for (fields, expected) in [
         (r#","rate":{"requests":1,"per":"0s"}"#, "limits[0].rate: expected a window"),
-        (r#","rate":{"requests":1,"per":"1x"}"#, "limits[0].rate.per: this is no duration"),
+        (r#","rate":{"requests":1,"per":"1x"}"#, "limits[0].rate.per: this is not a valid duration"),
         (r#","rate":{"request":1,"per":"1s"}"#, "did you mean `requests`?"),
         (r#","match":{"paths":["a"]}"#, "limits[0].match.paths[0]: "),
         (r#","match":{"claims":{"plan":{}}}"#, "limits[0].match.claims.plan: tests nothing"),
@@ -48,7 +48,7 @@ fn invalid_configuration_error_names_its_path() {
             r#","match":{"sourceAddress":{"cidrs":["10.0.0.0/33"],"from":"envoy"}}"#,
             "limits[0].match.sourceAddress.cidrs[0]: ",
         ),
-        (r#","match":{"principals":["10.0.0.0/8"]}"#, "limits[0].match.principals[0]: an address"),
+        (r#","match":{"principals":["10.0.0.0/8"]}"#, "limits[0].match.principals[0]: is an address"),
         (
             r#","key":[{"sourceAddress":{}}]"#,
             "limits[0].key[0].sourceAddress: the node id of this proxy, ``, is not",

@@ -137,9 +137,9 @@ fn what_is_wrong_is_named_with_its_path() {
             json!({ "cors": { "allowOrigins": ["null"] } }),
             "allowOrigins[0]: any page can be the origin `null`",
         ),
-        (json!({ "cors": { "allowOrigins": ["https://A"] } }), "no origin, which is in lower case"),
+        (json!({ "cors": { "allowOrigins": ["https://A"] } }), "is not an origin, which is in lower case"),
         (json!({ "cors": { "allowOrigins": ["https://a:443"] } }), "browsers leave out the port"),
-        (json!({ "addHeaders": { "X-A": "b" } }), "response.addHeaders.X-A: no header name"),
+        (json!({ "addHeaders": { "X-A": "b" } }), "response.addHeaders.X-A: is not a header name"),
         (json!({ "addHeaders": { "vary": "b" } }), "response.addHeaders.vary: `vary` is set by"),
         (json!({ "addHeaders": { "grpc-status": "0" } }), "`grpc-status` is set by"),
         (json!({ "addHeaders": { "access-control-allow-origin": "*" } }), "is one of `cors`"),
@@ -163,7 +163,7 @@ fn what_is_wrong_is_named_with_its_path() {
         "://a",
     ] {
         let raw = json!({ "cors": { "allowOrigins": [origin] } });
-        assert!(parse(&raw).unwrap_err().contains("no origin"), "{origin}");
+        assert!(parse(&raw).unwrap_err().contains("is not an origin"), "{origin}");
     }
     for origin in ["http://localhost:3000", "https://[::1]", "https://[::1]:8443", "capacitor://localhost"] {
         assert!(parse(&json!({ "cors": { "allowOrigins": [origin] } })).is_ok(), "{origin}");

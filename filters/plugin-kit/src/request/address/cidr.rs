@@ -34,8 +34,9 @@ impl Cidr {
     /// # Errors
     /// Says what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong =
-            || "no network; expected one such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`".to_owned();
+        let wrong = || {
+            "is not a network; expected one such as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`".to_owned()
+        };
         let (address, prefix) = text.split_once('/').map_or((text, None), |(a, prefix)| (a, Some(prefix)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };

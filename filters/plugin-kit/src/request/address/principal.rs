@@ -23,19 +23,19 @@ impl Principal {
         if name.contains('*') {
             return wrong("a text with `*` would be compared as it stands");
         }
-        let Some((domain, path)) = name.split_once('/') else { return wrong("no SPIFFE ID") };
+        let Some((domain, path)) = name.split_once('/') else { return wrong("is not a SPIFFE ID") };
         if Cidr::parse(text).is_ok() || domain.parse::<IpAddr>().is_ok() {
-            return wrong("an address, which anybody may have");
+            return wrong("is an address, which anybody may have");
         }
         if domain == "ns" && name.len() == text.len() {
-            return wrong("a SPIFFE ID without its trust domain");
+            return wrong("is a SPIFFE ID without its trust domain");
         }
         let in_domain =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
         let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         let segment = |text: &str| !matches!(text, "" | "." | "..") && text.bytes().all(in_path);
         if domain.is_empty() || !domain.bytes().all(in_domain) || !path.split('/').all(segment) {
-            return wrong("no SPIFFE ID");
+            return wrong("is not a SPIFFE ID");
         }
         // What begins as an identity of Istio is one, with namespace and service account.
         let mut names = path.split('/');
@@ -45,7 +45,7 @@ impl Principal {
                 (Some(_), Some("sa"), Some(_), None)
             )
         {
-            return wrong("no identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`");
+            return wrong("is not the identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`");
         }
         Ok(Self(name.to_owned()))
     }

@@ -105,13 +105,13 @@ fn a_proxy_that_is_not_known_must_be_told_where_the_address_comes_from() {
     assert!(
         compile(r#"{"cidrs":["10.0.0.0/8","x"]}"#, "sidecar~")
             .unwrap_err()
-            .contains("a.cidrs[1]: no network")
+            .contains("a.cidrs[1]: is not a network")
     );
 }
 
 #[test]
 fn what_is_no_principal_is_refused_with_what_was_expected() {
-    const PARTIAL: &str = "no identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`";
+    const PARTIAL: &str = "is not the identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`";
     for text in [
         "cluster.local/ns/a/sa/b",
         "spiffe://cluster.local/ns/a/sa/b",
@@ -121,27 +121,27 @@ fn what_is_no_principal_is_refused_with_what_was_expected() {
         assert!(Principal::parse(text).is_ok(), "{text}");
     }
     for (text, why) in [
-        ("10.0.0.0/8", "an address, which anybody may have"),
-        ("2001:db8::/32", "an address, which anybody may have"),
-        ("10.0.0.1", "no SPIFFE ID"),
-        ("10.0.0.1/x", "an address, which anybody may have"),
-        ("ns/x/sa/y", "a SPIFFE ID without its trust domain"),
+        ("10.0.0.0/8", "is an address, which anybody may have"),
+        ("2001:db8::/32", "is an address, which anybody may have"),
+        ("10.0.0.1", "is not a SPIFFE ID"),
+        ("10.0.0.1/x", "is an address, which anybody may have"),
+        ("ns/x/sa/y", "is a SPIFFE ID without its trust domain"),
         ("*", "a text with `*` would be compared as it stands"),
         ("cluster.local/ns/*/sa/a", "a text with `*` would be compared as it stands"),
-        ("cluster.local", "no SPIFFE ID"),
-        ("cluster.local/", "no SPIFFE ID"),
-        ("/ns/a/sa/b", "no SPIFFE ID"),
+        ("cluster.local", "is not a SPIFFE ID"),
+        ("cluster.local/", "is not a SPIFFE ID"),
+        ("/ns/a/sa/b", "is not a SPIFFE ID"),
         ("cluster.local/ns/a", PARTIAL),
         ("cluster.local/ns/a/sa", PARTIAL),
         ("cluster.local/ns", PARTIAL),
         ("spiffe://cluster.local/ns/a/sa/b/c", PARTIAL),
         ("cluster.local/ns/a/as/b", PARTIAL),
-        ("Cluster.Local/ns/a", "no SPIFFE ID"),
-        ("cluster.local/ns//a", "no SPIFFE ID"),
-        ("cluster.local/ns/../a", "no SPIFFE ID"),
-        ("https://a/b", "no SPIFFE ID"),
-        ("cluster.local/ns/a b", "no SPIFFE ID"),
-        ("", "no SPIFFE ID"),
+        ("Cluster.Local/ns/a", "is not a SPIFFE ID"),
+        ("cluster.local/ns//a", "is not a SPIFFE ID"),
+        ("cluster.local/ns/../a", "is not a SPIFFE ID"),
+        ("https://a/b", "is not a SPIFFE ID"),
+        ("cluster.local/ns/a b", "is not a SPIFFE ID"),
+        ("", "is not a SPIFFE ID"),
     ] {
         let error = Principal::parse(text).unwrap_err();
         assert!(error.starts_with(&format!("{why}; expected a principal such as")), "{error}");
@@ -175,7 +175,7 @@ fn what_is_no_network_is_refused() {
         "10.0.0.0:80",
         "0x0a.0.0.0/8",
     ] {
-        assert!(Cidr::parse(text).unwrap_err().contains("no network; expected one such as"), "{text}");
+        assert!(Cidr::parse(text).unwrap_err().contains("is not a network; expected one such as"), "{text}");
     }
     assert_eq!(
         Cidr::parse("10.0.0.1/8").unwrap_err(),

@@ -54,11 +54,11 @@ fn an_expression_is_compiled_alone_and_then_with_its_type() {
 fn what_the_host_does_not_take_is_named() {
     let refusing = host(|expression| if expression.contains("bad") { 2 } else { 0 });
     let error = Expression::condition("bad", &refusing).unwrap_err();
-    assert_eq!(error, "no CEL expression that the proxy takes");
+    assert_eq!(error, "is not a CEL expression that the proxy accepts");
     assert!(Expression::condition("good", &refusing).is_ok());
     let invalid = Host { value: None, ..host(|_| 0) };
     let error = Expression::text_matches("(", &invalid).unwrap_err();
-    assert_eq!(error, "no regular expression of RE2");
+    assert_eq!(error, "is not a regular expression of RE2");
     let broken = host(|_| 99);
     assert!(Expression::text("a", &broken).unwrap_err().contains("status 99"));
 }
@@ -101,7 +101,7 @@ impl Environment for RegexHost {
 fn a_regular_expression_that_is_none_by_itself_is_refused() {
     for wrong in ["a)|(.*", "a)", ")(", "/x') || true || matches('a", "a)$|(?:b", "(?i)a)|(.*", "[", "*"] {
         let error = Expression::text_matches(wrong, &RegexHost::default()).unwrap_err();
-        assert_eq!(error, "no regular expression of RE2", "{wrong}");
+        assert_eq!(error, "is not a regular expression of RE2", "{wrong}");
     }
     for good in ["a|b", "(a)|(b)", r"a\)|\(b", "[)]|[(]", "", "(?i)/a"] {
         assert!(Expression::text_matches(good, &RegexHost::default()).is_ok(), "{good}");

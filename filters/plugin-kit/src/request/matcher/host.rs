@@ -2,13 +2,13 @@
 
 use std::net::Ipv6Addr;
 
-/// Nothing, or a colon and digits.
+/// Whether the text is empty, or a colon and digits.
 pub(super) fn is_port(text: &[u8]) -> bool {
     let digits = text.strip_prefix(b":");
     text.is_empty() || digits.is_some_and(|port| !port.is_empty() && port.iter().all(u8::is_ascii_digit))
 }
 
-/// A host (RFC 3986 section 3.2.2), of those that services have.
+/// A host (RFC 3986 section 3.2.2), in the forms that services have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Host<'a> {
     /// A name or an IPv4 address, without a trailing dot.
@@ -17,7 +17,7 @@ pub(super) enum Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Reads what stands between brackets.
+    /// Reads the text between the brackets of an IPv6 address.
     pub(super) fn address(text: &[u8]) -> Option<Self> {
         std::str::from_utf8(text).ok()?.parse().ok().map(Self::Address)
     }
@@ -33,9 +33,9 @@ impl<'a> Host<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HostPattern {
     Name(Vec<u8>),
-    /// Starts with the dot.
+    /// All names with this suffix, which starts with the dot.
     Below(Vec<u8>),
-    /// However it is written.
+    /// An IPv6 address; all its spellings are equal.
     Address(Ipv6Addr),
 }
 
@@ -53,7 +53,7 @@ impl HostPattern {
                 Ok(Self::Below([b".", name].concat().to_ascii_lowercase()))
             }
             Some(Host::Name(name)) => Ok(Self::Name(name.to_ascii_lowercase())),
-            None => Err("no host; expected `api.example` or `*.example`, without port".to_owned()),
+            None => Err("is not a host; expected `api.example` or `*.example`, without port".to_owned()),
         }
     }
 

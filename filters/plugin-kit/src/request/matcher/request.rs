@@ -3,7 +3,7 @@
 use super::host::{Host, is_port};
 use crate::request::headers::HeaderMap;
 
-/// What a matcher looks at, found in one walk over the head.
+/// The parts of a request that a matcher looks at, found in one walk over the headers.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// `:authority`, with a port when the client sent one.
@@ -31,8 +31,8 @@ impl<'a> Request<'a> {
         request
     }
 
-    /// The host without port and without a trailing dot; `None` where the authority is no `host[:port]`: servers could differ
-    /// in what host it names.
+    /// The host without port and without a trailing dot; `None` if the authority is not `host[:port]`, since servers could differ
+    /// in which host it names.
     pub(super) fn host(&self) -> Option<Host<'a>> {
         if let Some(literal) = self.authority.strip_prefix(b"[") {
             let end = literal.iter().position(|byte| *byte == b']')?;

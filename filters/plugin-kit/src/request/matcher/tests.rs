@@ -239,7 +239,7 @@ fn what_is_wrong_is_named_with_its_path() {
         (r#"{"path":["/a"]}"#, "path: unknown field `path`"),
         (
             r#"{"principals":["mesh/a","ns/a/sa/b"]}"#,
-            "match.principals[1]: a SPIFFE ID without its trust domain",
+            "match.principals[1]: is a SPIFFE ID without its trust domain",
         ),
         (r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"]}}"#, "match.sourceAddress: the node id of this proxy"),
         (r#"{"sourceAddress":{"cidrs":["10.0.0.1/8"],"from":"envoy"}}"#, "match.sourceAddress.cidrs[0]: "),

@@ -11,12 +11,12 @@ use crate::request::cel::{self, Expression};
 use crate::request::claim::number_text;
 use crate::request::exchange::Exchange;
 
-/// What a value is compared with: a text, which is the whole value, or an object that says how.
+/// What a value is compared with: a text, which is the whole value, or an object that says how to compare.
 #[derive(Debug, Clone)]
 pub enum RawText {
-    /// The whole value.
+    /// The text is the whole value.
     Whole(String),
-    /// As it says.
+    /// The value is compared as the object says.
     As(RawTextTest),
 }
 
@@ -66,7 +66,7 @@ impl FromConfig for RawText {
 pub(super) struct TextTest {
     pub(super) kind: Comparison,
     text: Vec<u8>,
-    /// Of a claim: the number that the whole text is, as claims have it, where that is another text.
+    /// For a claim: if the whole text is a number, that number as claims have it, unless it is the same text.
     number: Option<Vec<u8>>,
     ignore_case: bool,
 }
@@ -80,7 +80,7 @@ pub(super) enum Comparison {
 }
 
 impl TextTest {
-    /// Without an `environment`, which evaluates them, there are no regular expressions.
+    /// Reads a comparison. Without an `environment`, regular expressions are refused, since the host evaluates them.
     pub(super) fn compile(
         raw: &RawText,
         environment: Option<&dyn Environment>,
@@ -154,10 +154,10 @@ impl TextTest {
     }
 }
 
-/// How a regular expression is evaluated.
+/// Evaluates a regular expression for a value.
 pub(super) type Regexes<'a> = &'a dyn Fn(Expression, &[u8]) -> Truth;
 
-/// Evaluates a regular expression. What is no UTF-8 is not for it to judge: `.` does not match such bytes.
+/// Evaluates a regular expression. For a text that is not UTF-8 the answer is in doubt: `.` does not match such bytes.
 pub(super) fn matches_regex(expression: Expression, text: &[u8], exchange: &Exchange<'_>) -> Truth {
     match std::str::from_utf8(text) {
         Ok(_) => expression.holds(exchange, Some((cel::TEXT, text))),

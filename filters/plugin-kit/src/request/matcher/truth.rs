@@ -2,10 +2,10 @@
 
 use crate::host::HostError;
 
-/// Whether something holds; `None` where that is not known: in doubt.
+/// Whether something holds; `None` if that is in doubt.
 pub(super) type Truth = Result<Option<bool>, HostError>;
 
-/// Whether one of them holds; in doubt where none does, and one is.
+/// Whether at least one item holds. It is in doubt if no item holds and at least one is in doubt.
 pub(super) fn any<T>(items: impl IntoIterator<Item = T>, holds: impl Fn(T) -> Truth) -> Truth {
     let mut found = Some(false);
     for item in items {
@@ -18,7 +18,7 @@ pub(super) fn any<T>(items: impl IntoIterator<Item = T>, holds: impl Fn(T) -> Tr
     Ok(found)
 }
 
-/// Whether all of them hold; in doubt where one is, and no other does not.
+/// Whether all items hold. It is in doubt if no item fails and at least one is in doubt.
 pub(super) fn all<T>(items: impl IntoIterator<Item = T>, holds: impl Fn(T) -> Truth) -> Truth {
     not(any(items, |item| not(holds(item))))
 }

@@ -21,7 +21,7 @@ crate::config_object! {
     }
 }
 
-/// A test of the values that a header or a claim has; all parts that are given must hold.
+/// A test of the values of a header or a claim. All parts that are given must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueTest {
     any_of: Vec<TextTest>,
@@ -36,7 +36,7 @@ impl ValueTest {
         Self::compile_with(raw, None, path, errors)
     }
 
-    /// The same of a header, whose values regular expressions can test where there is an `environment`.
+    /// Reads a test of a header. With an `environment`, regular expressions can test its values.
     pub(super) fn compile_with(
         raw: &RawValueTest,
         environment: Option<&dyn Environment>,
@@ -54,7 +54,7 @@ impl ValueTest {
                 .enumerate()
                 .filter_map(|(n, text)| TextTest::compile(text, environment, &path.index(n), errors));
             let mut tests: Vec<TextTest> = compiled.collect();
-            // Those that cost host calls last.
+            // The tests that cost host calls come last.
             tests.sort_by_key(|test| matches!(test.kind, Comparison::Regex(_)));
             (tests.len() == texts.len()).then_some(tests)
         };
@@ -73,15 +73,15 @@ impl ValueTest {
         self.truth(values, present, false, regex)
     }
 
-    /// Whether the test holds for a claim; `None` where that cannot be told, since the claim has something that no text is
-    /// equal or unequal to. A demand then fails, a limit counts, and an exemption does not exempt.
+    /// Whether the test holds for a claim; `None` if that is in doubt, since the claim has a value that cannot be compared with a
+    /// text. A demand then fails, a limit counts, and an exemption does not exempt.
     pub fn decides_claim(&self, claim: &ClaimValues<'_>) -> Option<bool> {
         let known = claim.known().iter().map(|value| value.as_bytes());
-        // There is no regular expression in it, and so no host to fail.
+        // A claim is tested by no regular expression, so no host call can fail.
         self.truth(known, claim.is_present(), claim.has_more(), &|_, _| Ok(None)).ok().flatten()
     }
 
-    /// Whether the test holds for something that is `present` or not, of whose values these are known, and that has `more`.
+    /// Whether the test holds for a header or claim with these `known` values, and with `more` that cannot be compared.
     #[allow(clippy::needless_pass_by_value)]
     fn truth<'a>(
         &self,

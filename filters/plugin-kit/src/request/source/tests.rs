@@ -255,7 +255,7 @@ fn wrong_sources_say_what_is_expected() {
         (r#"{"sourceAddress":{"ipv4Prefix":33}}"#, "from.sourceAddress.ipv4Prefix: expected 1 to 32 bits"),
         (
             r#"{"sourceAddress":{"trustForwardedFrom":["a/b","10.0.0.0/8"]}}"#,
-            "from.sourceAddress.trustForwardedFrom[1]: an address",
+            "from.sourceAddress.trustForwardedFrom[1]: is an address",
         ),
         (r#"{"sourceAddress":{"from":"envoy"}}"#, "from.sourceAddress.from: a sidecar takes"),
         (

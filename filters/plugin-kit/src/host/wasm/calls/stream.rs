@@ -20,7 +20,7 @@ pub fn enter_stream(context: u32) -> bool {
 /// Whether the stream of the effective context has ended. Envoy destroys its filters then, but knows its context until the worker has
 /// handled the events that came in together. To resume or to answer it in between crashes the proxy (seen in Envoy 1.39).
 fn has_ended() -> bool {
-    // Of a request that goes on there is no duration yet.
+    // A request that goes on has no duration yet.
     matches!(property(&["request", "duration"]), Ok(Some(_)))
 }
 
