@@ -5,6 +5,7 @@
 //! name no host. [`host`] is the seam: what a core may ask, and what a shell does for it.
 
 pub mod config;
+pub mod hash;
 pub mod host;
 pub mod reply;
 pub mod request;

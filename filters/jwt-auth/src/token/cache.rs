@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use plugin_kit::hash::KeyedHash;
 use plugin_kit::wire::bytes::equal;
 
 use crate::token::verified::Verified;
@@ -87,23 +88,10 @@ impl TokenCache {
     }
 }
 
-/// Mixes the end of the token, which is the end of its signature and as good as random.
+/// The hash of the end of the token, which is of its signature and as good as random.
 pub(crate) fn hash(token: &[u8], seed: u64) -> u64 {
-    let mut padded = [0; 16];
-    let end = token.last_chunk().unwrap_or_else(|| {
-        padded.iter_mut().zip(token).for_each(|(to, from)| *to = *from);
-        &padded
-    });
-    // Both halves of the product, as wyhash takes them.
-    let end = u128::from_le_bytes(*end) ^ (u128::from(!seed) << 64 | u128::from(seed));
-    let [low, high] = halves(end);
-    let [low, high] = halves(u128::from(low).wrapping_mul(u128::from(high)));
-    low ^ high
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "each half is meant")]
-fn halves(number: u128) -> [u64; 2] {
-    [number as u64, (number >> 64) as u64]
+    const END: usize = 16;
+    KeyedHash::with_seed(seed).of(token.last_chunk::<END>().map_or(token, <[u8; END]>::as_slice))
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! The gauge that shows which configuration is in force.
 
-/// A number that differs, but for one case in four billion, where the configuration does (FNV-1a, 32 bits): which pods run
-/// which configuration shows in a metric.
+use crate::hash::StableHash;
+
+/// The number that the gauge of [`config_hash_metric`] shows: it tells which pods run which configuration. Two configurations have the
+/// same number in one case of four billion.
 pub fn fingerprint(json: &[u8]) -> u32 {
-    json.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    StableHash::short(json)
 }
 
-/// The gauge that holds the [`fingerprint`] of what the plugin `plugin` (Envoy's `plugin_name`) runs, one for each plugin:
-/// `<filter>_config_hash_<namespace>.<name>`. Istio writes a path before that and a mark after it; they are left out.
-/// At most 100 bytes of the plugin's name, with `_` for what is unusual in a metric.
+/// The name of the gauge that holds the [`fingerprint`] of what the plugin `plugin` (Envoy's `plugin_name`) runs:
+/// `<filter>_config_hash_<namespace>.<name>`. Istio writes a path before the plugin's name and a mark behind it, which are left out.
+/// At most 100 bytes of the plugin's name are used, and `_` replaces characters that are unusual in a metric.
 pub fn config_hash_metric(filter: &str, plugin: &[u8]) -> String {
     let plugin = plugin.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let plugin = plugin.split(|byte| *byte == b'~').next().unwrap_or_default();

@@ -1,20 +1,18 @@
 //! Keys as hashes.
 
-use std::hash::Hasher;
-
-use siphasher::sip128::{Hasher128, SipHasher13};
+use plugin_kit::hash::KeyedHash;
 
 use crate::limits::gcra::Rate;
 use crate::limits::slots::KeyHash;
 
 /// Hashes keys with a random number of this process, so that nobody can choose keys that collide.
 #[derive(Debug, Clone)]
-pub struct KeyHasher(SipHasher13);
+pub struct KeyHasher(KeyedHash);
 
 impl KeyHasher {
     /// Makes the hasher with this random number.
     pub fn new(random: &[u8; 16]) -> Self {
-        Self(SipHasher13::new_with_key(random))
+        Self(KeyedHash::new(random))
     }
 
     /// The hasher for the keys of one limit. The limit's name and rate go into each key: a limit that a
@@ -56,9 +54,9 @@ impl KeyHasher {
 
     /// The hash of all parts.
     pub fn finish(&self) -> KeyHash {
-        let hash = self.0.finish128();
+        let [place, tag] = self.0.finish();
         // A tag is never 0, which marks a free entry.
-        KeyHash { place: hash.h1, tag: hash.h2 | 1 }
+        KeyHash { place, tag: tag | 1 }
     }
 }
 

@@ -7,12 +7,13 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
 use proxy_wasm::types::Action;
 
 use crate::config::{config_hash_metric, document, fingerprint};
+use crate::hash::StableHash;
 use crate::host::wasm::calls::{self, Gauge, WasmHost};
 use crate::host::{CallResponse, Filter, Flow, SHORT_TICK, TICK};
 use crate::reply::Reply;
@@ -79,7 +80,7 @@ struct Dispatcher<F: Filter> {
     /// The streams that are to be seen again. The proxy would say when one is deleted, but to be told costs as much as a
     /// host call, for every request. So those that end without having been seen again are looked for, see
     /// [`Dispatcher::forget_gone`].
-    streams: RefCell<HashMap<u32, Rc<Stream<F>>, BuildHasherDefault<ContextHasher>>>,
+    streams: RefCell<HashMap<u32, Rc<Stream<F>>, BuildHasherDefault<StableHash>>>,
     /// With so many of them, those that are gone are looked for.
     crowded: Cell<usize>,
 }
@@ -94,27 +95,6 @@ const MOST_CREATED: usize = 512;
 
 /// So many kept streams are no reason to look for those that are gone.
 const FEW_STREAMS: usize = 1024;
-
-/// Spreads the numbers of contexts, which count up.
-#[derive(Default)]
-struct ContextHasher(u64);
-
-impl Hasher for ContextHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, context: u32) {
-        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4).
-        self.0 = (self.0 ^ u64::from(context)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
 
 impl<F: Filter> Dispatcher<F> {
     fn filter(&self, root: u32) -> Option<Rc<F>> {
