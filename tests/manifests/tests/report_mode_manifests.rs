@@ -326,9 +326,9 @@ fn what_is_not_there_or_not_said_right_is_refused() {
     for (arguments, expected) in [
         (
             "jwt-auth usr on",
-            "no WasmPlugin or TrafficExtension jwt-auth-usr mesh-filters-usr in namespace adaptive-learning",
+            "namespace adaptive-learning has no WasmPlugin or TrafficExtension jwt-auth-usr mesh-filters-usr",
         ),
-        ("-n other jwt-auth user on", "in namespace other"),
+        ("-n other jwt-auth user on", "namespace other has no WasmPlugin"),
         ("rate-limit ml on", "has no rate-limit to switch"),
         ("jwt-auth user of", "Usage: report-mode.sh"),
         ("trace-tags user on", "Usage: report-mode.sh"),
