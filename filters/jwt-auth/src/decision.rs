@@ -256,6 +256,7 @@ impl Authenticator {
     /// The positions of the rules that decide about `request`: one, or one for each reading of its path, and
     /// those of which it is not known whether they do. Otherwise why the request is refused whatever they
     /// say: its path is read differently and must not be, or its authority is not a host.
+    #[inline(never)]
     fn match_rules(
         &self,
         exchange: &Exchange<'_>,

@@ -54,6 +54,7 @@ fn forwards_all_at(config: &Config, location: usize) -> bool {
 }
 
 /// What to do to the headers that carried tokens which no provider forwards, confirmed or not.
+#[inline(never)]
 pub(super) fn spent<'a>(config: &'a Config, head: &HeaderMap, confirmed: &[Confirmed]) -> Vec<Edit<'a>> {
     let spent = |n: usize, location: &TokenLocation| {
         let mut here = confirmed.iter().filter(|confirmed| confirmed.location == n).peekable();
