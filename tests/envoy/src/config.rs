@@ -141,7 +141,8 @@ impl Cluster {
         json!({
             "name": self.name,
             "type": "STATIC",
-            "connect_timeout": "1s",
+            // A thousand connections at once overflow a server's queue, and the kernel tries again after 1, 3 and 7 seconds.
+            "connect_timeout": "10s",
             // A thousand requests at once are for the filters to bear; Envoy would refuse some by itself.
             "circuit_breakers": { "thresholds": [
                 { "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000 },
