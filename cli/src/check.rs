@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use mesh_filters_cli::filters::{self, Facts};
 use plugin_kit::config::ConfigErrors;
 use serde_json::Value;
 
 use crate::document::{self, Kind, Node, Source};
-use crate::filters::{self, Facts};
 use crate::finding::{Code, Finding};
 use crate::resource::{Plugin, Resource, plugins};
 

@@ -9,24 +9,24 @@ use serde_json::Value;
 use trace_tags::tags::tag::Phase;
 
 /// The names of the filters.
-pub(crate) const NAMES: [&str; 4] = ["jwt-auth", "rate-limit", "trace-tags", "mesh-filters"];
+pub const NAMES: [&str; 4] = ["jwt-auth", "rate-limit", "trace-tags", "mesh-filters"];
 
 /// What a configuration means to the configurations of other filters.
 #[derive(Default)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Claims that it publishes, where it checks tokens.
-    pub(crate) publishes: Option<Vec<String>>,
+    pub publishes: Option<Vec<String>>,
     /// Claims that it asks for, with the JSON path of what asks.
-    pub(crate) asks: Vec<(String, String)>,
+    pub asks: Vec<(String, String)>,
     /// Hosts of key sets, with the JSON path.
-    pub(crate) key_hosts: Vec<(String, String)>,
+    pub key_hosts: Vec<(String, String)>,
 }
 
 /// Reads a pluginConfig as a filter does.
 ///
 /// # Errors
 /// What the filter says to it.
-pub(crate) fn read(
+pub fn read(
     filter: &str,
     config: &Value,
     variables: &BTreeMap<String, String>,
@@ -89,7 +89,7 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
 }
 
 /// The filter whose pluginConfig has this member.
-pub(crate) fn by_member(name: &str) -> Option<&'static str> {
+pub fn by_member(name: &str) -> Option<&'static str> {
     Some(match name {
         "jwtAuth" | "rateLimit" | "traceTags" => "mesh-filters",
         "providers" | "rules" => "jwt-auth",

@@ -4,7 +4,6 @@
 
 mod check;
 mod document;
-mod filters;
 mod finding;
 mod pseudonym;
 mod report;
@@ -15,6 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+use mesh_filters_cli::filters;
 
 use crate::finding::{Code, Severity};
 

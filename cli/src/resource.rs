@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use mesh_filters_cli::filters;
+
 use crate::document::{Kind, Node};
-use crate::filters;
 
 /// A resource of the input.
 pub(crate) struct Resource<'a> {

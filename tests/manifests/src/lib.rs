@@ -1,13 +1,10 @@
 //! The configurations that users copy, read by the filters' own parsers.
 #![allow(clippy::restriction)]
 
-use mesh_filters::config::Parts;
-use plugin_kit::config::ConfigErrors;
-use plugin_kit::host::Environment;
-use plugin_kit::host::HostError;
-use serde_json::Value;
 use std::collections::BTreeMap;
-use trace_tags::tags::tag::Phase;
+
+use mesh_filters_cli::filters;
+use serde_json::Value;
 
 /// The variables of a plugin's vmConfig.env.
 pub type Variables = BTreeMap<String, String>;
@@ -17,57 +14,7 @@ pub type Variables = BTreeMap<String, String>;
 /// # Errors
 /// The filter's own words; or that there is no such filter.
 pub fn accepted(name: &str, config: &Value, variables: &Variables) -> Result<(), String> {
-    let on = |node| parse(name, config, Proxy { variables, node }).map_err(|errors| errors.to_string());
-    // What is for a proxy of another kind says so, and is refused by a sidecar.
-    on("sidecar~").or_else(|refused| on("envoy").map_err(|_| refused))
-}
-
-fn parse(name: &str, config: &Value, env: Proxy<'_>) -> Result<(), ConfigErrors> {
-    match name {
-        "jwt-auth" => jwt_auth::config::Config::read(config, &env).map(drop),
-        "rate-limit" => rate_limit::config::Config::read(config, &env).map(drop),
-        "trace-tags" => trace_tags::config::Config::read(config, &env, Phase::Request).map(drop),
-        "mesh-filters" => {
-            let parts = Parts::parse(config)?;
-            let part = |key, part: Option<Value>| {
-                let Some(part) = part else { return Ok(()) };
-                parse(key, &part, env)
-            };
-            part("trace-tags", parts.trace_tags)?;
-            part("jwt-auth", parts.jwt_auth)?;
-            part("rate-limit", parts.rate_limit)
-        }
-        _ => Err(plugin_kit::config::ConfigError {
-            path: "pluginName".to_owned(),
-            message: format!("expected the name of a filter, found `{name}`"),
-        }
-        .into()),
-    }
-}
-
-/// The environment of a plugin in a proxy that takes every expression.
-#[derive(Clone, Copy)]
-struct Proxy<'a> {
-    variables: &'a Variables,
-    node: &'static str,
-}
-
-impl Environment for Proxy<'_> {
-    fn variable(&self, name: &str) -> Option<String> {
-        self.variables.get(name).cloned()
-    }
-
-    fn node_id(&self) -> Option<Vec<u8>> {
-        Some(self.node.as_bytes().to_vec())
-    }
-
-    fn compile(&self, _: &str) -> Result<u32, HostError> {
-        Ok(0)
-    }
-
-    fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(Some(vec![0]))
-    }
+    filters::read(name, config, variables).map(drop).map_err(|errors| errors.to_string())
 }
 
 /// A Wasm plugin as `WasmPlugin` and `TrafficExtension` describe it.
@@ -114,17 +61,7 @@ pub fn documented(piece: Value) -> Option<(String, Value)> {
     if piece.is_array() {
         return Some(("rate-limit".to_owned(), serde_json::json!({ "limits": piece })));
     }
-    let filter = piece.as_object()?.keys().map(String::as_str).find_map(filter_of);
+    let filter = piece.as_object()?.keys().map(String::as_str).find_map(filters::by_member);
     let filter = filter.unwrap_or("no filter has these keys");
     Some((filter.to_owned(), piece))
-}
-
-fn filter_of(key: &str) -> Option<&'static str> {
-    Some(match key {
-        "jwtAuth" | "rateLimit" | "traceTags" => "mesh-filters",
-        "providers" | "rules" => "jwt-auth",
-        "limits" => "rate-limit",
-        "tags" => "trace-tags",
-        _ => return None,
-    })
 }
