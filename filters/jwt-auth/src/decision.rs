@@ -20,6 +20,7 @@ use plugin_kit::request::headers::{HeaderMap, NameLengths};
 use plugin_kit::request::matcher::Request;
 use plugin_kit::request::path::Readings;
 use plugin_kit::request::path_index::PathIndex;
+use plugin_kit::trace::{self, Note};
 use plugin_kit::wire::bytes::equal;
 
 use self::admission::{Admission, Deciding, admit};
@@ -267,6 +268,7 @@ impl Authenticator {
         }
         let mut found = Vec::with_capacity(1);
         let mut rule = |reading: &[u8]| {
+            trace::note(|| Note::new("reading").received_bytes(Some(reading)));
             first_match(&self.config.rules, &self.rules, exchange, request, reading, &mut found)
         };
         if !self.config.rules.iter().any(Rule::reads_path) {

@@ -10,4 +10,5 @@ pub mod host;
 pub mod reply;
 pub mod request;
 pub mod testing;
+pub mod trace;
 pub mod wire;

@@ -16,6 +16,7 @@ use std::cell::{Cell, OnceCell};
 use plugin_kit::host::HostError;
 use plugin_kit::reply::Reply;
 use plugin_kit::request::exchange::Exchange;
+use plugin_kit::trace::{self, Note};
 
 use self::fast_path::FastPath;
 use self::matching::{Doubt, RequestView};
@@ -156,6 +157,7 @@ impl Limits {
                     return Ok(None);
                 };
                 if self.try_spend_lease(&one, now) {
+                    trace::note(|| Note::new("lease").at(one.index).holds(true));
                     return Ok(None);
                 }
                 (vec![one], now)
@@ -169,6 +171,7 @@ impl Limits {
                 if let [one] = counted.as_slice()
                     && self.try_spend_lease(one, now)
                 {
+                    trace::note(|| Note::new("lease").at(one.index).holds(true));
                     return Ok(None);
                 }
                 (counted, now)
@@ -196,6 +199,10 @@ impl Limits {
         let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
         let charges: Vec<ChargeRequest> = enforced.iter().map(|counted| counted.charge).collect();
         let snapshots = self.limiter.charge(store, &charges, now).map_err(unavailable)?;
+        trace::note(|| Note::new("now").received(now));
+        for (counted, snapshot) in enforced.iter().zip(&snapshots) {
+            trace::note(|| charged(counted, snapshot));
+        }
         let mut admission = Admission::default();
         let worst = enforced.iter().zip(&snapshots).max_by_key(|(_, snapshot)| severity(snapshot));
         if let Some((counted, snapshot)) = worst {
@@ -213,6 +220,9 @@ impl Limits {
             // A limit that is not enforced reports the failure of a host call too.
             let snapshots = self.limiter.charge(store, &[counted.charge], now).unwrap_or_default();
             let snapshot = snapshots.first();
+            if let Some(snapshot) = snapshot {
+                trace::note(|| charged(counted, snapshot));
+            }
             admission.pending.extend(snapshot.and_then(|snapshot| counted.pending(snapshot)));
             if snapshot.is_none_or(|snapshot| matches!(snapshot.verdict, Verdict::Denied(_))) {
                 reported.push(counted.index);
@@ -286,13 +296,20 @@ impl Limits {
             readings: OnceCell::new(),
         };
         let mut counted = Vec::with_capacity(self.config.limits.len());
-        for exemption in &self.config.exempt {
-            if view.matches(exemption, Doubt::No).map_err(unavailable)? {
+        for (index, exemption) in self.config.exempt.iter().enumerate() {
+            let exempts = view.matches(exemption, Doubt::No).map_err(unavailable)?;
+            trace::note(|| Note::new("exempt").at(index).holds(exempts));
+            if exempts {
                 return Ok(counted);
             }
         }
         for (index, limit) in self.config.limits.iter().enumerate() {
-            if stage.checks(limit) && view.matches(&limit.selector, Doubt::Yes).map_err(unavailable)? {
+            if !stage.checks(limit) {
+                continue;
+            }
+            let counts = view.matches(&limit.selector, Doubt::Yes).map_err(unavailable)?;
+            trace::note(|| Note::new("limit").at(index).holds(counts));
+            if counts {
                 counted.extend(self.counted_by(index, exchange, reported)?);
             }
         }
@@ -317,6 +334,7 @@ impl Limits {
             Ok(None)
         };
         let denies = limit.mode == Mode::Enforce;
+        trace::note(|| Note::new("counts").at(index));
         let mut incomplete = false;
         let Ok(key) = request_key(limit, hashers, exchange, &mut incomplete) else {
             return refused(DenyReason::Unavailable, denies);
@@ -354,6 +372,7 @@ impl Limits {
             }
             Err(_) => return refused(DenyReason::Unavailable, enforced),
         };
+        trace::note(|| Note::new("cost").at(index).holds(enforced).received(cost));
         let RequestKey { hash, rate, single, descriptor, .. } = key;
         if cost == 0 && rate.burst() > 0 {
             return Ok(None);
@@ -415,6 +434,20 @@ fn without_clock(counted: &[Counted], error: HostError, reported: &mut Vec<usize
     }
     reported.extend(counted.iter().map(|counted| counted.index));
     Ok(())
+}
+
+/// A note about what a limit says to a request, and what is left of its key: requests, the nanoseconds until the whole burst is
+/// there again, the burst, and its period.
+fn charged(counted: &Counted, snapshot: &Snapshot) -> Note {
+    let Snapshot { remaining, whole_in, .. } = snapshot;
+    let rate = &counted.charge.rate;
+    let left = format_args!("{remaining} {whole_in} {} {}", rate.burst(), rate.per().as_secs()).to_string();
+    let holds = match snapshot.verdict {
+        Verdict::Admitted => Some(true),
+        Verdict::Denied(_) => Some(false),
+        Verdict::Conflict => None,
+    };
+    Note::new("charge").at(counted.index).holds(holds).received(left)
 }
 
 /// Nanoseconds on the proxy's monotonic clock.

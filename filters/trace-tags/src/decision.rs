@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use plugin_kit::host::HostError;
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::request::source::HeaderReads;
+use plugin_kit::trace::{self, Note};
 use smallvec::SmallVec;
 
 use crate::config::Config;
@@ -117,7 +118,9 @@ impl Core {
             }
         }
         for (position, tag) in self.config.tags.iter().enumerate() {
-            if !tag.when().has(stream.request_id.as_ref()) {
+            let is_written = tag.when().has(stream.request_id.as_ref());
+            trace::note(|| Note::new("tag").at(position).named(tag.name()).holds(is_written));
+            if !is_written {
                 continue;
             }
             let candidate = tag.in_request(exchange, stream.request_id.as_ref()).unwrap_or_else(|failure| {

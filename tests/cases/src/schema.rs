@@ -315,6 +315,18 @@ pub struct Case {
     mesh: bool,
 }
 
+impl Case {
+    /// Its file and its name.
+    pub fn id(&self) -> String {
+        format!("{}: {}", self.file, self.name)
+    }
+
+    /// Whether it runs on a real Envoy only.
+    pub fn runs_on_envoy_only(&self) -> bool {
+        self.only == Some(HostName::Envoy)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Request(Box<RequestStep>),

@@ -3,6 +3,7 @@
 use plugin_kit::host::HostError;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::headers::HeaderMap;
+use plugin_kit::trace::{self, Note};
 use std::rc::Rc;
 
 use crate::config::{Config, CorsPreflight};
@@ -73,6 +74,7 @@ pub(super) fn admit<'a>(
 ) -> Result<Result<Admission, Denial<'a>>, HostError> {
     let (mut identity, mut anyone, mut preflight) = (None::<Granted>, false, false);
     for rule in rules {
+        trace::note(|| Note { index: rule.rule, ..Note::new("deciding") });
         let deny = |reason| Ok(Err(Denial { rule: rule.rule, ..Denial::of(reason) }));
         let entry = match judge(config, rule, confirmed, head) {
             Ok(entry) => entry,
@@ -200,6 +202,7 @@ fn condition_admits(
         let claims = token.map_or(Some(condition::NO_CLAIMS), Verified::typed);
         condition::holds(when, context.exchange, claims)?
     };
+    trace::note(|| Note::new("when").holds(holds));
     if holds.is_none() {
         context.observed.conditions_failed = context.observed.conditions_failed.saturating_add(1);
     }

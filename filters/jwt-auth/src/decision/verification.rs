@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plugin_kit::host::HostError;
+use plugin_kit::trace::{self, Note};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
@@ -162,6 +163,7 @@ impl Verification {
             Err(_) => Err(Stop::from(DenyReason::Internal)),
         };
         let known = self.known(token, seconds(context.exchange.recent_unix_time())?);
+        trace::note(|| Note::new("token").at(location).holds(known.is_some().then_some(true)));
         let observed = &mut context.observed;
         let count = if known.is_some() { &mut observed.cache_hits } else { &mut observed.cache_misses };
         *count = count.saturating_add(1);
@@ -189,21 +191,29 @@ impl Verification {
     ) -> Result<Judgement, Stop> {
         let known = self.refused.borrow_mut().find(token);
         if let Some(reason) = known {
+            trace::note(|| Note::new("remembered").holds(false).received(reason.cause()));
             return Err(reason.into());
         }
         let untrusted = match UntrustedToken::parse(token) {
             Ok(untrusted) => untrusted,
             Err(error) => {
+                trace::note(|| Note::new("format").holds(false).received(error));
                 let reason = DenyReason::Malformed(error);
                 self.refused.borrow_mut().insert(token, reason, None);
                 return Err(reason.into());
             }
         };
+        trace::note(|| {
+            let iss = untrusted.claims.get("iss").and_then(Value::as_str);
+            Note::new("format").holds(true).named(untrusted.algorithm).received_bytes(iss.map(str::as_bytes))
+        });
         let mut refused = DenyReason::UnknownIssuer;
         let (mut verified, mut undecided) = (Vec::new(), SmallVec::new());
         let mut asked = 0_u32;
         for (position, provider) in config.providers.iter().enumerate() {
-            if !provider.is_issuer_of(&untrusted.claims) {
+            let is_issuer = provider.is_issuer_of(&untrusted.claims);
+            trace::note(|| Note::new("issuer").at(position).holds(is_issuer));
+            if !is_issuer {
                 continue;
             }
             asked = asked.saturating_add(1);
@@ -236,20 +246,36 @@ impl Verification {
         context: &mut Context<'_, '_>,
     ) -> Result<Verified, Stop> {
         let provider = at.provider;
-        if !provider.algorithms.contains(&token.algorithm) {
+        let accepts = provider.algorithms.contains(&token.algorithm);
+        trace::note(|| Note::new("algorithms").holds(accepts).received(token.algorithm));
+        if !accepts {
             return Err(DenyReason::AlgorithmNotAllowed.into());
         }
         // Claims come before the signature, since they are cheap to check.
         let validity = provider.policy.check(token).map_err(DenyReason::BadClaims)?;
-        validity.check(now).map_err(DenyReason::BadClaims)?;
-        let keys = self.keys_for(at, token, context)?;
+        let in_time = validity.check(now);
+        trace::note(|| Note::new("time").holds(in_time.is_ok()).named(validity).received(now));
+        in_time.map_err(DenyReason::BadClaims)?;
+        let keys = self.keys_for(at, token, context).inspect_err(|_| {
+            trace::note(|| Note::new("key").holds(false).received(token.kid.as_deref().unwrap_or_default()));
+        })?;
         let candidates = keys.candidates(token.kid.as_deref(), token.algorithm);
+        trace::note(|| {
+            let known = keys.keys.iter().filter_map(|key| key.kid.as_deref()).collect::<Vec<_>>().join(", ");
+            let received = token.kid.as_deref().unwrap_or_default();
+            Note::new("key").holds(!candidates.is_empty()).named(known).received(received)
+        });
         if candidates.is_empty() {
             // The key is there, but bound to another algorithm.
             return Err(DenyReason::AlgorithmNotAllowed.into());
         }
         for key in candidates.iter().take(provider.most_tried) {
-            match self.verifier.verify(key, token) {
+            let verdict = self.verifier.verify(key, token);
+            trace::note(|| {
+                let note = Note::new("signature").holds(verdict == Verdict::Valid);
+                note.received(key.kid.as_deref().unwrap_or_default())
+            });
+            match verdict {
                 Verdict::Valid => {
                     let kid = key.kid.clone().or_else(|| token.kid.clone());
                     self.check_revoked(at, &token.claims, kid.as_deref(), context)?;
@@ -297,7 +323,9 @@ impl Verification {
         kid: Option<&str>,
         context: &mut Context<'_, '_>,
     ) -> Result<(), Stop> {
-        if at.provider.revoked.contains(claims, kid) {
+        let revoked = at.provider.revoked.contains(claims, kid);
+        trace::note(|| Note::new("revoked").holds(!revoked));
+        if revoked {
             return Err(DenyReason::Revoked.into());
         }
         let (Some(elsewhere), Some(cache)) =
@@ -307,7 +335,9 @@ impl Verification {
         };
         let list = cache.borrow().value();
         if let Some(list) = list {
-            return if list.contains(claims, kid) { Err(DenyReason::Revoked.into()) } else { Ok(()) };
+            let revoked = list.contains(claims, kid);
+            trace::note(|| Note::new("revokedUri").holds(!revoked));
+            return if revoked { Err(DenyReason::Revoked.into()) } else { Ok(()) };
         }
         let document = Document::Revoked(at.position);
         let unavailable = match missing(cache, context)? {

@@ -7,6 +7,7 @@ use plugin_kit::request::claim::ClaimValues;
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::request::matcher::{Request, RequestMatch, ValueTest};
 use plugin_kit::request::path_index::PathIndex;
+use plugin_kit::trace::{self, Note};
 
 use crate::reply::DenyReason;
 use crate::token::claims::{self, ClaimPath, Found};
@@ -179,16 +180,23 @@ impl TokenRequirement {
         let mut reason =
             if tokens.is_empty() { DenyReason::TokenMissing } else { DenyReason::ProviderForbidden };
         for (n, token) in tokens.iter().enumerate() {
-            if !self.providers.is_empty() && !self.providers.contains(&token.provider) {
+            let of_provider = self.providers.is_empty() || self.providers.contains(&token.provider);
+            trace::note(|| Note::new("require.provider").at(token.provider).holds(of_provider));
+            if !of_provider {
                 continue;
             }
             if !self.claims.iter().all(|claim| claim.holds(token)) {
                 reason = DenyReason::ClaimsForbidden;
-            } else if !self
-                .scopes
-                .iter()
-                .all(|scope| claims::scopes(&token.claims).any(|granted| granted == scope.as_str()))
-            {
+            } else if !self.scopes.iter().all(|scope| {
+                let granted = claims::scopes(&token.claims).any(|granted| granted == scope.as_str());
+                trace::note(|| {
+                    Note::new("require.scope")
+                        .named(scope)
+                        .holds(granted)
+                        .received(claims::scopes(&token.claims).collect::<Vec<_>>().join(" "))
+                });
+                granted
+            }) {
                 reason = DenyReason::InsufficientScope;
             } else {
                 return Ok(Met { by: n, named: !self.providers.is_empty() });
@@ -204,9 +212,17 @@ impl ClaimTest {
             Found::Claim(claim) => Some(claim),
             Found::Missing => None,
             // A test that cannot be decided fails.
-            Found::Undecided => return false,
+            Found::Undecided => {
+                trace::note(|| Note::new("require.claim").named(self.path.text()).holds(false));
+                return false;
+            }
         };
-        self.test.decides_claim(&ClaimValues::of(claim, self.space_delimited)) == Some(true)
+        let holds = self.test.decides_claim(&ClaimValues::of(claim, self.space_delimited)) == Some(true);
+        trace::note(|| {
+            let note = Note::new("require.claim").named(self.path.text()).holds(holds);
+            if let Some(claim) = claim { note.received(claim) } else { note }
+        });
+        holds
     }
 }
 
@@ -235,6 +251,7 @@ fn first_of<'r>(
 ) -> Result<(), HostError> {
     for (n, rule) in rules {
         let matches = rule.condition.matches(exchange, request, reading)?;
+        trace::note(|| Note::new("rule").at(n).holds(matches));
         if matches != Some(false) {
             found.push(Some(n));
         }
@@ -242,6 +259,7 @@ fn first_of<'r>(
             return Ok(());
         }
     }
+    trace::note(|| Note::new("rule").holds(true));
     found.push(None);
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! The claims of a token (RFC 7519 section 4), and what a provider requires of them.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use plugin_kit::request::claim::ClaimValues;
+use plugin_kit::trace::{self, Note};
 use serde_json::{Map, Value};
 
 use crate::token::compact::UntrustedToken;
@@ -71,6 +73,14 @@ pub struct Validity {
     pub until: Option<u64>,
 }
 
+/// `FROM..UNTIL`, in seconds since the epoch.
+impl fmt::Display for Validity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..", self.from)?;
+        self.until.map_or(Ok(()), |until| write!(f, "{until}"))
+    }
+}
+
 impl Validity {
     /// Whether the token is valid at `now`.
     ///
@@ -95,28 +105,45 @@ impl Policy {
     pub fn check(&self, token: &UntrustedToken<'_>) -> Result<Validity, ClaimError> {
         let claims = &token.claims;
         check_types(claims)?;
-        match &token.typ {
-            None if self.untyped => {}
-            Some(typ) if self.types.contains(typ) => {}
-            _ => return Err(ClaimError::TokenType),
+        let has_type = token.typ.as_ref().map_or(self.untyped, |typ| self.types.contains(typ));
+        trace::note(|| claim_note("typ", has_type, token.typ.as_deref()));
+        if !has_type {
+            return Err(ClaimError::TokenType);
         }
-        if !self.audiences.is_empty() && !audiences(claims).any(|aud| self.audiences.iter().any(|a| a == aud))
-        {
-            return Err(ClaimError::Audience);
+        if !self.audiences.is_empty() {
+            let is_meant = audiences(claims).any(|aud| self.audiences.iter().any(|a| a == aud));
+            trace::note(|| {
+                let received = audiences(claims).collect::<Vec<_>>().join(", ");
+                claim_note("audiences", is_meant, claims.contains_key("aud").then_some(received.as_str()))
+            });
+            if !is_meant {
+                return Err(ClaimError::Audience);
+            }
         }
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        if !self.subjects.is_empty()
-            && !text("sub").is_some_and(|sub| self.subjects.iter().any(|subject| subject.matches(sub)))
-        {
-            return Err(ClaimError::Subject);
+        if !self.subjects.is_empty() {
+            let sub = text("sub");
+            let is_one = sub.is_some_and(|sub| self.subjects.iter().any(|subject| subject.matches(sub)));
+            trace::note(|| claim_note("subjects", is_one, sub));
+            if !is_one {
+                return Err(ClaimError::Subject);
+            }
         }
         if !self.authorized_parties.is_empty() {
             let party = if claims.contains_key("azp") { text("azp") } else { text("client_id") };
-            if !party.is_some_and(|party| self.authorized_parties.iter().any(|known| known == party)) {
+            let is_one =
+                party.is_some_and(|party| self.authorized_parties.iter().any(|known| known == party));
+            trace::note(|| claim_note("authorizedParties", is_one, party));
+            if !is_one {
                 return Err(ClaimError::AuthorizedParty);
             }
         }
-        if self.required.iter().any(|path| !matches!(path.find(claims), Found::Claim(_))) {
+        let is_there = |path: &ClaimPath| {
+            let is_there = matches!(path.find(claims), Found::Claim(_));
+            trace::note(|| claim_note("requiredClaims", is_there, None).named(path.text()));
+            is_there
+        };
+        if !self.required.iter().all(is_there) {
             return Err(ClaimError::Missing);
         }
         self.validity(claims)
@@ -125,11 +152,17 @@ impl Policy {
     fn validity(&self, claims: &Map<String, Value>) -> Result<Validity, ClaimError> {
         let (exp, nbf, iat) = (date(claims, "exp")?, date(claims, "nbf")?, date(claims, "iat")?);
         if self.require_expiration && exp.is_none() {
+            trace::note(|| claim_note("requireExpiration", false, None));
             return Err(ClaimError::Missing);
         }
         if let Some(longest) = self.max_lifetime {
-            let (Some(exp), Some(iat)) = (exp, iat) else { return Err(ClaimError::Lifetime) };
-            if exp.floor.saturating_sub(iat.floor) > longest {
+            let lifetime = exp.zip(iat).map(|(exp, iat)| exp.floor.saturating_sub(iat.floor));
+            let is_short = lifetime.is_some_and(|lifetime| lifetime <= longest);
+            trace::note(|| {
+                let seconds = lifetime.map(|seconds| format!("{seconds} seconds"));
+                claim_note("maxLifetime", is_short, seconds.as_deref())
+            });
+            if !is_short {
                 return Err(ClaimError::Lifetime);
             }
         }
@@ -139,6 +172,11 @@ impl Policy {
             until: exp.map(|date| date.floor.saturating_add(self.clock_skew)),
         })
     }
+}
+
+/// A note about what a provider requires, by the name of the field of its configuration.
+fn claim_note(field: &'static str, holds: bool, received: Option<&str>) -> Note {
+    Note::new(field).holds(holds).received_bytes(received.map(str::as_bytes))
 }
 
 /// Registered claims must have the types of RFC 7519; null is a wrong type, not a missing claim.
@@ -203,6 +241,12 @@ impl ClaimPath {
         }
         names.push(name);
         if names.iter().any(String::is_empty) { Err(expected()) } else { Ok(Self(names)) }
+    }
+
+    /// The path as it is written.
+    pub fn text(&self) -> String {
+        let names = self.0.iter().map(|name| name.replace('\\', "\\\\").replace('.', "\\."));
+        names.collect::<Vec<_>>().join(".")
     }
 
     /// Looks the claim up.
@@ -338,6 +382,9 @@ mod tests {
         assert_eq!(find("a.b.c"), Some(json!(1)));
         assert_eq!(find("x\\.y"), Some(json!(2)));
         assert_eq!(find("x\\\\"), Some(json!(3)));
+        for path in ["a.b.c", "x\\.y", "x\\\\"] {
+            assert_eq!(ClaimPath::parse(path).unwrap().text(), path);
+        }
         for missing in ["a.b.d", "b", "a.b.c.d", "list.0", "list.a", "x.y"] {
             assert_eq!(find(missing), None, "{missing}");
         }

@@ -7,6 +7,7 @@ use crate::request::cel::Expression;
 use crate::request::exchange::Exchange;
 use crate::request::header_names::header_name;
 use crate::request::path::{PathCase, PathPattern};
+use crate::trace::{self, Note};
 
 mod address;
 mod host;
@@ -145,21 +146,33 @@ impl RequestMatch {
         reading: &[u8],
     ) -> Result<Option<bool>, HostError> {
         if !self.method_matches(request) {
+            trace::note(|| Note::new("methods").holds(false).received_bytes(Some(request.method)));
             return Ok(Some(false));
         }
-        let host = || Ok(self.host_matches(request));
+        let host = || {
+            let holds = self.host_matches(request);
+            trace::note(|| Note::new("hosts").holds(holds).received_bytes(Some(request.authority)));
+            Ok(holds)
+        };
         let path = || {
             if (self.paths.is_empty() && self.path_regexes.is_empty())
                 || self.paths.iter().any(|pattern| pattern.matches(reading))
             {
                 return Ok(Some(true));
             }
-            any(&self.path_regexes, |regex| matches_regex(*regex, reading, exchange))
+            let truth = any(&self.path_regexes, |regex| matches_regex(*regex, reading, exchange));
+            trace::note(|| noted("paths", &truth).received_bytes(Some(reading)));
+            truth
         };
         let header = |(name, test): &(String, ValueTest)| {
-            test.truth_of_header(request.head.all(name), &|regex, value| {
+            let truth = test.truth_of_header(request.head.all(name), &|regex, value| {
                 matches_regex(regex, value, exchange)
-            })
+            });
+            trace::note(|| {
+                let received = request.head.joined(name);
+                noted("headers", &truth).named(name).received_bytes(received.as_deref())
+            });
+            truth
         };
         let headers = || all(&self.headers, header);
         let principal = || self.principal_matches(exchange);
@@ -175,7 +188,10 @@ impl RequestMatch {
             return Ok(Some(true));
         }
         let peer = principal(exchange)?;
-        Ok(Some(peer.is_some_and(|peer| self.principals.iter().any(|principal| principal.is(&peer)))))
+        let known = |peer: &Vec<u8>| self.principals.iter().any(|principal| principal.is(peer));
+        let holds = peer.as_ref().is_some_and(known);
+        trace::note(|| Note::new("principals").holds(holds).received_bytes(peer.as_deref()));
+        Ok(Some(holds))
     }
 
     fn method_matches(&self, request: &Request<'_>) -> bool {
@@ -219,6 +235,10 @@ impl RequestMatch {
     pub fn reads_path(&self) -> bool {
         !self.paths.is_empty() || !self.path_regexes.is_empty()
     }
+}
+
+fn noted(part: &'static str, truth: &Truth) -> Note {
+    Note::new(part).holds(truth.unwrap_or_default())
 }
 
 #[cfg(test)]

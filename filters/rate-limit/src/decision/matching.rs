@@ -7,6 +7,7 @@ use plugin_kit::request::claim::ClaimValues;
 use plugin_kit::request::exchange::{CurrentHeaders, Exchange};
 use plugin_kit::request::matcher::{Request, RequestMatch};
 use plugin_kit::request::path::{PathCase, Readings};
+use plugin_kit::trace::{self, Note};
 
 use crate::config::Selector;
 
@@ -47,7 +48,9 @@ impl<'a> RequestView<'a> {
         for (key, test) in &selector.claims {
             let value = self.exchange.published(key)?;
             let claim = ClaimValues::published(value.as_deref(), *key == SCOPE);
-            if !test.decides_claim(&claim).unwrap_or(doubt == Doubt::Yes) {
+            let holds = test.decides_claim(&claim);
+            trace::note(|| Note::new("claims").named(key).holds(holds).received_bytes(value.as_deref()));
+            if !holds.unwrap_or(doubt == Doubt::Yes) {
                 return Ok(false);
             }
         }
@@ -57,7 +60,11 @@ impl<'a> RequestView<'a> {
         // The expression comes last because it costs most. It has no value if, for instance, a header that it
         // reads is missing.
         match selector.when {
-            Some(when) => Ok(when.holds(self.exchange, None)?.unwrap_or(doubt == Doubt::Yes)),
+            Some(when) => {
+                let holds = when.holds(self.exchange, None)?;
+                trace::note(|| Note::new("when").holds(holds));
+                Ok(holds.unwrap_or(doubt == Doubt::Yes))
+            }
             None => Ok(true),
         }
     }

@@ -3,6 +3,7 @@
 use plugin_kit::host::HostError;
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::request::source::Source;
+use plugin_kit::trace::{self, Note};
 
 use crate::config::{GlobalLimit, Limit, OnMissingKey, Plans};
 use crate::keys::hasher::KeyHasher;
@@ -43,6 +44,10 @@ pub(crate) fn request_key(
     let (mut rate, mut hasher, mut single) = (limit.rate, hasher, limit.single);
     if let Some(Plans { from, rates }) = &limit.plans {
         let plan = from.value(exchange)?;
+        trace::note(|| {
+            let known = rates.iter().any(|(name, _)| plan.as_deref() == Some(name.as_bytes()));
+            Note::new("plan").holds(known).received_bytes(plan.as_deref())
+        });
         let known =
             rates.iter().zip(plan_hashers).find(|((name, _), _)| plan.as_deref() == Some(name.as_bytes()));
         if let Some(((_, plan_rate), plan_hasher)) = known {
@@ -56,6 +61,7 @@ pub(crate) fn request_key(
         // The first value of a header, as Envoy's own limits take it: a client that sends more values must
         // not get a new key.
         let part = source.first_value(exchange)?;
+        trace::note(|| Note::new("key").at(n).holds(part.is_some()).received_bytes(part.as_deref()));
         *incomplete |= part.is_none();
         let gives_up = match limit.on_missing_key {
             OnMissingKey::ShareOne => false,

@@ -4,6 +4,7 @@ use crate::config::{ErrorList, JsonPath, NonEmpty};
 use crate::host::{Environment, HostError};
 use crate::request::address::{AddressFrom, Cidr, ClientAddress, Found};
 use crate::request::exchange::Exchange;
+use crate::trace::{self, Note};
 
 crate::config_object! {
     /// A test of the client's address.
@@ -51,9 +52,15 @@ impl AddressMatch {
     /// # Errors
     /// The host did not answer.
     pub fn holds(&self, exchange: &Exchange<'_>) -> Result<Option<bool>, HostError> {
-        Ok(match self.client.find(exchange)? {
+        let found = self.client.find(exchange)?;
+        let holds = match found {
             Found::Address(address) => Some(self.cidrs.iter().any(|cidr| cidr.contains(address))),
             Found::Peer(_) | Found::Unknown => None,
-        })
+        };
+        trace::note(|| {
+            let note = Note::new("sourceAddress").holds(holds);
+            if let Found::Address(address) = found { note.received(address) } else { note }
+        });
+        Ok(holds)
     }
 }

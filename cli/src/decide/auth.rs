@@ -1,0 +1,264 @@
+//! jwt-auth without a proxy: what its shell does.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use jwt_auth::config::Config;
+use jwt_auth::decision::{Authenticator, Decision, Denial, Granted, Outcome, Pass, Waited};
+use jwt_auth::fetch::documents::Document;
+use jwt_auth::fetch::revocation::Revoked;
+use jwt_auth::fetch::schedule::max_age;
+use jwt_auth::keys::jwk::KeySet;
+use jwt_auth::keys::key::{Key, Material};
+use jwt_auth::keys::pure_rust;
+use jwt_auth::keys::signature::{Verdict as SignatureVerdict, Verifier};
+use jwt_auth::reply::{self, DenyReason};
+use jwt_auth::token::compact::UntrustedToken;
+use plugin_kit::config::{ConfigErrors, Mode};
+use plugin_kit::host::{Environment, Flow, HostError};
+use plugin_kit::request::cel::CLAIMS;
+use plugin_kit::request::exchange::Exchange;
+use plugin_kit::trace::{self, Note};
+use serde_json::Value;
+
+use super::facts::Facts;
+use super::{Denied, Fetch, Shared, Verdict};
+
+const DENY_CODE: &str = "jwt.deny_code";
+
+/// The authenticator of a plugin.
+pub(super) struct Auth {
+    authenticator: Authenticator,
+}
+
+/// Checks signatures as a module does where its proxy cannot.
+struct Signatures;
+
+impl Verifier for Signatures {
+    fn verify(&self, key: &Key, token: &UntrustedToken<'_>) -> SignatureVerdict {
+        if is_assumed(key) {
+            trace::note(|| Note::new("assumed").holds(true));
+            return SignatureVerdict::Valid;
+        }
+        if token.algorithm.is_for_the_host_alone() {
+            // Only the proxy checks it.
+            trace::note(|| Note::new("host").holds(None).received(token.algorithm));
+            return SignatureVerdict::Overloaded;
+        }
+        if pure_rust::verify(key, token) { SignatureVerdict::Valid } else { SignatureVerdict::Invalid }
+    }
+}
+
+/// A key that every token is taken to be signed with.
+fn assumed(algorithms: &[jwt_auth::keys::algorithm::Algorithm]) -> KeySet {
+    let key = Key {
+        kid: None,
+        algorithms: algorithms.to_vec(),
+        material: Material::Secret(Vec::new()),
+        spki: Vec::new(),
+    };
+    KeySet::of(vec![Rc::new(key)])
+}
+
+/// No configuration and no issuer can give such a key.
+fn is_assumed(key: &Key) -> bool {
+    matches!(&key.material, Material::Secret(secret) if secret.is_empty())
+}
+
+impl Auth {
+    pub(super) fn configure(
+        config: &Value,
+        environment: &dyn Environment,
+        shared: &Shared,
+        plugin: &str,
+    ) -> Result<Self, ConfigErrors> {
+        let config = Config::read(config, environment)?;
+        let mut documents = shared.documents.borrow_mut();
+        let authenticator =
+            Authenticator::sharing(&mut documents, plugin.as_bytes(), config, Box::new(Signatures), 0);
+        Ok(Self { authenticator })
+    }
+
+    /// Fetches what is due.
+    pub(super) fn tick(&self, shared: &Shared) {
+        let documents: Vec<Document> = self.authenticator.documents().collect();
+        for document in documents {
+            if self.authenticator.tick(document, shared.monotonic_time.get()) {
+                self.fetch(shared, document);
+            }
+        }
+    }
+
+    fn fetch(&self, shared: &Shared, document: Document) {
+        let now = shared.monotonic_time.get();
+        let Some((remote, mut fetching)) = self.authenticator.fetching(document) else { return };
+        fetching.started(now);
+        drop(fetching);
+        let fetched = shared.world.fetch(remote, document.accept());
+        if self.receive(document, now, fetched).is_none()
+            && let Some((_, mut fetching)) = self.authenticator.fetching(document)
+        {
+            fetching.failed(now);
+        }
+    }
+
+    /// `None` if the answer is not the document.
+    fn receive(&self, document: Document, now: Duration, fetched: Fetch) -> Option<()> {
+        match (document, fetched) {
+            (Document::Keys(provider), Fetch::AssumeGood) => {
+                let set = assumed(&self.authenticator.config().providers.get(provider)?.algorithms);
+                self.authenticator.remote(provider)?.borrow_mut().succeeded(now, set, None);
+            }
+            (Document::Revoked(provider), Fetch::AssumeGood) => {
+                self.authenticator.revoke(provider, now, Revoked::default(), None);
+            }
+            (_, Fetch::Failed) => return None,
+            (document, Fetch::Answer { status, cache_control, body }) => {
+                if status != 200 || body.len() > jwt_auth::fetch::schedule::LARGEST {
+                    return None;
+                }
+                let max_age = cache_control.and_then(|value| max_age(value.as_bytes()));
+                match document {
+                    Document::Keys(provider) => {
+                        let set = KeySet::fetched(&body).ok()?;
+                        self.authenticator.remote(provider)?.borrow_mut().succeeded(now, set, max_age);
+                    }
+                    Document::Revoked(provider) => {
+                        self.authenticator.revoke(provider, now, Revoked::parse(&body).ok()?, max_age);
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    pub(super) fn request(
+        &self,
+        shared: &Shared,
+        facts: &Facts<'_>,
+        exchange: &Exchange<'_>,
+    ) -> (Flow, Verdict) {
+        let remove = |name: &str| -> Result<(), HostError> {
+            facts.remove(name);
+            exchange.note_header_removed(name);
+            Ok(())
+        };
+        let mut waited = Waited::default();
+        loop {
+            let Ok(decision) = self.authenticator.decide(exchange, &mut waited, &remove) else {
+                let denial = Denial { reason: DenyReason::Internal, scopes: &[], rule: None };
+                return self.refuse(shared, facts, &denial, None, exchange);
+            };
+            let Decision { outcome, clear_claims, observed } = decision;
+            match outcome {
+                Outcome::Allow(pass) => {
+                    self.apply(facts, &pass, clear_claims, exchange);
+                    return (Flow::Continue, Verdict::Passed(pass.rule));
+                }
+                Outcome::Deny(denial) if self.authenticator.config().mode == Mode::Enforce => {
+                    return self.refuse(shared, facts, &denial, observed.next_fetch, exchange);
+                }
+                Outcome::Deny(denial) => {
+                    note_denial(facts, &denial, exchange);
+                    clear_shown_claims(facts, clear_claims);
+                    return (Flow::Continue, Verdict::Reported(denied(&denial)));
+                }
+                Outcome::Wait { document, fetch } => {
+                    trace::note(|| Note::new("waited"));
+                    // Here one request is decided after the other, so that none takes the place of another.
+                    if self.authenticator.config().most_waiting == 0 {
+                        waited.give_up(document, DenyReason::TooManyWaiting);
+                    } else if fetch {
+                        self.fetch(shared, document);
+                    } else {
+                        waited.give_up(document, unavailable(document));
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply(&self, facts: &Facts<'_>, pass: &Pass<'_>, clear_claims: bool, exchange: &Exchange<'_>) {
+        clear_shown_claims(facts, clear_claims);
+        for (name, value) in &pass.spent {
+            if let Some(value) = value {
+                facts.set(name, value);
+                exchange.note_header(&**name, value.as_slice());
+            } else {
+                facts.remove(name);
+                exchange.note_header_removed(&**name);
+            }
+        }
+        let Some(token) = pass.identity.as_ref().and_then(Granted::verified) else { return };
+        if self.authenticator.config().publish_all
+            && let Some(claims) = token.typed()
+        {
+            facts.set_state(CLAIMS, claims);
+        }
+        for (name, value) in &token.headers {
+            facts.add(name, value);
+            exchange.note_header(Rc::clone(name), Rc::clone(value));
+        }
+        for (key, value) in &token.published {
+            facts.set_state(key, value);
+            exchange.note_published(Rc::clone(key), Rc::clone(value));
+        }
+    }
+
+    fn refuse(
+        &self,
+        shared: &Shared,
+        facts: &Facts<'_>,
+        denial: &Denial<'_>,
+        next_fetch: Option<Duration>,
+        exchange: &Exchange<'_>,
+    ) -> (Flow, Verdict) {
+        note_denial(facts, denial, exchange);
+        let head = exchange.headers().ok();
+        let first = |name| head.as_ref().and_then(|head| head.first(name));
+        let waits = matches!(
+            denial.reason,
+            DenyReason::KeysUnavailable | DenyReason::RevocationUnavailable | DenyReason::TooManyWaiting
+        );
+        let next_fetch = next_fetch.filter(|_| waits);
+        let context = reply::Context {
+            response: &self.authenticator.config().deny_response,
+            scopes: denial.scopes,
+            request_id: first("x-request-id"),
+            origin: first("origin"),
+            retry_in: next_fetch
+                .map_or(Duration::ZERO, |next| next.saturating_sub(shared.monotonic_time.get())),
+            grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
+        };
+        (Flow::Deny(reply::reply(denial.reason, &context)), Verdict::Denied(denied(denial)))
+    }
+}
+
+/// Clears the claims that a condition has seen, if later filters must not see them.
+fn clear_shown_claims(facts: &Facts<'_>, clear: bool) {
+    if clear {
+        facts.set_state(CLAIMS, b"");
+    }
+}
+
+fn unavailable(document: Document) -> DenyReason {
+    match document {
+        Document::Keys(_) => DenyReason::KeysUnavailable,
+        Document::Revoked(_) => DenyReason::RevocationUnavailable,
+    }
+}
+
+fn denied(denial: &Denial<'_>) -> Denied {
+    Denied {
+        code: denial.reason.presentation().code,
+        cause: denial.reason.cause(),
+        index: denial.rule,
+        scopes: denial.scopes.to_vec(),
+    }
+}
+
+fn note_denial(facts: &Facts<'_>, denial: &Denial<'_>, exchange: &Exchange<'_>) {
+    let code = denial.reason.presentation().code;
+    facts.set_state(DENY_CODE, code.as_bytes());
+    exchange.note_published(DENY_CODE, code.as_bytes());
+}

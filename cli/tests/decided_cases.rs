@@ -1,0 +1,299 @@
+//! Every case of `testdata/cases`, decided as `mesh-filters explain` decides: status, headers to the service, the reply's headers and
+//! body, filter state and tags. What only a proxy can decide stands in `undecided.txt` beside this file, with the reason.
+//! `UPDATE=1` writes it anew.
+#![allow(clippy::restriction)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cases::{Case, Exchange, Filter, Host, HostError, ISSUER_CLUSTERS, LIMIT_CLUSTERS, Setup};
+use envoy::{Answer, Headers, Protocol, RateLimitAnswer, Received};
+use jwt_auth::fetch::remote::Remote;
+use mesh_filters_cli::decide::{Chain, Facts, Fetch, Plugin, Proxy, Request, Response, World};
+use plugin_kit::config::{ConfigErrors, document};
+use plugin_kit::host::HostError as CallError;
+use rate_limit::config::Global;
+
+/// Why the cores alone do not decide a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Undecided {
+    /// The proxy evaluates CEL and RE2.
+    Expression,
+    /// The proxy alone checks ES512.
+    HostSignature,
+}
+
+impl Undecided {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Expression => "the proxy evaluates the expression (CEL or RE2), or refuses it",
+            Self::HostSignature => "the proxy alone checks this signature (ES512)",
+        }
+    }
+}
+
+/// The command line as a host of cases.
+#[derive(Default)]
+struct CommandLine {
+    undecided: Mutex<BTreeSet<Undecided>>,
+}
+
+struct CommandLineProxy<'a> {
+    host: &'a CommandLine,
+    setup: Setup,
+    chain: Chain,
+    outside: Outside,
+    upstream: Response,
+}
+
+/// What stands outside of the proxy.
+#[derive(Clone)]
+struct Outside {
+    issuer: Rc<RefCell<Answer>>,
+    limit_service: Rc<RefCell<RateLimitAnswer>>,
+    has_expressions: Rc<Cell<bool>>,
+}
+
+impl World for Outside {
+    fn fetch(&self, document: &Remote, accept: &str) -> Fetch {
+        let issuer = self.issuer.borrow();
+        if !ISSUER_CLUSTERS.contains(&document.cluster.as_str()) || issuer.delay > document.settings.timeout {
+            return Fetch::Failed;
+        }
+        let Answer { status, headers, body, .. } = issuer.negotiated(Some(accept));
+        let cache_control = headers.into_iter().find(|(name, _)| name == "cache-control");
+        Fetch::Answer { status, cache_control: cache_control.map(|(_, value)| value), body }
+    }
+
+    fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, u32> {
+        let answer = self.limit_service.borrow();
+        let via = String::from_utf8_lossy(&service.via);
+        let is_there = LIMIT_CLUSTERS.iter().any(|cluster| via.contains(cluster));
+        if !is_there || answer.delay > service.timeout {
+            return Err(14);
+        }
+        if answer.grpc_status == 0 { Ok(answer.message(message)) } else { Err(answer.grpc_status) }
+    }
+
+    fn compile(&self, _: &str) -> Result<u32, CallError> {
+        self.has_expressions.set(true);
+        Ok(0)
+    }
+
+    fn evaluate_constant(&self, _: u32) -> Result<Option<Vec<u8>>, CallError> {
+        Ok(Some(vec![0]))
+    }
+
+    fn evaluate(
+        &self,
+        _: u32,
+        _: Option<(&str, &[u8])>,
+        _: &Facts<'_>,
+    ) -> Result<Option<Vec<u8>>, CallError> {
+        Ok(None)
+    }
+}
+
+fn plugins(filters: &[Filter], env: &BTreeMap<String, String>) -> Result<Vec<Plugin>, HostError> {
+    let plugin = |filter: &Filter| {
+        let config = document(filter.configuration.as_bytes()).map_err(|errors| refused(&errors))?;
+        Ok(Plugin { name: filter.name.clone(), filter: filter.name.clone(), config, variables: env.clone() })
+    };
+    filters.iter().map(plugin).collect()
+}
+
+fn refused(errors: &ConfigErrors) -> HostError {
+    HostError::Refused(format!("configuration refused: {errors}"))
+}
+
+impl Host for CommandLine {
+    fn name(&self) -> String {
+        "the command line".to_owned()
+    }
+
+    fn is_mock(&self) -> bool {
+        true
+    }
+
+    fn start(&self, setup: &Setup) -> Result<Box<dyn cases::Proxy + '_>, HostError> {
+        let outside = Outside {
+            issuer: Rc::new(RefCell::new(setup.issuer.clone())),
+            limit_service: Rc::new(RefCell::new(setup.limit_service.clone())),
+            has_expressions: Rc::default(),
+        };
+        let node = envoy::Node { role: setup.role, ..envoy::Node::default() };
+        let proxy = Proxy {
+            node: node.id(),
+            labels: node.labels.clone(),
+            namespace: node.cluster.split_once('.').unwrap_or_default().1.to_owned(),
+            is_edge: setup.role.is_edge(),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let plugins = plugins(&setup.filters, &setup.env)?;
+        let chain = Chain::start(&plugins, proxy, Box::new(outside.clone()), now);
+        if outside.has_expressions.get() {
+            self.undecided.lock().unwrap().insert(Undecided::Expression);
+        }
+        let chain = chain.map_err(|(_, errors)| refused(&errors))?;
+        let upstream = Response { status: 200, headers: Headers::new(), body: Vec::new() };
+        Ok(Box::new(CommandLineProxy { host: self, setup: setup.clone(), chain, outside, upstream }))
+    }
+}
+
+impl cases::Proxy for CommandLineProxy<'_> {
+    fn send(&mut self, request: &envoy::Request) -> Result<Exchange, HostError> {
+        let source = request.source.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+        let mut headers = request.headers.clone();
+        if request.protocol == Protocol::Grpc {
+            headers.push(("content-type".to_owned(), "application/grpc".to_owned()));
+            headers.push(("te".to_owned(), "trailers".to_owned()));
+        }
+        let asked = Request {
+            method: request.method.clone(),
+            path: request.path.clone(),
+            authority: request.authority.clone(),
+            headers,
+            source: std::net::SocketAddr::new(source, 41234).to_string(),
+            peer: None,
+        };
+        let decided = self.chain.send(&asked, &self.upstream);
+        if decided.steps.iter().any(|step| step.notes.iter().any(|note| note.what == "host")) {
+            self.host.undecided.lock().unwrap().insert(Undecided::HostSignature);
+        }
+        let pseudo = |name: &str| {
+            let found = decided.upstream.iter().flatten().find(|(known, _)| known == name);
+            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let real = |headers: &Headers| -> Headers {
+            headers.iter().filter(|(name, _)| !name.starts_with(':')).cloned().collect()
+        };
+        let upstream = decided.upstream.as_ref().map(|sent| Received {
+            method: pseudo(":method"),
+            path: pseudo(":path"),
+            authority: pseudo(":authority"),
+            headers: real(sent),
+            body: request.body.clone(),
+            trailers: Headers::new(),
+        });
+        let text = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
+        let state = self.setup.filter_state.iter();
+        let state = state.filter_map(|key| Some((key.clone(), text(decided.filter_state.get(key)?))));
+        Ok(Exchange {
+            filter_state: state.collect(),
+            response: envoy::Response {
+                status: decided.response.status,
+                headers: decided.response.headers,
+                body: decided.response.body,
+                trailers: Headers::new(),
+                client_port: 0,
+            },
+            upstream,
+            details: decided.details,
+            span: BTreeMap::new(),
+        })
+    }
+
+    fn send_many(&mut self, request: &envoy::Request, times: u32, _: u32) -> Result<Vec<u16>, HostError> {
+        (0..times).map(|_| self.send(request).map(|exchange| exchange.response.status)).collect()
+    }
+
+    fn configure(&mut self, filters: &[Filter]) -> Result<(), HostError> {
+        let plugins = plugins(filters, &self.setup.env)?;
+        self.chain.configure(&plugins).map_err(|(_, errors)| refused(&errors))
+    }
+
+    fn set_issuer(&mut self, answer: Answer) {
+        *self.outside.issuer.borrow_mut() = answer;
+    }
+
+    fn set_limit_service(&mut self, answer: RateLimitAnswer) {
+        *self.outside.limit_service.borrow_mut() = answer;
+    }
+
+    fn set_upstream(&mut self, answer: Answer) {
+        self.upstream = Response { status: answer.status, headers: answer.headers, body: answer.body };
+    }
+
+    fn advance(&mut self, time: Duration) -> Result<(), HostError> {
+        self.chain.advance(time);
+        Ok(())
+    }
+
+    fn wait(&mut self) {
+        self.chain.advance(Duration::from_secs(1));
+    }
+
+    fn is_observed(&self) -> bool {
+        false
+    }
+
+    fn metrics(&self) -> Result<BTreeMap<String, i64>, HostError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn log(&self) -> String {
+        String::new()
+    }
+
+    fn finish(self: Box<Self>) -> Result<String, HostError> {
+        Ok(String::new())
+    }
+}
+
+/// Whether a case is decided as it says, and if not, why the cores alone cannot.
+fn decide(case: &Case) -> Result<Option<Undecided>, String> {
+    let host = CommandLine::default();
+    match cases::run(case, &host) {
+        Ok(()) => Ok(None),
+        Err(failure) => match host.undecided.into_inner().unwrap().first() {
+            Some(why) => Ok(Some(*why)),
+            None => Err(failure.to_string()),
+        },
+    }
+}
+
+#[test]
+fn each_case_is_decided_as_a_proxy_decides_it() {
+    let all = cases::load_all().unwrap();
+    let all: Vec<&Case> = all.iter().filter(|case| !case.runs_on_envoy_only()).collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let outcomes = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(case) = all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let outcome = (case.id(), decide(case));
+                    outcomes.lock().unwrap().push(outcome);
+                }
+            });
+        }
+    });
+    let (mut wrong, mut undecided, mut decided) = (Vec::new(), BTreeMap::new(), 0);
+    for (name, outcome) in outcomes.into_inner().unwrap() {
+        match outcome {
+            Ok(None) => decided += 1,
+            Ok(Some(why)) => drop(undecided.entry(why).or_insert_with(BTreeSet::new).insert(name)),
+            Err(failure) => wrong.push(failure),
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+    let lines = undecided.iter().flat_map(|(why, names)| {
+        std::iter::once(format!("{}:\n", why.reason())).chain(names.iter().map(|name| format!("  {name}\n")))
+    });
+    let list: String = lines.collect();
+    println!("{decided} of {} cases are decided", all.len());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/undecided.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, list).unwrap();
+    } else {
+        let listed = std::fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(
+            listed, list,
+            "the cases that are not decided are not those of tests/undecided.txt; UPDATE=1 writes it"
+        );
+    }
+}
