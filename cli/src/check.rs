@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use mesh_filters_cli::filters::{self, Facts};
-use plugin_kit::config::ConfigErrors;
+use plugin_kit::config::{Code, Diagnostic};
 use serde_json::Value;
 
 use crate::document::{self, Kind, Node, Source};
-use crate::finding::{Code, Finding};
+use crate::finding::Finding;
 use crate::resource::{Plugin, Resource, plugins};
 
 /// How many plugins of these filters the sources have, and everything that is found, in the order of the sources. `filter` is
@@ -104,9 +104,12 @@ fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
         None => (Value::Object(serde_json::Map::new()), None),
     };
     match filters::read(filter, &value, &plugin.variables) {
-        Ok(facts) => facts,
+        Ok(facts) => {
+            told(plugin, node, &facts.warnings, findings);
+            facts
+        }
         Err(errors) => {
-            refused(plugin, node, &errors, findings);
+            told(plugin, node, errors.all(), findings);
             Facts::default()
         }
     }
@@ -117,15 +120,15 @@ fn json_text(node: &Node) -> Option<Value> {
     serde_json::from_str(node.text()?).ok()
 }
 
-fn refused(plugin: &Plugin<'_>, node: Option<&Node>, errors: &ConfigErrors, findings: &mut Vec<Finding>) {
-    for error in errors.iter() {
+/// What the filter itself says to its configuration.
+fn told(plugin: &Plugin<'_>, node: Option<&Node>, found: &[Diagnostic], findings: &mut Vec<Finding>) {
+    for one in found {
         let span = match (node, plugin.config) {
-            (Some(node), _) => node.locate(&error.path),
+            (Some(node), _) => node.locate(&one.path),
             (None, Some(text)) => text.span.clone(),
             (None, None) => plugin.span.clone(),
         };
-        let message = format!("{}: {}", error.path, error.message);
-        findings.push(finding(plugin, Code::ConfigRefused, span, message));
+        findings.push(finding(plugin, one.code, span, one.to_string()));
     }
 }
 

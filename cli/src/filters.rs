@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plugin_kit::config::{ConfigError, ConfigErrors};
+use plugin_kit::config::{Code, ConfigErrors, Diagnostic};
 use plugin_kit::host::{Environment, HostError};
 use plugin_kit::request::source::Source;
 use serde_json::Value;
@@ -20,6 +20,8 @@ pub struct Facts {
     pub asks: Vec<(String, String)>,
     /// Hosts of key sets, with the JSON path.
     pub key_hosts: Vec<(String, String)>,
+    /// What may surprise.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Reads a pluginConfig as a filter does.
@@ -43,6 +45,7 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
             let read = jwt_auth::config::Config::read(config, &env)?;
             let claims = read.publish.iter().map(|(_, key)| key.trim_start_matches("jwt.").to_owned());
             facts.publishes = Some(claims.collect());
+            facts.warnings = read.warnings;
             for (name, provider) in config["providers"].as_object().into_iter().flatten() {
                 let host = provider["jwksUri"].as_str().and_then(|uri| uri.split('/').nth(2));
                 if let (Some(host), None) = (host, provider.get("cluster")) {
@@ -61,8 +64,11 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
                     }
                 }
             }
+            facts.warnings = read.warnings;
         }
-        "trace-tags" => drop(trace_tags::config::Config::read(config, &env, Phase::Request)?),
+        "trace-tags" => {
+            facts.warnings = trace_tags::config::Config::read(config, &env, Phase::Request)?.warnings;
+        }
         "mesh-filters" => {
             let parts = mesh_filters::config::Parts::parse(config)?;
             for (key, filter, part) in [
@@ -78,11 +84,13 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
                 facts.publishes = facts.publishes.or(of_part.publishes);
                 facts.asks.extend(under(of_part.asks));
                 facts.key_hosts.extend(under(of_part.key_hosts));
+                facts.warnings.extend(of_part.warnings.into_iter().map(|warning| warning.under(key)));
             }
         }
         _ => {
             let message = format!("`{filter}` is not a filter; expected one of {}", NAMES.join(", "));
-            return Err(ConfigError { path: "pluginName".to_owned(), message }.into());
+            let path = "pluginName".to_owned();
+            return Err(Diagnostic { code: Code::UnknownName, path, message }.into());
         }
     }
     Ok(facts)

@@ -16,8 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use mesh_filters_cli::filters;
-
-use crate::finding::{Code, Severity};
+use plugin_kit::config::{Code, Severity, not_one_of};
 
 /// Checks the configurations of jwt-auth, rate-limit, trace-tags and mesh-filters before they are applied.
 #[derive(Parser)]
@@ -53,7 +52,7 @@ enum Command {
         #[arg(long, value_parser = filters::NAMES)]
         filter: Option<String>,
         /// Says what a code means, and ends.
-        #[arg(long, value_enum, value_name = "CODE")]
+        #[arg(long, value_parser = code, value_name = "CODE")]
         explain: Option<Code>,
     },
     /// Prints the pseudonym by which trace-tags shows a user ID.
@@ -81,6 +80,13 @@ enum Format {
     Sarif,
     /// Commands that GitHub Actions shows at the line.
     Github,
+}
+
+/// Reads a code by its name.
+fn code(name: &str) -> Result<Code, String> {
+    let names: Vec<String> = Code::ALL.iter().map(|code| code.name()).collect();
+    let found = Code::ALL.iter().find(|code| code.name() == name);
+    found.copied().ok_or_else(|| not_one_of(name, &names))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use plugin_kit::config::Severity;
 use serde_json::{Value, json};
 
 use crate::document::Source;
-use crate::finding::{Finding, Severity};
+use crate::finding::Finding;
 
 /// The line and the column of a place, from 1, in characters.
 fn position(source: &Source, offset: usize) -> (usize, usize) {
@@ -99,7 +100,7 @@ pub(crate) fn sarif(findings: &[Finding], sources: &[Source]) -> String {
         })
         .collect();
     let mut codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
-    codes.sort_by_key(|code| *code as usize);
+    codes.sort();
     codes.dedup();
     let rules: Vec<Value> = codes
         .iter()

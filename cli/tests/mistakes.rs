@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use plugin_kit::config::Code;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -47,6 +49,51 @@ fn each_mistake_has_the_output_beside_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The document with the text between `<!-- START -->` and `<!-- end -->` made anew by `make`, from what stands after START.
+fn filled(document: &str, start: &str, make: impl Fn(&str) -> String) -> String {
+    let mut parts = document.split(start);
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (argument, rest) = part.split_once(" -->").unwrap();
+        let (_, rest) = rest.split_once("<!-- end -->").unwrap();
+        text += &format!("{start}{argument} -->\n{}<!-- end -->{rest}", make(argument.trim()));
+    }
+    text
+}
+
+#[test]
+fn document_shows_each_code_and_real_output() {
+    let file = root().join("docs/check-and-explain.md");
+    let document = fs::read_to_string(&file).unwrap();
+    let row = |code: &Code| {
+        format!("| `{}` | {} | {} |\n", code.name(), code.severity().name(), code.explanation())
+    };
+    let table: String = Code::ALL.iter().map(row).collect();
+    let table = format!("| code | severity | what it means, and what to do |\n|---|---|---|\n{table}");
+    let shown = filled(&document, "<!-- codes", |_| table.clone());
+    let shown = filled(&shown, "<!-- output:", |name| {
+        let output = text(&check(&[&format!("testdata/mistakes/{name}")]));
+        output.lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect()
+    });
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&file, &shown).unwrap();
+    } else {
+        let stale = "UPDATE=1 cargo test --workspace --test mistakes";
+        assert!(document == shown, "{} is stale: {stale}", file.display());
+    }
+}
+
+#[test]
+fn each_code_is_explained() {
+    for code in Code::ALL {
+        let said = text(&check(&["--explain", &code.name()]));
+        assert_eq!(said.trim(), code.explanation());
+    }
+    let unknown = check(&["--explain", "unknown-feld"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean `unknown-field`?"));
+}
+
 #[test]
 fn a_warning_fails_where_warnings_are_denied() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
@@ -73,7 +120,7 @@ fn programs_read_the_same_findings() {
     let first = &list[0];
     assert_eq!(
         (&first["code"], &first["line"], &first["column"]),
-        (&"config-refused".into(), &15.into(), &9.into())
+        (&"unknown-field".into(), &15.into(), &9.into())
     );
     let sarif: serde_json::Value = serde_json::from_str(&text(&check(&["--format", "sarif", file]))).unwrap();
     let results = sarif["runs"][0]["results"].as_array().unwrap();
@@ -82,6 +129,6 @@ fn programs_read_the_same_findings() {
     let commands = text(&check(&["--format", "github", file]));
     assert_eq!(commands.lines().count(), list.len());
     assert!(commands.starts_with(
-        "::error file=testdata/mistakes/unknown-field.yaml,line=15,col=9,title=config-refused::"
+        "::error file=testdata/mistakes/unknown-field.yaml,line=15,col=9,title=unknown-field::"
     ));
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plugin_kit::config::{ConfigError, ConfigErrors};
+use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
 use plugin_kit::host::{self, Gauge, Headers, HostEnvironment};
 use plugin_kit::host::{CallResponse, Filter, Flow};
@@ -58,7 +58,7 @@ impl Filter for JwtAuth {
         {
             let message =
                 format!("`{unchecked}` is checked by the proxy alone, and this one does not check it");
-            return Err(ConfigError { path: "providers".to_owned(), message }.into());
+            return Err(Diagnostic::invalid("providers", message).into());
         }
         for algorithm in algorithms {
             show_who_checks(algorithm, host_crypto.checks(algorithm));
@@ -72,13 +72,12 @@ impl Filter for JwtAuth {
             && let Err(error) = host::declare_variables()
         {
             let message = format!("the proxy has no typed filter state: {error}");
-            return Err(ConfigError { path: "publishAllClaims".to_owned(), message }.into());
+            return Err(Diagnostic::invalid("publishAllClaims", message).into());
         }
         let crypto = Crypto::new(host_crypto, config.slow_verifications, || host::monotonic_time().ok());
         // Without a random seed, a client could choose tokens that push others out of the caches.
-        let random = host::random().map_err(|error| ConfigError {
-            path: "$".to_owned(),
-            message: format!("the proxy gives no random number: {error}"),
+        let random = host::random().map_err(|error| {
+            Diagnostic::invalid("$", format!("the proxy gives no random number: {error}"))
         })?;
         let seed = random.first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
         let (metrics, plugin) = (Metrics::define(&config.rules), host::plugin_name());
@@ -96,6 +95,10 @@ impl Filter for JwtAuth {
         let filter = Self { metrics, authenticator, root, calls: RefCell::default(), waiting };
         filter.show_keys();
         Ok(filter)
+    }
+
+    fn warnings(&self) -> Vec<Diagnostic> {
+        self.authenticator.config().warnings.clone()
     }
 
     fn on_request(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Flow {

@@ -1,6 +1,6 @@
 //! The pluginConfig: those of the three filters under a key each.
 
-use plugin_kit::config::{ConfigError, ConfigErrors, read};
+use plugin_kit::config::{ConfigErrors, Diagnostic, read};
 use plugin_kit::config_object;
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ impl Parts {
         if parts.trace_tags.is_none() && parts.jwt_auth.is_none() && parts.rate_limit.is_none() {
             let message =
                 "expected at least one of `traceTags`, `jwtAuth`, `rateLimit`; found none".to_owned();
-            return Err(ConfigError { path: "$".to_owned(), message }.into());
+            return Err(Diagnostic::invalid("$", message).into());
         }
         Ok(parts)
     }
@@ -84,7 +84,7 @@ mod tests {
     fn errors_of_all_parts_are_told_under_their_keys() {
         let parts =
             Parts::parse(&json!({ "jwtAuth": [], "traceTags": {}, "rateLimit": { "a": 1 } })).unwrap();
-        let refuse = |path: &str| ConfigError { path: path.to_owned(), message: "wrong".to_owned() }.into();
+        let refuse = |path: &str| Diagnostic::invalid(path, "wrong".to_owned()).into();
         let mut errors = None;
         assert_eq!(part("traceTags", parts.trace_tags.as_ref(), &mut errors, |_| Ok(1)), Some(1));
         assert!(errors.is_none());

@@ -1,7 +1,7 @@
 //! The three filters as one: the order in which they see a request.
 
 use jwt_auth::plugin::JwtAuth;
-use plugin_kit::config::ConfigErrors;
+use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::{CallResponse, Filter, Flow};
 use plugin_kit::request::exchange::Exchange;
 use rate_limit::decision::Stage as Limits;
@@ -90,6 +90,19 @@ impl Filter for MeshFilters {
             }),
         };
         errors.map_or(Ok(filter), Err)
+    }
+
+    fn warnings(&self) -> Vec<Diagnostic> {
+        let of = [
+            ("traceTags", self.trace_tags.as_ref().map(Filter::warnings)),
+            ("jwtAuth", self.jwt_auth.as_ref().map(Filter::warnings)),
+            ("rateLimit", self.rate_limit.as_ref().map(Filter::warnings)),
+        ];
+        of.into_iter()
+            .flat_map(|(key, warnings)| {
+                warnings.unwrap_or_default().into_iter().map(move |warning| warning.under(key))
+            })
+            .collect()
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {

@@ -2,7 +2,7 @@
 #![allow(clippy::restriction)]
 
 use mesh_filters::config::{Parts, part};
-use plugin_kit::config::ConfigError;
+use plugin_kit::config::Diagnostic;
 use serde_json::json;
 
 #[cfg(target_family = "wasm")]
@@ -11,7 +11,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 #[test]
 fn errors_of_all_parts_are_told_under_their_keys() {
     let parts = Parts::parse(&json!({ "jwtAuth": { "a": 1 }, "rateLimit": [] })).unwrap();
-    let refuse = |path: &str| ConfigError { path: path.to_owned(), message: "wrong".to_owned() }.into();
+    let refuse = |path: &str| Diagnostic::invalid(path, "wrong".to_owned()).into();
     let mut errors = None;
     assert_eq!(part("traceTags", parts.trace_tags.as_ref(), &mut errors, |_| Ok(())), None);
     assert!(errors.is_none());

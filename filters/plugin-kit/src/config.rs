@@ -4,11 +4,12 @@
 //! [`config_object!`](crate::config_object) declares; unknown fields are refused. The filter then turns the raw types into
 //! its own. Each step collects everything that is wrong, with its JSON path.
 
+mod codes;
 mod duration;
 mod errors;
 mod fields;
-mod hash_metric;
 mod names;
+mod plugin_metric;
 pub mod secret;
 mod syntax;
 
@@ -16,15 +17,16 @@ use serde_json::Value;
 
 use crate::wire::json;
 
+pub use self::codes::{Code, Severity};
 pub use self::duration::DurationText;
-pub use self::errors::{ConfigError, ConfigErrors, ErrorList, JsonPath};
+pub use self::errors::{ConfigErrors, Diagnostic, ErrorList, JsonPath};
 pub use self::fields::{ByName, ConfigReader, FromConfig, NonEmpty, field};
 #[cfg(not(target_os = "wasi"))]
 pub use self::fields::{
     Definitions, FieldSchema, PROPERTY_ORDER, choice_json, choice_schema, object_json, object_schema, schema,
 };
-pub use self::hash_metric::{config_hash_metric, fingerprint};
 pub use self::names::{nearest, not_one_of, one_of, shown_name};
+pub use self::plugin_metric::{config_hash_metric, config_warnings_metric, fingerprint};
 
 /// Reads the JSON of a pluginConfig. An empty document is an empty object: a plugin without pluginConfig gets the
 /// defaults, or hears which field it needs.

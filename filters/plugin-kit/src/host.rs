@@ -49,8 +49,9 @@
 //!
 //! 1. *Configure.* It reads the pluginConfig with [`config::document`](crate::config::document) and calls [`Filter::configure`]. On an
 //!    error it logs the error and keeps the configuration that is in force. On success it sets the gauge
-//!    [`config_hash_metric`](crate::config::config_hash_metric) to the [`fingerprint`](crate::config::fingerprint) of the bytes, and
-//!    starts the timer. Streams keep the filter with which they began.
+//!    [`config_hash_metric`](crate::config::config_hash_metric) to the [`fingerprint`](crate::config::fingerprint) of the bytes and
+//!    [`config_warnings_metric`](crate::config::config_warnings_metric) to the number of [`Filter::warnings`], logs each of
+//!    these, and starts the timer. Streams keep the filter with which they began.
 //! 2. *Request headers.* It calls [`Filter::on_request`] with a new [`Filter::Stream`] and does what the [`Flow`] says. If there is no
 //!    configuration, it denies the request with 503. If a denial cannot be sent, it resets the stream: no request goes on unless
 //!    the answer was [`Flow::Continue`].

@@ -31,7 +31,9 @@ impl Config {
         let raw: raw::RawConfig = read(document)?;
         let mut errors = ErrorList::default();
         let config = compiled::compile(raw, &mut errors, env);
-        errors.finish(config)
+        let (mut config, warnings) = errors.finish_with_warnings(config)?;
+        config.warnings = warnings;
+        Ok(config)
     }
 
     /// The JSON Schema of pluginConfig.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use plugin_kit::config::{ConfigError, ConfigErrors};
+use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
 use plugin_kit::host::{self, GrpcMethod, Headers};
 use plugin_kit::host::{Filter, Flow};
@@ -226,7 +226,7 @@ impl Filter for RateLimit {
 
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
         let config = Config::read(configuration, &host::HostEnvironment)?;
-        let failed = |error: HostError| ConfigError { path: "$".to_owned(), message: error.to_string() };
+        let failed = |error: HostError| Diagnostic::invalid("$", error.to_string());
         let store = match config.scope {
             Scope::Proxy => Store::Proxy,
             Scope::Worker => Store::Worker(WorkerStore::default()),
@@ -246,6 +246,10 @@ impl Filter for RateLimit {
             decisions: RefCell::default(),
         });
         Ok(Self { limits, store, metrics, service })
+    }
+
+    fn warnings(&self) -> Vec<Diagnostic> {
+        self.limits.config().warnings.clone()
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {

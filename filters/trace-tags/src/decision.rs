@@ -85,6 +85,11 @@ impl Core {
         Self { config }
     }
 
+    /// What it was made from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Whether a tag or the request ID comes from a header.
     pub fn reads_headers(&self) -> bool {
         self.config.head_use != HeaderReads::Nothing

@@ -1,6 +1,6 @@
 //! The shell between the core and the proxy: it reads the configuration, makes the host calls and counts.
 
-use plugin_kit::config::ConfigErrors;
+use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
 use plugin_kit::host::{self, Headers};
 use plugin_kit::host::{Filter, Flow};
@@ -102,6 +102,10 @@ impl Filter for TraceTags {
 
     fn configure(configuration: &Value, _root: u32) -> Result<Self, ConfigErrors> {
         Self::from_config(configuration, Phase::Request)
+    }
+
+    fn warnings(&self) -> Vec<Diagnostic> {
+        self.core.config().warnings.clone()
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {

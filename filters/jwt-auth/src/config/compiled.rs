@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use plugin_kit::config::{ConfigErrors, ErrorList, JsonPath, Mode, document, read};
+use plugin_kit::config::{Code, ConfigErrors, Diagnostic, ErrorList, JsonPath, Mode, document, read};
 use plugin_kit::host::Environment;
 use plugin_kit::reply::denial::{Extras, is_quotable};
 use plugin_kit::request::header_names::output_header_name;
@@ -55,6 +55,8 @@ pub struct Config {
     pub most_waiting: usize,
     /// How many signatures this module may check in a second, if the host does not check them.
     pub slow_verifications: u32,
+    /// What may surprise.
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl Config {
@@ -75,7 +77,9 @@ impl Config {
         let raw: RawConfig = read(document)?;
         let mut errors = ErrorList::default();
         let config = raw.compile(env, &mut errors);
-        errors.finish(Some(config))
+        let (mut config, warnings) = errors.finish_with_warnings(Some(config))?;
+        config.warnings = warnings;
+        Ok(config)
     }
 
     /// Every algorithm that some provider accepts.
@@ -135,6 +139,13 @@ impl RawConfig {
             Some((path, Rc::from(format!("jwt.{claim}"))))
         });
         let publish = publish.collect();
+        if self.mode == Mode::Report {
+            errors.note(
+                Code::ReportMode,
+                &root.field("mode"),
+                "no request is denied, only counted and logged",
+            );
+        }
         let deny_response = self.deny_response.compile(&root.field("denyResponse"), errors);
         let cached_tokens = self.token_cache.max_entries.unwrap_or(raw::MAX_ENTRIES);
         if cached_tokens > MOST_CACHED {
@@ -167,6 +178,7 @@ impl RawConfig {
             refused_tokens,
             most_waiting: most_waiting(self.max_waiting_requests, &root, errors),
             slow_verifications: self.slow_verifications_per_second,
+            warnings: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plugin_kit::config::secret::is_placeholder;
-use plugin_kit::config::{DurationText, ErrorList, JsonPath, not_one_of};
+use plugin_kit::config::{Code, DurationText, ErrorList, JsonPath, not_one_of};
 use plugin_kit::host::Environment;
 use plugin_kit::request::header_names::{header_name, output_header_name};
 use serde_json::Value;
@@ -24,6 +24,8 @@ use crate::token::compact::short_type;
 use crate::token::location::TokenLocation;
 
 const MOST_SKEW: Duration = Duration::from_hours(1);
+/// Beyond this it may surprise.
+const USUAL_SKEW: Duration = Duration::from_mins(5);
 
 impl Provider {
     pub(super) fn own_headers(&self) -> impl Iterator<Item = String> {
@@ -154,6 +156,9 @@ impl RawProvider {
                 &path.field("clockSkew"),
                 "expected at most `1h`: expired tokens are accepted for this long, and clocks differ by seconds",
             );
+        } else if skew > USUAL_SKEW {
+            let message = "is more than `5m`: expired tokens are accepted for this long";
+            errors.note(Code::WideClockSkew, &path.field("clockSkew"), message);
         }
         skew
     }

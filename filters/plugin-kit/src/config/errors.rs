@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::codes::{Code, Severity};
 use super::names::shown_name;
 
 /// A JSON path that grows as a configuration is walked.
@@ -36,37 +37,66 @@ impl fmt::Display for JsonPath {
     }
 }
 
-/// One thing that is wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {message}")]
-pub struct ConfigError {
+/// One thing that is wrong with a configuration, or may surprise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What kind of thing.
+    pub code: Code,
     /// Where: a JSON path such as `rules[2].match.paths[0]`; `$` for the document itself.
     pub path: String,
-    /// What was found and what was expected.
+    /// What was found, and what was expected or is meant to happen.
     pub message: String,
 }
 
-/// All that is wrong with a configuration; at least one error.
+impl Diagnostic {
+    /// A value that is wrong.
+    pub fn invalid(path: &str, message: String) -> Self {
+        Self { code: Code::InvalidValue, path: path.to_owned(), message }
+    }
+
+    /// The same with `prefix` in front of the path: for a configuration that is a part of a larger one.
+    #[must_use]
+    pub fn under(mut self, prefix: &str) -> Self {
+        self.path = match self.path.as_str() {
+            "$" => prefix.to_owned(),
+            path if path.starts_with('[') => format!("{prefix}{path}"),
+            path => format!("{prefix}.{path}"),
+        };
+        self
+    }
+
+    fn is_error(&self) -> bool {
+        self.code.severity() == Severity::Error
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        f.write_str(": ")?;
+        f.write_str(&self.message)
+    }
+}
+
+/// All that was found in a configuration that is refused: at least one error, and warnings among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct ConfigErrors(Vec<Diagnostic>);
 
 impl ConfigErrors {
     /// The errors in the order in which they were found.
-    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
-        self.0.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.0.iter().filter(|found| found.is_error())
     }
 
-    /// The same errors with `prefix` in front of each path: for a configuration that is a part of a larger one.
+    /// Errors and warnings, in the order in which they were found.
+    pub fn all(&self) -> &[Diagnostic] {
+        &self.0
+    }
+
+    /// The same with `prefix` in front of each path: for a configuration that is a part of a larger one.
     #[must_use]
-    pub fn under(mut self, prefix: &str) -> Self {
-        for error in &mut self.0 {
-            error.path = match error.path.as_str() {
-                "$" => prefix.to_owned(),
-                path if path.starts_with('[') => format!("{prefix}{path}"),
-                path => format!("{prefix}.{path}"),
-            };
-        }
-        self
+    pub fn under(self, prefix: &str) -> Self {
+        Self(self.0.into_iter().map(|found| found.under(prefix)).collect())
     }
 
     /// These errors and the others.
@@ -77,15 +107,16 @@ impl ConfigErrors {
     }
 }
 
-impl From<ConfigError> for ConfigErrors {
-    fn from(error: ConfigError) -> Self {
+impl From<Diagnostic> for ConfigErrors {
+    fn from(error: Diagnostic) -> Self {
         Self(vec![error])
     }
 }
 
+/// The errors alone: each warning is told by itself.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, error) in self.0.iter().enumerate() {
+        for (n, error) in self.iter().enumerate() {
             if n > 0 {
                 f.write_str("; ")?;
             }
@@ -97,19 +128,24 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Collects what is wrong, so that a user sees all of it at once.
+/// Collects what is wrong and what may surprise, so that a user sees all of it at once.
 #[derive(Debug, Default)]
-pub struct ErrorList(pub(super) Vec<ConfigError>);
+pub struct ErrorList(pub(super) Vec<Diagnostic>);
 
 impl ErrorList {
     /// Notes that the value at `path` is wrong.
     pub fn add(&mut self, path: &JsonPath, message: impl fmt::Display) {
-        self.push(path, message.to_string());
+        self.push(Code::InvalidValue, path, message.to_string());
+    }
+
+    /// Notes what was found at `path`. Whether it is an error or a warning is the code's.
+    pub fn note(&mut self, code: Code, path: &JsonPath, message: impl fmt::Display) {
+        self.push(code, path, message.to_string());
     }
 
     #[inline(never)]
-    fn push(&mut self, path: &JsonPath, message: String) {
-        self.0.push(ConfigError { path: path.to_string(), message });
+    fn push(&mut self, code: Code, path: &JsonPath, message: String) {
+        self.0.push(Diagnostic { code, path: path.to_string(), message });
     }
 
     /// The value, or a note that it is wrong.
@@ -118,10 +154,15 @@ impl ErrorList {
     }
 
     /// The value when nothing was wrong. `value` may be `None` only when an error was noted.
-    pub fn finish<T>(mut self, value: Option<T>) -> Result<T, ConfigErrors> {
-        if self.0.is_empty() {
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
+        self.finish_with_warnings(value).map(|(value, _)| value)
+    }
+
+    /// The same, with the warnings.
+    pub fn finish_with_warnings<T>(mut self, value: Option<T>) -> Result<(T, Vec<Diagnostic>), ConfigErrors> {
+        if !self.0.iter().any(Diagnostic::is_error) {
             if let Some(value) = value {
-                return Ok(value);
+                return Ok((value, self.0));
             }
             self.add(&JsonPath::root(), "incomplete");
         }

@@ -10,7 +10,8 @@ use std::ops::Deref;
 
 use serde_json::{Map, Value};
 
-use super::errors::{ConfigError, ErrorList};
+use super::codes::Code;
+use super::errors::{Diagnostic, ErrorList};
 use super::names::{hint, not_one_of, one_of, shown_name};
 
 /// A value that can be read from JSON.
@@ -52,14 +53,20 @@ pub struct ConfigReader {
 impl ConfigReader {
     /// Notes that the value here is wrong.
     pub fn add(&mut self, message: String) {
+        self.note(Code::InvalidValue, message);
+    }
+
+    /// Notes what was found here.
+    #[inline(never)]
+    pub fn note(&mut self, code: Code, message: String) {
         let path = if self.path.is_empty() { "$".to_owned() } else { self.path.clone() };
-        self.errors.0.push(ConfigError { path, message });
+        self.errors.0.push(Diagnostic { code, path, message });
     }
 
     /// Notes that something else was expected here.
     pub fn expected<T>(&mut self, what: &str, found: &Value) -> Option<T> {
         let found = self.described(found);
-        self.add(format!("expected {what}, found {found}"));
+        self.note(Code::WrongType, format!("expected {what}, found {found}"));
         None
     }
 
@@ -103,7 +110,7 @@ impl ConfigReader {
 
     #[inline(never)]
     fn missing(&mut self, name: &str) {
-        self.add(format!("missing field `{}`", camel_case(name)));
+        self.note(Code::MissingField, format!("missing field `{}`", camel_case(name)));
     }
 
     /// Appends a field to the path and returns the path's length without it.
@@ -134,11 +141,13 @@ impl ConfigReader {
             let names: Vec<String> = names.iter().map(|name| camel_case(name)).collect();
             let hint = hint(found, &names);
             if shown_name(found) != found || (hint.is_empty() && self.is_about_secrets()) {
-                self.add(format!("an unknown field, which is not shown; expected {}", one_of(&names)));
+                let message = format!("an unknown field, which is not shown; expected {}", one_of(&names));
+                self.note(Code::UnknownField, message);
                 continue;
             }
             let length = self.enter(found);
-            self.add(format!("unknown field `{found}`, expected {}{hint}", one_of(&names)));
+            let message = format!("unknown field `{found}`, expected {}{hint}", one_of(&names));
+            self.note(Code::UnknownField, message);
             self.path.truncate(length);
         }
         Some(members)
@@ -151,7 +160,7 @@ impl ConfigReader {
         if position.is_none() {
             let names: Vec<String> = names.iter().map(|name| variant(name)).collect();
             match text {
-                Some(text) => self.add(not_one_of(text, &names)),
+                Some(text) => self.note(Code::UnknownName, not_one_of(text, &names)),
                 None => drop(self.expected::<()>(&one_of(&names), value)),
             }
         }
@@ -735,7 +744,7 @@ impl<L: FromConfig> FromConfig for NonEmpty<L> {
             _ => false,
         };
         if is_empty {
-            reader.add("is empty; expected at least one entry".to_owned());
+            reader.note(Code::EmptyList, "is empty; expected at least one entry".to_owned());
             return None;
         }
         L::read(value, reader).map(Self)

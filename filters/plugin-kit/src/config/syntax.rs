@@ -1,11 +1,12 @@
 //! Turns a JSON syntax error into an error with a JSON path.
 
-use super::errors::{ConfigError, JsonPath};
+use super::codes::Code;
+use super::errors::{Diagnostic, JsonPath};
 
 /// The error of the parser, with the JSON path instead of a line: the proxy sends one line that no user has seen.
-pub(super) fn explain(json: &[u8], error: &serde_json::Error) -> ConfigError {
+pub(super) fn explain(json: &[u8], error: &serde_json::Error) -> Diagnostic {
     let path = path_at(json, offset(json, error.line(), error.column()));
-    ConfigError { path, message: without_position(&error.to_string()) }
+    Diagnostic { code: Code::NotJson, path, message: without_position(&error.to_string()) }
 }
 
 /// The byte at which `serde_json` stopped.

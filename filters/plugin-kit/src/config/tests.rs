@@ -192,8 +192,54 @@ fn each_plugin_has_a_gauge_of_its_own() {
     assert_eq!(name("inbound"), "jwt_auth_config_hash_inbound");
     let istio = "extensions.istio.io/trafficextension/apps.jwt-auth-user~istio-translated-wasmplugin";
     assert_eq!(name(istio), "jwt_auth_config_hash_apps.jwt-auth-user");
+    assert_eq!(config_warnings_metric("rate-limit", b"inbound"), "rate_limit_config_warnings_inbound");
     assert_eq!(name("a b;\u{e9}"), "jwt_auth_config_hash_a_b___");
     assert_eq!(name(&"x".repeat(1000)).len(), "jwt_auth_config_hash_".len() + 100);
+}
+
+#[test]
+fn warnings_come_with_the_value_and_beside_errors() {
+    let root = JsonPath::root();
+    let mut list = ErrorList::default();
+    list.note(Code::ReportMode, &root.field("mode"), "denies nothing");
+    let (value, warnings) = list.finish_with_warnings(Some(1)).unwrap();
+    assert_eq!((value, warnings[0].to_string()), (1, "mode: denies nothing".to_owned()));
+    let mut list = ErrorList::default();
+    list.note(Code::ReportMode, &root.field("mode"), "denies nothing");
+    list.add(&root.field("few"), "is wrong");
+    let errors = list.finish(Some(1)).unwrap_err().under("part");
+    assert_eq!(errors.to_string(), "part.few: is wrong");
+    let all: Vec<String> = errors.all().iter().map(ToString::to_string).collect();
+    assert_eq!(all, ["part.mode: denies nothing", "part.few: is wrong"]);
+}
+
+#[test]
+fn each_error_has_the_code_of_its_kind() {
+    for (json, code) in [
+        (r#"{"inner":["#, "not-json"),
+        (r#"{"other":1}"#, "unknown-field"),
+        (r#"{"inner":[{}]}"#, "missing-field"),
+        (r#"{"on":"true"}"#, "wrong-type"),
+        (r#"{"kind":"other"}"#, "unknown-name"),
+        (r#"{"inner":[{"clockSkew":"1y"}]}"#, "invalid-value"),
+    ] {
+        let errors = parse(json).unwrap_err();
+        assert_eq!(errors.iter().next().unwrap().code.name(), code, "{json}");
+    }
+    let empty = read::<NonEmpty<Vec<String>>>(&serde_json::json!([])).unwrap_err();
+    assert_eq!(empty.iter().next().unwrap().code, Code::EmptyList);
+}
+
+#[test]
+fn each_code_has_a_name_of_its_own_and_an_explanation() {
+    let mut names: Vec<String> = Code::ALL.iter().map(|code| code.name()).collect();
+    assert!(names.contains(&"not-json".to_owned()) && names.contains(&"same-filter-twice".to_owned()));
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), Code::ALL.len());
+    for code in Code::ALL {
+        assert!(code.explanation().ends_with('.'), "{}", code.explanation());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Diagnostic};
 use crate::reply::Reply;
 use crate::request::exchange::Exchange;
 use crate::request::headers::HeaderMap;
@@ -43,6 +43,11 @@ pub trait Filter: Sized + 'static {
     /// Makes the filter from its pluginConfig. An error refuses the configuration, and Envoy keeps the last good one.
     /// `root` is the caller of HTTP calls that outlive their stream, see `host::http_call`.
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors>;
+
+    /// What may surprise in the configuration that the filter was made from. The host logs each once.
+    fn warnings(&self) -> Vec<Diagnostic> {
+        Vec::new()
+    }
 
     /// Decides about a request. It runs again for a paused stream that was named to run again.
     fn on_request(&self, stream: &mut Self::Stream, exchange: &Exchange<'_>) -> Flow;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plugin_kit::config::{ErrorList, JsonPath, Mode, NonEmpty, shown_name};
+use plugin_kit::config::{Code, Diagnostic, ErrorList, JsonPath, Mode, NonEmpty, shown_name};
 use plugin_kit::host::Environment;
 use plugin_kit::reply::denial::Extras;
 use plugin_kit::request::cel::Expression;
@@ -63,6 +63,8 @@ pub struct Config {
     pub singles: usize,
     /// The service for the limits that have a [`Limit::global`].
     pub global: Option<Global>,
+    /// What may surprise.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// One limit.
@@ -192,6 +194,7 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
         longest_lease: lease?.saturating_mul(1_000_000),
         path_case: case,
         global,
+        warnings: Vec::new(),
     })
 }
 
@@ -307,6 +310,10 @@ fn compile_limit(
             let path = path.field("countStatuses").index(n);
             errors.add(&path, format_args!("expected a status from 200 to 599, found {status}"));
         }
+    }
+    if raw.mode == Mode::Report {
+        let message = "the limit denies no request, it only counts and logs";
+        errors.note(Code::ReportMode, &path.field("mode"), message);
     }
     let enforce_percent = raw.enforce_percent.unwrap_or(raw::ENFORCE_PERCENT);
     if enforce_percent > 100 {

@@ -1,6 +1,6 @@
 //! The configuration as types that cannot be wrong, and how they are made of what an operator wrote.
 
-use plugin_kit::config::{ConfigErrors, ErrorList, JsonPath, document, not_one_of, read};
+use plugin_kit::config::{ConfigErrors, Diagnostic, ErrorList, JsonPath, document, not_one_of, read};
 use plugin_kit::host::Environment;
 use plugin_kit::request::source::{HeaderReads, Source};
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub baggage: Option<Baggage>,
     /// Which headers the tags, the request ID and the baggage read.
     pub head_use: HeaderReads,
+    /// What may surprise.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// The tags of a pluginConfig without `tags`: user ID, request ID and version.
@@ -63,7 +65,9 @@ pub(super) fn compile(raw: RawConfig, env: &dyn Environment, sent_at: Phase) -> 
     let brought =
         baggage.as_ref().map_or(HeaderReads::Nothing, |_| HeaderReads::One(baggage::HEADER.to_owned()));
     let head_use = tags.iter().map(Tag::head_use).fold(own.and(brought), HeaderReads::and);
-    errors.finish(Some(Config { tags, request_id, baggage, head_use }))
+    let config = Config { tags, request_id, baggage, head_use, warnings: Vec::new() };
+    let (config, warnings) = errors.finish_with_warnings(Some(config))?;
+    Ok(Config { warnings, ..config })
 }
 
 impl RawBaggage {

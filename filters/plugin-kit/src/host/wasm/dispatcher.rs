@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use proxy_wasm::types::Action;
 
-use crate::config::{config_hash_metric, document, fingerprint};
+use crate::config::{config_hash_metric, config_warnings_metric, document, fingerprint};
 use crate::hash::StableHash;
 use crate::host::wasm::calls::{self, Gauge, WasmHost};
 use crate::host::{CallResponse, Filter, Flow, SHORT_TICK, TICK};
@@ -317,8 +317,15 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         };
         match document(&json).and_then(|document| F::configure(&document, root)) {
             Ok(filter) => {
-                let hash = Gauge::define(&config_hash_metric(F::NAME, &calls::plugin_name()));
+                let plugin = calls::plugin_name();
+                let hash = Gauge::define(&config_hash_metric(F::NAME, &plugin));
                 hash.set(u64::from(fingerprint(&json)));
+                let warnings = filter.warnings();
+                let count = Gauge::define(&config_warnings_metric(F::NAME, &plugin));
+                count.set(u64::try_from(warnings.len()).unwrap_or(u64::MAX));
+                for warning in warnings {
+                    log::warn!("{}: configuration: {warning} ({})", F::NAME, warning.code.name());
+                }
                 let at_once = filter.ticks_at_once();
                 self.set_root(root, Some(Rc::new(filter)));
                 self.with_root(root, |root| root.short_ticks = at_once);

@@ -1,4 +1,4 @@
-//! The gauge that shows which configuration is in force.
+//! The gauges that show which configuration is in force.
 
 use crate::hash::StableHash;
 
@@ -12,9 +12,21 @@ pub fn fingerprint(json: &[u8]) -> u32 {
 /// `<filter>_config_hash_<namespace>.<name>`. Istio writes a path before the plugin's name and a mark behind it, which are left out.
 /// At most 100 bytes of the plugin's name are used, and `_` replaces characters that are unusual in a metric.
 pub fn config_hash_metric(filter: &str, plugin: &[u8]) -> String {
+    of_plugin(filter, "_config_hash", plugin)
+}
+
+/// The name of the gauge that holds how many warnings there are of the configuration in force:
+/// `<filter>_config_warnings_<namespace>.<name>`.
+pub fn config_warnings_metric(filter: &str, plugin: &[u8]) -> String {
+    of_plugin(filter, "_config_warnings", plugin)
+}
+
+#[inline(never)]
+fn of_plugin(filter: &str, what: &str, plugin: &[u8]) -> String {
     let plugin = plugin.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let plugin = plugin.split(|byte| *byte == b'~').next().unwrap_or_default();
-    let mut name = format!("{}_config_hash", filter.replace('-', "_"));
+    let mut name = filter.replace('-', "_");
+    name.push_str(what);
     if !plugin.is_empty() {
         name.push('_');
     }

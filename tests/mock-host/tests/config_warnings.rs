@@ -1,0 +1,63 @@
+//! What a filter says at load to a configuration that it takes, but that may surprise.
+#![allow(clippy::restriction)]
+
+mod support;
+
+use mock_host::{Level, Proxy};
+use serde_json::{Value, json};
+use support::issuer::{Issuer, jwt_auth};
+use support::{built, messages, started};
+
+/// The warnings that a filter logs with this configuration, and its gauge.
+fn warnings(filter: &'static str, configuration: &Value) -> (Vec<String>, u64) {
+    let proxy = started(Proxy::builder().plugin(built(filter, &configuration.to_string())));
+    let gauge = format!("{}_config_warnings_{filter}", filter.replace('-', "_"));
+    let logs: Vec<_> = proxy.logs().into_iter().filter(|log| log.level == Level::Warn).collect();
+    let mut texts: Vec<String> = Vec::new();
+    // The main thread and each worker read it.
+    for text in messages(&logs) {
+        if !texts.iter().any(|known| known == text) {
+            texts.push(text.to_owned());
+        }
+    }
+    (texts, proxy.metric(&gauge))
+}
+
+fn limit(mode: &str) -> Value {
+    json!({ "limits": [{ "name": "total", "mode": mode, "rate": { "requests": 1, "per": "1s" } }] })
+}
+
+#[test]
+fn warning_of_a_configuration_in_force_is_logged_and_counted() {
+    let mut auth = jwt_auth("jwks", &Issuer::new().keys());
+    auth["mode"] = json!("report");
+    auth["providers"]["platform"]["clockSkew"] = json!("10m");
+    let skew = "providers.platform.clockSkew: is more than `5m`: expired tokens are accepted for this long (wide-clock-skew)";
+    let report = "mode: no request is denied, only counted and logged (report-mode)";
+    let total = "limits[0].mode: the limit denies no request, it only counts and logs (report-mode)";
+    let (logged, count) = warnings("jwt-auth", &auth);
+    let of = |part: &str, text: &str| format!("{part}{text}");
+    let alone = "jwt-auth: configuration: ";
+    assert_eq!((logged, count), (vec![of(alone, skew), of(alone, report)], 2));
+    let joined = json!({ "jwtAuth": auth, "rateLimit": limit("report"), "traceTags": { "tags": [] } });
+    let (logged, count) = warnings("mesh-filters", &joined);
+    let (auth, limits) = ("mesh-filters: configuration: jwtAuth.", "mesh-filters: configuration: rateLimit.");
+    assert_eq!((logged, count), (vec![of(auth, skew), of(auth, report), of(limits, total)], 3));
+}
+
+#[test]
+fn configuration_without_a_surprise_says_nothing() {
+    assert_eq!(warnings("rate-limit", &limit("enforce")), (Vec::new(), 0));
+    assert_eq!(warnings("trace-tags", &json!({ "tags": [] })), (Vec::new(), 0));
+}
+
+#[test]
+fn gauge_follows_what_is_in_force_and_a_refused_update_changes_nothing() {
+    let proxy = started(Proxy::builder().plugin(built("rate-limit", &limit("report").to_string())));
+    let gauge = || proxy.metric("rate_limit_config_warnings_rate-limit");
+    assert_eq!(gauge(), 1);
+    assert!(proxy.update("rate-limit", "{}").is_err());
+    assert_eq!(gauge(), 1);
+    proxy.update("rate-limit", limit("enforce").to_string()).unwrap();
+    assert_eq!(gauge(), 0);
+}
