@@ -51,7 +51,7 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> (usize, Vec<Fin
 }
 
 /// The items of a list, as `kubectl get -o yaml` prints it, or the resource itself.
-fn unpacked(resource: Resource<'_>) -> Vec<Resource<'_>> {
+pub(crate) fn unpacked(resource: Resource<'_>) -> Vec<Resource<'_>> {
     match resource.node.get("items") {
         Some(items) if resource.kind.ends_with("List") => {
             items.elements().iter().map(|item| Resource::of(resource.source, item)).collect()
@@ -116,7 +116,7 @@ fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
 }
 
 /// A configuration that is the text of a JSON document, as plain Envoy takes it.
-fn json_text(node: &Node) -> Option<Value> {
+pub(crate) fn json_text(node: &Node) -> Option<Value> {
     serde_json::from_str(node.text()?).ok()
 }
 

@@ -1,13 +1,16 @@
 //! `mesh-filters`: what an operator can know of the filters without a proxy.
 // Doc comments are what `--help` shows.
-#![allow(clippy::restriction, clippy::doc_markdown)]
+#![allow(clippy::restriction, clippy::doc_markdown, clippy::format_push_string)]
 
 mod check;
 mod document;
+mod explain;
 mod finding;
 mod pseudonym;
 mod report;
 mod resource;
+mod times;
+mod token;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -55,6 +58,14 @@ enum Command {
         #[arg(long, value_parser = code, value_name = "CODE")]
         explain: Option<Code>,
     },
+    /// Decides about a request as the filters do, and says why: which rule, which check, which limit.
+    ///
+    /// The filters' own code decides. What only a proxy can do is said plainly: CEL and RE2 are not evaluated, and without keys a
+    /// signature is taken for good. Tokens, signatures and secrets are not printed.
+    Explain(Box<explain::Explain>),
+    /// Makes tokens for tests, and shows what is in a token.
+    #[command(subcommand)]
+    Token(token::Token),
     /// Prints the pseudonym by which trace-tags shows a user ID.
     ///
     /// The key is taken from an environment variable, so that it stands in no history of commands.
@@ -126,6 +137,8 @@ fn run(command: Command) -> Result<ExitCode, String> {
             write(&mut out, &text)?;
             return Ok(ExitCode::from(u8::from(failed)));
         }
+        Command::Explain(arguments) => explain::run(&arguments)?,
+        Command::Token(command) => token::run(command)?,
         Command::Pseudonym { value, key_env, key_id } => {
             let key = std::env::var(&key_env)
                 .map_err(|_| format!("the environment variable {key_env} is not set, or is not text"))?;

@@ -44,6 +44,9 @@ impl<'a> Resource<'a> {
     }
 }
 
+/// Stands for the value of a variable that only the proxy has. It is long enough for a key.
+pub(crate) const STAND_IN: &str = "a value that the proxy has, and this program has not";
+
 /// A Wasm plugin.
 pub(crate) struct Plugin<'a> {
     /// The resource that installs it.
@@ -156,12 +159,12 @@ fn targets(node: &Node) -> Vec<String> {
         .collect()
 }
 
-/// Those that a pod sees. One whose value is kept elsewhere has a stand-in, which is long enough for a key.
+/// Those that a pod sees. One whose value is kept elsewhere has a stand-in.
 fn variables(list: Option<&Node>) -> BTreeMap<String, String> {
     let list = list.map(Node::elements).unwrap_or_default();
     let variable = |one: &Node| {
         let value = match text(one, &["valueFrom"]) {
-            "HOST" => "a value that the proxy has, and this program has not".to_owned(),
+            "HOST" => STAND_IN.to_owned(),
             _ => text(one, &["value"]).to_owned(),
         };
         (text(one, &["name"]).to_owned(), value)

@@ -436,17 +436,17 @@ fn without_clock(counted: &[Counted], error: HostError, reported: &mut Vec<usize
     Ok(())
 }
 
-/// A note about what a limit says to a request, and what is left of its key: requests, the nanoseconds until the whole burst is
-/// there again, the burst, and its period.
+/// A note about what a limit says to a request, and what is left of its key: requests, the nanoseconds until the
+/// whole burst is there again, the burst, and the nanoseconds that a denied request has to wait (0: for ever).
 fn charged(counted: &Counted, snapshot: &Snapshot) -> Note {
-    let Snapshot { remaining, whole_in, .. } = snapshot;
-    let rate = &counted.charge.rate;
-    let left = format_args!("{remaining} {whole_in} {} {}", rate.burst(), rate.per().as_secs()).to_string();
-    let holds = match snapshot.verdict {
-        Verdict::Admitted => Some(true),
-        Verdict::Denied(_) => Some(false),
-        Verdict::Conflict => None,
+    let Snapshot { remaining, whole_in, verdict, .. } = snapshot;
+    let (holds, wait) = match verdict {
+        Verdict::Admitted => (Some(true), 0),
+        Verdict::Denied(wait) => (Some(false), wait.unwrap_or_default()),
+        Verdict::Conflict => (None, 0),
     };
+    let burst = counted.charge.rate.burst();
+    let left = format_args!("{remaining} {whole_in} {burst} {wait}").to_string();
     Note::new("charge").at(counted.index).holds(holds).received(left)
 }
 

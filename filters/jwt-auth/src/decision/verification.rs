@@ -163,7 +163,11 @@ impl Verification {
             Err(_) => Err(Stop::from(DenyReason::Internal)),
         };
         let known = self.known(token, seconds(context.exchange.recent_unix_time())?);
-        trace::note(|| Note::new("token").at(location).holds(known.is_some().then_some(true)));
+        trace::note(|| {
+            let note = Note::new("token").at(location).holds(known.is_some().then_some(true));
+            let place = config.locations.get(location);
+            place.map_or(note.clone(), |(place, _)| note.received(place))
+        });
         let observed = &mut context.observed;
         let count = if known.is_some() { &mut observed.cache_hits } else { &mut observed.cache_misses };
         *count = count.saturating_add(1);

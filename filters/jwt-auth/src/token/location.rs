@@ -1,6 +1,7 @@
 //! Where requests carry tokens.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::request::path::percent_decoded;
@@ -74,6 +75,16 @@ impl TokenLocation {
                 let values = named.map(|(_, value)| unquoted(value)).filter(|value| !value.is_empty());
                 Ok(values.map(Cow::Borrowed).collect())
             }
+        }
+    }
+}
+
+impl fmt::Display for TokenLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header { name, .. } => write!(f, "the header `{name}`"),
+            Self::QueryParam(name) => write!(f, "the query parameter `{name}`"),
+            Self::Cookie(name) => write!(f, "the cookie `{name}`"),
         }
     }
 }

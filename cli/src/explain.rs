@@ -1,0 +1,326 @@
+//! `mesh-filters explain`: what the filters decide about a request, and why.
+
+mod input;
+mod meaning;
+mod reply;
+mod tree;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use mesh_filters_cli::decide::{Chain, Decided, Proxy, Response, Step, Verdict};
+use mesh_filters_cli::filters;
+use serde_json::{Value, json};
+
+use crate::document::Node;
+use crate::explain::input::{Input, Installed, Outside};
+use crate::explain::tree::{Item, Written};
+use crate::times;
+
+/// The request, the configuration, and what is around them.
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// The URL, or only the path.
+    url: Option<String>,
+    /// The method; default: GET, or POST with `--data`.
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    method: Option<String>,
+    /// A header, such as `authorization: Bearer TOKEN`. It may be given several times.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// The body. Only its size matters.
+    #[arg(short, long, value_name = "TEXT")]
+    data: Option<String>,
+    /// A line of an access log (JSON, as `install/istio.yaml` writes it) in the place of a URL; `-` reads it from standard input.
+    #[arg(long, value_name = "LINE")]
+    log_line: Option<String>,
+    /// Explains a reply: a file with what `curl -i` printed, a body or a line of an access log; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    reply: Option<PathBuf>,
+    /// The configuration: files or folders as `check` reads them.
+    #[arg(short, long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Only the plugins of these names, where the configuration has several workloads.
+    #[arg(long, value_name = "NAME")]
+    plugin: Vec<String>,
+    /// The filter that a bare pluginConfig is for, where its keys do not say it.
+    #[arg(long, value_parser = filters::NAMES)]
+    filter: Option<String>,
+    /// Keys (a JWK set) of a provider, or of all. Without keys, signatures are taken for good.
+    #[arg(long, value_name = "[PROVIDER=]FILE")]
+    keys: Vec<String>,
+    /// The list of revoked tokens of a provider, or of all. Without one, no token is taken to be on it.
+    #[arg(long, value_name = "[PROVIDER=]FILE")]
+    revoked: Vec<String>,
+    /// A variable of `vmConfig.env`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// A label of the pod.
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS", default_value = "10.0.0.7")]
+    client_address: String,
+    /// The peer's identity by mutual TLS: `spiffe://cluster.local/ns/shop/sa/web`.
+    #[arg(long, value_name = "SPIFFE ID")]
+    peer: Option<String>,
+    /// The proxy is a gateway and not a sidecar.
+    #[arg(long)]
+    gateway: bool,
+    /// The status of the service's answer.
+    #[arg(long, value_name = "STATUS", default_value_t = 200)]
+    response: u16,
+    /// Sends the request so many times and explains the last, for limits.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    times: u32,
+    /// The time: seconds since the epoch, or `2026-12-01T07:30:00Z`; default: now.
+    #[arg(long, value_name = "TIME")]
+    now: Option<String>,
+    /// How the decision is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A tree for people.
+    Text,
+    /// An object.
+    Json,
+}
+
+/// What the filters decide, as text or JSON.
+///
+/// # Errors
+/// What is missing or cannot be read.
+pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
+    let reply = arguments.reply.as_ref().map(|file| reply::Received::read(file)).transpose()?;
+    let has_config = !arguments.config.is_empty();
+    let request = match (input::request(arguments)?, &reply) {
+        (Some(request), _) => Some(request),
+        (None, Some(reply)) => reply.request(),
+        (None, None) => return Err("expected a URL or `--log-line`".to_owned()),
+    };
+    if !has_config && reply.is_none() {
+        return Err("expected the configuration: `--config FILE`".to_owned());
+    }
+    let input = Input::read(arguments)?;
+    let decisions = match &request {
+        // What a reply means can be said without a decision.
+        Some(request) if has_config && reply.is_some() => decide(arguments, &input, request).ok(),
+        Some(request) if has_config => Some(decide(arguments, &input, request)?),
+        _ => None,
+    };
+    if let Some(reply) = reply {
+        let decided = decisions.as_ref().map(|decisions| &decisions.decided);
+        let explained = reply.explain(&input, decided)?;
+        return Ok(match arguments.format {
+            Format::Text => explained.text(),
+            Format::Json => pretty(&explained.json()),
+        });
+    }
+    let (Some(decisions), Some(request)) = (decisions, request) else {
+        return Err("expected a URL or `--log-line`".to_owned());
+    };
+    let title = format!("{} {}", request.method, input::without_query(&request));
+    Ok(match arguments.format {
+        Format::Text => decisions.text(&title, &input),
+        Format::Json => pretty(&decisions.json(&title, &input)),
+    })
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// A decision, and the other one if it hangs on expressions that only the proxy evaluates.
+struct Decisions {
+    decided: Decided,
+    otherwise: Option<Decided>,
+}
+
+fn decide(
+    arguments: &Explain,
+    input: &Input,
+    request: &mesh_filters_cli::decide::Request,
+) -> Result<Decisions, String> {
+    let now = match &arguments.now {
+        Some(text) => Duration::from_secs(times::parse(text)?),
+        None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+    };
+    let proxy = Proxy {
+        labels: input::pairs(&arguments.label, "--label")?.into_iter().collect(),
+        is_edge: arguments.gateway,
+        node: format!(
+            "{}~10.0.0.1~explain.default~default.svc.cluster.local",
+            if arguments.gateway { "router" } else { "sidecar" }
+        ),
+        ..Proxy::default()
+    };
+    let plugins: Vec<_> = input.plugins.iter().map(|installed| installed.plugin.clone()).collect();
+    let answer = Response { status: arguments.response, headers: Vec::new(), body: Vec::new() };
+    let run = |assumes: bool| -> Result<(Decided, bool), String> {
+        let outside = Outside::new(input, assumes);
+        let asked = outside.asked();
+        let chain =
+            Chain::start(&plugins, proxy.clone(), Box::new(outside), now).map_err(|(n, errors)| {
+                let title = input.plugins.get(n).map_or("", |installed| installed.title.as_str());
+                format!("{title}: {errors}; `mesh-filters check` shows where, and `--env` gives a variable")
+            })?;
+        for _ in 1..arguments.times {
+            chain.send(request, &answer);
+        }
+        asked.set(false);
+        let decided = chain.send(request, &answer);
+        Ok((decided, asked.get()))
+    };
+    let (decided, asked) = run(true)?;
+    let otherwise = if asked { Some(run(false)?.0) } else { None };
+    Ok(Decisions { decided, otherwise })
+}
+
+/// The status, and who decided it why.
+fn outcome(decided: &Decided, input: &Input) -> (u16, Option<String>, String) {
+    let status = decided.response.status;
+    let denied = decided.steps.iter().find_map(|step| match &step.verdict {
+        Verdict::Denied(denied) => Some((step, denied)),
+        _ => None,
+    });
+    match denied {
+        Some((step, denied)) => {
+            let by = format!("{} ({})", step.filter, title(step, input));
+            (status, Some(denied.code.to_owned()), by)
+        }
+        None => (status, None, "the service".to_owned()),
+    }
+}
+
+fn title<'a>(step: &Step, input: &'a Input) -> &'a str {
+    input.plugins.get(step.plugin).map_or("", |installed| installed.title.as_str())
+}
+
+impl Decisions {
+    fn headline(decided: &Decided, input: &Input) -> String {
+        let (status, code, by) = outcome(decided, input);
+        match code {
+            Some(code) => format!("{status} {code}, by {by}"),
+            None => format!("{status}, by {by}: no filter refuses the request"),
+        }
+    }
+
+    fn text(&self, title_of_request: &str, input: &Input) -> String {
+        let mut text = format!("{title_of_request}\n");
+        match &self.otherwise {
+            Some(other) if outcome(other, input) != outcome(&self.decided, input) => {
+                text.push_str("if the expressions hold: ");
+                text.push_str(&Self::headline(&self.decided, input));
+                text.push_str("\nif they do not:          ");
+                text.push_str(&Self::headline(other, input));
+                text.push('\n');
+            }
+            _ => {
+                text.push_str(&Self::headline(&self.decided, input));
+                text.push('\n');
+            }
+        }
+        let steps = self.steps(input);
+        for (n, (step, items)) in steps.iter().enumerate() {
+            let mut others = steps.iter().enumerate().filter(|(m, _)| *m != n);
+            let acts_elsewhere =
+                others.any(|(m, (other, items))| other.filter == step.filter && (m < n || !items.is_empty()));
+            if items.is_empty() && acts_elsewhere {
+                continue;
+            }
+            text.push('\n');
+            text.push_str(&heading(step, input));
+            text.push('\n');
+            if items.is_empty() {
+                text.push_str("  nothing to do\n");
+            }
+            for item in items {
+                item.print(1, &mut text);
+            }
+        }
+        text
+    }
+
+    fn json(&self, title_of_request: &str, input: &Input) -> Value {
+        let one = |decided: &Decided| {
+            let (status, code, by) = outcome(decided, input);
+            json!({ "status": status, "code": code, "by": by })
+        };
+        let steps: Vec<Value> = self
+            .steps(input)
+            .into_iter()
+            .map(|(step, items)| {
+                json!({
+                    "plugin": title(step, input),
+                    "filter": step.filter,
+                    "moment": moment(step),
+                    "items": items,
+                })
+            })
+            .collect();
+        let mut json = json!({ "request": title_of_request, "decision": one(&self.decided), "steps": steps });
+        if let Some(other) = &self.otherwise {
+            json["ifExpressionsDoNotHold"] = one(other);
+        }
+        json
+    }
+
+    fn steps<'a>(&'a self, input: &'a Input) -> Vec<(&'a Step, Vec<Item>)> {
+        let items = |step: &'a Step| {
+            let installed = input.plugins.get(step.plugin)?;
+            let config = match step.part {
+                Some(part) => installed.plugin.config.get(part)?,
+                None => &installed.plugin.config,
+            };
+            let locate = |path: &str| installed.place(input, path);
+            let base = step.part.map_or_else(String::new, |part| format!("{part}."));
+            let has_list = |provider: &str| input.has_list(provider);
+            let written = Written {
+                config,
+                base,
+                locate: &locate,
+                has_list: &has_list,
+                assumes: true,
+                has_stand_in: installed.has_stand_in,
+            };
+            Some((step, tree::of_step(step, &written)))
+        };
+        self.decided.steps.iter().filter_map(items).collect()
+    }
+}
+
+fn moment(step: &Step) -> &'static str {
+    use mesh_filters_cli::decide::Moment;
+    match step.moment {
+        Moment::Request => "request",
+        Moment::BeforeAuth => "before auth",
+        Moment::Claims => "after auth",
+        Moment::Response => "response",
+    }
+}
+
+fn heading(step: &Step, input: &Input) -> String {
+    let when = match moment(step) {
+        "request" => String::new(),
+        other => format!(", {other}"),
+    };
+    format!("{}{when} ({})", step.filter, title(step, input))
+}
+
+impl Installed {
+    /// File and line of what stands at a path of the pluginConfig.
+    fn place(&self, input: &Input, path: &str) -> Option<String> {
+        let span = self.node.as_ref().map_or_else(|| self.span.clone(), |node: &Node| node.locate(path));
+        let source = input.sources.get(self.source)?;
+        let line = source.text.get(..span.start)?.matches('\n').count() + 1;
+        Some(if input.sources.len() == 1 {
+            format!("line {line}")
+        } else {
+            format!("{}:{line}", source.name)
+        })
+    }
+}

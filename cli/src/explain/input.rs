@@ -1,0 +1,394 @@
+//! What `explain` is given: a request, a configuration, keys.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::ops::Range;
+use std::rc::Rc;
+
+use jwt_auth::fetch::remote::Remote;
+use mesh_filters_cli::decide::{Facts, Fetch, Plugin, Request, World};
+use mesh_filters_cli::filters;
+use plugin_kit::host::HostError;
+use rate_limit::config::Global;
+use serde_json::Value;
+
+use super::Explain;
+use crate::check::{json_text, unpacked};
+use crate::document::{self, Kind, Node, Source};
+use crate::resource::{self, Resource, STAND_IN};
+
+/// A plugin that takes part in the decision.
+pub(crate) struct Installed {
+    /// As the chain runs it.
+    pub(crate) plugin: Plugin,
+    /// How a person names it.
+    pub(crate) title: String,
+    /// The position of its source.
+    pub(crate) source: usize,
+    /// Its configuration with places, unless it stands in a text.
+    pub(crate) node: Option<Node>,
+    /// Where the whole of it stands.
+    pub(crate) span: Range<usize>,
+    /// Whether a variable is there in name only.
+    pub(crate) has_stand_in: bool,
+}
+
+/// Documents, each for a provider or for all.
+type Documents = Vec<(Option<String>, Vec<u8>)>;
+
+/// The configuration, and what is around it.
+pub(crate) struct Input {
+    pub(crate) sources: Vec<Source>,
+    pub(crate) plugins: Vec<Installed>,
+    keys: Documents,
+    revoked: Documents,
+}
+
+/// `NAME=VALUE` pairs.
+pub(super) fn pairs(texts: &[String], option: &str) -> Result<Vec<(String, String)>, String> {
+    let pair = |text: &String| {
+        let (name, value) = text.split_once('=').ok_or_else(|| format!("{option}: expected NAME=VALUE"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// Files, each for a provider or for all.
+fn files(texts: &[String]) -> Result<Documents, String> {
+    let file = |text: &String| {
+        let (provider, file) = match text.split_once('=') {
+            Some((provider, file)) => (Some(provider.to_owned()), file),
+            None => (None, text.as_str()),
+        };
+        Ok((provider, fs::read(file).map_err(|error| format!("{file}: {error}"))?))
+    };
+    texts.iter().map(file).collect()
+}
+
+impl Input {
+    /// Reads the files that are named.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the plugins are not those of one workload.
+    pub(super) fn read(arguments: &Explain) -> Result<Self, String> {
+        let sources = document::read_all(&arguments.config)?;
+        let variables: BTreeMap<String, String> = pairs(&arguments.env, "--env")?.into_iter().collect();
+        let plugins = installed(&sources, arguments, &variables)?;
+        let input =
+            Self { plugins, sources, keys: files(&arguments.keys)?, revoked: files(&arguments.revoked)? };
+        input.check_secrets()?;
+        Ok(input)
+    }
+
+    /// The configurations of jwt-auth.
+    fn auth(&self) -> impl Iterator<Item = &Value> {
+        self.plugins.iter().filter_map(|installed| match installed.plugin.filter.as_str() {
+            "jwt-auth" => Some(&installed.plugin.config),
+            "mesh-filters" => installed.plugin.config.get("jwtAuth"),
+            _ => None,
+        })
+    }
+
+    /// Whether a list of revoked tokens is given for this provider.
+    pub(super) fn has_list(&self, provider: &str) -> bool {
+        self.revoked.iter().any(|(name, _)| name.as_deref().is_none_or(|name| name == provider))
+    }
+
+    /// Secrets of tokens must be there: with another value every signature would look wrong.
+    fn check_secrets(&self) -> Result<(), String> {
+        let stand_in = self.plugins.iter().find_map(|installed| {
+            let config = match installed.plugin.filter.as_str() {
+                "mesh-filters" => &installed.plugin.config["jwtAuth"],
+                _ => &installed.plugin.config,
+            };
+            let providers = config["providers"].as_object().into_iter().flat_map(serde_json::Map::values);
+            let secrets = providers.filter_map(|provider| provider["secrets"].as_array()).flatten();
+            let names = secrets.filter_map(|secret| secret["env"].as_str());
+            let is_missing =
+                |name: &&str| installed.plugin.variables.get(*name).is_some_and(|value| value == STAND_IN);
+            names.filter(is_missing).map(str::to_owned).next()
+        });
+        match stand_in {
+            Some(name) => {
+                Err(format!("only the proxy has the variable {name}; expected `--env {name}=VALUE`"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The providers that fetch their keys, or with `revoked` their list, at this URL.
+    fn providers_at(&self, remote: &Remote, revoked: bool) -> Vec<&str> {
+        let url = format!("{}://{}{}", remote.scheme, remote.authority, remote.path);
+        let is_it = |provider: &Value| {
+            let uri = if revoked { &provider["revoked"]["uri"] } else { &provider["jwksUri"] };
+            uri.as_str().is_some_and(|uri| uri == url || format!("{uri}/") == url)
+        };
+        let providers = self.auth().filter_map(|config| config["providers"].as_object()).flatten();
+        providers.filter(|(_, provider)| is_it(provider)).map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn installed(
+    sources: &[Source],
+    arguments: &Explain,
+    variables: &BTreeMap<String, String>,
+) -> Result<Vec<Installed>, String> {
+    let mut documents = Vec::new();
+    for (n, source) in sources.iter().enumerate() {
+        let nodes =
+            document::parse(&source.text).map_err(|error| format!("{}: {}", source.name, error.message))?;
+        documents.extend(nodes.into_iter().map(|node| (n, node)));
+    }
+    let is_something = |(_, node): &&(usize, Node)| !matches!(node.kind, Kind::Scalar(Value::Null));
+    let resources = documents.iter().filter(is_something).map(|(n, node)| Resource::of(*n, node));
+    let resources: Vec<Resource<'_>> = resources.flat_map(unpacked).collect();
+    let mut found: Vec<resource::Plugin<'_>> = Vec::new();
+    for mut plugin in resources.iter().flat_map(resource::plugins) {
+        if plugin.resource.kind.is_empty() {
+            let named = filters::NAMES.into_iter().find(|known| arguments.filter.as_deref() == Some(*known));
+            plugin.filter = plugin.filter.or(named);
+        }
+        let chosen = arguments.plugin.is_empty()
+            || arguments
+                .plugin
+                .iter()
+                .any(|name| name == plugin.resource.name || *name == plugin.resource.title());
+        if plugin.filter.is_some() && chosen {
+            found.push(plugin);
+        }
+    }
+    let stranger = found.iter().enumerate().find_map(|(n, one)| {
+        let other = found.iter().skip(n + 1).find(|other| !one.workloads.overlap(&other.workloads))?;
+        Some((one, other))
+    });
+    if let Some((one, other)) = stranger {
+        return Err(format!(
+            "{} and {} are on different workloads; expected `--plugin NAME` for each plugin of one workload",
+            one.resource.title(),
+            other.resource.title()
+        ));
+    }
+    if found.is_empty() && !arguments.config.is_empty() {
+        return Err("the configuration has no plugin of these filters".to_owned());
+    }
+    found.sort_by_key(|plugin| plugin.order);
+    Ok(found.into_iter().map(|plugin| of(&plugin, variables)).collect())
+}
+
+fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> Installed {
+    let (config, node) = match plugin.config {
+        Some(node) => match json_text(node) {
+            Some(config) => (config, None),
+            None => (node.value(), Some(node.clone())),
+        },
+        None => (Value::Object(serde_json::Map::new()), None),
+    };
+    let mut all = plugin.variables.clone();
+    all.extend(variables.clone());
+    let has_stand_in = all.values().any(|value| value == STAND_IN);
+    Installed {
+        plugin: Plugin {
+            name: plugin.resource.name.to_owned(),
+            filter: plugin.filter.unwrap_or_default().to_owned(),
+            config,
+            variables: all,
+        },
+        title: plugin.resource.title(),
+        source: plugin.resource.source,
+        node,
+        span: plugin.config.map_or_else(|| plugin.span.clone(), |node| node.span.clone()),
+        has_stand_in,
+    }
+}
+
+/// The request of the arguments, if they have one.
+pub(super) fn request(arguments: &Explain) -> Result<Option<Request>, String> {
+    let source =
+        arguments.client_address.parse().map_err(|_| "--client-address: expected an address".to_owned())?;
+    let mut request = match (&arguments.log_line, &arguments.url) {
+        (Some(line), _) => {
+            let line = if line == "-" { standard_input()? } else { line.clone() };
+            of_log_line(&line)?
+        }
+        (None, Some(url)) => of_url(url),
+        (None, None) => return Ok(None),
+    };
+    request.source = std::net::SocketAddr::new(source, 41234).to_string();
+    request.peer = arguments.peer.clone().or(request.peer);
+    for header in &arguments.headers {
+        let (name, value) = header.split_once(':').ok_or("--header: expected `NAME: VALUE`")?;
+        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().to_owned());
+        if name == "host" {
+            request.authority = value;
+        } else {
+            request.headers.push((name, value));
+        }
+    }
+    if let Some(data) = &arguments.data {
+        "POST".clone_into(&mut request.method);
+        request.headers.push(("content-length".to_owned(), data.len().to_string()));
+    }
+    if let Some(method) = &arguments.method {
+        request.method.clone_from(method);
+    }
+    Ok(Some(request))
+}
+
+pub(super) fn standard_input() -> Result<String, String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
+    Ok(text)
+}
+
+fn of_url(url: &str) -> Request {
+    let rest = url.split_once("://").map(|(_, rest)| rest);
+    let (authority, path) = match rest {
+        Some(rest) => {
+            let at = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(at);
+            (authority, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+        }
+        None => ("service", url.to_owned()),
+    };
+    let path = path.split('#').next().unwrap_or_default().to_owned();
+    Request {
+        method: "GET".to_owned(),
+        path,
+        authority: authority.to_owned(),
+        headers: Vec::new(),
+        source: String::new(),
+        peer: None,
+    }
+}
+
+/// The request of an access log line as the manifests write it.
+pub(super) fn of_log_line(line: &str) -> Result<Request, String> {
+    let expected =
+        || "the line is not JSON with `method` and `path`, as install/istio.yaml writes it".to_owned();
+    let json: Value = serde_json::from_str(line.trim()).map_err(|_| expected())?;
+    let text =
+        |name: &str| json[name].as_str().filter(|text| !text.is_empty() && *text != "-").map(str::to_owned);
+    let mut headers = Vec::new();
+    headers.extend(text("request_id").map(|id| ("x-request-id".to_owned(), id)));
+    Ok(Request {
+        method: text("method").ok_or_else(expected)?,
+        path: text("path").ok_or_else(expected)?,
+        authority: text("authority").unwrap_or_else(|| "service".to_owned()),
+        headers,
+        source: String::new(),
+        peer: text("peer"),
+    })
+}
+
+/// A query may hold a token.
+pub(super) fn without_query(request: &Request) -> String {
+    let (path, query) =
+        request.path.split_once('?').map_or((request.path.as_str(), ""), |(path, _)| (path, "?…"));
+    format!("{}{path}{query}", request.authority)
+}
+
+/// What stands outside of the proxy, as far as it is given.
+pub(super) struct Outside {
+    keys: Documents,
+    revoked: Documents,
+    /// The providers of each URL that is fetched: keys, and lists of revoked tokens.
+    providers: Vec<(bool, String, Vec<String>)>,
+    /// What each expression is: a condition, or a text.
+    conditions: RefCell<Vec<bool>>,
+    /// Whether conditions are taken to hold.
+    assumes: bool,
+    asked: Rc<Cell<bool>>,
+}
+
+impl Outside {
+    pub(super) fn new(input: &Input, assumes: bool) -> Self {
+        let mut providers = Vec::new();
+        for config in input.auth() {
+            for provider in config["providers"].as_object().into_iter().flat_map(serde_json::Map::values) {
+                for (revoked, uri) in [(false, &provider["jwksUri"]), (true, &provider["revoked"]["uri"])] {
+                    let settings = jwt_auth::fetch::remote::Settings {
+                        duration: std::time::Duration::ZERO,
+                        min_interval: std::time::Duration::ZERO,
+                        timeout: std::time::Duration::ZERO,
+                        stale_if_error: std::time::Duration::ZERO,
+                    };
+                    let remote = uri.as_str().and_then(|uri| Remote::parse(uri, None, settings).ok());
+                    if let Some(remote) = remote {
+                        let names =
+                            input.providers_at(&remote, revoked).into_iter().map(str::to_owned).collect();
+                        providers.push((revoked, place(&remote), names));
+                    }
+                }
+            }
+        }
+        Self {
+            keys: input.keys.clone(),
+            revoked: input.revoked.clone(),
+            providers,
+            conditions: RefCell::default(),
+            assumes,
+            asked: Rc::default(),
+        }
+    }
+
+    /// Set when a condition is asked.
+    pub(super) fn asked(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.asked)
+    }
+}
+
+fn place(remote: &Remote) -> String {
+    format!("{}{}", remote.authority, remote.path)
+}
+
+impl World for Outside {
+    fn fetch(&self, document: &Remote, accept: &str) -> Fetch {
+        let is_list = !accept.contains("jwk-set");
+        let files = if is_list { &self.revoked } else { &self.keys };
+        let names = self
+            .providers
+            .iter()
+            .find(|(revoked, known, _)| *revoked == is_list && *known == place(document));
+        let is_for = |name: &Option<String>| match (name, names) {
+            (None, _) => true,
+            (Some(name), Some((.., names))) => names.contains(name),
+            (Some(_), None) => false,
+        };
+        match files.iter().find(|(name, _)| is_for(name)) {
+            Some((_, body)) => Fetch::Answer { status: 200, cache_control: None, body: body.clone() },
+            None => Fetch::AssumeGood,
+        }
+    }
+
+    fn ask_rate_limit_service(&self, _: &Global, _: &[u8]) -> Result<Vec<u8>, u32> {
+        // `overall_code`: OK.
+        Ok(vec![0x08, 0x01])
+    }
+
+    fn compile(&self, expression: &str) -> Result<u32, HostError> {
+        let mut conditions = self.conditions.borrow_mut();
+        conditions.push(
+            expression.ends_with("? true : false") || expression.starts_with("normalized_path.matches("),
+        );
+        Ok(u32::try_from(conditions.len()).unwrap_or_default())
+    }
+
+    fn evaluate_constant(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(Some(vec![0]))
+    }
+
+    fn evaluate(
+        &self,
+        expression: u32,
+        _: Option<(&str, &[u8])>,
+        _: &Facts<'_>,
+    ) -> Result<Option<Vec<u8>>, HostError> {
+        let index = usize::try_from(expression).unwrap_or_default().wrapping_sub(1);
+        let is_condition = self.conditions.borrow().get(index).copied().unwrap_or_default();
+        self.asked.set(self.asked.get() || is_condition);
+        Ok(is_condition.then(|| vec![u8::from(self.assumes)]))
+    }
+}

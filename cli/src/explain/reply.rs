@@ -1,0 +1,302 @@
+//! `explain --reply`: what a refusal means, and which line of the configuration decided.
+
+use std::fs;
+use std::path::Path;
+
+use mesh_filters_cli::decide::{Decided, Request, Verdict};
+use serde_json::{Value, json};
+
+use super::input::{Input, of_log_line, standard_input};
+use super::meaning::{self, Meaning};
+use super::tree::shown;
+
+/// A reply, as far as it is given.
+pub(crate) struct Received {
+    status: Option<u16>,
+    /// The deny code, from the body, response code details, or a header.
+    code: Option<String>,
+    /// The limit that denied.
+    limit: Option<String>,
+    request_id: Option<String>,
+    retry_after: Option<String>,
+    scopes: Option<String>,
+    request: Option<Request>,
+}
+
+/// What a reply means.
+pub(crate) struct Explained {
+    headline: String,
+    code: Option<&'static str>,
+    lines: Vec<String>,
+    places: Vec<(String, Option<String>)>,
+}
+
+impl Received {
+    /// Reads a reply from a file or from standard input.
+    ///
+    /// # Errors
+    /// It cannot be read, or says nothing of a refusal.
+    pub(super) fn read(file: &Path) -> Result<Self, String> {
+        let text = if file.as_os_str() == "-" {
+            standard_input()?
+        } else {
+            fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?
+        };
+        Self::of(&text)
+    }
+
+    fn of(text: &str) -> Result<Self, String> {
+        let mut received = Self {
+            status: None,
+            code: None,
+            limit: None,
+            request_id: None,
+            retry_after: None,
+            scopes: None,
+            request: None,
+        };
+        // Headers come before an empty line; a body or an access log line may stand alone.
+        let mut body = text.trim_start();
+        if body.starts_with("HTTP/") || body.starts_with("< HTTP/") {
+            let normal = body.replace("\r\n", "\n");
+            let (head, rest) = normal.split_once("\n\n").unwrap_or((normal.as_str(), ""));
+            received.head(head);
+            body = "";
+            received.body(rest.trim());
+        }
+        received.body(body.trim());
+        if received.code.is_none() && received.status.is_none() {
+            return Err(
+                "nothing tells a refusal; expected what `curl -i` printed, the body, or a line of the access log".to_owned()
+            );
+        }
+        Ok(received)
+    }
+
+    fn head(&mut self, head: &str) {
+        for line in head.lines() {
+            let line = line.trim_start_matches("< ").trim();
+            if let Some(status) = line.strip_prefix("HTTP/") {
+                self.status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
+                continue;
+            }
+            let Some((name, value)) = line.split_once(':') else { continue };
+            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+            match name.as_str() {
+                "retry-after" => self.retry_after = Some(value.to_owned()),
+                "x-request-id" => self.request_id = Some(value.to_owned()),
+                "ratelimit" => self.limit = value.split('"').nth(1).map(str::to_owned),
+                "grpc-status" if self.status == Some(200) => self.status = None,
+                "www-authenticate" => {
+                    self.scopes = value
+                        .split_once("scope=\"")
+                        .and_then(|(_, rest)| rest.split('"').next())
+                        .map(str::to_owned);
+                    if !value.contains("error=") {
+                        self.code.get_or_insert_with(|| "token_missing".to_owned());
+                    }
+                }
+                // A header of `denyResponse.codeHeader` may have any name.
+                _ => self.known(value),
+            }
+        }
+    }
+
+    /// Takes a text for the code if it is one.
+    fn known(&mut self, text: &str) {
+        if meaning::of(text).is_some() {
+            self.code = Some(text.to_owned());
+        }
+    }
+
+    fn body(&mut self, body: &str) {
+        let Ok(Value::Object(json)) = serde_json::from_str(body) else {
+            if !body.is_empty() {
+                body.split_whitespace().for_each(|word| {
+                    self.known(word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+                });
+            }
+            return;
+        };
+        let text = |name: &str| {
+            json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty() && *text != "-")
+        };
+        let number =
+            json.get("status").and_then(|status| status.as_u64().or_else(|| status.as_str()?.parse().ok()));
+        self.status = number.and_then(|status| status.try_into().ok()).or(self.status);
+        // `jwt` and `rate_limit` are those of the access log.
+        for name in ["code", "jwt", "details"] {
+            if let Some(code) = text(name).filter(|code| meaning::of(code).is_some()) {
+                self.code = Some(code.to_owned());
+                break;
+            }
+        }
+        let violated = json.get("violated-policies").and_then(|list| list.get(0)).and_then(Value::as_str);
+        let limit = text("rate_limit").or(violated).map(str::to_owned);
+        self.limit = limit.or_else(|| self.limit.take());
+        self.request_id = text("requestId")
+            .or_else(|| text("request_id"))
+            .map(str::to_owned)
+            .or_else(|| self.request_id.take());
+        if json.contains_key("method") {
+            self.request = of_log_line(body).ok();
+        }
+    }
+
+    /// The request, if the reply is an access log line.
+    pub(super) fn request(&self) -> Option<Request> {
+        self.request.clone().map(|request| Request { source: "10.0.0.7:41234".to_owned(), ..request })
+    }
+
+    fn meaning(&self) -> Option<Meaning> {
+        if let Some(meaning) = self.code.as_deref().and_then(meaning::of) {
+            return Some(meaning);
+        }
+        // Without a code the status and what is beside it have to do.
+        let code = match (self.status, &self.limit, &self.scopes) {
+            (Some(429), ..) | (_, Some(_), _) => "rate_limit_exceeded",
+            (Some(403), _, Some(_)) => "insufficient_scope",
+            _ => return None,
+        };
+        meaning::of(code)
+    }
+
+    /// What the reply means. `decided` is what the configuration decides about the same request without its token.
+    ///
+    /// # Errors
+    /// No filter has such a reply.
+    pub(super) fn explain(&self, input: &Input, decided: Option<&Decided>) -> Result<Explained, String> {
+        let status = self.status.map_or_else(String::new, |status| format!("{status} "));
+        let Some(meaning) = self.meaning() else {
+            return Err(format!(
+                "{status}has no code of these filters: the service or another filter has answered, unless `denyResponse.body` leaves \
+                 the code out; the access log has it as `jwt`, `rate_limit` and `details`"
+            ));
+        };
+        let mut lines = vec![meaning.happened.to_owned(), meaning.advice.to_owned()];
+        if let Some(scopes) = &self.scopes {
+            lines.push(format!("The rule demands the scopes {}.", shown(scopes)));
+        }
+        if let Some(limit) = &self.limit {
+            lines.push(format!("The limit is {}.", shown(limit)));
+        }
+        if let Some(seconds) = &self.retry_after {
+            lines.push(format!("The next attempt makes sense in {seconds} seconds."));
+        }
+        if let Some(id) = &self.request_id {
+            lines.push(format!("The request ID is {}: access logs and spans have it.", shown(id)));
+        }
+        let headline = format!("{status}{}, by {}", meaning.code, meaning.filter);
+        Ok(Explained {
+            headline,
+            code: Some(meaning.code),
+            lines,
+            places: self.places(&meaning, input, decided),
+        })
+    }
+
+    /// What of the configuration has a say.
+    fn places(
+        &self,
+        meaning: &Meaning,
+        input: &Input,
+        decided: Option<&Decided>,
+    ) -> Vec<(String, Option<String>)> {
+        let mut places = Vec::new();
+        for (n, installed) in input.plugins.iter().enumerate() {
+            let part = match (installed.plugin.filter.as_str(), meaning.filter) {
+                (filter, wanted) if filter == wanted => "",
+                ("mesh-filters", "jwt-auth") => "jwtAuth.",
+                ("mesh-filters", "rate-limit") => "rateLimit.",
+                _ => continue,
+            };
+            let config =
+                part.strip_suffix('.').map_or(&installed.plugin.config, |key| &installed.plugin.config[key]);
+            let mut add = |path: String, value: &Value| {
+                let path = format!("{part}{path}");
+                let place = installed.place(input, &path);
+                let text = value.to_string();
+                let says = match value["name"].as_str() {
+                    Some(name) => format!(", `{name}`"),
+                    None if text.len() > 100 => String::new(),
+                    None => format!(" is {text}"),
+                };
+                places.push((format!("{path}{says}"), place));
+            };
+            if meaning.filter == "jwt-auth" {
+                let rule = decided.and_then(|decided| rule_of(decided, n));
+                if let Some(rule) = rule {
+                    let value = &config["rules"][rule];
+                    add(format!("rules[{rule}]"), value);
+                    for field in meaning.of_rule {
+                        let inner = field.split('.').fold(value, |value, name| &value[name]);
+                        if !inner.is_null() {
+                            add(format!("rules[{rule}].{field}"), inner);
+                        }
+                    }
+                }
+                for (name, provider) in config["providers"].as_object().into_iter().flatten() {
+                    for field in meaning.of_provider {
+                        let value = field.split('.').fold(provider, |value, name| &value[name]);
+                        if !value.is_null() {
+                            add(format!("providers.{name}.{field}"), value);
+                        }
+                    }
+                }
+            } else {
+                for (m, limit) in config["limits"].as_array().into_iter().flatten().enumerate() {
+                    let is_it = self.limit.as_ref().is_none_or(|name| limit["name"] == name.as_str());
+                    for field in meaning.of_rule.iter().filter(|_| is_it) {
+                        if !limit[field].is_null() {
+                            add(format!("limits[{m}].{field}"), &limit[field]);
+                        }
+                    }
+                }
+            }
+            for field in meaning.at_top {
+                if !config[field].is_null() {
+                    add((*field).to_owned(), &config[field]);
+                }
+            }
+        }
+        places
+    }
+}
+
+/// The rule that decided in a plugin.
+fn rule_of(decided: &Decided, plugin: usize) -> Option<usize> {
+    let step = decided.steps.iter().find(|step| step.plugin == plugin && step.filter == "jwt-auth")?;
+    match &step.verdict {
+        Verdict::Passed(rule) => *rule,
+        Verdict::Denied(denied) | Verdict::Reported(denied) => denied.index,
+    }
+}
+
+impl Explained {
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("{}\n", self.headline);
+        for line in &self.lines {
+            text.push_str(&format!("  {line}\n"));
+        }
+        if !self.places.is_empty() {
+            text.push_str("\nThe configuration says:\n");
+        }
+        for (path, place) in &self.places {
+            match place {
+                Some(place) => text.push_str(&format!("  {path}  ({place})\n")),
+                None => text.push_str(&format!("  {path}\n")),
+            }
+        }
+        text
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let places = self.places.iter().map(|(path, place)| json!({ "path": path, "place": place }));
+        json!({
+            "reply": self.headline,
+            "code": self.code,
+            "meaning": self.lines,
+            "configuration": places.collect::<Vec<_>>(),
+        })
+    }
+}
