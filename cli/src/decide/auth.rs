@@ -25,6 +25,7 @@ use super::facts::Facts;
 use super::{Denied, Fetch, Shared, Verdict};
 
 const DENY_CODE: &str = "jwt.deny_code";
+const DENY_DETAIL: &str = "jwt.deny_detail";
 
 /// The authenticator of a plugin.
 pub(super) struct Auth {
@@ -146,7 +147,7 @@ impl Auth {
         let mut waited = Waited::default();
         loop {
             let Ok(decision) = self.authenticator.decide(exchange, &mut waited, &remove) else {
-                let denial = Denial { reason: DenyReason::Internal, scopes: &[], rule: None };
+                let denial = Denial::of(DenyReason::Internal);
                 return self.refuse(shared, facts, &denial, None, exchange);
             };
             let Decision { outcome, clear_claims, observed } = decision;
@@ -159,7 +160,7 @@ impl Auth {
                     return self.refuse(shared, facts, &denial, observed.next_fetch, exchange);
                 }
                 Outcome::Deny(denial) => {
-                    note_denial(facts, &denial, exchange);
+                    self.note_denial(facts, &denial, exchange);
                     clear_shown_claims(facts, clear_claims);
                     return (Flow::Continue, Verdict::Reported(denied(&denial)));
                 }
@@ -205,6 +206,15 @@ impl Auth {
         }
     }
 
+    fn note_denial(&self, facts: &Facts<'_>, denial: &Denial<'_>, exchange: &Exchange<'_>) {
+        let code = denial.reason.presentation().code;
+        facts.set_state(DENY_CODE, code.as_bytes());
+        exchange.note_published(DENY_CODE, code.as_bytes());
+        let detail = self.authenticator.detail(denial, exchange);
+        facts.set_state(DENY_DETAIL, detail.as_bytes());
+        exchange.note_published(DENY_DETAIL, detail.as_bytes());
+    }
+
     fn refuse(
         &self,
         shared: &Shared,
@@ -213,7 +223,11 @@ impl Auth {
         next_fetch: Option<Duration>,
         exchange: &Exchange<'_>,
     ) -> (Flow, Verdict) {
-        note_denial(facts, denial, exchange);
+        self.note_denial(facts, denial, exchange);
+        for (key, value) in denial.verified().map(|token| token.published.as_slice()).unwrap_or_default() {
+            facts.set_state(key, value);
+            exchange.note_published(Rc::clone(key), Rc::clone(value));
+        }
         let head = exchange.headers().ok();
         let first = |name| head.as_ref().and_then(|head| head.first(name));
         let waits = matches!(
@@ -255,10 +269,4 @@ fn denied(denial: &Denial<'_>) -> Denied {
         index: denial.rule,
         scopes: denial.scopes.to_vec(),
     }
-}
-
-fn note_denial(facts: &Facts<'_>, denial: &Denial<'_>, exchange: &Exchange<'_>) {
-    let code = denial.reason.presentation().code;
-    facts.set_state(DENY_CODE, code.as_bytes());
-    exchange.note_published(DENY_CODE, code.as_bytes());
 }

@@ -72,6 +72,10 @@ impl RateLimits {
             }
             match decision.outcome {
                 Outcome::Admitted(Admission { headers, request_headers, pending, .. }) => {
+                    if !decision.reported.is_empty() {
+                        let detail = self.limits.detail_of_reported(&decision.reported);
+                        note_detail(facts, &detail, exchange);
+                    }
                     kept.headers.extend(headers);
                     kept.pending.extend(pending);
                     for (name, value) in request_headers {
@@ -102,6 +106,7 @@ impl RateLimits {
 
     fn deny(&self, facts: &Facts<'_>, exchange: &Exchange<'_>, denial: Denial) -> (Flow, Verdict) {
         let index = denial.limit;
+        note_detail(facts, &self.limits.detail(&denial, exchange), exchange);
         if let Some(limit) = index.and_then(|index| self.limits.config().limits.get(index)) {
             facts.set_state("ratelimit.limit", limit.name.as_bytes());
             exchange.note_published("ratelimit.limit", limit.name.as_bytes());
@@ -126,4 +131,10 @@ impl RateLimits {
             facts.set_on_response(&name, &value);
         }
     }
+}
+
+fn note_detail(facts: &Facts<'_>, detail: &str, exchange: &Exchange<'_>) {
+    const DETAIL: &str = "ratelimit.detail";
+    facts.set_state(DETAIL, detail.as_bytes());
+    exchange.note_published(DETAIL, detail.as_bytes());
 }

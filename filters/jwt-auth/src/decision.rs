@@ -4,6 +4,7 @@
 
 mod admission;
 mod context;
+mod detail;
 mod outcome;
 mod tokens;
 mod verification;

@@ -1,6 +1,7 @@
 //! What is fetched: keys of issuers and lists of revoked tokens, and the requests that wait for them.
 
 pub mod documents;
+pub mod failure;
 pub mod remote;
 pub mod revocation;
 pub mod schedule;

@@ -2,6 +2,7 @@
 
 use plugin_kit::host::{Counter, Gauge};
 
+use crate::fetch::failure::Kind;
 use crate::policy::rules::Rule;
 use crate::reply::DenyCode;
 
@@ -25,12 +26,14 @@ pub(crate) struct Metrics {
     pub(crate) fetches_failed: Counter,
     pub(crate) lists_fetched: Counter,
     pub(crate) list_fetches_failed: Counter,
+    /// Failed fetches by the kind of failure; none if nothing is fetched.
+    failures: Vec<(Kind, Counter)>,
     pub(crate) keys: Gauge,
 }
 
 impl Metrics {
     /// Defines all metrics in the proxy.
-    pub(crate) fn define(rules: &[Rule]) -> Self {
+    pub(crate) fn define(rules: &[Rule], fetches: bool) -> Self {
         let code = |code: &DenyCode| {
             (*code, Counter::define(&format!("jwt_auth_deny_{}", code.presentation().code)))
         };
@@ -38,6 +41,8 @@ impl Metrics {
             let define = |outcome| Counter::define(&format!("jwt_auth_rule_{}_{outcome}", rule.name));
             rule.named.then(|| (define("allowed"), define("denied")))
         };
+        let of_failure =
+            |kind: &Kind| (*kind, Counter::define(&format!("jwt_auth_fetch_failure_{}", kind.code())));
         Self {
             allowed: Counter::define("jwt_auth_requests_allowed"),
             anonymous: Counter::define("jwt_auth_requests_anonymous"),
@@ -54,6 +59,7 @@ impl Metrics {
             fetches_failed: Counter::define("jwt_auth_jwks_fetch_failed"),
             lists_fetched: Counter::define("jwt_auth_revocation_fetch_success"),
             list_fetches_failed: Counter::define("jwt_auth_revocation_fetch_failed"),
+            failures: Kind::ALL.iter().filter(|_| fetches).map(of_failure).collect(),
             keys: Gauge::define("jwt_auth_jwks_keys"),
             rules: rules.iter().map(of_rule).collect(),
         }
@@ -62,6 +68,11 @@ impl Metrics {
     /// The counter of denials with this code.
     pub(crate) fn of_code(&self, code: DenyCode) -> Option<Counter> {
         self.codes.iter().find(|(known, _)| *known == code).map(|(_, counter)| *counter)
+    }
+
+    /// The counter of fetches that failed in this way.
+    pub(crate) fn of_failure(&self, kind: Kind) -> Option<Counter> {
+        self.failures.iter().find(|(known, _)| *known == kind).map(|(_, counter)| *counter)
     }
 
     /// The counters of allowed and of denied requests of the rule at this position, if it has them.

@@ -8,6 +8,8 @@ use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
 use plugin_kit::host::{self, Gauge, Headers, HostEnvironment};
 use plugin_kit::host::{CallResponse, Filter, Flow};
+use plugin_kit::reply::detail::of_request;
+use plugin_kit::reply::repeats::{LeftOut, Repeats};
 use plugin_kit::request::cel::CLAIMS;
 use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
@@ -15,6 +17,7 @@ use serde_json::Value;
 use crate::config::{Config, Mode};
 use crate::decision::{Authenticator, Decision, Denial, Granted, Observed, Outcome, Pass, Waited, Why};
 use crate::fetch::documents::{Document, SharedDocuments};
+use crate::fetch::failure::Failure;
 use crate::fetch::remote::Remote;
 use crate::fetch::revocation::Revoked;
 use crate::fetch::schedule::{self, max_age};
@@ -24,6 +27,7 @@ use crate::keys::crypto::Crypto;
 use crate::keys::host_crypto::{self, HostCrypto};
 use crate::keys::jwk::KeySet;
 use crate::metrics::Metrics;
+use crate::policy::provider::Provider;
 use crate::reply::{self, DenyReason};
 
 thread_local! {
@@ -33,6 +37,8 @@ thread_local! {
 
 /// Filter state that holds the deny code: `wasm.jwt.deny_code`.
 const DENY_CODE: &str = "jwt.deny_code";
+/// Filter state that holds the detail of a refusal: `wasm.jwt.deny_detail`.
+const DENY_DETAIL: &str = "jwt.deny_detail";
 
 /// jwt-auth in a proxy.
 pub struct JwtAuth {
@@ -42,6 +48,8 @@ pub struct JwtAuth {
     /// The fetches under way: the token of the call, and the document that it brings.
     calls: RefCell<Vec<(u32, Document)>>,
     waiting: RefCell<Waiting>,
+    /// The lines about refusals, by reason and by the position of the rule.
+    refusals: Repeats<(DenyReason, Option<usize>)>,
 }
 
 impl Filter for JwtAuth {
@@ -80,7 +88,8 @@ impl Filter for JwtAuth {
             Diagnostic::invalid("$", format!("the proxy gives no random number: {error}"))
         })?;
         let seed = random.first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
-        let (metrics, plugin) = (Metrics::define(&config.rules), host::plugin_name());
+        let fetches = config.providers.iter().any(Provider::fetches);
+        let (metrics, plugin) = (Metrics::define(&config.rules, fetches), host::plugin_name());
         let waiting = RefCell::new(Waiting::new(config.most_waiting));
         let authenticator = DOCUMENTS.with_borrow_mut(|documents| {
             Authenticator::sharing(documents, &plugin, config, Box::new(crypto), seed)
@@ -92,7 +101,14 @@ impl Filter for JwtAuth {
                 authenticator.tick(document, now);
             }
         }
-        let filter = Self { metrics, authenticator, root, calls: RefCell::default(), waiting };
+        let filter = Self {
+            metrics,
+            authenticator,
+            root,
+            calls: RefCell::default(),
+            waiting,
+            refusals: Repeats::default(),
+        };
         filter.show_keys();
         Ok(filter)
     }
@@ -131,6 +147,7 @@ impl Filter for JwtAuth {
     }
 
     fn on_tick(&self) -> Vec<u32> {
+        self.sum_up_refusals();
         if self.authenticator.documents().next().is_none() {
             return Vec::new();
         }
@@ -257,7 +274,7 @@ impl JwtAuth {
         if self.authenticator.config().mode == Mode::Enforce {
             return self.refuse(denial, next_fetch, exchange);
         }
-        self.note(denial.reason, denial.rule, exchange, "would be refused");
+        self.note(denial, exchange);
         self.metrics.reported.increment();
         if let Err(error) = clear_claims(clear) {
             log::warn!("jwt-auth: the request was not changed: {error}");
@@ -267,8 +284,9 @@ impl JwtAuth {
     }
 
     fn refuse(&self, denial: &Denial<'_>, next_fetch: Option<Duration>, exchange: &Exchange<'_>) -> Flow {
-        let Denial { reason, scopes, rule } = *denial;
-        self.note(reason, rule, exchange, "refused");
+        let Denial { reason, scopes, .. } = *denial;
+        self.note(denial, exchange);
+        publish_user(denial, exchange);
         self.metrics.denied.increment();
         let config = self.authenticator.config();
         let head = exchange.headers().ok();
@@ -284,8 +302,9 @@ impl JwtAuth {
         Flow::Deny(reply::reply(reason, &context))
     }
 
-    /// Counts, logs and publishes a reason.
-    fn note(&self, reason: DenyReason, rule: Option<usize>, exchange: &Exchange<'_>, outcome: &str) {
+    /// Counts, logs and publishes why a request is refused, or would be.
+    fn note(&self, denial: &Denial<'_>, exchange: &Exchange<'_>) {
+        let Denial { reason, rule, .. } = *denial;
         let code = reason.presentation().code;
         if let Some(counter) = self.metrics.of_code(reason.code()) {
             counter.increment();
@@ -293,11 +312,37 @@ impl JwtAuth {
         if let Some((_, denied)) = self.metrics.of_rule(rule) {
             denied.increment();
         }
-        let rule = rule.and_then(|rule| self.authenticator.config().rules.get(rule));
-        let rule = rule.map_or("default", |rule| rule.name.as_str());
-        log::info!("jwt-auth: {outcome} by {rule}: {}", reason.cause());
-        let _ = host::set_filter_state(DENY_CODE, code.as_bytes());
-        exchange.note_published(DENY_CODE, code.as_bytes());
+        let detail = self.authenticator.detail(denial, exchange);
+        if self.refusals.is_first(&(reason, rule)) {
+            let rule = self.authenticator.rule_name(rule);
+            let request = of_request(exchange);
+            log::info!("jwt-auth: {} by {rule}: {}; {request}; {detail}", self.outcome(), reason.cause());
+        }
+        publish(DENY_CODE, code, exchange);
+        publish(DENY_DETAIL, &detail, exchange);
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self.authenticator.config().mode {
+            Mode::Enforce => "refused",
+            Mode::Report => "would be refused",
+        }
+    }
+
+    /// Says how many refusals of each kind the log does not have, once a period.
+    fn sum_up_refusals(&self) {
+        let LeftOut { kinds, others } = self.refusals.tick(|| host::monotonic_time().ok());
+        for ((reason, rule), count) in kinds {
+            let rule = self.authenticator.rule_name(rule);
+            log::info!(
+                "jwt-auth: {count} more {} by {rule} in the last minute: {}",
+                self.outcome(),
+                reason.cause()
+            );
+        }
+        if others > 0 {
+            log::info!("jwt-auth: {others} more {} in the last minute for other reasons", self.outcome());
+        }
     }
 
     /// Makes a stream wait for a document.
@@ -331,11 +376,13 @@ impl JwtAuth {
     }
 
     /// Takes the document that a fetch brought.
-    fn receive(&self, document: Document, response: &CallResponse, now: Duration) -> Result<(), String> {
-        let (body, max_age) = body(response)?;
+    fn receive(&self, document: Document, response: &CallResponse, now: Duration) -> Result<(), Failure> {
+        let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
+        let timeout = remote.map(|remote| remote.settings.timeout).unwrap_or_default();
+        let (body, max_age) = body(response, timeout)?;
         match document {
             Document::Keys(provider) => {
-                let set = KeySet::fetched(&body)?;
+                let set = KeySet::fetched(&body).map_err(|reason| Failure::content(&body, &reason))?;
                 warn_of_refused_keys(self.name(provider), &set);
                 if let Some(cache) = self.authenticator.remote(provider) {
                     cache.borrow_mut().succeeded(now, set, max_age);
@@ -344,7 +391,8 @@ impl JwtAuth {
                 self.show_keys();
             }
             Document::Revoked(provider) => {
-                let list = Revoked::parse(&body).map_err(|error| error.to_string())?;
+                let list =
+                    Revoked::parse(&body).map_err(|error| Failure::content(&body, &error.to_string()))?;
                 self.authenticator.revoke(provider, now, list, max_age);
                 self.metrics.lists_fetched.increment();
             }
@@ -352,7 +400,7 @@ impl JwtAuth {
         Ok(())
     }
 
-    fn fetch_failed(&self, document: Document, now: Duration, error: &str) {
+    fn fetch_failed(&self, document: Document, now: Duration, failure: &Failure) {
         if let Some((_, mut fetching)) = self.authenticator.fetching(document) {
             fetching.failed(now);
         }
@@ -361,7 +409,10 @@ impl JwtAuth {
             Document::Revoked(_) => (self.metrics.list_fetches_failed, "the list of revoked tokens was"),
         };
         failures.increment();
-        log::warn!("jwt-auth: provider {}: {what} not fetched: {error}", self.name(document.provider()));
+        if let Some(counter) = self.metrics.of_failure(failure.kind) {
+            counter.increment();
+        }
+        log::warn!("jwt-auth: provider {}: {what} not fetched: {failure}", self.name(document.provider()));
     }
 
     /// Starts to fetch a document, while the callback of `current` runs. Returns whether the fetch started.
@@ -385,7 +436,7 @@ impl JwtAuth {
                 true
             }
             Err(error) => {
-                self.fetch_failed(document, now, &format!("cluster {cluster}: {error}"));
+                self.fetch_failed(document, now, &Failure::not_sent(cluster, error));
                 false
             }
         }
@@ -403,7 +454,23 @@ impl JwtAuth {
 
 /// The denial of a request that the proxy did not let the filter read or change.
 fn internal() -> Denial<'static> {
-    Denial { reason: DenyReason::Internal, scopes: &[], rule: None }
+    Denial::of(DenyReason::Internal)
+}
+
+/// Publishes who makes a request whose token is good and which a rule refuses, for access logs and tags. No filter decides
+/// about the request any more.
+fn publish_user(denial: &Denial<'_>, exchange: &Exchange<'_>) {
+    let published = denial.verified().map(|token| token.published.as_slice()).unwrap_or_default();
+    for (key, value) in published {
+        let _ = host::set_filter_state(key, value);
+        exchange.note_published(Rc::clone(key), Rc::clone(value));
+    }
+}
+
+/// Publishes a text for access logs, spans and other filters.
+fn publish(key: &'static str, text: &str, exchange: &Exchange<'_>) {
+    let _ = host::set_filter_state(key, text.as_bytes());
+    exchange.note_published(key, text.as_bytes());
 }
 
 /// How long it takes until the document may be there that a request was refused for.
@@ -423,18 +490,27 @@ fn clear_claims(clear: bool) -> Result<(), HostError> {
     if clear { host::set_filter_state(CLAIMS, b"") } else { Ok(()) }
 }
 
-/// The body of the response to a fetch, and how long the server says that it is good.
-fn body(response: &CallResponse) -> Result<(Vec<u8>, Option<Duration>), String> {
-    let head = response.head.as_ref().ok_or("no response")?;
-    match head.first(":status") {
-        Some(b"200") => {}
-        status => return Err(format!("status {}", String::from_utf8_lossy(status.unwrap_or_default()))),
+/// The body of the response to a fetch, and how long the server says that it is good. `timeout` is how long the fetch may take.
+fn body(response: &CallResponse, timeout: Duration) -> Result<(Vec<u8>, Option<Duration>), Failure> {
+    /// Where the proxy answers in the place of the server, its text is short.
+    const LONGEST_TEXT: usize = 512;
+    let head = response.head.as_ref();
+    let is_good = head.is_some_and(|head| head.first(":status") == Some(b"200"));
+    if is_good && response.body_size > schedule::LARGEST {
+        return Err(Failure::too_long(response.body_size, schedule::LARGEST));
     }
-    if response.body_size > schedule::LARGEST {
-        return Err(format!("{} bytes; expected at most {}", response.body_size, schedule::LARGEST));
+    let size = response.body_size.min(if is_good { schedule::LARGEST } else { LONGEST_TEXT });
+    let body = if size == 0 { Ok(Vec::new()) } else { host::call_response_body(size) };
+    if !is_good {
+        let body = body.as_deref().unwrap_or_default();
+        let failure = Failure::of_response(head, body, timeout);
+        return Err(failure.unwrap_or_else(|| Failure::content(b"", "no status")));
     }
-    let body = host::call_response_body(response.body_size).map_err(|error| error.to_string())?;
-    Ok((body, head.first("cache-control").and_then(max_age)))
+    if let Some(failure) = Failure::of_response(head, b"", timeout) {
+        return Err(failure);
+    }
+    let max_age = head.and_then(|head| head.first("cache-control")).and_then(max_age);
+    Ok((body.map_err(Failure::unread)?, max_age))
 }
 
 fn warn_of_refused_keys(provider: &str, set: &KeySet) {

@@ -4,6 +4,7 @@
 //! [`config_object!`](crate::config_object) declares; unknown fields are refused. The filter then turns the raw types into
 //! its own. Each step collects everything that is wrong, with its JSON path.
 
+mod build_metric;
 mod codes;
 mod duration;
 mod errors;
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 use crate::wire::json;
 
+pub use self::build_metric::build_info_metric;
 pub use self::codes::{Code, Severity};
 pub use self::duration::DurationText;
 pub use self::errors::{ConfigErrors, Diagnostic, ErrorList, JsonPath};

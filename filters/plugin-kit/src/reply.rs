@@ -1,6 +1,8 @@
 //! Replies that a filter sends in the place of the service.
 
 pub mod denial;
+pub mod detail;
+pub mod repeats;
 
 /// A local reply. For a gRPC request Envoy turns it into HTTP 200 with `grpc-status`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! rate limit service makes the request wait; [`Limits::on_service_response`] then decides.
 //! [`Limits::settle`] gives charges back when the response is known.
 
+mod detail;
 mod fast_path;
 mod matching;
 mod outcome;
@@ -149,7 +150,10 @@ impl Limits {
             Some(FastPath::NoLimit) => return Ok(None),
             Some(FastPath::OneLimit(index, charge)) => {
                 let one = match *charge {
-                    Some(charge) => Some(Counted { index: *index, enforced: true, charge, descriptor: None }),
+                    Some(charge) => {
+                        let (index, enforced, shared) = (*index, true, false);
+                        Some(Counted { index, enforced, shared, charge, descriptor: None })
+                    }
                     None => self.counted_by(*index, exchange, reported)?,
                 };
                 let Some(one) = one else { return Ok(None) };
@@ -241,7 +245,7 @@ impl Limits {
             Verdict::Conflict | Verdict::Admitted => DenyReason::Conflict,
         };
         let headers = self.headers(counted.index, || Shown::of(&counted.charge.rate, snapshot));
-        Denial { headers, ..denied(Some(counted.index), reason) }
+        Denial { headers, ..counted.denied(reason) }
     }
 
     /// How many requests since the last call lacked a part of a limit's key, with the index of the limit.
@@ -251,7 +255,7 @@ impl Limits {
 
     /// The reply to a request that is denied.
     pub fn reply(&self, exchange: &Exchange<'_>, denial: Denial) -> Reply {
-        let Denial { limit, reason, headers, body } = denial;
+        let Denial { limit, reason, headers, body, .. } = denial;
         let name = limit.and_then(|index| self.config.limits.get(index)).map(|limit| limit.name.as_str());
         let options = &self.config.reply;
         let header = |name| exchange.header_joined(name).ok().flatten();
@@ -389,7 +393,7 @@ impl Limits {
             single,
             refundable,
         };
-        Ok(Some(Counted { index, enforced, charge, descriptor }))
+        Ok(Some(Counted { index, enforced, shared: incomplete, charge, descriptor }))
     }
 
     /// Whether `enforcePercent` enforces the limit for this key. The same keys are chosen every time, and

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::decision::ServiceStats;
 use crate::limits::charge::Stats;
 use crate::reply::DenyReason;
+use crate::service::protocol::Failure;
 
 /// The counters of one configuration.
 pub(crate) struct Metrics {
@@ -37,6 +38,8 @@ struct ServiceCounters {
     over_limit: Counter,
     remembered: Counter,
     failed: Counter,
+    /// Failures by their codes.
+    failures: Vec<(&'static str, Counter)>,
     skipped: Counter,
     opened: Counter,
 }
@@ -52,12 +55,13 @@ impl Metrics {
             }
         });
         let service = config.global.as_ref().map(|_| {
-            let define = |what| Counter::define(&format!("rate_limit_service_{what}"));
+            let define = |what: &str| Counter::define(&format!("rate_limit_service_{what}"));
             ServiceCounters {
                 ok: define("ok"),
                 over_limit: define("over_limit"),
                 remembered: define("remembered"),
                 failed: define("failed"),
+                failures: Failure::CODES.map(|code| (code, define(&format!("failure_{code}")))).to_vec(),
                 skipped: define("skipped"),
                 opened: define("opened"),
             }
@@ -113,6 +117,14 @@ impl Metrics {
             (self.costs_invalid, stats.invalid_costs),
         ] {
             counter.add(count);
+        }
+    }
+
+    /// Counts why the rate limit service gave no usable answer.
+    pub(crate) fn count_failure(&self, failure: Failure) {
+        let failures = self.service.iter().flat_map(|service| &service.failures);
+        for (_, counter) in failures.filter(|(code, _)| *code == failure.code()) {
+            counter.increment();
         }
     }
 

@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 
 use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
-use plugin_kit::host::{self, GrpcMethod, Headers};
+use plugin_kit::host::{self, GrpcMethod, Headers, cluster};
 use plugin_kit::host::{Filter, Flow};
+use plugin_kit::reply::detail::of_request;
+use plugin_kit::reply::repeats::{LeftOut, Repeats};
 use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
 
@@ -50,6 +52,18 @@ pub struct RateLimit {
     metrics: Metrics,
     /// There if some limits are asked of the rate limit service.
     service: Option<Service>,
+    refusals: Repeats<Refusal>,
+}
+
+/// A kind of line about refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Requests that the limit of this index, if it is one, has denied for the reason with this code.
+    Denied(Option<usize>, &'static str),
+    /// Requests that the limit of this index would have denied.
+    Reported(usize),
+    /// Calls of the rate limit service that failed for the reason with this code.
+    Service(&'static str),
 }
 
 /// The rate limit service as this worker asks it.
@@ -105,7 +119,12 @@ impl RateLimit {
         self.count_service(decision.service);
         self.metrics.count_reported(&decision.reported);
         match decision.outcome {
-            Outcome::Admitted(admission) => self.admit(stream, exchange, stage, admission),
+            Outcome::Admitted(admission) => {
+                if !decision.reported.is_empty() {
+                    self.report(&decision.reported, exchange);
+                }
+                self.admit(stream, exchange, stage, admission)
+            }
             Outcome::Denied(denial) => self.deny(exchange, denial),
             Outcome::Ask(question) => {
                 stream.asking = true;
@@ -153,17 +172,49 @@ impl RateLimit {
     fn deny(&self, exchange: &Exchange<'_>, denial: Denial) -> Flow {
         let reason = denial.reason;
         self.metrics.count_denial(denial.limit, reason);
-        if let Some(limit) = denial.limit.and_then(|index| self.limits.config().limits.get(index)) {
-            note(exchange, &limit.name);
+        let detail = self.limits.detail(&denial, exchange);
+        if self.refusals.is_first(&Refusal::Denied(denial.limit, reason.code())) {
+            let (code, request) = (reason.code(), of_request(exchange));
+            log::log!(level_of(reason), "{}: refused: {code}; {request}; {detail}", Self::NAME);
         }
-        if matches!(reason, DenyReason::Conflict | DenyReason::Unavailable) {
-            log::error!(
-                "{}: a request was denied since it could not be counted: {}",
-                Self::NAME,
-                reason.code()
-            );
+        if denial.limit.is_some() {
+            note(LIMIT, self.limits.name(denial.limit), exchange);
         }
+        note(DETAIL, &detail, exchange);
         Flow::Deny(self.limits.reply(exchange, denial))
+    }
+
+    /// Logs and publishes which limits would have denied the request if they were enforced.
+    fn report(&self, limits: &[usize], exchange: &Exchange<'_>) {
+        let detail = self.limits.detail_of_reported(limits);
+        let new = limits.iter().filter(|limit| self.refusals.is_first(&Refusal::Reported(**limit))).count();
+        if new > 0 {
+            log::info!("{}: would be refused; {}; {detail}", Self::NAME, of_request(exchange));
+        }
+        note(DETAIL, &detail, exchange);
+    }
+
+    /// Says how many refusals of each kind the log does not have, once a period.
+    fn sum_up_refusals(&self) {
+        let LeftOut { kinds, others } = self.refusals.tick(|| host::monotonic_time().ok());
+        for (kind, count) in kinds {
+            let (outcome, limit, code) = match kind {
+                Refusal::Denied(limit, code) => ("refused", limit, code),
+                Refusal::Reported(limit) => ("would be refused", Some(limit), "report"),
+                Refusal::Service(code) => {
+                    log::warn!(
+                        "{}: the rate limit service failed {count} times more in the last minute: {code}",
+                        Self::NAME
+                    );
+                    continue;
+                }
+            };
+            let limit = self.limits.name(limit);
+            log::info!("{}: {count} more {outcome} in the last minute: {code}; limit={limit}", Self::NAME);
+        }
+        if others > 0 {
+            log::info!("{}: {others} more refused in the last minute for other reasons", Self::NAME);
+        }
     }
 
     /// Asks the rate limit service. Returns `false` if the call was not sent; the decision is there then.
@@ -191,8 +242,8 @@ impl RateLimit {
         question: Question,
         answer: Result<Response, Failure>,
     ) {
-        if let Err(failure) = &answer {
-            log::debug!("{}: the rate limit service failed: {failure}", Self::NAME);
+        if let Err(failure) = answer {
+            self.tell_of_failure(failure);
         }
         let now = host::monotonic_time().map(nanoseconds);
         let mut decision = self.limits.on_service_response(&self.store, question, answer, now);
@@ -200,6 +251,23 @@ impl RateLimit {
         self.metrics.count(std::mem::take(&mut decision.stats));
         self.count_service(std::mem::take(&mut decision.service));
         service.decisions.borrow_mut().push_back((stream, decision));
+    }
+
+    /// Counts and logs why the service gave no usable answer.
+    fn tell_of_failure(&self, failure: Failure) {
+        self.metrics.count_failure(failure);
+        if !self.refusals.is_first(&Refusal::Service(failure.code())) {
+            return;
+        }
+        let cluster = self.limits.config().global.as_ref().map_or("", |global| global.cluster.as_str());
+        match failure {
+            Failure::NotSent(_) => log::warn!(
+                "{}: the rate limit service was not asked: {}, or the cluster has no host",
+                Self::NAME,
+                cluster::missing(cluster)
+            ),
+            failure => log::warn!("{}: the rate limit service failed: {failure}", Self::NAME),
+        }
     }
 
     fn take_decision(&self, stream: u32) -> Option<Decision> {
@@ -211,13 +279,24 @@ impl RateLimit {
     }
 }
 
-/// Publishes the name of the limit that denied, for access logs and other filters.
-fn note(exchange: &Exchange<'_>, limit: &str) {
-    const KEY: &str = "ratelimit.limit";
-    if let Err(error) = host::set_filter_state(KEY, limit.as_bytes()) {
-        log::warn!("{}: {KEY} was not published: {error}", RateLimit::NAME);
+/// Filter state that holds the name of the limit that denied: `wasm.ratelimit.limit`.
+const LIMIT: &str = "ratelimit.limit";
+/// Filter state that holds the detail of a denial: `wasm.ratelimit.detail`.
+const DETAIL: &str = "ratelimit.detail";
+
+/// Publishes a text for access logs, spans and other filters.
+fn note(key: &'static str, text: &str, exchange: &Exchange<'_>) {
+    let _ = host::set_filter_state(key, text.as_bytes());
+    exchange.note_published(key, text.as_bytes());
+}
+
+/// The level of the line about a denial: what is not the client's doing shows at Istio's default level.
+fn level_of(reason: DenyReason) -> log::Level {
+    match reason {
+        DenyReason::Limited(_) | DenyReason::KeyMissing | DenyReason::CostInvalid => log::Level::Info,
+        DenyReason::Conflict | DenyReason::Unavailable => log::Level::Error,
+        DenyReason::ServiceUnavailable => log::Level::Warn,
     }
-    exchange.note_published(KEY, limit.as_bytes());
 }
 
 impl Filter for RateLimit {
@@ -245,7 +324,7 @@ impl Filter for RateLimit {
             calls: RefCell::default(),
             decisions: RefCell::default(),
         });
-        Ok(Self { limits, store, metrics, service })
+        Ok(Self { limits, store, metrics, service, refusals: Repeats::default() })
     }
 
     fn warnings(&self) -> Vec<Diagnostic> {
@@ -258,6 +337,11 @@ impl Filter for RateLimit {
 
     fn keeps(&self, stream: &Stream) -> bool {
         !stream.pending.is_empty() || !stream.headers.is_empty()
+    }
+
+    fn on_tick(&self) -> Vec<u32> {
+        self.sum_up_refusals();
+        Vec::new()
     }
 
     fn on_grpc(&self, token: u32, reply: Result<usize, u32>) -> Vec<u32> {

@@ -75,10 +75,10 @@ pub(super) fn admit<'a>(
     let (mut identity, mut anyone, mut preflight) = (None::<Granted>, false, false);
     for rule in rules {
         trace::note(|| Note { index: rule.rule, ..Note::new("deciding") });
-        let deny = |reason| Ok(Err(Denial { rule: rule.rule, ..Denial::of(reason) }));
+        let deny = |reason| Ok(Err(refused(config, rule, Refusal { reason, scopes: &[] }, confirmed)));
         let entry = match judge(config, rule, confirmed, head) {
             Ok(entry) => entry,
-            Err(Refusal { reason, scopes }) => return Ok(Err(Denial { reason, scopes, rule: rule.rule })),
+            Err(refusal) => return Ok(Err(refused(config, rule, refusal, confirmed))),
         };
         if !condition_admits(rule, &entry, context)? {
             return deny(DenyReason::ConditionForbidden);
@@ -98,6 +98,20 @@ pub(super) fn admit<'a>(
         None => Why::Anyone,
     };
     Ok(Ok(Admission { identity, why }))
+}
+
+/// The denial by a rule. Where the client is known and may not make the request, it says who the client is.
+#[inline(never)]
+fn refused<'a>(
+    config: &Config,
+    rule: &Deciding<'a>,
+    Refusal { reason, scopes }: Refusal<'a>,
+    confirmed: &Result<Vec<Confirmed>, Stop>,
+) -> Denial<'a> {
+    let confirmed = confirmed.as_deref().ok().filter(|_| reason.presentation().status == 403);
+    let mut known = confirmed.map(|confirmed| candidates(config, confirmed)).unwrap_or_default().into_iter();
+    let identity = known.next().map(|(_, granted)| granted);
+    Denial { reason, scopes, rule: rule.rule, identity }
 }
 
 /// Whether a rule lets the request in with these tokens, apart from the rule's condition.

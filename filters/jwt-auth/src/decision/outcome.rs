@@ -107,11 +107,18 @@ pub struct Denial<'a> {
     pub scopes: &'a [String],
     /// The position of the rule that refused it, if one did.
     pub rule: Option<usize>,
+    /// The verified token that says who makes the request, where that is not the reason for the refusal.
+    pub identity: Option<Granted>,
 }
 
 impl Denial<'_> {
     /// A denial by no rule.
-    pub(super) fn of(reason: DenyReason) -> Self {
-        Self { reason, scopes: &[], rule: None }
+    pub fn of(reason: DenyReason) -> Self {
+        Self { reason, scopes: &[], rule: None, identity: None }
+    }
+
+    /// The token that was verified before a rule refused the request.
+    pub fn verified(&self) -> Option<&Verified> {
+        self.identity.as_ref()?.verified()
     }
 }

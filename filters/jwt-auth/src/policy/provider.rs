@@ -46,6 +46,11 @@ impl Provider {
         claims.get("iss").and_then(Value::as_str).is_some_and(|iss| self.issuer.matches(iss))
     }
 
+    /// Whether it fetches keys or a list of revoked tokens.
+    pub fn fetches(&self) -> bool {
+        self.keys.remote().is_some() || self.revoked_elsewhere.is_some()
+    }
+
     /// The headers that the service gets for this token, and how many claims could not become one.
     pub fn headers(&self, token: &UntrustedToken<'_>) -> (Vec<Named>, u32) {
         let outputs = self.claim_headers.iter().map(|(path, header)| (path, Rc::clone(header)));

@@ -153,6 +153,27 @@ impl Requirement {
         }
     }
 
+    /// The tests of claims that the token fails, of those demands that it could meet.
+    pub fn failing<'a>(&'a self, token: &'a Verified) -> Box<dyn Iterator<Item = &'a ClaimTest> + 'a> {
+        match self {
+            Self::Token(TokenRequirement { providers, claims, .. }) => {
+                let asked = providers.is_empty() || providers.contains(&token.provider);
+                Box::new(claims.iter().filter(move |claim| asked && !claim.holds(token)))
+            }
+            Self::AnyOf(parts) | Self::AllOf(parts) => {
+                Box::new(parts.iter().flat_map(|part| part.failing(token)))
+            }
+        }
+    }
+
+    /// The positions of the providers that it names.
+    pub fn providers(&self) -> Box<dyn Iterator<Item = usize> + '_> {
+        match self {
+            Self::Token(token) => Box::new(token.providers.iter().copied()),
+            Self::AnyOf(parts) | Self::AllOf(parts) => Box::new(parts.iter().flat_map(Self::providers)),
+        }
+    }
+
     fn check_all<'a>(all: &'a [Self], tokens: Tokens<'_>) -> Result<Vec<Met>, Refusal<'a>> {
         let is_of_another = |refusal: &Refusal<'_>| refusal.reason == DenyReason::ProviderForbidden;
         let mut demands = Vec::new();

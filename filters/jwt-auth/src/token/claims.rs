@@ -149,6 +149,11 @@ impl Policy {
         self.validity(claims)
     }
 
+    /// The required claims that are missing.
+    pub fn missing<'a>(&'a self, claims: &'a Map<String, Value>) -> impl Iterator<Item = &'a ClaimPath> {
+        self.required.iter().filter(|path| !matches!(path.find(claims), Found::Claim(_)))
+    }
+
     fn validity(&self, claims: &Map<String, Value>) -> Result<Validity, ClaimError> {
         let (exp, nbf, iat) = (date(claims, "exp")?, date(claims, "nbf")?, date(claims, "iat")?);
         if self.require_expiration && exp.is_none() {
@@ -193,7 +198,8 @@ fn check_types(claims: &Map<String, Value>) -> Result<(), ClaimError> {
     }
 }
 
-fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
+/// The audiences that a token names.
+pub fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
     let aud = claims.get("aud");
     let (one, many) = (aud.and_then(Value::as_str), aud.and_then(Value::as_array));
     one.into_iter().chain(many.into_iter().flatten().filter_map(Value::as_str))
@@ -286,6 +292,14 @@ pub fn scopes(claims: &Map<String, Value>) -> impl Iterator<Item = Cow<'_, str>>
 pub struct Pattern {
     before: String,
     after: Option<String>,
+}
+
+impl fmt::Display for Pattern {
+    /// The pattern as it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.before)?;
+        self.after.iter().try_for_each(|after| write!(f, "*{after}"))
+    }
 }
 
 impl Pattern {

@@ -363,6 +363,28 @@ impl Source {
         }
     }
 
+    /// What the source is, for people: `claim sub`, `header x-user`. No value is in it.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Claim(key) => format!("claim {}", key.strip_prefix("jwt.").unwrap_or(key)),
+            Self::Header { name } => format!("header {name}"),
+            Self::QueryParam { name } => format!("queryParam {name}"),
+            Self::Cookie { name } => format!("cookie {name}"),
+            Self::Baggage { name } => format!("baggage {name}"),
+            Self::SourceAddress(_) => "sourceAddress".to_owned(),
+            Self::Principal => "principal".to_owned(),
+            Self::RequestId => "requestId".to_owned(),
+            Self::Path => "path".to_owned(),
+            Self::PathTemplate(_) => "pathTemplate".to_owned(),
+            Self::Method => "method".to_owned(),
+            Self::WorkloadLabel(label) => format!("workloadLabel {}", label.name),
+            Self::Fixed(_) => "a fixed text".to_owned(),
+            Self::FilterState(name) => format!("filterState {name}"),
+            Self::Property(path) => format!("property {}", path.join(".")),
+            Self::Cel { .. } => "cel".to_owned(),
+        }
+    }
+
     /// As [`Source::value`], but of a header that occurs several times the first value: for a value that only
     /// tells requests apart, where that is cheaper and as good.
     pub fn first_value(&self, exchange: &Exchange<'_>) -> Result<Option<Cow<'_, [u8]>>, HostError> {

@@ -25,6 +25,8 @@ use crate::service::protocol::{grpc_service, unit};
 pub struct Global {
     /// The domain of the service's configuration.
     pub domain: String,
+    /// The cluster of the proxy through which the service is asked.
+    pub cluster: String,
     /// How the proxy reaches it: a serialised `envoy.config.core.v3.GrpcService`.
     pub via: Vec<u8>,
     /// How long a request waits for it.
@@ -212,7 +214,8 @@ fn compile_global(raw: RawGlobal, asks: bool, path: &JsonPath, errors: &mut Erro
     if !(1..=LONGEST_TIMEOUT_MS).contains(&timeout.as_millis()) {
         errors.add(&path.field("timeout"), "expected `1ms` to `5s`");
     }
-    Global { domain: raw.domain, via: grpc_service(&raw.cluster), timeout, on_failure: raw.on_failure }
+    let via = grpc_service(&raw.cluster);
+    Global { domain: raw.domain, cluster: raw.cluster, via, timeout, on_failure: raw.on_failure }
 }
 
 fn compile_global_limit(

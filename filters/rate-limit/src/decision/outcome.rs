@@ -78,6 +78,8 @@ pub struct Denial {
     pub limit: Option<usize>,
     /// Why the request is denied.
     pub reason: DenyReason,
+    /// Whether the request lacks a part of the limit's key, so that it shares its bucket with others.
+    pub shared: bool,
     pub(super) headers: Vec<Header>,
     pub(super) body: Vec<u8>,
 }
@@ -90,7 +92,14 @@ impl Denial {
 }
 
 pub(super) fn denied(limit: Option<usize>, reason: DenyReason) -> Denial {
-    Denial { limit, reason, headers: Vec::new(), body: Vec::new() }
+    Denial { limit, reason, shared: false, headers: Vec::new(), body: Vec::new() }
+}
+
+impl Counted {
+    /// The denial by this limit.
+    pub(super) fn denied(&self, reason: DenyReason) -> Denial {
+        Denial { shared: self.shared, ..denied(Some(self.index), reason) }
+    }
 }
 
 pub(super) fn unavailable(_: HostError) -> Denial {
@@ -138,6 +147,8 @@ pub struct ServiceStats {
 pub(super) struct Counted {
     pub(super) index: usize,
     pub(super) enforced: bool,
+    /// Whether the request lacks a part of the key.
+    pub(super) shared: bool,
     pub(super) charge: ChargeRequest,
     /// What the rate limit service is asked about this limit.
     pub(super) descriptor: Option<Descriptor>,

@@ -49,19 +49,19 @@ impl Limits {
         reported: &mut Vec<usize>,
     ) -> Result<(), Denial> {
         let Some(service) = &self.service else { return Ok(()) };
-        let mut longest: Option<(usize, u64)> = None;
+        let mut longest: Option<(Denial, u64)> = None;
         for counted in counted.iter_mut().filter(|counted| counted.is_asked()) {
             let Some(wait) = service.over_limits.wait(counted.charge.hash, now) else { continue };
             if !counted.enforced {
                 reported.push(counted.index);
                 counted.descriptor = None;
-            } else if longest.is_none_or(|(_, longest)| wait > longest) {
-                longest = Some((counted.index, wait));
+            } else if longest.as_ref().is_none_or(|(_, longest)| wait > *longest) {
+                longest = Some((counted.denied(DenyReason::Limited(Some(wait))), wait));
             }
         }
-        let Some((index, wait)) = longest else { return Ok(()) };
+        let Some((denial, _)) = longest else { return Ok(()) };
         service.count(|stats| &mut stats.remembered);
-        Err(denied(Some(index), DenyReason::Limited(Some(wait))))
+        Err(denial)
     }
 
     /// Asks the service, unless the circuit breaker is open or a limit of this proxy denies the request.
@@ -167,7 +167,7 @@ impl Limits {
                 headers.extend(self.headers(asked.index, || shown));
             }
             let body = response.body;
-            return Err(Denial { headers, body, ..denied(Some(asked.index), DenyReason::Limited(wait)) });
+            return Err(Denial { headers, body, ..asked.denied(DenyReason::Limited(wait)) });
         }
         let (mut admission, remaining) = self.charge(store, counted, now, reported)?;
         if self.config.reply.headers_on == HeadersOn::Always {

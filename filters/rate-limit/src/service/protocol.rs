@@ -109,10 +109,10 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The proxy could not send the call.
-    #[error("the call was not sent (host status {0})")]
+    #[error("the call was not sent: the proxy has no such cluster, or no host in it (host status {0})")]
     NotSent(u32),
     /// The call failed with this gRPC status.
-    #[error("gRPC status {0}")]
+    #[error("gRPC status {0}{hint}", hint = hint(*.0))]
     Grpc(u32),
     /// The answer is too long, or is not a message of the protocol.
     #[error("the answer is not of the protocol")]
@@ -120,6 +120,37 @@ pub enum Failure {
     /// `overall_code` is neither `OK` nor `OVER_LIMIT`.
     #[error("the answer has code {0}")]
     Code(u64),
+}
+
+impl Failure {
+    /// The ends of the names of the metrics, see [`Failure::code`].
+    pub const CODES: [&str; 5] = ["no_cluster", "unavailable", "timeout", "status", "content"];
+
+    /// The end of the name of the metric that counts it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotSent(_) => "no_cluster",
+            Self::Grpc(UNAVAILABLE) => "unavailable",
+            Self::Grpc(DEADLINE_EXCEEDED) => "timeout",
+            Self::Grpc(_) => "status",
+            Self::Malformed | Self::Code(_) => "content",
+        }
+    }
+}
+
+/// The gRPC status of a call without connection, also if TLS failed or no answer came in time: Envoy tells these
+/// apart in a text only.
+const UNAVAILABLE: u32 = 14;
+const DEADLINE_EXCEEDED: u32 = 4;
+
+fn hint(status: u32) -> &'static str {
+    match status {
+        UNAVAILABLE => " (no connection, a TLS failure, or no answer in time)",
+        DEADLINE_EXCEEDED => " (no answer in time)",
+        12 => " (the server does not offer the rate limit service)",
+        7 | 16 => " (the server refuses this workload)",
+        _ => "",
+    }
 }
 
 impl From<Malformed> for Failure {

@@ -12,10 +12,10 @@ use std::rc::Rc;
 
 use proxy_wasm::types::Action;
 
-use crate::config::{config_hash_metric, config_warnings_metric, document, fingerprint};
+use crate::config::{build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint};
 use crate::hash::StableHash;
 use crate::host::wasm::calls::{self, Gauge, WasmHost};
-use crate::host::{CallResponse, Filter, Flow, SHORT_TICK, TICK};
+use crate::host::{CallResponse, Filter, Flow, RequestHost, SHORT_TICK, TICK};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
 
@@ -326,6 +326,8 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
                 for warning in warnings {
                     log::warn!("{}: configuration: {warning} ({})", F::NAME, warning.code.name());
                 }
+                let now = WasmHost.unix_time().map_or(0, |now| now.as_secs());
+                Gauge::define(&build_info_metric(F::NAME)).set(now);
                 let at_once = filter.ticks_at_once();
                 self.set_root(root, Some(Rc::new(filter)));
                 self.with_root(root, |root| root.short_ticks = at_once);
