@@ -4,10 +4,11 @@ import json
 import subprocess
 import time
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from .. import istio, kube, probe, prometheus
-from ..gateway import ask
+from ..gateway import ADMIN, ask
 from ..places import NAMESPACE, ROOT, SERVICES, environment
 from ..processes import cpu_seconds, named, resident, wait_until
 from ..report import check, expect
@@ -28,7 +29,7 @@ def scraped() -> str:
     return f"{len(wanted)} pods"
 
 
-FILTERS = '{__name__=~"(jwt_auth|rate_limit|trace_tags|mesh_filters|filter_config)_.+"}'
+FILTERS = '{__name__=~"(jwt_auth|rate_limit|trace_tags|mesh_filters|filter_config|filter_build)_.+"}'
 
 
 @check("labels come out as labels, every metric of the filters is documented, and their number is bounded", *ALL)
@@ -169,17 +170,56 @@ def graph() -> str:
 def runbook() -> str:
     pages = {path.stem: path.read_text() for path in (DOCUMENTS / "runbook").glob("*.md") if path.stem != "README"}
     expect(set(pages), alerts(), "pages of the runbook")
-    commands = sorted({line.strip() for text in pages.values() for line in text.splitlines() if line.startswith("    ")})
+    return f"{len(pages)} pages, {run_commands(pages.values(), {})} commands"
+
+
+def run_commands(pages: Iterable[str], variables: dict[str, str]) -> int:
+    """Runs each line of the pages that begins with four spaces; each must succeed and say something."""
+    commands = sorted({line.strip() for text in pages for line in text.splitlines() if line.startswith("    ")})
 
     def run(command: str) -> str | None:
-        environ = environment() | {"PROMETHEUS": prometheus.URL}
+        environ = environment() | {"PROMETHEUS": prometheus.URL} | variables
         done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, env=environ, timeout=60)
         return None if done.returncode == 0 and done.stdout.strip() else f"{command}: {done.returncode} {done.stderr}"
 
     with ThreadPoolExecutor(3) as pool:
         wrong = [said for said in pool.map(run, commands) if said]
     expect(wrong, [], "commands that fail or say nothing")
-    return f"{len(pages)} pages, {len(commands)} commands"
+    return len(commands)
+
+
+@check("from what a user sees to the line of the configuration: the access log says it, and each command of the page runs",
+       "user-service", "ml-service")
+def symptoms() -> str:
+    alice = f"alice-{time.time()}"
+
+    def line(service: str, path: str) -> dict:
+        return find_log(service, lambda one: one.get("path") == path)
+
+    path = f"/users/{uuid.uuid4().hex}"
+    expect(ask(path, token=KEY.token(aud="another-api")).status, 401, "a token for another audience")
+    detail = line("user-service", path)["jwt_detail"]
+    expect("check=audience; provider=platform; expected=adaptive-learning-api; received_unverified=another-api" in detail, True, detail)
+
+    path = f"/admin/users/{uuid.uuid4().hex}"
+    expect(ask(path, host=ADMIN, token=KEY.token(sub=alice)).status, 403, "a token without the role")
+    refused = line("user-service", path)
+    expect(("rule=admin; check=claims" in refused["jwt_detail"], len(refused["user"] or "")), (True, 22), refused)
+
+    path = f"/ml/{uuid.uuid4().hex}"
+    expect(429 in [ask(path, token=KEY.token(sub=alice)).status for _ in range(15)], True, "a user who asks too often")
+    limited = find_log("ml-service", lambda one: one.get("path") == path and one.get("status") == 429)["rate_limit_detail"]
+    expect(("limit=per-user" in limited, "bucket=of one key" in limited), (True, True), limited)
+
+    # The caller has sampled the request, so it has a trace.
+    path, trace = f"/users/{uuid.uuid4().hex}", uuid.uuid4().hex
+    ask(path, token=KEY.token(sub=alice), headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    served = line("user-service", path)
+    expect(served["trace_id"], trace, "the trace that the caller has named")
+    wait_until("the forced trace", lambda: any(path in json.dumps(one) for one in traces(trace)), 60)
+    address = kube.get("service", "-n", "observability", "tracing")["spec"]["clusterIP"]
+    variables = {"REQUEST_ID": refused["request_id"], "TRACE_ID": trace, "USER_PSEUDONYM": served["user"], "JAEGER": f"http://{address}"}
+    return f"{run_commands([(DOCUMENTS / 'symptoms.md').read_text()], variables)} commands; {detail}"
 
 
 @check("a sidecar with the three filters stays within its limits", changes=["user-service"])
