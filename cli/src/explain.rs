@@ -1,6 +1,6 @@
 //! `mesh-filters explain`: what the filters decide about a request, and why.
 
-mod input;
+pub(crate) mod input;
 mod meaning;
 mod reply;
 mod tree;

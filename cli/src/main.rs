@@ -6,6 +6,7 @@ mod check;
 mod document;
 mod explain;
 mod finding;
+mod hash;
 mod pseudonym;
 mod report;
 mod resource;
@@ -63,6 +64,20 @@ enum Command {
     /// The filters' own code decides. What only a proxy can do is said plainly: CEL and RE2 are not evaluated, and without keys a
     /// signature is taken for good. Tokens, signatures and secrets are not printed.
     Explain(Box<explain::Explain>),
+    /// Prints the number that the gauge `…_config_hash_…` shows for a configuration.
+    ///
+    /// It depends on neither white space nor the order of names, so that it tells whether a proxy runs what a file says.
+    Hash {
+        /// Files, folders, or `-`.
+        #[arg(default_value = "-")]
+        inputs: Vec<PathBuf>,
+        /// Only plugins of this filter; it is also what a bare pluginConfig is for.
+        #[arg(long, value_parser = filters::NAMES)]
+        filter: Option<String>,
+        /// Each plugin of the input, with the name of its gauge.
+        #[arg(long)]
+        all: bool,
+    },
     /// Makes tokens for tests, and shows what is in a token.
     #[command(subcommand)]
     Token(token::Token),
@@ -138,6 +153,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
             return Ok(ExitCode::from(u8::from(failed)));
         }
         Command::Explain(arguments) => explain::run(&arguments)?,
+        Command::Hash { inputs, filter, all } => hash::of(&inputs, filter.as_deref(), all)?,
         Command::Token(command) => token::run(command)?,
         Command::Pseudonym { value, key_env, key_id } => {
             let key = std::env::var(&key_env)

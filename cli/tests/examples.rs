@@ -27,7 +27,7 @@ fn commands(block: &str) -> Vec<String> {
             }
             None => continue,
         }
-        goes_on = line.ends_with(['\\', '|']);
+        goes_on = line.ends_with(['\\', '|', ',']);
     }
     commands
 }

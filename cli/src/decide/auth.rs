@@ -210,7 +210,8 @@ impl Auth {
         let code = denial.reason.presentation().code;
         facts.set_state(DENY_CODE, code.as_bytes());
         exchange.note_published(DENY_CODE, code.as_bytes());
-        let detail = self.authenticator.detail(denial, exchange);
+        // It checks the claims again, which is not noted twice.
+        let (detail, _) = trace::collect(|| self.authenticator.detail(denial, exchange));
         facts.set_state(DENY_DETAIL, detail.as_bytes());
         exchange.note_published(DENY_DETAIL, detail.as_bytes());
     }

@@ -106,7 +106,8 @@ impl RateLimits {
 
     fn deny(&self, facts: &Facts<'_>, exchange: &Exchange<'_>, denial: Denial) -> (Flow, Verdict) {
         let index = denial.limit;
-        note_detail(facts, &self.limits.detail(&denial, exchange), exchange);
+        let (detail, _) = trace::collect(|| self.limits.detail(&denial, exchange));
+        note_detail(facts, &detail, exchange);
         if let Some(limit) = index.and_then(|index| self.limits.config().limits.get(index)) {
             facts.set_state("ratelimit.limit", limit.name.as_bytes());
             exchange.note_published("ratelimit.limit", limit.name.as_bytes());

@@ -26,6 +26,8 @@ pub(crate) struct Installed {
     pub(crate) plugin: Plugin,
     /// How a person names it.
     pub(crate) title: String,
+    /// The namespace of its resource.
+    pub(crate) namespace: String,
     /// The position of its source.
     pub(crate) source: usize,
     /// Its configuration with places, unless it stands in a text.
@@ -76,7 +78,7 @@ impl Input {
     pub(super) fn read(arguments: &Explain) -> Result<Self, String> {
         let sources = document::read_all(&arguments.config)?;
         let variables: BTreeMap<String, String> = pairs(&arguments.env, "--env")?.into_iter().collect();
-        let plugins = installed(&sources, arguments, &variables)?;
+        let plugins = installed(&sources, &arguments.plugin, arguments.filter.as_deref(), true, &variables)?;
         let input =
             Self { plugins, sources, keys: files(&arguments.keys)?, revoked: files(&arguments.revoked)? };
         input.check_secrets()?;
@@ -131,9 +133,15 @@ impl Input {
     }
 }
 
-fn installed(
+/// The plugins of the sources in the order of the mesh: those of these names, or all. `filter` is what a bare pluginConfig is for.
+///
+/// # Errors
+/// A source is not YAML, there is no plugin, or the plugins are not those of one workload where they are to be.
+pub(crate) fn installed(
     sources: &[Source],
-    arguments: &Explain,
+    names: &[String],
+    filter: Option<&str>,
+    of_one_workload: bool,
     variables: &BTreeMap<String, String>,
 ) -> Result<Vec<Installed>, String> {
     let mut documents = Vec::new();
@@ -148,14 +156,11 @@ fn installed(
     let mut found: Vec<resource::Plugin<'_>> = Vec::new();
     for mut plugin in resources.iter().flat_map(resource::plugins) {
         if plugin.resource.kind.is_empty() {
-            let named = filters::NAMES.into_iter().find(|known| arguments.filter.as_deref() == Some(*known));
+            let named = filters::NAMES.into_iter().find(|known| filter == Some(*known));
             plugin.filter = plugin.filter.or(named);
         }
-        let chosen = arguments.plugin.is_empty()
-            || arguments
-                .plugin
-                .iter()
-                .any(|name| name == plugin.resource.name || *name == plugin.resource.title());
+        let chosen = names.is_empty()
+            || names.iter().any(|name| name == plugin.resource.name || *name == plugin.resource.title());
         if plugin.filter.is_some() && chosen {
             found.push(plugin);
         }
@@ -164,14 +169,14 @@ fn installed(
         let other = found.iter().skip(n + 1).find(|other| !one.workloads.overlap(&other.workloads))?;
         Some((one, other))
     });
-    if let Some((one, other)) = stranger {
+    if let (Some((one, other)), true) = (stranger, of_one_workload) {
         return Err(format!(
             "{} and {} are on different workloads; expected `--plugin NAME` for each plugin of one workload",
             one.resource.title(),
             other.resource.title()
         ));
     }
-    if found.is_empty() && !arguments.config.is_empty() {
+    if found.is_empty() && !sources.is_empty() {
         return Err("the configuration has no plugin of these filters".to_owned());
     }
     found.sort_by_key(|plugin| plugin.order);
@@ -197,6 +202,7 @@ fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> In
             variables: all,
         },
         title: plugin.resource.title(),
+        namespace: plugin.resource.namespace.to_owned(),
         source: plugin.resource.source,
         node,
         span: plugin.config.map_or_else(|| plugin.span.clone(), |node| node.span.clone()),

@@ -755,6 +755,8 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 _ if is_pseudonym && written.has_stand_in => {
                     "a pseudonym, whose key only the proxy has (`--env`)".to_owned()
                 }
+                // It is made for a log: printable, and without secrets.
+                "jwt.deny_detail" | "ratelimit.detail" => format!("`{text}`"),
                 _ => shown(&text),
             };
             Item::new(Mark::Info, format!("{what} `{name}`")).received(Some(shown))

@@ -49,7 +49,7 @@
 //!
 //! 1. *Configure.* It reads the pluginConfig with [`config::document`](crate::config::document) and calls [`Filter::configure`]. On an
 //!    error it logs the error and keeps the configuration that is in force. On success it sets the gauge
-//!    [`config_hash_metric`](crate::config::config_hash_metric) to the [`fingerprint`](crate::config::fingerprint) of the bytes and
+//!    [`config_hash_metric`](crate::config::config_hash_metric) to the [`fingerprint`](crate::config::fingerprint) of the document and
 //!    [`config_warnings_metric`](crate::config::config_warnings_metric) to the number of [`Filter::warnings`], logs each of
 //!    these, sets the gauge [`build_info_metric`](crate::config::build_info_metric) to the time, and starts the timer. Streams
 //!    keep the filter with which they began.

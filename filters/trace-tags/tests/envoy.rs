@@ -12,7 +12,7 @@ use envoy::{
     AccessLog, Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, Listener, Node, Request, Span,
     SpanCollector, Tracing, Upstream, Wasm, values, wait_for,
 };
-use plugin_kit::config::fingerprint;
+use plugin_kit::config::{document, fingerprint};
 use serde_json::{Value, json};
 
 const ID: &str = "0b8a2a3e-0000-9000-8000-000000000000";
@@ -168,18 +168,23 @@ fn request_denied_by_a_later_filter_has_every_tag() {
 fn configuration_in_force_is_shown_by_a_metric() {
     let mut sidecar = Sidecar::start(None);
     let hash = |sidecar: &Sidecar| sidecar.envoy.stats().unwrap()["wasmcustom.trace_tags_config_hash_alone"];
+    let number = |json: &str| u64::from(fingerprint(&document(json.as_bytes()).unwrap()));
     let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/filters/trace-tags.wasm");
     let mut plugin = Wasm::new("alone", module, r#"{"tags":[]}"#);
     plugin.delivery = Delivery::Discovery;
     let listener = Listener::new("inbound", "service", vec![HttpFilter::Wasm(plugin.clone())]);
     sidecar.envoy.set_listeners(&[listener]).unwrap();
-    assert_eq!(hash(&sidecar), u64::from(fingerprint(br#"{"tags":[]}"#)));
+    assert_eq!(hash(&sidecar), number(r#"{"tags":[]}"#));
     let refused = Wasm { configuration: r#"{"tags":0}"#.to_owned(), ..plugin.clone() };
     assert!(matches!(sidecar.envoy.reconfigure(&refused), Err(envoy::Error::Refused(_))));
-    assert_eq!(hash(&sidecar), u64::from(fingerprint(br#"{"tags":[]}"#)));
-    let changed = Wasm { configuration: r#"{"tags": []}"#.to_owned(), ..plugin };
+    assert_eq!(hash(&sidecar), number(r#"{"tags":[]}"#));
+    let written_otherwise = Wasm { configuration: r#" { "tags" : [ ] } "#.to_owned(), ..plugin.clone() };
+    sidecar.envoy.reconfigure(&written_otherwise).unwrap();
+    assert_eq!(hash(&sidecar), number(r#"{"tags":[]}"#));
+    let changed =
+        Wasm { configuration: r#"{"tags":[{"from":[{"literal":"b"}],"name":"a"}]}"#.to_owned(), ..plugin };
     sidecar.envoy.reconfigure(&changed).unwrap();
-    assert_eq!(hash(&sidecar), u64::from(fingerprint(br#"{"tags": []}"#)));
+    assert_eq!(hash(&sidecar), number(r#"{ "tags": [{ "name": "a", "from": [{ "literal": "b" }] }] }"#));
 }
 
 /// A span ends before the plugin hears of it, so it has what the request itself says; the access log has all.

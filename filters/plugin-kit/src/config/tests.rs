@@ -305,3 +305,28 @@ fn schema_has_descriptions_defaults_and_the_order_of_the_fields() {
         })
     );
 }
+
+#[test]
+fn fingerprint_is_about_the_document_and_not_about_how_it_is_written() {
+    let of = |json: &str| fingerprint(&document(json.as_bytes()).unwrap());
+    let one = of(r#"{"a":[1,{"b":null}],"c":"x"}"#);
+    for same in
+        [r#" { "c" : "x", "a" : [ 1.0, { "b" : null } ] } "#, r#"{"a":[1e0,{"b":null}],"c":"\u0078"}"#]
+    {
+        assert_eq!(of(same), one, "{same}");
+    }
+    let others = [
+        r#"{"a":[{"b":null},1],"c":"x"}"#,
+        r#"{"a":[1,{"b":false}],"c":"x"}"#,
+        r#"{"a":[1,{"b":null}],"x":"c"}"#,
+        r#"{"a":[1,{"b":null}]}"#,
+        r#"{"a":["1",{"b":null}],"c":"x"}"#,
+        r#"{"a":[1,{"b":null},[]],"c":"x"}"#,
+        "{}",
+    ];
+    let all: std::collections::BTreeSet<u32> = others.iter().map(|json| of(json)).chain([one]).collect();
+    assert_eq!(all.len(), others.len() + 1);
+    assert_eq!(of(""), of("{}"), "a plugin without pluginConfig");
+    // In each version: operators compare the number with that of the gauge.
+    assert_eq!(of("{}"), 3_264_502_906);
+}

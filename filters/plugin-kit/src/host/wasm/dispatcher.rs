@@ -315,11 +315,13 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
                 return true;
             }
         };
-        match document(&json).and_then(|document| F::configure(&document, root)) {
-            Ok(filter) => {
+        let configured =
+            document(&json).and_then(|document| Ok((fingerprint(&document), F::configure(&document, root)?)));
+        match configured {
+            Ok((fingerprint, filter)) => {
                 let plugin = calls::plugin_name();
                 let hash = Gauge::define(&config_hash_metric(F::NAME, &plugin));
-                hash.set(u64::from(fingerprint(&json)));
+                hash.set(u64::from(fingerprint));
                 let warnings = filter.warnings();
                 let count = Gauge::define(&config_warnings_metric(F::NAME, &plugin));
                 count.set(u64::try_from(warnings.len()).unwrap_or(u64::MAX));
