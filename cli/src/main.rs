@@ -17,24 +17,24 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use mesh_filters_cli::filters;
 use plugin_kit::config::{Code, Severity, not_one_of};
 
-/// Checks the configurations of jwt-auth, rate-limit, trace-tags and mesh-filters before they are applied.
+/// What is wrong with configurations of jwt-auth, rate-limit, trace-tags and mesh-filters, and why a request is refused.
 #[derive(Parser)]
-#[command(name = "mesh-filters", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "mesh-filters", version, before_help = EXAMPLES, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
 const EXAMPLES: &str = "\
-Examples:
-  mesh-filters check manifests/                         every YAML file of a folder
-  kubectl kustomize overlays/production | mesh-filters check -
-  mesh-filters check --format github --deny warnings .  in a pipeline";
+The most common calls:
+  mesh-filters check manifests/                             what is wrong with configurations
+  mesh-filters explain -c manifests/ URL -H 'NAME: VALUE'   what is decided about a request, and why
+  mesh-filters explain -c manifests/ --reply reply.txt      what a 401, 403, 429 or 503 means";
 
 #[derive(Subcommand)]
 enum Command {
@@ -81,6 +81,19 @@ enum Command {
     /// Makes tokens for tests, and shows what is in a token.
     #[command(subcommand)]
     Token(token::Token),
+    /// Prints the completions of a shell.
+    ///
+    /// `mesh-filters completions bash >/etc/bash_completion.d/mesh-filters` installs them.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page in roff, or writes that of each command into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        folder: Option<PathBuf>,
+    },
     /// Prints the pseudonym by which trace-tags shows a user ID.
     ///
     /// The key is taken from an environment variable, so that it stands in no history of commands.
@@ -155,6 +168,24 @@ fn run(command: Command) -> Result<ExitCode, String> {
         Command::Explain(arguments) => explain::run(&arguments)?,
         Command::Hash { inputs, filter, all } => hash::of(&inputs, filter.as_deref(), all)?,
         Command::Token(command) => token::run(command)?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "mesh-filters", &mut script);
+            String::from_utf8(script).map_err(|error| error.to_string())?
+        }
+        Command::Man { folder: Some(folder) } => {
+            let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+            std::fs::create_dir_all(&folder).map_err(failed)?;
+            clap_mangen::generate_to(Arguments::command(), &folder).map_err(failed)?;
+            String::new()
+        }
+        Command::Man { folder: None } => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command())
+                .render(&mut page)
+                .map_err(|error| error.to_string())?;
+            String::from_utf8(page).map_err(|error| error.to_string())?
+        }
         Command::Pseudonym { value, key_env, key_id } => {
             let key = std::env::var(&key_env)
                 .map_err(|_| format!("the environment variable {key_env} is not set, or is not text"))?;

@@ -17,6 +17,8 @@ pub(crate) struct Received {
     code: Option<String>,
     /// The limit that denied.
     limit: Option<String>,
+    /// What the filter published beside the code.
+    detail: Option<String>,
     request_id: Option<String>,
     retry_after: Option<String>,
     scopes: Option<String>,
@@ -50,6 +52,7 @@ impl Received {
             status: None,
             code: None,
             limit: None,
+            detail: None,
             request_id: None,
             retry_after: None,
             scopes: None,
@@ -138,6 +141,7 @@ impl Received {
             .or_else(|| text("request_id"))
             .map(str::to_owned)
             .or_else(|| self.request_id.take());
+        self.detail = text("jwt_detail").or_else(|| text("rate_limit_detail")).map(str::to_owned);
         if json.contains_key("method") {
             self.request = of_log_line(body).ok();
         }
@@ -146,6 +150,14 @@ impl Received {
     /// The request, if the reply is an access log line.
     pub(super) fn request(&self) -> Option<Request> {
         self.request.clone().map(|request| Request { source: "10.0.0.7:41234".to_owned(), ..request })
+    }
+
+    /// The position of the rule that the detail names.
+    fn rule(&self, config: &Value) -> Option<usize> {
+        let detail = self.detail.as_deref()?;
+        let name = detail.split("; ").find_map(|part| part.strip_prefix("rule="))?;
+        let rules = config["rules"].as_array()?;
+        rules.iter().enumerate().position(|(n, rule)| rule["name"] == name || name == format!("rules[{n}]"))
     }
 
     fn meaning(&self) -> Option<Meaning> {
@@ -179,6 +191,9 @@ impl Received {
         }
         if let Some(limit) = &self.limit {
             lines.push(format!("The limit is {}.", shown(limit)));
+        }
+        if let Some(detail) = &self.detail {
+            lines.push(format!("The filter says: {}", printable(detail)));
         }
         if let Some(seconds) = &self.retry_after {
             lines.push(format!("The next attempt makes sense in {seconds} seconds."));
@@ -224,7 +239,7 @@ impl Received {
                 places.push((format!("{path}{says}"), place));
             };
             if meaning.filter == "jwt-auth" {
-                let rule = decided.and_then(|decided| rule_of(decided, n));
+                let rule = self.rule(config).or_else(|| decided.and_then(|decided| rule_of(decided, n)));
                 if let Some(rule) = rule {
                     let value = &config["rules"][rule];
                     add(format!("rules[{rule}]"), value);
@@ -261,6 +276,11 @@ impl Received {
         }
         places
     }
+}
+
+/// A line for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
 /// The rule that decided in a plugin.

@@ -24,7 +24,9 @@ fn hash_of(value: &Value) -> u64 {
         Value::Number(number) => (2, number.as_f64().unwrap_or_default().to_bits()),
         Value::String(text) => (3, StableHash::of(text.as_bytes())),
         Value::Array(list) => {
-            list.iter().for_each(|element| hash.write(&hash_of(element).to_le_bytes()));
+            for element in list {
+                hash.write(&hash_of(element).to_le_bytes());
+            }
             (4, 0)
         }
         Value::Object(members) => {
