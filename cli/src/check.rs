@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use mesh_filters_cli::filters::{self, Facts};
-use plugin_kit::config::{Code, Diagnostic};
+use plugin_kit::config::{Code, Diagnostic, nearest};
 use serde_json::Value;
 
 use crate::document::{self, Kind, Node, Source};
@@ -72,6 +72,14 @@ fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
         if plugin.is_ours {
             let message = "nothing tells which filter this is; expected `pluginName: jwt-auth` or the like";
             add(Code::FilterUnknown, plugin.span.clone(), message.to_owned());
+        } else if let (true, Kind::Object(members)) = (plugin.resource.kind.is_empty(), &plugin.spec.kind)
+            && let Some((span, meant)) =
+                members.iter().find_map(|(name, span, _)| Some((span, nearest(name, filters::MEMBERS)?)))
+        {
+            let message = format!(
+                "no filter has this option, so that nothing here was checked; did you mean `{meant}`?"
+            );
+            add(Code::FilterUnknown, span.clone(), message);
         }
         return Facts::default();
     };
@@ -148,6 +156,10 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
         for (_, (other, _)) in beside().filter(|(m, _)| *m < n) {
             let title = other.resource.title();
             let joined = [plugin.filter, other.filter].contains(&Some("mesh-filters"));
+            // Two plugins of limits, one before and one after the token is checked, are as good as one.
+            if [plugin.filter, other.filter].contains(&Some("rate-limit")) {
+                continue;
+            }
             let (code, message) = if plugin.filter == other.filter {
                 (
                     Code::SameFilterTwice,

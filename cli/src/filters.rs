@@ -33,7 +33,7 @@ pub fn read(
     config: &Value,
     variables: &BTreeMap<String, String>,
 ) -> Result<Facts, ConfigErrors> {
-    let on = |node| parse(filter, config, Proxy { variables, node });
+    let on = |node| parse(filter, config, Proxy { variables, node, sent_at: Phase::Request });
     // A configuration for a proxy of another kind than a sidecar says so, and a sidecar refuses it.
     on("sidecar~").or_else(|refused| on("envoy").map_err(|_| refused))
 }
@@ -67,17 +67,25 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
             facts.warnings = read.warnings;
         }
         "trace-tags" => {
-            facts.warnings = trace_tags::config::Config::read(config, &env, Phase::Request)?.warnings;
+            facts.warnings = trace_tags::config::Config::read(config, &env, env.sent_at)?.warnings;
         }
         "mesh-filters" => {
             let parts = mesh_filters::config::Parts::parse(config)?;
+            let mut errors: Option<ConfigErrors> = None;
             for (key, filter, part) in [
-                ("traceTags", "trace-tags", parts.trace_tags),
-                ("jwtAuth", "jwt-auth", parts.jwt_auth),
-                ("rateLimit", "rate-limit", parts.rate_limit),
+                ("traceTags", "trace-tags", &parts.trace_tags),
+                ("jwtAuth", "jwt-auth", &parts.jwt_auth),
+                ("rateLimit", "rate-limit", &parts.rate_limit),
             ] {
                 let Some(part) = part else { continue };
-                let of_part = parse(filter, &part, env).map_err(|errors| errors.under(key))?;
+                let of_part = match parse(filter, part, Proxy { sent_at: Phase::Claims, ..env }) {
+                    Ok(of_part) => of_part,
+                    Err(wrong) => {
+                        let wrong = wrong.under(key);
+                        errors = Some(errors.map_or(wrong.clone(), |errors| errors.and(wrong)));
+                        continue;
+                    }
+                };
                 let under = |list: Vec<(String, String)>| {
                     list.into_iter().map(move |(what, path)| (what, format!("{key}.{path}")))
                 };
@@ -86,6 +94,10 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
                 facts.key_hosts.extend(under(of_part.key_hosts));
                 facts.warnings.extend(of_part.warnings.into_iter().map(|warning| warning.under(key)));
             }
+            if let Some(errors) = errors {
+                return Err(errors);
+            }
+            facts.warnings.extend(parts.check_claims()?);
         }
         _ => {
             let message = format!("`{filter}` is not a filter; expected one of {}", NAMES.join(", "));
@@ -95,6 +107,9 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
     }
     Ok(facts)
 }
+
+/// The members of a pluginConfig that tell which filter it is for.
+pub const MEMBERS: [&str; 7] = ["jwtAuth", "rateLimit", "traceTags", "providers", "rules", "limits", "tags"];
 
 /// The filter whose pluginConfig has this member.
 pub fn by_member(name: &str) -> Option<&'static str> {
@@ -112,6 +127,8 @@ pub fn by_member(name: &str) -> Option<&'static str> {
 struct Proxy<'a> {
     variables: &'a BTreeMap<String, String>,
     node: &'static str,
+    /// When trace-tags lets the request go on to the service.
+    sent_at: Phase,
 }
 
 impl Environment for Proxy<'_> {

@@ -33,11 +33,11 @@ fn each_mistake_has_the_output_beside_it() {
         .filter(|path| path.extension().is_some_and(|extension| extension != "txt"))
         .collect();
     mistakes.sort();
-    assert!(mistakes.len() >= 7);
+    assert!(mistakes.len() >= 60);
     let mut wrong = Vec::new();
     for mistake in mistakes {
         let name = mistake.file_name().unwrap().to_str().unwrap();
-        let output = check(&[&format!("testdata/mistakes/{name}")]);
+        let output = check(&["--deny", "warnings", &format!("testdata/mistakes/{name}")]);
         assert_eq!(output.status.code(), Some(1), "{name}");
         let (found, beside) = (text(&output), mistake.with_extension("txt"));
         if std::env::var_os("UPDATE").is_some() {

@@ -2,6 +2,8 @@
 //! with, in types that cannot be wrong; [`providers`] and [`rules`] compile the two large parts of it.
 
 mod compiled;
+mod headers;
+mod order;
 mod providers;
 mod raw;
 mod rules;

@@ -702,7 +702,7 @@ fn condition_that_does_not_hold_denies() {
 
 #[test]
 fn condition_without_token_sees_no_claims() {
-    let rule = json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" });
+    let rule = json!({ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort", "when": "…" });
     let authenticator = with_condition(&inline(&["rsa-1"]), &rule);
     let facts = evaluated(FakeHost::request("GET", "/api").at(NOW));
     assert_eq!(decide(&authenticator, &facts), "anyone");
@@ -742,7 +742,7 @@ fn condition_is_asked_before_a_wait() {
     // What was said of one token is not said of another.
     let other = decide_around_a_wait(&rule, &token_of("alice"), &token_of("bob"));
     assert_eq!(other, ("condition_forbidden".to_owned(), 1));
-    let rule = json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" });
+    let rule = json!({ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort", "when": "…" });
     let forged = mint_with("rsa-2", &json!({ "alg": "RS256", "kid": "rsa-1" }), &claims());
     assert_eq!(decide_around_a_wait(&rule, &forged, &forged), ("anyone".to_owned(), 0));
 }
@@ -899,7 +899,7 @@ fn path_with_one_denied_reading_is_refused() {
 
 #[test]
 fn encoded_path_end_hides_no_path() {
-    let rules = json!([{ "match": { "paths": ["/closed"] }, "allow": "nobody" }, { "allow": "anyone" }]);
+    let rules = json!([{ "match": { "paths": ["/closed"] }, "allow": "nobody" }, { "match": { "any": true }, "allow": "anyone" }]);
     let mut config = with_rules(&rules);
     let to =
         |config: &Value, path: &str| decide(&authenticator(config), &FakeHost::request("GET", path).at(NOW));
@@ -990,7 +990,7 @@ fn allow_anyone_identity_is_of_provider_at_location() {
     let provider = |header: &str| json!({ "issuer": ISSUER, "jwks": jwks(&["rsa-1"]), "from": [{ "header": header, "prefix": "" }] });
     let config = json!({
         "providers": { "a": provider("x-a"), "b": provider("x-b") },
-        "rules": [{ "allow": "anyone" }],
+        "rules": [{ "match": { "any": true }, "allow": "anyone" }],
     });
     let authenticator = authenticator(&config);
     for (header, position) in [("x-a", 0), ("x-b", 1)] {
@@ -1245,10 +1245,13 @@ fn decide_without(authenticator: &Authenticator, facts: &FakeHost, reason: DenyR
 fn request_that_cannot_wait_for_keys_follows_its_rule() {
     for (rule, expected) in [
         (json!({ "require": {} }), None),
-        (json!({ "allow": "anyone" }), None),
-        (json!({ "allow": "anyone", "verify": "bestEffort" }), Some("anyone")),
-        (json!({ "allow": "anyone", "verify": "bestEffort", "when": "…" }), Some("anyone")),
-        (json!({ "allow": "anyone", "verify": "never" }), Some("anyone")),
+        (json!({ "match": { "any": true }, "allow": "anyone" }), None),
+        (json!({ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort" }), Some("anyone")),
+        (
+            json!({ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort", "when": "…" }),
+            Some("anyone"),
+        ),
+        (json!({ "match": { "any": true }, "allow": "anyone", "verify": "never" }), Some("anyone")),
     ] {
         let authenticator = with_condition(&remote(), &rule);
         let facts = at(evaluated(request(&token_of("alice"))), 100);
@@ -1443,10 +1446,26 @@ fn one_token_is_the_identity_of_a_request() {
     in_a["provider"] = json!("a");
     let both = json!({ "allOf": [demand("b"), demand("a")] });
     for (rule, tokens, expected) in [
-        (json!({ "allow": "anyone" }), vec![("x-a", &alice), ("c", &bob)], "several_tokens"),
-        (json!({ "allow": "anyone" }), vec![("x-a", &alice), ("x-b", &other)], "several_tokens"),
-        (json!({ "allow": "anyone" }), vec![("x-a", &alice), ("c", &admin)], "alice"),
-        (json!({ "allow": "anyone", "verify": "bestEffort" }), vec![("x-a", &alice), ("c", &bob)], "anyone"),
+        (
+            json!({ "match": { "any": true }, "allow": "anyone" }),
+            vec![("x-a", &alice), ("c", &bob)],
+            "several_tokens",
+        ),
+        (
+            json!({ "match": { "any": true }, "allow": "anyone" }),
+            vec![("x-a", &alice), ("x-b", &other)],
+            "several_tokens",
+        ),
+        (
+            json!({ "match": { "any": true }, "allow": "anyone" }),
+            vec![("x-a", &alice), ("c", &admin)],
+            "alice",
+        ),
+        (
+            json!({ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort" }),
+            vec![("x-a", &alice), ("c", &bob)],
+            "anyone",
+        ),
         (json!({ "require": {} }), vec![("x-a", &alice), ("c", &bob)], "several_tokens"),
         (json!({ "require": admins }), vec![("x-a", &admin), ("c", &alice)], "alice"),
         (json!({ "require": admins }), vec![("x-a", &alice), ("c", &admin)], "claims_forbidden"),
@@ -1522,7 +1541,7 @@ fn first_good_token_speaks_alone() {
         (&any, vec![("x-b", &alice), ("c", &admin)], "carol"),
         (&admins, vec![("x-a", &alice), ("c", &admin)], "claims_forbidden"),
         (
-            &json!({ "allow": "anyone", "verify": "bestEffort" }),
+            &json!({ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort" }),
             vec![("x-a", &forged), ("c", &expired)],
             "anyone",
         ),
@@ -1618,8 +1637,12 @@ fn connect_request_skips_rules_about_paths() {
     for (rules, without, with) in [
         (json!([path("anyone")]), "token_missing", "alice"),
         (json!([path("nobody")]), "token_missing", "alice"),
-        (json!([path("nobody"), { "allow": "anyone" }]), "token_missing", "alice"),
-        (json!([path("nobody"), { "allow": "anyone", "verify": "never" }]), "token_missing", "alice"),
+        (json!([path("nobody"), { "match": { "any": true }, "allow": "anyone" }]), "token_missing", "alice"),
+        (
+            json!([path("nobody"), { "match": { "any": true }, "allow": "anyone", "verify": "never" }]),
+            "token_missing",
+            "alice",
+        ),
         (
             json!([path("nobody"), { "match": { "methods": ["CONNECT"] }, "allow": "anyone" }]),
             "anyone",

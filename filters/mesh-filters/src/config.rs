@@ -1,6 +1,6 @@
 //! The pluginConfig: those of the three filters under a key each.
 
-use plugin_kit::config::{ConfigErrors, Diagnostic, read};
+use plugin_kit::config::{Code, ConfigErrors, Diagnostic, ErrorList, JsonPath, read};
 use plugin_kit::config_object;
 use serde_json::Value;
 
@@ -33,6 +33,90 @@ impl Parts {
             return Err(Diagnostic::invalid("$", message).into());
         }
         Ok(parts)
+    }
+}
+
+impl Parts {
+    /// What the parts ask of each other: claims that a limit or a tag reads, and that `jwtAuth` publishes or does
+    /// not. `parts` are those that their filters have read without an error.
+    ///
+    /// # Errors
+    /// A claim that is not published.
+    pub fn check_claims(&self) -> Result<Vec<Diagnostic>, ConfigErrors> {
+        let mut claims = Claims { published: self.jwt_auth.as_ref(), errors: ErrorList::default() };
+        let root = JsonPath::root();
+        if let Some(part) = &self.rate_limit {
+            let path = root.field("rateLimit").field("limits");
+            for (n, limit) in list(part, "limits").iter().enumerate() {
+                claims.of_limit(limit, &path.index(n));
+            }
+        }
+        if let Some(part) = &self.trace_tags {
+            let path = root.field("traceTags").field("tags");
+            for (n, tag) in list(part, "tags").iter().enumerate() {
+                claims.of_sources(tag, "from", &path.index(n));
+            }
+        }
+        claims.errors.finish_with_warnings(Some(())).map(|((), warnings)| warnings)
+    }
+}
+
+fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
+    value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The claims that jwt-auth publishes, and what is wrong with those that others ask for.
+struct Claims<'v> {
+    /// The configuration of jwt-auth, if there is one.
+    published: Option<&'v Value>,
+    errors: ErrorList,
+}
+
+impl Claims<'_> {
+    #[inline(never)]
+    fn of_limit(&mut self, limit: &Value, path: &JsonPath) {
+        self.of_sources(limit, "key", path);
+        if let Some(from) = limit.get("plans").and_then(|plans| plans.get("from")) {
+            self.of_source(from, &path.field("plans").field("from"));
+        }
+        if let Some(from) = limit.get("costFrom") {
+            self.of_source(from, &path.field("costFrom"));
+        }
+        let tests = limit.get("match").and_then(|tests| tests.get("claims")).and_then(Value::as_object);
+        for name in tests.into_iter().flat_map(|tests| tests.keys()) {
+            self.ask(name, &path.field("match").field("claims").field(name));
+        }
+    }
+
+    #[inline(never)]
+    fn of_sources(&mut self, of: &Value, name: &str, path: &JsonPath) {
+        for (n, source) in list(of, name).iter().enumerate() {
+            self.of_source(source, &path.field(name).index(n));
+        }
+    }
+
+    #[inline(never)]
+    fn of_source(&mut self, source: &Value, path: &JsonPath) {
+        if let Some(claim) = source.get("claim").and_then(Value::as_str) {
+            self.ask(claim, &path.field("claim"));
+        }
+    }
+
+    #[inline(never)]
+    fn ask(&mut self, claim: &str, path: &JsonPath) {
+        let Some(auth) = self.published else {
+            let message = "asks for a claim, and there is no `jwtAuth` that publishes it";
+            self.errors.note(Code::ClaimWithoutJwtAuth, path, message);
+            return;
+        };
+        let is_published = match auth.get("publishClaims") {
+            Some(_) => list(auth, "publishClaims").iter().any(|known| known == claim),
+            None => claim == "sub",
+        };
+        if !is_published {
+            let message = "asks for a claim that `jwtAuth` does not publish; expected it in `publishClaims`";
+            self.errors.note(Code::ClaimNotPublished, path, message);
+        }
     }
 }
 
@@ -91,5 +175,41 @@ mod tests {
         part::<()>("jwtAuth", parts.jwt_auth.as_ref(), &mut errors, |_| Err(refuse("$")));
         part::<()>("rateLimit", parts.rate_limit.as_ref(), &mut errors, |_| Err(refuse("a")));
         assert_eq!(errors.unwrap().to_string(), "jwtAuth: wrong; rateLimit.a: wrong");
+    }
+
+    #[test]
+    fn claim_that_no_part_publishes_is_told() {
+        let claim = json!({ "claim": "org" });
+        let of = |auth: Option<Value>| {
+            let mut document = json!({
+                "rateLimit": { "limits": [
+                    { "key": [{ "claim": "sub" }, claim], "match": { "claims": { "role": {} } } },
+                    { "plans": { "from": claim }, "costFrom": claim },
+                ] },
+                "traceTags": { "tags": [{ "from": [{ "header": "x" }, claim] }] },
+            });
+            if let Some(auth) = auth {
+                document["jwtAuth"] = auth;
+            }
+            let shown = |found: &Diagnostic| format!("{} {}", found.code.name(), found.path);
+            match Parts::parse(&document).unwrap().check_claims() {
+                Ok(warnings) => warnings.iter().map(shown).collect::<Vec<_>>(),
+                Err(errors) => errors.all().iter().map(shown).collect(),
+            }
+        };
+        assert_eq!(
+            of(Some(json!({}))),
+            [
+                "claim-not-published rateLimit.limits[0].key[1].claim",
+                "claim-not-published rateLimit.limits[0].match.claims.role",
+                "claim-not-published rateLimit.limits[1].plans.from.claim",
+                "claim-not-published rateLimit.limits[1].costFrom.claim",
+                "claim-not-published traceTags.tags[0].from[1].claim",
+            ]
+        );
+        assert_eq!(of(Some(json!({ "publishClaims": ["sub", "org", "role"] }))), [""; 0]);
+        let alone = of(None);
+        assert_eq!(alone.len(), 6);
+        assert!(alone.iter().all(|found| found.starts_with("claim-without-jwt-auth ")), "{alone:?}");
     }
 }

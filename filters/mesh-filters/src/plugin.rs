@@ -16,6 +16,8 @@ pub struct MeshFilters {
     trace_tags: Option<TraceTags>,
     jwt_auth: Option<JwtAuth>,
     rate_limit: Option<RateLimit>,
+    /// What may surprise between the parts.
+    warnings: Vec<Diagnostic>,
 }
 
 /// What the filters keep for one stream, and which has it next.
@@ -78,7 +80,7 @@ impl Filter for MeshFilters {
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
         let parts = Parts::parse(configuration)?;
         let mut errors = None;
-        let filter = Self {
+        let mut filter = Self {
             trace_tags: part("traceTags", parts.trace_tags.as_ref(), &mut errors, |json| {
                 TraceTags::configure_with_claims(json)
             }),
@@ -88,8 +90,13 @@ impl Filter for MeshFilters {
             rate_limit: part("rateLimit", parts.rate_limit.as_ref(), &mut errors, |json| {
                 RateLimit::configure(json, root)
             }),
+            warnings: Vec::new(),
         };
-        errors.map_or(Ok(filter), Err)
+        if let Some(errors) = errors {
+            return Err(errors);
+        }
+        filter.warnings = parts.check_claims()?;
+        Ok(filter)
     }
 
     fn warnings(&self) -> Vec<Diagnostic> {
@@ -98,11 +105,13 @@ impl Filter for MeshFilters {
             ("jwtAuth", self.jwt_auth.as_ref().map(Filter::warnings)),
             ("rateLimit", self.rate_limit.as_ref().map(Filter::warnings)),
         ];
-        of.into_iter()
-            .flat_map(|(key, warnings)| {
-                warnings.unwrap_or_default().into_iter().map(move |warning| warning.under(key))
-            })
-            .collect()
+        let mut all = self.warnings.clone();
+        for (key, warnings) in of {
+            for warning in warnings.unwrap_or_default() {
+                all.push(warning.under(key));
+            }
+        }
+        all
     }
 
     fn on_request(&self, stream: &mut Stream, exchange: &Exchange<'_>) -> Flow {

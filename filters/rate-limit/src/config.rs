@@ -28,7 +28,10 @@ impl Config {
     /// # Errors
     /// Those of [`Config::parse`].
     pub fn read(document: &Value, env: &dyn Environment) -> Result<Self, ConfigErrors> {
-        let raw: raw::RawConfig = read(document)?;
+        let raw: raw::RawConfig = read(document).map_err(|errors| {
+            errors
+                .explained("mode", "there is no `mode` for all limits; expected it in each: `limits[].mode`")
+        })?;
         let mut errors = ErrorList::default();
         let config = compiled::compile(raw, &mut errors, env);
         let (mut config, warnings) = errors.finish_with_warnings(config)?;

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::config::raw::{self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, SeveralTokens};
 use crate::config::rules::check_one_token_can_meet;
+use crate::config::{headers, order};
 use crate::keys::algorithm::Algorithm;
 use crate::policy::provider::Provider;
 use crate::policy::rules::{Access, Rule};
@@ -120,9 +121,11 @@ impl RawConfig {
         // Sorted into the order in which tokens say who makes a request: by kind, and within a kind by the
         // providers' names, in the order of which the providers are here.
         locations.sort_by_key(|(location, _)| location.rank());
+        let count = self.rules.len();
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
             let path = root.field("rules").index(n);
-            let rule = rule.compile(n, &names, self.path_case, env, &path, errors)?;
+            let is_last = n.saturating_add(1) == count;
+            let rule = rule.compile((n, is_last), &names, self.path_case, env, &path, errors)?;
             if let Access::Require(requirement) = &rule.access
                 && self.several_tokens != SeveralTokens::VerifyAll
                 && providers.len() == names.len()
@@ -131,7 +134,11 @@ impl RawConfig {
             }
             Some(rule)
         });
-        let rules = rules.collect();
+        let rules: Vec<Rule> = rules.collect();
+        if rules.len() == count {
+            order::check(&rules, &root.field("rules"), errors);
+        }
+        headers::check(&providers, &locations, &rules, &root, errors);
         let publish_path = root.field("publishClaims");
         let publish = self.publish_claims.unwrap_or_else(|| raw::PUBLISH_CLAIMS.map(str::to_owned).to_vec());
         let publish = publish.iter().enumerate().filter_map(|(n, claim)| {
@@ -204,7 +211,7 @@ impl RawDenyResponse {
         if let Some(name) = &code_header {
             errors.check(&path.field("codeHeader"), output_header_name(name));
         }
-        self.body.check(&path.field("body"), errors);
+        self.body.check(&[], &path.field("body"), errors);
         let extras = Extras::compile(self.add_headers, self.cors.as_ref(), path, errors);
         DenyResponse { body: self.body, extras, realm, code_header, wrong_audience: self.wrong_audience }
     }

@@ -54,6 +54,7 @@ impl RawProvider {
         errors: &mut ErrorList,
     ) -> Option<Provider> {
         let issuer = errors.check(&path.field("issuer"), Pattern::parse(&self.issuer));
+        self.check_texts(path, errors);
         let algorithms = match &self.algorithms {
             None => Algorithm::DEFAULT.to_vec(),
             Some(names) => algorithms(names, !self.secrets.is_empty(), &path.field("algorithms"), errors),
@@ -96,6 +97,35 @@ impl RawProvider {
             payload_header,
             forward: self.forward_original_token,
         })
+    }
+
+    /// Notes texts that are compared as they stand, and cannot be meant so.
+    #[inline(never)]
+    fn check_texts(&self, path: &JsonPath, errors: &mut ErrorList) {
+        if let Some((scheme, after)) = self.issuer.split_once('*')
+            && (scheme.ends_with('/') && scheme.len() <= "https://".len() || scheme.is_empty())
+            && !after.starts_with(['.', '-'])
+        {
+            let message = "stands for any host; expected `*` in front of a domain: `https://*.example/`";
+            errors.note(Code::AnyIssuer, &path.field("issuer"), message);
+        }
+        let revoked = path.field("revoked");
+        for (list, path) in [
+            (self.audiences.as_slice(), path.field("audiences")),
+            (self.authorized_parties.as_slice(), path.field("authorizedParties")),
+            (self.revoked.jti.as_slice(), revoked.field("jti")),
+            (self.revoked.sub.as_slice(), revoked.field("sub")),
+            (self.revoked.kid.as_slice(), revoked.field("kid")),
+        ] {
+            for (n, text) in list.iter().enumerate() {
+                if text.is_empty() {
+                    errors.add(&path.index(n), "expected a text, found an empty one");
+                } else if text.contains('*') {
+                    let message = "is compared as it stands, with its `*`";
+                    errors.note(Code::StarAsWritten, &path.index(n), message);
+                }
+            }
+        }
     }
 
     #[inline(never)]

@@ -249,8 +249,9 @@ config_object! {
     pub(super) struct RawRule {
         /// The name of the rule in logs and metrics: letters, digits, `-` and `_`.
         pub(super) name: Option<String>,
-        /// The requests that the rule is about. Default: every request.
-        pub(super) r#match: RawRequestMatch = RawRequestMatch::default(),
+        /// The requests that the rule is about; `{ any: true }` are all. Only the last rule may be without
+        /// `match`, and then it is about every request.
+        pub(super) r#match: Option<RawRequestMatch>,
         /// Who may make the request without a token. A rule has either `allow` or `require`.
         pub(super) allow: Option<RawAllow>,
         /// What happens to a token that is there although `allow: anyone` needs none.

@@ -1,28 +1,29 @@
 //! Compiles rules: which requests they are about, and what these must show.
 
-use plugin_kit::config::{ErrorList, JsonPath, not_one_of, shown_name};
+use plugin_kit::config::{Code, ErrorList, JsonPath, not_one_of, shown_name};
 use plugin_kit::host::Environment;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::matcher::{RequestMatch, ValueTest};
 use plugin_kit::request::path::PathCase;
+use plugin_kit::request::source::names;
 
 use crate::config::raw::{RawAllow, RawRequirement, RawRule};
 use crate::policy::provider::Provider;
-use crate::policy::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement};
+use crate::policy::rules::{Access, ClaimTest, Requirement, Rule, TokenRequirement, Verify};
 use crate::token::claims::ClaimPath;
 
 impl RawRule {
     #[inline(never)]
     pub(super) fn compile(
         self,
-        n: usize,
+        (n, is_last): (usize, bool),
         providers: &[String],
         case: PathCase,
         env: &dyn Environment,
         path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Rule> {
-        let condition = RequestMatch::compile(&self.r#match, case, env, &path.field("match"), errors);
+        let condition = self.condition(is_last, case, env, path, errors);
         let access = match (self.allow, self.verify, &self.require) {
             (Some(RawAllow::Anyone), verify, None) => Some(Access::Anyone(verify.unwrap_or_default())),
             (Some(RawAllow::Nobody), None, None) => Some(Access::Nobody),
@@ -52,9 +53,44 @@ impl RawRule {
             if self.allow == Some(RawAllow::Nobody) {
                 errors.add(&path, "goes with `allow: anyone` or `require`");
             }
+            if self.verify == Some(Verify::Never) && names(when, "jwt") {
+                errors.note(
+                    Code::WhenWithoutClaims,
+                    &path,
+                    "asks for claims, and `verify: never` looks at no token",
+                );
+            }
             errors.check(&path, Expression::condition(when, env))
         });
         Some(Rule { name, named, condition: condition?, access: access?, when })
+    }
+}
+
+impl RawRule {
+    #[inline(never)]
+    fn condition(
+        &self,
+        is_last: bool,
+        case: PathCase,
+        env: &dyn Environment,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<RequestMatch> {
+        let Some(raw) = &self.r#match else {
+            if self.allow == Some(RawAllow::Anyone) {
+                let message = "has no `match`, and so lets anyone make every request; expected `match: { any: true }` if that is meant";
+                errors.note(Code::OpenToAll, path, message);
+            } else if !is_last {
+                let message = "has no `match`, so that no rule behind it is asked; expected `match`, or this rule as the last";
+                errors.note(Code::RuleForAll, path, message);
+            }
+            return Some(RequestMatch::default());
+        };
+        if raw.is_empty() && raw.any.is_none() {
+            let message = "is empty; expected a condition, or `{ any: true }` for every request";
+            errors.note(Code::EmptyList, &path.field("match"), message);
+        }
+        RequestMatch::compile(raw, case, env, &path.field("match"), errors)
     }
 }
 

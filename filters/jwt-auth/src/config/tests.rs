@@ -214,3 +214,171 @@ fn patterns_that_fit_one_text_may_share_it() {
         assert_eq!(pattern(a).may_share(&pattern(b)), expected, "{a} {b}");
     }
 }
+
+/// The warnings of a configuration with this provider and these rules, each with its code; or the errors.
+fn found(provider: &Value, rules: &Value) -> Vec<String> {
+    let key = json!({ "keys": [{
+        "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    }] });
+    let mut document = json!({
+        "providers": { "a": { "issuer": "https://a.test/", "jwks": key } }, "rules": rules,
+    });
+    for (name, value) in provider.as_object().unwrap() {
+        document["providers"]["a"][name] = value.clone();
+    }
+    let shown = |found: &plugin_kit::config::Diagnostic| format!("{} {}", found.code.name(), found.path);
+    match Config::parse(document.to_string().as_bytes(), &plugin_kit::testing::AnyCel::default()) {
+        Ok(config) => config.warnings.iter().map(shown).collect(),
+        Err(errors) => errors.all().iter().map(shown).collect(),
+    }
+}
+
+fn in_rules(rules: &Value) -> Vec<String> {
+    found(&json!({}), rules)
+}
+
+#[test]
+fn rule_without_match_may_stand_last_only_and_not_open_everything() {
+    let last = json!({ "require": {} });
+    let open = json!({ "allow": "anyone" });
+    let some = json!({ "match": { "paths": ["/a/*"] }, "require": {} });
+    let any = json!({ "match": { "any": true }, "allow": "anyone" });
+    assert_eq!(in_rules(&json!([some, last])), [""; 0]);
+    assert_eq!(in_rules(&json!([some, any])), [""; 0]);
+    assert_eq!(in_rules(&json!([some, open])), ["open-to-all rules[1]"]);
+    assert_eq!(in_rules(&json!([last, some])), ["rule-for-all rules[0]", "catch-all-first rules[0].match"]);
+    let with = |condition: Value| in_rules(&json!([{ "match": condition, "allow": "anyone" }]));
+    assert_eq!(with(json!({})), ["empty-list rules[0].match"]);
+    assert_eq!(with(json!(null)), ["wrong-type rules[0].match"]);
+    assert_eq!(with(json!({ "any": false })), ["invalid-value rules[0].match.any"]);
+    assert_eq!(with(json!({ "any": true, "paths": ["/a"] })), ["invalid-value rules[0].match.any"]);
+}
+
+#[test]
+fn rule_that_never_decides_is_told() {
+    let rule = |condition: Value| json!({ "match": condition, "require": {} });
+    let users = || rule(json!({ "paths": ["/users/*"] }));
+    for (first, second, expected) in [
+        (users(), rule(json!({ "paths": ["/users/me", "/users/{*}/x"] })), "hidden-rule rules[1].match"),
+        (users(), rule(json!({ "paths": ["/users/*"], "methods": ["GET"] })), "hidden-rule rules[1].match"),
+        (users(), users(), "same-match-twice rules[1].match"),
+        (rule(json!({ "any": true })), users(), "catch-all-first rules[0].match"),
+        (rule(json!({ "paths": ["/*"] })), users(), "catch-all-first rules[0].match"),
+        (
+            rule(json!({ "hosts": ["*.test"], "methodsExcept": ["PUT"] })),
+            rule(json!({ "hosts": ["a.test"], "methods": ["GET"] })),
+            "hidden-rule rules[1].match",
+        ),
+    ] {
+        assert_eq!(in_rules(&json!([first, second])), [expected], "{first} {second}");
+    }
+    for (first, second) in [
+        (users(), rule(json!({ "paths": ["/users", "/other"] }))),
+        (rule(json!({ "paths": ["/users/*"], "methods": ["GET"] })), users()),
+        (rule(json!({ "paths": ["/users/{*}"] })), users()),
+        (users(), rule(json!({ "pathRegexes": ["/users/.*"] }))),
+        (rule(json!({ "methodsExcept": ["PUT"] })), rule(json!({ "methods": ["PUT"] }))),
+        (rule(json!({ "headers": { "a": { "present": true } } })), users()),
+        (rule(json!({ "hosts": ["*.test"] })), rule(json!({ "hosts": ["test"] }))),
+    ] {
+        assert_eq!(in_rules(&json!([first, second])), [""; 0], "{first} {second}");
+    }
+}
+
+#[test]
+fn two_rules_of_one_name_are_told() {
+    let rule = |path: &str, name: &str| json!({ "name": name, "match": { "paths": [path] }, "require": {} });
+    assert_eq!(in_rules(&json!([rule("/a", "x"), rule("/b", "x")])), ["same-rule-name rules[1].name"]);
+    assert_eq!(in_rules(&json!([rule("/a", "x"), rule("/b", "y")])), [""; 0]);
+}
+
+#[test]
+fn method_that_a_weaker_rule_gets_is_told() {
+    let scopes = json!({ "scopes": ["write"] });
+    let write = |methods: Value| json!({ "match": { "paths": ["/orders/*"], "methods": methods }, "require": scopes });
+    let rest = json!({ "match": { "paths": ["/orders/*"] }, "require": {} });
+    let told = ["method-left rules[0].match.methods"];
+    assert_eq!(in_rules(&json!([write(json!(["POST", "PUT", "DELETE"])), rest])), told);
+    assert_eq!(in_rules(&json!([write(json!(["POST", "PUT", "DELETE"]))])), told);
+    for fine in [
+        json!([write(json!(["POST", "PUT", "PATCH", "DELETE"])), rest]),
+        json!([write(json!(["POST"])), rest]),
+        json!([write(json!(["POST", "PUT", "DELETE"])), write(json!(["PATCH"])), rest]),
+        json!([write(json!(["POST", "PUT", "DELETE"])), { "match": { "paths": ["/*"] }, "allow": "nobody" }]),
+    ] {
+        assert_eq!(in_rules(&fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
+fn paths_below_that_a_weaker_rule_gets_are_told() {
+    let admin = |paths: Value| json!({ "match": { "paths": paths }, "require": { "scopes": ["admin"] } });
+    assert_eq!(in_rules(&json!([admin(json!(["/admin"]))])), ["paths-below-left rules[0].match.paths[0]"]);
+    for fine in [
+        json!([admin(json!(["/admin/*"]))]),
+        json!([admin(json!(["/admin"])), admin(json!(["/admin/users/*"]))]),
+        json!([admin(json!(["/"]))]),
+        json!([admin(json!(["/admin"])), { "match": { "any": true }, "allow": "nobody" }]),
+        json!([{ "match": { "paths": ["/healthz"] }, "allow": "anyone" }]),
+        json!([{ "match": { "paths": ["/me"] }, "require": {} }]),
+    ] {
+        assert_eq!(in_rules(&fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
+fn what_means_something_else_than_it_seems_is_told() {
+    let rule = |condition: Value| in_rules(&json!([{ "match": condition, "allow": "anyone" }]));
+    for regex in ["^/admin", "admin", "(a"] {
+        let told = rule(json!({ "pathRegexes": [regex] }));
+        let expected: &[&str] =
+            if regex == "(a" { &[] } else { &["regex-is-whole-path rules[0].match.pathRegexes[0]"] };
+        assert_eq!(told, expected, "{regex}");
+    }
+    for fine in ["/admin/.*", "^/admin/.*$", ".*\\.png", "(/a|/b)"] {
+        assert_eq!(rule(json!({ "pathRegexes": [fine] })), [""; 0], "{fine}");
+    }
+    assert_eq!(rule(json!({ "paths": ["/users/:id"] })), ["segment-as-written rules[0].match.paths[0]"]);
+    assert_eq!(rule(json!({ "paths": ["/a:b"] })), [""; 0]);
+    for test in [
+        json!({ "present": false, "anyOf": ["a"] }),
+        json!({ "allOf": ["a"], "noneOf": ["a", "b"] }),
+        json!({ "anyOf": ["a"], "noneOf": ["a"] }),
+    ] {
+        assert_eq!(rule(json!({ "headers": { "x": test } })), ["never-holds rules[0].match.headers.x"]);
+    }
+    assert_eq!(rule(json!({ "headers": { "x": { "anyOf": ["a", "b"], "noneOf": ["a"] } } })), [""; 0]);
+    let when = |when: &str| {
+        in_rules(&json!([{ "match": { "any": true }, "allow": "anyone", "verify": "never", "when": when }]))
+    };
+    assert_eq!(when("jwt.sub == 'a'"), ["when-without-claims rules[0].when"]);
+    assert_eq!(when("request.path != '/jwt'"), [""; 0]);
+}
+
+#[test]
+fn provider_that_means_something_else_than_it_seems_is_told() {
+    let told = |fields: Value| found(&fields, &json!([]));
+    assert_eq!(told(json!({ "audiences": ["https://*"] })), ["star-as-written providers.a.audiences[0]"]);
+    assert_eq!(told(json!({ "revoked": { "sub": ["a*"] } })), ["star-as-written providers.a.revoked.sub[0]"]);
+    assert_eq!(told(json!({ "audiences": [""] })), ["invalid-value providers.a.audiences[0]"]);
+    assert_eq!(told(json!({ "issuer": "https://*" })), ["any-issuer providers.a.issuer"]);
+    assert_eq!(told(json!({ "issuer": "https://*/x" })), ["any-issuer providers.a.issuer"]);
+    assert_eq!(told(json!({ "issuer": "https://*.example/" })), [""; 0]);
+    assert_eq!(told(json!({ "clockSkew": "5m" })), [""; 0]);
+    assert_eq!(told(json!({ "clockSkew": "301s" })), ["wide-clock-skew providers.a.clockSkew"]);
+    let header = json!([{ "claim": "sub", "header": "x-user" }]);
+    assert_eq!(
+        told(json!({ "outputClaimToHeaders": header, "from": [{ "header": "x_user" }] })),
+        ["token-header-is-output providers.a.from"]
+    );
+    let rules = json!([{ "match": { "headers": { "x-user": { "present": true } } }, "allow": "anyone" }]);
+    assert_eq!(
+        found(&json!({ "outputClaimToHeaders": header }), &rules),
+        ["test-of-own-header rules[0].match.headers.x-user"]
+    );
+    assert_eq!(
+        told(json!({ "requiredClaims": ["https://shop.example/roles"] })),
+        ["invalid-value providers.a.requiredClaims[0]"]
+    );
+    assert_eq!(told(json!({ "requiredClaims": ["https://shop\\.example/roles", "org.id"] })), [""; 0]);
+}

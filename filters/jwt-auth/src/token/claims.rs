@@ -246,6 +246,14 @@ impl ClaimPath {
             }
         }
         names.push(name);
+        // The dots of a URL lead into no object.
+        let is_url = names.len() > 1
+            && names.first().is_some_and(|first| first.as_bytes().windows(3).any(|part| part == b"://"));
+        if is_url {
+            return Err(
+                "is a URL with dots, which would lead into objects; expected `\\.` for each dot".to_owned()
+            );
+        }
         if names.iter().any(String::is_empty) { Err(expected()) } else { Ok(Self(names)) }
     }
 

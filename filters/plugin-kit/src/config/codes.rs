@@ -85,6 +85,66 @@ codes! {
     Error EmptyList,
     /// The value is not one that the option can have, or it contradicts another option.
     Error InvalidValue,
+    /// A rule without a condition lets anyone make every request: the filter would check nothing. If that is
+    /// meant, say `match: { any: true }`.
+    Error OpenToAll,
+    /// A rule without `match` is about all requests, so that no rule behind it is ever asked. It may stand
+    /// last only. Give it a `match`, or move it behind the others.
+    Error RuleForAll,
+    /// The first rule that matches a request decides, and this rule matches all requests. The rules behind it
+    /// never decide. Move it behind them.
+    Warning CatchAllFirst,
+    /// An earlier rule matches every request that this rule matches, so that this rule never decides. Move it
+    /// before the other one, or remove it.
+    Warning HiddenRule,
+    /// An earlier rule has the same `match`, so that this rule never decides. Put what both demand into one
+    /// rule.
+    Warning SameMatchTwice,
+    /// Two rules have one name, under which metrics and logs do not tell them apart.
+    Warning SameRuleName,
+    /// The rule names some of the methods that change something (POST, PUT, PATCH, DELETE), and a request
+    /// with another of them is decided by what demands less. Name this method too, or use `methodsExcept`.
+    Warning MethodLeft,
+    /// `/admin` is this path alone. What is below it (`/admin/users`) is decided by what demands less. Add
+    /// `/admin/*`, which is also `/admin`.
+    Warning PathsBelowLeft,
+    /// A regular expression of `pathRegexes` must match the whole path: `^/admin` and `/admin` match `/admin`
+    /// alone, and `admin` matches no path. Write `/admin/.*`, or use `paths`.
+    Warning RegexIsWholePath,
+    /// The segment is compared as it stands: `/users/:id` is no pattern here. Write `/users/{*}`.
+    Warning SegmentAsWritten,
+    /// No value can pass the test: `present: false` beside a value, or a value that must and must not be
+    /// there.
+    Error NeverHolds,
+    /// The text is compared as it stands, with its `*`. There is no pattern here.
+    Warning StarAsWritten,
+    /// The `*` of the issuer stands for a whole host, so that the issuer may be anyone. Name the hosts that
+    /// you trust: `https://*.example/`.
+    Warning AnyIssuer,
+    /// A provider takes its tokens from a header that the filter itself sets from another provider's token,
+    /// and so removes from each request. Take the token from another header.
+    Error TokenHeaderIsOutput,
+    /// The filter removes a client's copies of the headers that it sets before rules look at the request, so
+    /// that a test of such a header finds none. Test the claim in `require`.
+    Warning TestOfOwnHeader,
+    /// With `verify: never` no token is looked at, so that `when` finds no claims. Use `verify: bestEffort`.
+    Warning WhenWithoutClaims,
+    /// `requests: 0` denies every request. If that is meant, say `burst: 0` beside it.
+    Error DeniesAll,
+    /// Another limit counts the same requests by the same key, admits no more at once and no more in the
+    /// long run. This limit is never the one that denies. Give one of them another `match` or `key`, or
+    /// remove it.
+    Warning MootLimit,
+    /// The source can never have a value when it is asked. What belongs to the response is not known when the
+    /// request arrives, and an attribute that is a number or a time is no text.
+    Error SourceWithoutValue,
+    /// The expression names `response`, which has no value when the request arrives.
+    Warning CelAsksResponse,
+    /// The body has a name in braces that is not replaced.
+    Warning UnknownPlaceholder,
+    /// A limit or a tag asks for a claim, and this configuration has no `jwtAuth` that publishes it. Another
+    /// plugin must do that, and run earlier.
+    Warning ClaimWithoutJwtAuth,
     /// `mode: report` denies nothing: what would be denied is counted and logged. That is for a rollout, and
     /// should not be left on.
     Warning ReportMode,
@@ -96,11 +156,11 @@ codes! {
     /// With failStrategy FAIL_OPEN a request passes without a check while the filter's VM is dead or its
     /// image cannot be fetched. Use FAIL_RELOAD, which answers 503 until another VM has started.
     Error FailOpen,
-    /// mesh-filters holds the other filters. Where one of them runs on the same workload too, a request is
-    /// checked and counted twice, and the second jwt-auth finds no token.
+    /// mesh-filters holds the other filters. Where jwt-auth or trace-tags runs on the same workload too, a
+    /// request is checked twice, and the second jwt-auth finds no token.
     Error JoinedAndSingle,
     /// Two plugins of one filter select the same workload. Of two jwt-auth the first removes the token, so
-    /// that the second answers 401 to every request; of two rate-limit both count.
+    /// that the second answers 401 to every request.
     Error SameFilterTwice,
     /// A limit counts by a claim, and its filter runs before jwt-auth on this workload, so that there is no
     /// claim yet. Let rate-limit run later: phase AUTHN for jwt-auth and AUTHZ or STATS for rate-limit, or a

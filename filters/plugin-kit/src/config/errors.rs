@@ -99,6 +99,17 @@ impl ConfigErrors {
         Self(self.0.into_iter().map(|found| found.under(prefix)).collect())
     }
 
+    /// The same with this message for an unknown field at `path`.
+    #[must_use]
+    pub fn explained(mut self, path: &str, message: &str) -> Self {
+        for found in &mut self.0 {
+            if found.code == Code::UnknownField && found.path == path {
+                message.clone_into(&mut found.message);
+            }
+        }
+        self
+    }
+
     /// These errors and the others.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {

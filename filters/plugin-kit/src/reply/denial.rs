@@ -5,7 +5,7 @@ use serde_json::Value;
 
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
-use crate::config::{ByName, ConfigReader, ErrorList, FromConfig, JsonPath, NonEmpty, not_one_of};
+use crate::config::{ByName, Code, ConfigReader, ErrorList, FromConfig, JsonPath, NonEmpty, not_one_of};
 use crate::reply::{Problem, Reply};
 use crate::request::header_names::header_name;
 
@@ -74,12 +74,23 @@ impl FromConfig for Body {
 }
 
 impl Body {
-    /// Notes under `path` what is wrong with it.
-    pub fn check(&self, path: &JsonPath, errors: &mut ErrorList) {
-        if let Self::Template(Template { content_type, .. }) = self
-            && !is_quotable(content_type)
-        {
+    /// Notes under `path` what is wrong with it. `more` are names that a template may have beside those of
+    /// every problem.
+    pub fn check(&self, more: &[&str], path: &JsonPath, errors: &mut ErrorList) {
+        let Self::Template(Template { content_type, template }) = self else { return };
+        if !is_quotable(content_type) {
             errors.add(&path.field("contentType"), "expected a media type");
+        }
+        for part in template.split('{').skip(1) {
+            let name = part.split_once('}').map(|(name, _)| name).unwrap_or_default();
+            let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+            if is_name
+                && !["code", "status", "title", "requestId"].iter().chain(more).any(|known| *known == name)
+            {
+                let message = "has a name in braces that is not replaced";
+                errors.note(Code::UnknownPlaceholder, &path.field("template"), message);
+                return;
+            }
         }
     }
 

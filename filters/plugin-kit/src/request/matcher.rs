@@ -1,6 +1,6 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
-use crate::config::{ByName, ErrorList, JsonPath, NonEmpty};
+use crate::config::{ByName, Code, ErrorList, JsonPath, NonEmpty};
 use crate::host::{Environment, HostError};
 use crate::request::address::{Principal, principal};
 use crate::request::cel::Expression;
@@ -50,6 +50,8 @@ crate::config_object! {
         pub source_address: Option<RawAddressMatch>,
         /// SPIFFE identities, one of which the peer must prove by mutual TLS: `cluster.local/ns/shop/sa/web`.
         pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// Says that every request is meant: `{ any: true }`, without any other part.
+        pub any: Option<bool>,
     }
 }
 
@@ -93,6 +95,14 @@ impl RequestMatch {
                 Ok(text.as_bytes().to_vec())
             }
         };
+        if let Some(any) = raw.any {
+            let path = path.field("any");
+            match (any, raw.is_empty()) {
+                (true, true) => {}
+                (true, false) => errors.add(&path, "stands alone; expected no other part beside it"),
+                (false, _) => errors.add(&path, "expected `true`, or other parts in its place"),
+            }
+        }
         let hosts = list(&raw.hosts, &path.field("hosts"), errors, HostPattern::parse);
         let methods = list(&raw.methods, &path.field("methods"), errors, method);
         let methods_except = list(&raw.methods_except, &path.field("methodsExcept"), errors, method);
@@ -100,6 +110,12 @@ impl RequestMatch {
             errors.add(path, "has `methods` and `methodsExcept`; expected one of them");
         }
         let paths = list(&raw.paths, &path.field("paths"), errors, |text| PathPattern::parse(text, case));
+        warn_of_segments(&raw.paths, &path.field("paths"), errors);
+        for (n, text) in raw.path_regexes.iter().enumerate() {
+            if let Some(message) = odd_path_regex(text) {
+                errors.note(Code::RegexIsWholePath, &path.field("pathRegexes").index(n), message);
+            }
+        }
         let regex = |text: &str| {
             // Paths are folded to lower case where case does not matter.
             let flag = if case == PathCase::Insensitive { "(?i)" } else { "" };
@@ -213,6 +229,11 @@ impl RequestMatch {
         !self.hosts.is_empty()
     }
 
+    /// The headers that the condition looks at.
+    pub fn header_names(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Whether the condition names this method.
     pub fn names_method(&self, method: &[u8]) -> bool {
         self.methods.iter().any(|named| named == method)
@@ -221,6 +242,55 @@ impl RequestMatch {
     /// Whether the condition holds for every request, so that the request need not be read.
     pub fn is_always(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether the condition holds for every request for which `other` holds; `false` also where that is not
+    /// known. With `method`, `other` is taken for the same condition for this method alone; with `paths`, for
+    /// the same condition for these.
+    pub fn covers(&self, other: &Self, method: Option<&str>, paths: Option<&PathPattern>) -> bool {
+        let method_covered = match method {
+            Some(method) => {
+                (self.methods.is_empty() || self.names_method(method.as_bytes()))
+                    && !self.methods_except.iter().any(|except| except == method.as_bytes())
+            }
+            None => {
+                let excluded = |method: &Vec<u8>| {
+                    other.methods_except.contains(method)
+                        || (!other.methods.is_empty() && !other.methods.contains(method))
+                };
+                each(&self.methods, &other.methods, |own, other| own == other)
+                    && self.methods_except.iter().all(excluded)
+            }
+        };
+        method_covered
+            && self.covers_path(other, paths)
+            && each(&self.hosts, &other.hosts, HostPattern::covers)
+            && self.headers.iter().all(|test| other.headers.contains(test))
+            && (self.source_address.is_none() || self.source_address == other.source_address)
+            && each(&self.principals, &other.principals, |own, other| own == other)
+    }
+
+    #[inline(never)]
+    fn covers_path(&self, other: &Self, paths: Option<&PathPattern>) -> bool {
+        let others = paths.map_or(other.paths.as_slice(), std::slice::from_ref);
+        !self.reads_path()
+            || self.paths.iter().any(PathPattern::is_every)
+            // Two regular expressions are not compared.
+            || (other.path_regexes.is_empty()
+                && !others.is_empty()
+                && each(&self.paths, others, PathPattern::covers))
+    }
+
+    /// For each path that the condition names alone: its position, and this path with everything below it.
+    /// Nothing where the condition has regular expressions.
+    pub fn below_paths(&self) -> impl Iterator<Item = (usize, PathPattern)> {
+        let paths = if self.path_regexes.is_empty() { self.paths.as_slice() } else { &[] };
+        paths.iter().enumerate().filter_map(|(n, path)| Some((n, path.below()?)))
+    }
+
+    /// Whether the condition names a path among these, and not the one that they begin with.
+    pub fn names_path_below(&self, below: &PathPattern) -> bool {
+        self.paths.iter().any(|path| below.covers(path) && path.below().as_ref() != Some(below))
     }
 
     /// The first segments of all paths for which the condition can hold; `None` if it can hold for any path.
@@ -239,6 +309,51 @@ impl RequestMatch {
 
 fn noted(part: &'static str, truth: &Truth) -> Note {
     Note::new(part).holds(truth.unwrap_or_default())
+}
+
+/// Whether each of the others is covered by one of these; an empty list is about everything.
+fn each<T>(own: &[T], others: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
+    own.is_empty()
+        || (!others.is_empty() && others.iter().all(|other| own.iter().any(|own| covers(own, other))))
+}
+
+impl RawRequestMatch {
+    /// Whether no part is given.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+            && self.methods.is_empty()
+            && self.methods_except.is_empty()
+            && self.paths.is_empty()
+            && self.path_regexes.is_empty()
+            && self.headers.0.is_empty()
+            && self.source_address.is_none()
+            && self.principals.is_empty()
+    }
+}
+
+/// Notes segments of path patterns that other tools take for a pattern, and that are none here.
+pub(super) fn warn_of_segments(paths: &[String], path: &JsonPath, errors: &mut ErrorList) {
+    for (n, text) in paths.iter().enumerate() {
+        if text.as_bytes().windows(2).any(|pair| pair == b"/:") {
+            let message = "`:` has no meaning; expected `{*}` for a segment that may be anything";
+            errors.note(Code::SegmentAsWritten, &path.index(n), message);
+        }
+    }
+}
+
+/// What may surprise in a regular expression that must match the whole path.
+fn odd_path_regex(text: &str) -> Option<&'static str> {
+    let (anchored, begins) = match text.strip_prefix('^') {
+        Some(begins) => (true, begins),
+        None => (false, text),
+    };
+    let end = text.as_bytes();
+    let open = end.ends_with(b".*") || end.ends_with(b".*)") || end.ends_with(b".+") || end.ends_with(b"$");
+    if anchored && !open {
+        return Some("must match the whole path, with or without `^`; expected `.*` at the end, or `$`");
+    }
+    let can_begin = begins.bytes().next().is_some_and(|first| b"/([.\\".contains(&first));
+    (!can_begin).then_some("must match the whole path, which begins with `/`; expected `/…` or `.*…`")
 }
 
 #[cfg(test)]

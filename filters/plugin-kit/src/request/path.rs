@@ -364,6 +364,53 @@ impl PathPattern {
         Ok(Self(Kind::Template { start, end }))
     }
 
+    /// Whether every path that `other` means is meant; `false` also where that is not known.
+    pub fn covers(&self, other: &Self) -> bool {
+        let each = |own: &[Segment], others: &[Segment]| {
+            own.iter().zip(others).all(|(own, other)| *own == Segment::Any || own == other)
+        };
+        match (&self.0, &other.0) {
+            _ if self == other || self.is_every() => true,
+            (_, Kind::Exact(path)) => self.matches(path),
+            (Kind::Under(_), Kind::Under(path)) => self.matches(path),
+            (Kind::Under(path), Kind::Template { start, .. }) => {
+                let mut literals = Vec::new();
+                for segment in start {
+                    let Segment::Literal(literal) = segment else { break };
+                    literals.push(b'/');
+                    literals.extend_from_slice(literal);
+                }
+                !path.is_empty() && self.matches(&literals)
+            }
+            // All below what a template begins with.
+            (Kind::Template { end: Some(end), .. }, Kind::Under(path)) if end.is_empty() => {
+                self.matches(path)
+            }
+            (Kind::Template { start, end: None }, Kind::Template { start: others, end: None }) => {
+                start.len() == others.len() && each(start, others)
+            }
+            (Kind::Template { start, end: Some(end) }, Kind::Template { start: others, .. })
+                if end.is_empty() =>
+            {
+                start.len() <= others.len() && each(start, others)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether every path is meant.
+    pub fn is_every(&self) -> bool {
+        matches!(&self.0, Kind::Under(path) if path.is_empty())
+    }
+
+    /// This path and all below it; `None` where the pattern means more than one path, or `/`.
+    pub fn below(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Exact(path) if path != b"/" => Some(Self(Kind::Under(path.clone()))),
+            _ => None,
+        }
+    }
+
     /// Whether one reading of a request's path is among those that the pattern means.
     pub fn matches(&self, reading: &[u8]) -> bool {
         match &self.0 {

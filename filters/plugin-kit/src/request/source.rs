@@ -11,13 +11,14 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use crate::config::{ErrorList, JsonPath, NonEmpty};
+use crate::config::{Code, ErrorList, JsonPath, NonEmpty};
 use crate::host::Environment;
 use crate::host::HostError;
 use crate::request::address::{AddressFrom, ClientAddress, FORWARDED_FOR, Found, network, principal};
 use crate::request::cel::Expression;
 use crate::request::claim::PUBLISHED_EMPTY;
 use crate::request::exchange::Exchange;
+use crate::request::matcher::warn_of_segments;
 use crate::request::path::{PathCase, PathPattern, Readings};
 
 crate::config_object! {
@@ -207,13 +208,13 @@ impl RawSource {
     /// The source, or notes of what is wrong with it. `env` looks up environment variables and compiles CEL.
     pub fn parse(&self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<Source> {
         let kinds = self.kinds();
-        let names = |kinds: &[Kind], separator: &str| {
+        let listed = |kinds: &[Kind], separator: &str| {
             kinds.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(separator)
         };
         let given: Vec<Kind> = kinds.into_iter().filter(|(_, given)| *given).collect();
         let [(kind, _)] = *given else {
-            let found = if given.is_empty() { "none".to_owned() } else { names(&given, " and ") };
-            let expected = names(&kinds, ", ");
+            let found = if given.is_empty() { "none".to_owned() } else { listed(&given, " and ") };
+            let expected = listed(&kinds, ", ");
             errors.add(path, format_args!("expected exactly one of {expected}; found {found}"));
             return None;
         };
@@ -221,6 +222,16 @@ impl RawSource {
         if let Err(message) = source.check() {
             errors.add(&path.field(kind), message);
             return None;
+        }
+        if let Source::Property(attribute) = &source
+            && is_no_text(attribute)
+        {
+            let message = "is a number, a time or a map; expected an attribute that is a text";
+            errors.note(Code::SourceWithoutValue, &path.field(kind), message);
+        }
+        if self.cel.as_deref().is_some_and(|text| names(text, "response")) {
+            let message = "names `response`, which is not there yet when the request arrives";
+            errors.note(Code::CelAsksResponse, &path.field(kind), message);
         }
         if self.trust.is_some() && !source.is_written_by_client() {
             errors.add(
@@ -312,6 +323,7 @@ fn parse_templates(
     errors: &mut ErrorList,
 ) -> Option<Vec<(String, PathPattern)>> {
     let mut parsed = Vec::new();
+    warn_of_segments(templates, path, errors);
     for (n, text) in templates.iter().enumerate() {
         let pattern = errors.check(&path.index(n), PathPattern::parse(text, PathCase::Insensitive))?;
         parsed.push((text.clone(), pattern));
@@ -338,6 +350,19 @@ impl RawSourceAddress {
 }
 
 impl Source {
+    /// Whether this is the same source, as far as that is known.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Claim(own), Self::Claim(other))
+            | (Self::Header { name: own }, Self::Header { name: other })
+            | (Self::FilterState(own), Self::FilterState(other)) => own == other,
+            (Self::SourceAddress(own), Self::SourceAddress(other)) => own == other,
+            (Self::Principal, Self::Principal) | (Self::Method, Self::Method) => true,
+            _ => false,
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         match self {
             Self::Header { name, .. } if name.is_empty() || !name.bytes().all(is_header_byte) => {
@@ -494,6 +519,48 @@ impl Source {
     pub fn is_late(&self) -> bool {
         matches!(self, Self::Claim(_) | Self::FilterState(_) | Self::Property(_))
     }
+}
+
+/// Whether an attribute of Envoy is of another type than text.
+fn is_no_text(path: &[String]) -> bool {
+    let mut names = path.iter().map(String::as_str);
+    let (object, name, more) = (names.next(), names.next(), names.next());
+    match object {
+        Some("request") => match name {
+            Some("headers") => more.is_none(),
+            name => matches!(name, None | Some("time" | "size" | "total_size" | "duration")),
+        },
+        Some("response") => match name {
+            Some("headers" | "trailers") => more.is_none(),
+            name => !matches!(name, Some("code_details")),
+        },
+        Some("connection") => matches!(name, Some("id" | "mtls" | "termination_code")),
+        Some("source" | "destination" | "upstream") => matches!(name, Some("port")),
+        _ => false,
+    }
+}
+
+/// Whether an expression in CEL names this variable, outside of its strings.
+pub fn names(expression: &str, variable: &str) -> bool {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let (mut quote, mut before, mut rest) = (None, b' ', expression.as_bytes());
+    while let Some((byte, after)) = rest.split_first() {
+        match quote {
+            None if matches!(byte, b'\'' | b'"') => quote = Some(*byte),
+            None if !of_name(before) && before != b'.' => {
+                let behind = rest.strip_prefix(variable.as_bytes());
+                if behind.is_some_and(|behind| !behind.first().is_some_and(|byte| of_name(*byte))) {
+                    return true;
+                }
+            }
+            Some(open) if *byte == open && before != b'\\' => quote = None,
+            _ => {}
+        }
+        // Of `\\`, the second escapes nothing.
+        before = if before == b'\\' && *byte == b'\\' { b' ' } else { *byte };
+        rest = after;
+    }
+    false
 }
 
 /// Whether an attribute is what a client sends, or as a sidecar has it from `x-forwarded-for`.

@@ -149,6 +149,7 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
         }
         limits.extend(compile_limit(limit, case, &path, &mut tables, errors, env));
     }
+    moot(&limits, &root.field("limits"), errors);
     let mut exempt = Vec::new();
     for (n, exemption) in raw.exempt.into_iter().enumerate() {
         let path = root.field("exempt").index(n).field("match");
@@ -169,7 +170,7 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
         errors.add(&root.field("lease"), "expected at most `1s`; `0ms` turns leases off");
     }
     let (path, response) = (root.field("response"), raw.response);
-    response.body.check(&path.field("body"), errors);
+    response.body.check(&["limit", "retryAfter"], &path.field("body"), errors);
     let extras = Extras::compile(response.add_headers, response.cors.as_ref(), &path, errors);
     let asks = limits.iter().position(|limit| limit.global.is_some());
     let global =
@@ -198,6 +199,48 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
         global,
         warnings: Vec::new(),
     })
+}
+
+/// Notes limits that never deny, since another one always denies first.
+#[inline(never)]
+fn moot(limits: &[Limit], path: &JsonPath, errors: &mut ErrorList) {
+    /// So many limits are compared with each other.
+    const MOST_COMPARED: usize = 200;
+    let limits = limits.get(..MOST_COMPARED).unwrap_or(limits);
+    for (n, limit) in limits.iter().enumerate() {
+        let makes_moot = |(m, other): &(usize, &Limit)| {
+            *m != n && other.makes_moot(limit) && (*m < n || !limit.makes_moot(other))
+        };
+        if let Some((_, other)) = limits.iter().enumerate().find(makes_moot) {
+            let message = format_args!("never denies: `{}` counts the same and admits no more", other.name);
+            errors.note(Code::MootLimit, &path.index(n).field("rate"), message);
+        }
+    }
+}
+
+impl Limit {
+    /// Whether `other` never denies a request that this limit admits.
+    fn makes_moot(&self, other: &Self) -> bool {
+        let plain = |limit: &Self| {
+            limit.plans.is_none()
+                && limit.cost_from.is_none()
+                && limit.count_statuses.is_empty()
+                && limit.global.is_none()
+        };
+        let same_key = self.key.len() == other.key.len()
+            && self.key.iter().zip(&other.key).all(|(own, other)| own.is(other))
+            && self.on_missing_key == other.on_missing_key;
+        plain(self)
+            && plain(other)
+            && self.mode == Mode::Enforce
+            && self.enforce_percent == 100
+            && self.before_auth == other.before_auth
+            && same_key
+            && self.cost >= other.cost
+            && self.rate.interval() >= other.rate.interval()
+            && self.rate.tolerance() <= other.rate.tolerance()
+            && self.selector.covers(&other.selector)
+    }
 }
 
 #[inline(never)]
@@ -273,7 +316,10 @@ fn compile_limit(
     let (keyed, sources) = (!raw.key.is_empty(), raw.key.len());
     let mut key = Vec::new();
     for (n, source) in raw.key.into_iter().enumerate() {
-        key.extend(source.parse(&path.field("key").index(n), errors, env));
+        let path = path.field("key").index(n);
+        let source = source.parse(&path, errors, env);
+        asked_in_time(source.as_ref(), &path, errors);
+        key.extend(source);
     }
     let rate = compile_rate(&raw.rate, &path.field("rate"), errors);
     let plans = raw.plans.map(|plans| compile_plans(plans, &path.field("plans"), errors, env));
@@ -290,6 +336,7 @@ fn compile_limit(
     let cost_path = path.field("costFrom");
     let cost_from = raw.cost_from.map(|raw| {
         let source = raw.parse(&cost_path, errors, env);
+        asked_in_time(source.as_ref(), &cost_path, errors);
         if source.as_ref().is_some_and(|source| raw.is_unverified(source)) {
             errors.add(
                 &cost_path,
@@ -373,7 +420,22 @@ fn compile_limit(
 }
 
 fn compile_rate(raw: &RawRate, path: &JsonPath, errors: &mut ErrorList) -> Option<Rate> {
+    if raw.requests == 0 && raw.burst.is_none() {
+        let message = "0 denies every request; expected `burst: 0` beside it if that is meant";
+        errors.note(Code::DeniesAll, &path.field("requests"), message);
+    }
     errors.check(path, Rate::new(raw.requests, raw.per.0, raw.burst.unwrap_or(raw.requests)))
+}
+
+/// Notes a source that belongs to the response, which is not there when a limit asks.
+#[inline(never)]
+fn asked_in_time(source: Option<&Source>, path: &JsonPath, errors: &mut ErrorList) {
+    if let Some(Source::Property(attribute)) = source
+        && attribute.iter().map(String::as_str).eq(["response", "code_details"])
+    {
+        let message = "is not known yet when the request arrives";
+        errors.note(Code::SourceWithoutValue, &path.field("property"), message);
+    }
 }
 
 #[inline(never)]
@@ -384,13 +446,18 @@ fn compile_plans(
     env: &dyn Environment,
 ) -> Option<Plans> {
     let from = raw.from.parse(&path.field("from"), errors, env);
+    asked_in_time(from.as_ref(), &path.field("from"), errors);
     if from.as_ref().is_some_and(|from| raw.from.is_unverified(from)) {
         errors
             .add(&path.field("from"), "a client could name its own plan; expected a claim, or `trust: true`");
     }
     let mut rates = Vec::new();
     for (name, rate) in raw.rates {
-        let path = path.field("rates").field(&name);
+        let path = path.field("rates");
+        if name.contains('*') {
+            errors.note(Code::StarAsWritten, &path, "has a name that is compared as it stands, with its `*`");
+        }
+        let path = path.field(&name);
         rates.extend(compile_rate(&rate, &path, errors).map(|rate| (name, rate)));
     }
     Some(Plans { from: from?, rates })
@@ -413,6 +480,7 @@ impl Selector {
             headers: raw.headers,
             source_address: raw.source_address,
             principals: raw.principals,
+            any: None,
         };
         let compiled = RequestMatch::compile(&request, case, env, path, errors);
         request.paths = NonEmpty::default();
@@ -426,6 +494,14 @@ impl Selector {
         let when =
             raw.when.and_then(|when| errors.check(&path.field("when"), Expression::condition(&when, env)));
         Some(Self { request: compiled?, any_path: any_path?, claims, when })
+    }
+
+    /// Whether every request that `other` matches is matched.
+    fn covers(&self, other: &Self) -> bool {
+        self.request.covers(&other.request, None, None)
+            && self.claims.iter().all(|test| other.claims.contains(test))
+            // Two expressions are not compared.
+            && self.when.is_none()
     }
 
     /// Whether the selector matches every request.

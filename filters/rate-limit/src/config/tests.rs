@@ -170,3 +170,97 @@ fn every_limit_has_a_table_of_its_own() {
     assert_eq!(tables.len(), 128);
     assert!(limits(129).unwrap_err().contains("limits[128]: expected at most 128 limits"));
 }
+
+/// The warnings of a configuration, each with its code; or what is wrong.
+fn found(json: &str) -> Vec<String> {
+    let shown = |found: &plugin_kit::config::Diagnostic| format!("{} {}", found.code.name(), found.path);
+    match Config::parse(json.as_bytes(), &plugin_kit::testing::AnyCel::default()) {
+        Ok(config) => config.warnings.iter().map(shown).collect(),
+        Err(errors) => errors.all().iter().map(shown).collect(),
+    }
+}
+
+fn of_limits(limits: &str) -> Vec<String> {
+    found(&format!(r#"{{"limits":[{limits}]}}"#))
+}
+
+#[test]
+fn limit_that_another_makes_moot_is_told() {
+    let limit =
+        |name: &str, rate: &str, more: &str| format!(r#"{{"name":"{name}","rate":{{{rate}}}{more}}}"#);
+    let (wide, tight) = (r#""requests":1000,"per":"1m""#, r#""requests":10,"per":"1s","burst":5"#);
+    let key = r#","key":[{"header":"x-user"}]"#;
+    let pair = |wide: &str, tight: &str| of_limits(&format!("{wide},{tight}"));
+    let told = ["moot-limit limits[0].rate"];
+    assert_eq!(pair(&limit("a", wide, ""), &limit("b", tight, "")), told);
+    assert_eq!(pair(&limit("a", wide, key), &limit("b", tight, key)), told);
+    assert_eq!(pair(&limit("a", wide, r#","match":{"paths":["/a"]}"#), &limit("b", tight, "")), told);
+    // A limit is not moot because of one that is the same and later.
+    assert_eq!(pair(&limit("a", wide, ""), &limit("b", wide, "")), ["moot-limit limits[1].rate"]);
+    for (one, other) in [
+        // More in the long run, and fewer at once.
+        (limit("a", r#""requests":100,"per":"1m""#, ""), limit("b", tight, "")),
+        (limit("a", wide, key), limit("b", tight, "")),
+        (limit("a", wide, ""), limit("b", tight, r#","match":{"paths":["/a"]}"#)),
+        (limit("a", wide, ""), limit("b", tight, r#","mode":"enforce","enforcePercent":50"#)),
+        (limit("a", wide, ""), limit("b", tight, r#","countStatuses":[401]"#)),
+        (limit("a", wide, r#","cost":10"#), limit("b", r#""requests":10,"per":"1s""#, "")),
+    ] {
+        assert_eq!(pair(&one, &other), [""; 0], "{one} {other}");
+    }
+}
+
+#[test]
+fn what_means_something_else_than_it_seems_is_told() {
+    let limit =
+        |more: &str| of_limits(&format!(r#"{{"name":"a","rate":{{"requests":1,"per":"1s"}}{more}}}"#));
+    let zero =
+        |burst: &str| of_limits(&format!(r#"{{"name":"a","rate":{{"requests":0,"per":"1s"{burst}}}}}"#));
+    assert_eq!(zero(""), ["denies-all limits[0].rate.requests"]);
+    assert_eq!(zero(r#","burst":0"#), [""; 0]);
+    assert_eq!(limit(r#","mode":"report""#), ["report-mode limits[0].mode"]);
+    for (attribute, told) in [
+        (r#"["response","code"]"#, true),
+        (r#"["response","code_details"]"#, true),
+        (r#"["request","size"]"#, true),
+        (r#"["request","headers"]"#, true),
+        (r#"["source","port"]"#, true),
+        (r#"["request","protocol"]"#, false),
+        (r#"["request","headers","x-a"]"#, false),
+        (r#"["connection","subject_peer_certificate"]"#, false),
+    ] {
+        let expected: &[&str] = if told { &["source-without-value limits[0].key[0].property"] } else { &[] };
+        assert_eq!(limit(&format!(r#","key":[{{"property":{attribute}}}]"#)), expected, "{attribute}");
+    }
+    for (cel, told) in [
+        ("string(response.code)", true),
+        ("request.headers['response']", false),
+        ("request.response", false),
+        ("my_response", false),
+        ("'it\\\\'s' + response.flags", true),
+    ] {
+        let expected: &[&str] = if told { &["cel-asks-response limits[0].key[0].cel"] } else { &[] };
+        assert_eq!(limit(&format!(r#","key":[{{"cel":"{cel}"}}]"#)), expected, "{cel}");
+    }
+    let plans = r#","plans":{"from":{"claim":"plan"},"rates":{"gold*":{"requests":1,"per":"1s"}}}"#;
+    assert_eq!(limit(plans), ["star-as-written limits[0].plans.rates"]);
+    assert_eq!(
+        limit(r#","key":[{"pathTemplate":["/a/:id"]}]"#),
+        ["segment-as-written limits[0].key[0].pathTemplate[0]"]
+    );
+    let body = |template: &str| {
+        found(&format!(
+            r#"{{"limits":[{{"name":"a","rate":{{"requests":1,"per":"1s"}}}}],
+                "response":{{"body":{{"contentType":"text/html","template":"{template}"}}}}}}"#
+        ))
+    };
+    assert_eq!(body("{foo}"), ["unknown-placeholder response.body.template"]);
+    assert_eq!(body("{limit} {retryAfter} {code} { color: red } {}"), [""; 0]);
+}
+
+#[test]
+fn mode_for_all_limits_leads_to_the_mode_of_each() {
+    let json = r#"{"limits":[{"name":"a","rate":{"requests":1,"per":"1s"}}],"mode":"report"}"#;
+    let expected = "mode: there is no `mode` for all limits; expected it in each: `limits[].mode`";
+    assert_eq!(parse(json).unwrap_err(), expected);
+}

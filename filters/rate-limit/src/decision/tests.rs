@@ -148,7 +148,7 @@ fn scope_worker_workers_share_no_counts() {
 #[test]
 fn each_stage_checks_only_its_own_limits() {
     let limit = |name: &str, requests: u32, more: &str| {
-        format!(r#"{{"name":"{name}","rate":{{"requests":{requests},"per":"1h"}}{more}}}"#)
+        format!(r#"{{"name":"{name}","rate":{{"requests":{requests},"per":"1h","burst":{requests}}}{more}}}"#)
     };
     let of = |before: u32, after: u32| {
         let (before, after) = (limit("early", before, r#","before":"auth""#), limit("late", after, ""));
@@ -202,7 +202,7 @@ fn missing_key_on_missing_key_decides() {
         (r#","onMissingKey":"deny","mode":"report""#, "A", 1),
     ] {
         let json = format!(
-            r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":0,"per":"1h"}}{more}}}]}}"#
+            r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":0,"per":"1h","burst":0}}{more}}}]}}"#
         );
         let store = MemoryStore::default();
         let decision = decide(&limits(&store, &json), &store, &request("GET", "/"));
@@ -239,7 +239,7 @@ fn plugins_with_different_names_share_no_limit() {
 fn enforce_percent_with_key_denies_its_share_of_keys() {
     let limit = |percent| {
         format!(
-            r#"{{"limits":[{{"name":"a","key":[{{"header":"x"}}],"enforcePercent":{percent},"rate":{{"requests":0,"per":"1h"}}}}]}}"#
+            r#"{{"limits":[{{"name":"a","key":[{{"header":"x"}}],"enforcePercent":{percent},"rate":{{"requests":0,"per":"1h","burst":0}}}}]}}"#
         )
     };
     let store = MemoryStore::default();
@@ -259,7 +259,7 @@ fn enforce_percent_with_key_denies_its_share_of_keys() {
 /// For each request, whether it was denied; otherwise it was reported.
 fn ramp(percent: u8, more: &str, requests: impl Iterator<Item = FakeHost>) -> Vec<bool> {
     let json = format!(
-        r#"{{"limits":[{{"name":"a","enforcePercent":{percent},"rate":{{"requests":0,"per":"1h"}}{more}}}]}}"#
+        r#"{{"limits":[{{"name":"a","enforcePercent":{percent},"rate":{{"requests":0,"per":"1h","burst":0}}{more}}}]}}"#
     );
     let store = MemoryStore::default();
     let limits = limits(&store, &json);
@@ -372,7 +372,7 @@ fn reporting_limit_invalid_cost_or_failed_host_call_is_admitted() {
 fn free_request_is_admitted_unless_the_rate_is_zero() {
     for (limit, expected) in [
         (r#""cost":0,"rate":{"requests":1,"per":"1h"}"#, "A"),
-        (r#""cost":0,"rate":{"requests":0,"per":"1h"}"#, "rate_limit_exceeded"),
+        (r#""cost":0,"rate":{"requests":0,"per":"1h","burst":0}"#, "rate_limit_exceeded"),
     ] {
         let store = MemoryStore::default();
         let limits = limits(&store, &format!(r#"{{"limits":[{{"name":"a",{limit}}}]}}"#));
@@ -385,7 +385,7 @@ fn free_request_is_admitted_unless_the_rate_is_zero() {
 #[test]
 fn denial_shows_what_is_left_and_the_request_id() {
     let store = MemoryStore::default();
-    let limits = limits(&store, &ONE.replace(r#""requests":1"#, r#""requests":0"#));
+    let limits = limits(&store, &ONE.replace(r#""requests":1"#, r#""requests":0,"burst":0"#));
     let request = request("GET", "/").header("x-request-id", "r-1");
     let Outcome::Denied(denial) = decide(&limits, &store, &request).outcome else { panic!("admitted") };
     let reply = limits.reply(&Exchange::new(1, &request), denial);

@@ -227,7 +227,7 @@ impl Burst {
             }
             Waits::Service => {}
         }
-        let best_effort = json!([{ "allow": "anyone", "verify": "bestEffort" }]);
+        let best_effort = json!([{ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort" }]);
         let lenient = self.waits == Waits::Keys && self.lenient();
         let jwt_auth = json!({
             "maxWaitingRequests": 10_000,

@@ -12,7 +12,9 @@ use std::rc::Rc;
 
 use proxy_wasm::types::Action;
 
-use crate::config::{build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint};
+use crate::config::{
+    Diagnostic, build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint,
+};
 use crate::hash::StableHash;
 use crate::host::wasm::calls::{self, Gauge, WasmHost};
 use crate::host::{CallResponse, Filter, Flow, RequestHost, SHORT_TICK, TICK};
@@ -271,6 +273,16 @@ impl<F: Filter> Stream<F> {
     }
 }
 
+/// Counts and logs what may surprise in the configuration in force.
+#[inline(never)]
+fn tell_warnings(filter: &str, plugin: &[u8], warnings: &[Diagnostic]) {
+    let count = Gauge::define(&config_warnings_metric(filter, plugin));
+    count.set(u64::try_from(warnings.len()).unwrap_or(u64::MAX));
+    for warning in warnings {
+        log::warn!("{filter}: configuration: {warning} ({})", warning.code.name());
+    }
+}
+
 /// `None` where the request is being decided about already.
 fn carry_out<F: Filter>(flow: Option<Flow>) -> Action {
     match flow {
@@ -322,12 +334,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
                 let plugin = calls::plugin_name();
                 let hash = Gauge::define(&config_hash_metric(F::NAME, &plugin));
                 hash.set(u64::from(fingerprint));
-                let warnings = filter.warnings();
-                let count = Gauge::define(&config_warnings_metric(F::NAME, &plugin));
-                count.set(u64::try_from(warnings.len()).unwrap_or(u64::MAX));
-                for warning in warnings {
-                    log::warn!("{}: configuration: {warning} ({})", F::NAME, warning.code.name());
-                }
+                tell_warnings(F::NAME, &plugin, &filter.warnings());
                 let now = WasmHost.unix_time().map_or(0, |now| now.as_secs());
                 Gauge::define(&build_info_metric(F::NAME)).set(now);
                 let at_once = filter.ticks_at_once();

@@ -15,7 +15,7 @@ crate::config_object! {
 fn parse(raw: &Value) -> Result<(Body, Extras), String> {
     let raw: Raw = crate::config::read(raw).map_err(|errors| errors.to_string())?;
     let (path, mut errors) = (JsonPath::root().field("response"), ErrorList::default());
-    raw.body.check(&path.field("body"), &mut errors);
+    raw.body.check(&[], &path.field("body"), &mut errors);
     let extras = Extras::compile(raw.add_headers, raw.cors.as_ref(), &path, &mut errors);
     errors.finish(Some((raw.body, extras))).map_err(|errors| errors.to_string())
 }

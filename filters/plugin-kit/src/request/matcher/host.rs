@@ -57,6 +57,16 @@ impl HostPattern {
         }
     }
 
+    /// Whether every host that `other` means is meant.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Below(own), Self::Name(name) | Self::Below(name)) => {
+                name.ends_with(own) && (name.len() > own.len() || self == other)
+            }
+            _ => self == other,
+        }
+    }
+
     pub(super) fn matches(&self, host: Host<'_>) -> bool {
         match (self, host) {
             (Self::Name(name), Host::Name(host)) => name.eq_ignore_ascii_case(host),

@@ -387,7 +387,9 @@ fn truth(test: &str, values: &[&[u8]]) -> Option<bool> {
     let raw = crate::config::read::<RawValueTest>(&serde_json::from_str(test).unwrap()).unwrap();
     let (path, mut errors, host) = (JsonPath::root(), ErrorList::default(), AnyCel::default());
     let test = ValueTest::compile_with(&raw, Some(&host), &path, &mut errors);
-    let test = errors.finish(test).unwrap();
+    // `truth` also reads tests that never hold.
+    drop(errors);
+    let test = test.unwrap();
     let evaluate = |_, value: &[u8]| match value {
         b"broken" => None,
         value => Some(vec![u8::from(value == b"yes")]),

@@ -2,7 +2,7 @@
 
 use super::text::{Comparison, RawText, Regexes, TextTest};
 use super::truth::{Truth, all, any, not};
-use crate::config::{ErrorList, JsonPath, NonEmpty};
+use crate::config::{Code, ErrorList, JsonPath, NonEmpty};
 use crate::host::Environment;
 use crate::request::claim::ClaimValues;
 
@@ -60,6 +60,18 @@ impl ValueTest {
         };
         let lists = (list(&raw.any_of, "anyOf"), list(&raw.all_of, "allOf"), list(&raw.none_of, "noneOf"));
         let (Some(any_of), Some(all_of), Some(none_of)) = lists else { return None };
+        let has = |test: &TextTest| none_of.contains(test);
+        let wanted = !any_of.is_empty() || !all_of.is_empty();
+        let message = if raw.present == Some(false) && wanted {
+            Some("never holds: `present: false` stands beside a value that must be there")
+        } else if all_of.iter().any(has) || (!any_of.is_empty() && any_of.iter().all(has)) {
+            Some("never holds: `noneOf` has a value that must be there")
+        } else {
+            None
+        };
+        if let Some(message) = message {
+            errors.note(Code::NeverHolds, path, message);
+        }
         Some(Self { any_of, all_of, none_of, present: raw.present })
     }
 

@@ -49,7 +49,7 @@ fn invalid_authority_limit_counts_and_exemption_does_not_exempt() {
 
 #[test]
 fn ambiguous_path_limit_counts_and_exemption_does_not_exempt() {
-    let json = r#"{"limits":[{"name":"a","match":{"paths":["/a/*"],"methods":["GET"]},"rate":{"requests":0,"per":"1h"}}],
+    let json = r#"{"limits":[{"name":"a","match":{"paths":["/a/*"],"methods":["GET"]},"rate":{"requests":0,"per":"1h","burst":0}}],
         "exempt":[{"match":{"paths":["/a/free"]}}]}"#;
     let store = MemoryStore::default();
     let limits = limits(&store, json);
@@ -72,13 +72,13 @@ fn ambiguous_path_limit_counts_and_exemption_does_not_exempt() {
 fn incomparable_claim_limit_counts_and_exemption_does_not_exempt() {
     let limit = |name: &str, claim: &str, test: &str| {
         format!(
-            r#"{{"name":"{name}","match":{{"claims":{{"{claim}":{test}}}}},"rate":{{"requests":0,"per":"1h"}}}}"#
+            r#"{{"name":"{name}","match":{{"claims":{{"{claim}":{test}}}}},"rate":{{"requests":0,"per":"1h","burst":0}}}}"#
         )
     };
     let admin = limit("a", "roles", r#"{"anyOf":["admin"]}"#);
     let others = limit("a", "roles", r#"{"noneOf":["admin"]}"#);
     let reads = limit("a", "scope", r#"{"anyOf":["read"]}"#);
-    let exempt = r#"{"name":"a","rate":{"requests":0,"per":"1h"}}],"exempt":[{"match":{"claims":{"roles":{"noneOf":["admin"]}}}}"#;
+    let exempt = r#"{"name":"a","rate":{"requests":0,"per":"1h","burst":0}}],"exempt":[{"match":{"claims":{"roles":{"noneOf":["admin"]}}}}"#;
     for (json, claim, published, denied) in [
         (&*admin, "roles", None, false),
         (&admin, "roles", Some(r#"["user","admin"]"#), true),
