@@ -175,7 +175,8 @@ def runbook() -> str:
 
 def run_commands(pages: Iterable[str], variables: dict[str, str]) -> int:
     """Runs each line of the pages that begins with four spaces; each must succeed and say something."""
-    commands = sorted({line.strip() for text in pages for line in text.splitlines() if line.startswith("    ")})
+    prose = [part for text in pages for part in text.split("```")[::2]]  # what stands between the blocks of code
+    commands = sorted({line.strip() for text in prose for line in text.splitlines() if line.startswith("    ")})
 
     def run(command: str) -> str | None:
         environ = environment() | {"PROMETHEUS": prometheus.URL} | variables
