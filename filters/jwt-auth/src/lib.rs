@@ -10,9 +10,9 @@ pub mod config;
 pub mod decision;
 pub mod fetch;
 pub mod keys;
-#[cfg(target_os = "wasi")]
+#[cfg(any(target_os = "wasi", feature = "native"))]
 mod metrics;
-#[cfg(target_os = "wasi")]
+#[cfg(any(target_os = "wasi", feature = "native"))]
 pub mod plugin;
 pub mod policy;
 pub mod reply;

@@ -6,7 +6,7 @@
 //! here but the order.
 
 pub mod config;
-#[cfg(target_os = "wasi")]
+#[cfg(any(target_os = "wasi", feature = "native"))]
 pub mod plugin;
 
 #[cfg(all(target_os = "wasi", feature = "module"))]

@@ -69,11 +69,19 @@
 mod ask;
 pub mod cluster;
 pub mod filter;
+#[cfg(all(feature = "native", not(target_family = "wasm")))]
+pub mod native;
 #[cfg(any(target_os = "wasi", test))]
 pub mod wasm;
 
 pub use ask::{Environment, HostError, RequestHost, Variable};
 pub use filter::{CallResponse, Filter, Flow, SHORT_TICK, TICK};
+#[cfg(all(feature = "native", not(target_family = "wasm")))]
+pub use native::calls::{
+    Counter, Gauge, GrpcMethod, Headers, HostEnvironment, SharedValue, call_foreign_function,
+    call_response_body, declare_variables, enter_stream, grpc_call, grpc_message, http_call, monotonic_time,
+    plugin_name, random, set_effective_context, set_filter_state, set_shared_data, shared_data,
+};
 #[cfg(target_os = "wasi")]
 pub use wasm::calls::{
     Counter, Gauge, GrpcMethod, Headers, HostEnvironment, SharedValue, call_foreign_function,

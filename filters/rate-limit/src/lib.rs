@@ -11,9 +11,9 @@ pub mod config;
 pub mod decision;
 pub mod keys;
 pub mod limits;
-#[cfg(target_os = "wasi")]
+#[cfg(any(target_os = "wasi", feature = "native"))]
 mod metrics;
-#[cfg(target_os = "wasi")]
+#[cfg(any(target_os = "wasi", feature = "native"))]
 pub mod plugin;
 pub mod reply;
 pub mod service;

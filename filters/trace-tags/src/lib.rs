@@ -10,9 +10,9 @@
 
 pub mod config;
 pub mod decision;
-#[cfg(target_os = "wasi")]
+#[cfg(any(target_os = "wasi", feature = "native"))]
 mod metrics;
-#[cfg(target_os = "wasi")]
+#[cfg(any(target_os = "wasi", feature = "native"))]
 pub mod plugin;
 pub mod tags;
 

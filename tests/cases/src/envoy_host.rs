@@ -1,7 +1,8 @@
 //! Cases on real Envoy. A case takes some milliseconds: an Envoy is started once and used by one case after the
 //! other, each with a new listener, and with VMs and shared data of its own.
 
-use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
+use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup, module, native_module};
+use crate::schema::Case;
 use crate::tokens::public_keys;
 use envoy::{
     Answer, Bootstrap, Cluster, Delivery, Envoy, Error, HttpFilter, JwksServer, Listener, Node,
@@ -28,8 +29,18 @@ pub const LIMIT_CLUSTERS: [&str; 2] = ["ratelimit", "outbound|8081||ratelimit.te
 #[derive(Debug)]
 pub struct EnvoyHost {
     workers: usize,
+    form: Form,
     /// Empty before the first case and after one that failed: the next starts another Envoy.
     slot: Mutex<Option<Slot>>,
+}
+
+/// How Envoy runs the filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As Wasm plugins.
+    Wasm,
+    /// As native modules. Which cases fail there, and why: each by the start of its file's name and of its own.
+    Native(&'static [(&'static str, &'static str, &'static str)]),
 }
 
 /// An Envoy and the servers around it, in the hands of one case at a time.
@@ -49,8 +60,8 @@ struct Slot {
 
 impl EnvoyHost {
     /// Starts nothing yet.
-    pub fn new(workers: usize) -> Self {
-        Self { workers, slot: Mutex::default() }
+    pub fn new(workers: usize, form: Form) -> Self {
+        Self { workers, form, slot: Mutex::default() }
     }
 }
 
@@ -109,7 +120,15 @@ impl From<Error> for HostError {
 
 impl Host for EnvoyHost {
     fn name(&self) -> String {
-        format!("Envoy, {} worker{}", self.workers, if self.workers == 1 { "" } else { "s" })
+        let form = if self.form == Form::Wasm { "Envoy" } else { "native Envoy" };
+        format!("{form}, {} worker{}", self.workers, if self.workers == 1 { "" } else { "s" })
+    }
+
+    fn lacks(&self, case: &Case) -> Option<&'static str> {
+        let Form::Native(lacks) = self.form else { return None };
+        let found =
+            lacks.iter().find(|(file, name, _)| case.file.starts_with(file) && case.name.starts_with(name));
+        found.map(|(_, _, reason)| *reason)
     }
 
     fn is_mock(&self) -> bool {
@@ -122,8 +141,10 @@ impl Host for EnvoyHost {
             Some(slot) if slot.role == setup.role => slot,
             _ => Slot::start(self.workers, setup.role)?,
         };
-        for filter in &setup.filters {
-            slot.keep(&filter.name)?;
+        if self.form == Form::Wasm {
+            for filter in &setup.filters {
+                slot.keep(&filter.name)?;
+            }
         }
         slot.used += 1;
         slot.upstream.answer(Answer::default());
@@ -131,7 +152,8 @@ impl Host for EnvoyHost {
         slot.issuer.answer(setup.issuer.clone());
         slot.limit_service.answer(setup.limit_service.clone());
         let name = format!("case-{}", slot.used);
-        let proxy = EnvoyProxy { place, name, setup: setup.clone(), log: slot.envoy.log_length(), slot };
+        let log = slot.envoy.log_length();
+        let proxy = EnvoyProxy { place, name, form: self.form, setup: setup.clone(), log, slot };
         proxy.listen()
     }
 }
@@ -141,6 +163,7 @@ struct EnvoyProxy<'a> {
     place: MutexGuard<'a, Option<Slot>>,
     slot: Slot,
     name: String,
+    form: Form,
     setup: Setup,
     log: u64,
 }
@@ -175,7 +198,9 @@ impl<'a> EnvoyProxy<'a> {
         let plugin = |filter: &Filter| {
             // The case's name keeps discovery files and statistics of cases apart.
             let name = format!("{}-{}", self.name, filter.name);
-            let mut wasm = Wasm::new(&name, module(&filter.name)?, &filter.configuration);
+            let module = if self.form == Form::Wasm { module(&filter.name) } else { native_module() };
+            let mut wasm = Wasm::new(&name, module?, &filter.configuration);
+            wasm.native = (self.form != Form::Wasm).then(|| filter.name.clone());
             wasm.environment.clone_from(&self.setup.env);
             wasm.vm_id.clone_from(&self.name);
             wasm.delivery = if self.setup.reconfigures { Delivery::Discovery } else { Delivery::Inline };

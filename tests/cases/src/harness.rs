@@ -15,7 +15,16 @@ pub fn trial(case: &Case, host: &Arc<dyn Host>) -> Option<Trial> {
     };
     let (case, host) = (case.clone(), Arc::clone(host));
     let name = format!("{}: {} [{}]", case.file, case.name, host.name());
-    let test = move || crate::run(&case, &*host).map_err(|failure| Failed::from(failure.to_string()));
+    let test = move || match (crate::run(&case, &*host), host.lacks(&case)) {
+        (Ok(()), None) | (Err(_), Some(_)) => Ok(()),
+        (Ok(()), Some(reason)) => Err(Failed::from(format!(
+            "testdata/cases/{}: case {:?} passes on {}, which is said to lack it: {reason}",
+            case.file,
+            case.name,
+            host.name()
+        ))),
+        (Err(failure), None) => Err(Failed::from(failure.to_string())),
+    };
     runs.then(|| Trial::test(name, test))
 }
 
@@ -31,10 +40,12 @@ pub fn main(hosts: Vec<Arc<dyn Host>>) -> ExitCode {
     };
     // Host by host within a case: each host takes one case at a time, so neighbours run in parallel.
     let mut counts = vec![0; hosts.len()];
+    let mut lacking = vec![0; hosts.len()];
     let mut tests = Vec::new();
     for case in &cases {
-        for (host, count) in hosts.iter().zip(&mut counts) {
+        for ((host, count), lacking) in hosts.iter().zip(&mut counts).zip(&mut lacking) {
             let test = trial(case, host);
+            *lacking += usize::from(test.is_some() && host.lacks(case).is_some());
             *count += usize::from(test.is_some());
             tests.extend(test);
         }
@@ -42,7 +53,10 @@ pub fn main(hosts: Vec<Arc<dyn Host>>) -> ExitCode {
     let listing = arguments.list;
     let conclusion = libtest_mimic::run(&arguments, tests);
     if !listing {
-        let counts = hosts.iter().zip(counts).map(|(host, count)| format!("{count} for {}", host.name()));
+        let counts = hosts.iter().zip(counts.into_iter().zip(lacking)).map(|(host, (count, lacking))| {
+            let but = if lacking == 0 { String::new() } else { format!(", of which it lacks {lacking}") };
+            format!("{count} for {}{but}", host.name())
+        });
         println!("{} cases: {}\n", cases.len(), counts.collect::<Vec<_>>().join(", "));
     }
     // Ends the proxies.

@@ -1,6 +1,7 @@
 //! What a host must do so that cases can run on it.
 
 use crate::repository;
+use crate::schema::Case;
 use envoy::{Answer, RateLimitAnswer, Received, Request, Response, Role};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,6 +71,11 @@ pub trait Host: Send + Sync {
     /// Is it the mock host, with a clock that can be moved?
     fn is_mock(&self) -> bool;
 
+    /// Why this case fails here, if it is known that it does.
+    fn lacks(&self, _case: &Case) -> Option<&'static str> {
+        None
+    }
+
     /// Starts a proxy with nothing left over from another.
     fn start(&self, setup: &Setup) -> Result<Box<dyn Proxy + '_>, HostError>;
 }
@@ -113,6 +119,16 @@ pub trait Proxy {
 
     /// Ends the proxy and gives its whole log. Not called after a failure.
     fn finish(self: Box<Self>) -> Result<String, HostError>;
+}
+
+/// The built native module, which has all filters.
+pub fn native_module() -> Result<PathBuf, HostError> {
+    let path = repository().join("target/filters/libmesh_filters.so");
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(HostError::Broken("no target/filters/libmesh_filters.so: run `make native`".to_owned()))
+    }
 }
 
 /// The built module of a filter.

@@ -13,9 +13,9 @@ mod tokens;
 mod values;
 
 pub use check::{Failure, run};
-pub use envoy_host::{EnvoyHost, ISSUER_CLUSTERS, LIMIT_CLUSTERS};
+pub use envoy_host::{EnvoyHost, Form, ISSUER_CLUSTERS, LIMIT_CLUSTERS};
 pub use harness::{main, trial};
-pub use host::{Exchange, Filter, Host, HostError, Proxy, Setup, module};
+pub use host::{Exchange, Filter, Host, HostError, Proxy, Setup, module, native_module};
 pub use schema::{Case, LoadError, load, load_all};
 pub use tokens::{KEYS, Token, TokenError, Tokens, public_keys};
 

@@ -244,6 +244,8 @@ pub struct Wasm {
     pub vm_id: String,
     /// How the configuration reaches Envoy.
     pub delivery: Delivery,
+    /// The name of the filter in `module`, where that is a native module and no VM runs it.
+    pub native: Option<String>,
 }
 
 impl Wasm {
@@ -257,6 +259,7 @@ impl Wasm {
             failure_policy: FailurePolicy::Closed,
             vm_id: String::new(),
             delivery: Delivery::Inline,
+            native: None,
         }
     }
 }
@@ -284,8 +287,41 @@ pub enum Delivery {
 
 const WASM_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
+const NATIVE_TYPE: &str =
+    "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter";
+
 impl Wasm {
+    fn type_url(&self) -> &'static str {
+        if self.native.is_some() { NATIVE_TYPE } else { WASM_TYPE }
+    }
+
+    /// The filter as a native module has it.
+    fn native_json(&self, filter: &str) -> Value {
+        let env: Vec<_> =
+            self.environment.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+        let configuration = json!({
+            "pluginName": self.name,
+            "pluginConfig": self.configuration,
+            "vmConfig": { "vmId": self.vm_id, "env": env },
+        });
+        json!({
+            "@type": NATIVE_TYPE,
+            "dynamic_module_config": {
+                "module": { "local": { "filename": self.module } },
+                "metrics_namespace": "wasmcustom",
+            },
+            "filter_name": filter,
+            "filter_config": {
+                "@type": "type.googleapis.com/google.protobuf.StringValue",
+                "value": configuration.to_string(),
+            },
+        })
+    }
+
     fn to_json(&self) -> Value {
+        if let Some(filter) = &self.native {
+            return self.native_json(filter);
+        }
         json!({
             "@type": WASM_TYPE,
             "config": {
@@ -458,7 +494,7 @@ impl HttpFilter {
                             "resource_api_version": "V3",
                             "path_config_source": { "path": paths.folder.join(wasm.discovery_file()) },
                         },
-                        "type_urls": [WASM_TYPE],
+                        "type_urls": [wasm.type_url()],
                     },
                 }),
             },

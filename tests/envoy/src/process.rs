@@ -344,7 +344,10 @@ fn command(
         .arg("--log-path")
         .arg(folder.join(LOG))
         .args(["--concurrency", &workers.to_string()])
-        .args(["--log-level", "info", "--component-log-level", "wasm:debug"])
+        .args(["--log-level", "info", "--component-log-level", "wasm:debug,dynamic_modules:debug"])
+        // As Istio's agent starts it. Native modules see their node by nothing else.
+        .args(["--service-node", &bootstrap.node.id(), "--service-cluster", &bootstrap.node.cluster])
+        .env("ISTIO_METAJSON_LABELS", serde_json::json!(bootstrap.node.labels).to_string())
         .args(["--file-flush-interval-msec", "5", "--drain-time-s", "1", "--disable-hot-restart"]);
     Ok(command)
 }

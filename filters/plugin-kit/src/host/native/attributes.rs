@@ -1,0 +1,144 @@
+//! Envoy's attributes by their names.
+
+use super::ffi::stream::{Map, Stream};
+
+/// The attributes in the order of the ABI's numbers, group by group. Those without a name here are maps, for which the ABI has no
+/// function.
+const NAMES: [(&str, &[&str]); 8] = [
+    (
+        "request",
+        &[
+            "path",
+            "url_path",
+            "host",
+            "scheme",
+            "method",
+            "",
+            "referer",
+            "useragent",
+            "time",
+            "id",
+            "protocol",
+            "query",
+            "duration",
+            "size",
+            "total_size",
+        ],
+    ),
+    (
+        "response",
+        &["code", "code_details", "flags", "grpc_status", "", "", "size", "total_size", "backend_latency"],
+    ),
+    ("source", &["address", "port"]),
+    ("destination", &["address", "port"]),
+    (
+        "connection",
+        &[
+            "id",
+            "mtls",
+            "requested_server_name",
+            "tls_version",
+            "subject_local_certificate",
+            "subject_peer_certificate",
+            "dns_san_local_certificate",
+            "dns_san_peer_certificate",
+            "uri_san_local_certificate",
+            "uri_san_peer_certificate",
+            "sha256_peer_certificate_digest",
+            "transport_failure_reason",
+            "termination_details",
+        ],
+    ),
+    (
+        "upstream",
+        &[
+            "address",
+            "port",
+            "tls_version",
+            "subject_local_certificate",
+            "subject_peer_certificate",
+            "dns_san_local_certificate",
+            "dns_san_peer_certificate",
+            "uri_san_local_certificate",
+            "uri_san_peer_certificate",
+            "sha256_peer_certificate_digest",
+            "local_address",
+            "transport_failure_reason",
+            "request_attempt_count",
+            "cx_pool_ready_duration",
+            "locality",
+        ],
+    ),
+    (
+        "xds",
+        &[
+            "",
+            "cluster_name",
+            "",
+            "listener_direction",
+            "",
+            "route_name",
+            "",
+            "virtual_host_name",
+            "",
+            "",
+            "filter_chain_name",
+        ],
+    ),
+    ("health_check", &[]),
+];
+
+/// The ABI's number of an attribute.
+pub(super) fn number(group: &str, name: &str) -> Option<u32> {
+    let mut first = 0_usize;
+    for (known, names) in NAMES {
+        if known == group {
+            let at = names.iter().position(|known| *known == name && !name.is_empty())?;
+            return u32::try_from(first.saturating_add(at)).ok();
+        }
+        first = first.saturating_add(names.len());
+    }
+    None
+}
+
+/// All values of a request header, joined by a comma.
+pub(super) fn header(stream: Stream, name: &str) -> Option<Vec<u8>> {
+    let mut joined = stream.header(Map::Request, name, 0)?;
+    let mut at = 1;
+    while let Some(value) = stream.header(Map::Request, name, at) {
+        joined.push(b',');
+        joined.extend_from_slice(&value);
+        at = at.saturating_add(1);
+    }
+    Some(joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn attributes_have_the_numbers_of_the_abi() {
+        for (group, name, expected) in [
+            ("request", "path", Some(0)),
+            ("request", "headers", None),
+            ("request", "total_size", Some(14)),
+            ("response", "code", Some(15)),
+            ("response", "backend_latency", Some(23)),
+            ("source", "address", Some(24)),
+            ("destination", "port", Some(27)),
+            ("connection", "id", Some(28)),
+            ("connection", "uri_san_peer_certificate", Some(37)),
+            ("connection", "termination_details", Some(40)),
+            ("upstream", "address", Some(41)),
+            ("upstream", "locality", Some(55)),
+            ("xds", "cluster_name", Some(57)),
+            ("xds", "route_name", Some(61)),
+            ("xds", "filter_chain_name", Some(66)),
+            ("xds", "", None),
+            ("other", "path", None),
+        ] {
+            assert_eq!(number(group, name), expected, "{group}.{name}");
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! A filter in one thread of the proxy, and its streams.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::calls::{self, Current, Gauge, NativeHost, Root};
+use super::cel::Variables;
+use super::config::{EARLY, Shared};
+use super::ffi::config::MainThread;
+use super::ffi::{self, stream};
+use super::outside::Delivery;
+use crate::config::{config_hash_metric, document, fingerprint};
+use crate::host::{CallResponse, Filter, Flow, TICK};
+use crate::reply::Reply;
+use crate::request::exchange::{Exchange, Published};
+
+/// The context number of a filter itself, in the place of a stream.
+const ROOT: u32 = 0;
+
+/// A filter, whatever its type.
+pub(super) trait Hosted {
+    /// A stream begins.
+    fn open(self: Rc<Self>, handle: stream::Stream) -> Rc<dyn Callbacks>;
+    /// Takes what has come for this thread, and sees what time it is.
+    fn poll(&self);
+}
+
+/// A stream, whatever its filter's type.
+pub(super) trait Callbacks {
+    /// Whether the request goes on.
+    fn request_headers(&self) -> bool;
+    fn response_headers(&self);
+    fn complete(&self);
+    fn scheduled(&self);
+    /// A hook has panicked: the request must not go on.
+    fn fail(&self);
+    fn destroy(&self);
+}
+
+/// Runs what is the filter's own; `None` where it panics. The panic's message, which may hold anything, goes nowhere.
+pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+/// A configuration, and its filter in a thread.
+type Known = (std::sync::Weak<Shared>, Option<Rc<dyn Hosted>>);
+
+thread_local! {
+    /// The filters of this thread, by their configurations; `None` where one was refused here.
+    static FILTERS: RefCell<HashMap<u64, Known>> = RefCell::default();
+    static STREAMS: Cell<u32> = const { Cell::new(ROOT) };
+}
+
+/// The filter of a configuration in this thread, which is made if it is not there yet.
+pub(super) fn hosted(config: &Arc<Shared>) -> Option<Rc<dyn Hosted>> {
+    if let Some(known) =
+        FILTERS.with_borrow(|filters| filters.get(&config.id).map(|(_, filter)| filter.clone()))
+    {
+        return known;
+    }
+    let made = caught(|| (config.entry.make)(config, None)).flatten();
+    keep(config, made.clone());
+    made
+}
+
+/// Keeps a filter for its thread, and forgets those whose configurations are gone.
+pub(super) fn keep(config: &Arc<Shared>, filter: Option<Rc<dyn Hosted>>) {
+    let gone: Vec<_> = FILTERS.with_borrow_mut(|filters| {
+        filters.insert(config.id, (Arc::downgrade(config), filter));
+        filters.extract_if(|_, (config, _)| config.strong_count() == 0).collect()
+    });
+    // Dropped when nothing is borrowed any more.
+    drop(gone);
+}
+
+/// Forgets the filter of a configuration in this thread.
+pub(super) fn forget(config: u64) {
+    let gone = FILTERS.try_with(|filters| filters.borrow_mut().remove(&config));
+    drop(gone);
+}
+
+pub(super) struct Live<F: Filter> {
+    filter: F,
+    root: Rc<Root>,
+    /// The streams that wait.
+    paused: RefCell<HashMap<u32, Rc<Stream<F>>>>,
+    next_tick: Cell<Duration>,
+}
+
+impl<F: Filter> Live<F> {
+    /// Makes the filter of a configuration. `main` says that this is the hook that makes the configuration.
+    pub(super) fn make(config: &Arc<Shared>, main: Option<MainThread>) -> Option<Rc<dyn Hosted>> {
+        let root = Rc::new(Root::new(Arc::clone(config), main));
+        let json = &config.plugin.configuration;
+        let configured = calls::within(Current::of_root(&root), || {
+            let filter = document(json).and_then(|document| F::configure(&document, ROOT))?;
+            if main.is_some() {
+                let hash = Gauge::define(&config_hash_metric(F::NAME, &config.plugin.name));
+                hash.set(u64::from(fingerprint(json)));
+            }
+            Ok::<_, crate::config::ConfigErrors>(filter)
+        });
+        root.made();
+        match configured {
+            Ok(filter) => {
+                let now = calls::monotonic_time().unwrap_or_default();
+                let at_once = filter.ticks_at_once();
+                let next_tick = if at_once { now } else { now.saturating_add(TICK) };
+                if main.is_some() && at_once {
+                    config.wake_main();
+                }
+                let (next_tick, paused) = (Cell::new(next_tick), RefCell::default());
+                Some(Rc::new(Self { filter, root, paused, next_tick }))
+            }
+            Err(errors) => {
+                log::error!("{}: configuration refused: {errors}", F::NAME);
+                None
+            }
+        }
+    }
+
+    /// Runs a callback of the filter that belongs to no stream, and then the streams that it names.
+    fn run(&self, current: Current, callback: impl FnOnce(&F) -> Vec<u32>) {
+        if let Some(streams) = caught(|| calls::within(current, || callback(&self.filter))) {
+            for stream in streams {
+                self.wake(stream);
+            }
+            return;
+        }
+        // Which streams it was about, nobody knows.
+        let paused: Vec<_> = self.paused.borrow().values().cloned().collect();
+        for stream in paused {
+            stream.fail();
+        }
+    }
+
+    fn wake(&self, context: u32) {
+        let stream = self.paused.borrow().get(&context).cloned();
+        match stream {
+            Some(stream) => {
+                if stream.decide() {
+                    stream.handle.resume();
+                }
+            }
+            None => {
+                let _ =
+                    caught(|| calls::within(Current::of_root(&self.root), || self.filter.on_gone(context)));
+            }
+        }
+    }
+
+    fn forget(&self, context: u32) -> bool {
+        let forgotten = self.paused.borrow_mut().remove(&context);
+        if forgotten.is_some() {
+            self.root.handles.borrow_mut().remove(&context);
+            self.root.mailbox.leave(context);
+        }
+        forgotten.is_some()
+    }
+}
+
+impl<F: Filter> Hosted for Live<F> {
+    fn open(self: Rc<Self>, handle: stream::Stream) -> Rc<dyn Callbacks> {
+        let mut id = STREAMS.get();
+        loop {
+            id = id.wrapping_add(1);
+            if id != ROOT && !self.paused.borrow().contains_key(&id) {
+                break;
+            }
+        }
+        STREAMS.set(id);
+        let inner = Inner { state: F::Stream::default(), published: Published::default() };
+        Rc::new_cyclic(|this| Stream {
+            this: this.clone(),
+            live: self,
+            id,
+            handle,
+            inner: Cell::new(Some(inner)),
+            phase: Cell::new(Phase::New),
+            variables: Rc::default(),
+        })
+    }
+
+    fn poll(&self) {
+        while let Some(delivery) = self.root.mailbox.take() {
+            let mut current = Current::of_root(&self.root);
+            match delivery {
+                Delivery::Http(token, answer) => {
+                    let response = CallResponse { head: answer.head.clone(), body_size: answer.size };
+                    current.answer = Some(answer);
+                    self.run(current, |filter| filter.on_call(token, &response));
+                }
+                Delivery::Grpc(token, reply) => {
+                    let reply = reply.map(|message| {
+                        let length = message.len();
+                        current.message = message;
+                        length
+                    });
+                    self.run(current, |filter| filter.on_grpc(token, reply));
+                }
+            }
+        }
+        let now = calls::monotonic_time().unwrap_or_default();
+        if now.saturating_add(EARLY) >= self.next_tick.get() {
+            self.next_tick.set(now.saturating_add(TICK));
+            self.run(Current::of_root(&self.root), F::on_tick);
+        }
+    }
+}
+
+/// Where a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Its request was not decided about.
+    New,
+    /// Its request waits.
+    Paused,
+    /// It is to be seen again.
+    Kept,
+    /// The filter has no more to do with it.
+    Done,
+    /// The proxy has destroyed it.
+    Gone,
+}
+
+struct Stream<F: Filter> {
+    this: std::rc::Weak<Self>,
+    live: Rc<Live<F>>,
+    id: u32,
+    handle: stream::Stream,
+    /// Taken out while a callback of the stream runs.
+    inner: Cell<Option<Inner<F>>>,
+    phase: Cell<Phase>,
+    variables: Rc<RefCell<Variables>>,
+}
+
+struct Inner<F: Filter> {
+    state: F::Stream,
+    published: Published,
+}
+
+impl<F: Filter> Stream<F> {
+    fn current(&self) -> Current {
+        Current::of_stream(&self.live.root, self.id, self.handle, &self.variables)
+    }
+
+    /// Calls `run` with the stream's state; `None` where a callback of the same stream is running already, or has panicked.
+    fn with<T>(
+        &self,
+        current: Current,
+        run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T,
+    ) -> Option<T> {
+        let mut inner = self.inner.take()?;
+        let answer = calls::within(current, || {
+            if !F::COMPOSED {
+                return run(&self.live.filter, &mut inner.state, &Exchange::alone(self.id, &NativeHost));
+            }
+            let exchange = Exchange::continued(self.id, &NativeHost, std::mem::take(&mut inner.published));
+            let answer = run(&self.live.filter, &mut inner.state, &exchange);
+            inner.published = exchange.into_published();
+            answer
+        });
+        self.inner.set(Some(inner));
+        Some(answer)
+    }
+
+    fn keeps(&self) -> bool {
+        let inner = self.inner.take();
+        let keeps = inner.as_ref().is_some_and(|inner| self.live.filter.keeps(&inner.state));
+        self.inner.set(inner);
+        keeps
+    }
+
+    /// Decides about the request, and carries out what is not to let it go on. Whether it goes on.
+    fn decide(&self) -> bool {
+        let decided = caught(|| self.with(self.current(), F::on_request).map(|flow| (flow, self.keeps())));
+        let Some(Some((flow, keeps))) = decided else {
+            self.fail();
+            return false;
+        };
+        if matches!(flow, Flow::Pause) {
+            self.pause();
+            return false;
+        }
+        self.live.forget(self.id);
+        self.phase.set(if keeps { Phase::Kept } else { Phase::Done });
+        match flow {
+            Flow::Deny(reply) => self.deny(reply),
+            Flow::Pause => {}
+            Flow::Continue => return true,
+        }
+        false
+    }
+
+    fn pause(&self) {
+        if self.phase.replace(Phase::Paused) == Phase::Paused {
+            return;
+        }
+        let Some((this, waker)) = self.this.upgrade().zip(self.handle.waker()) else { return self.fail() };
+        self.live.root.handles.borrow_mut().insert(self.id, self.handle);
+        self.live.paused.borrow_mut().insert(self.id, this);
+        self.live.root.mailbox.wait(self.id, waker);
+    }
+
+    /// Answers in the place of the service. The proxy does not show a module the response that it sends itself, so the filter
+    /// sees it here, before it is sent.
+    fn deny(&self, mut reply: Reply) {
+        if let Some(code) = reply.grpc_status.filter(|_| calls::is_grpc(self.handle)) {
+            reply.headers.push(("grpc-status".to_owned(), code.to_string()));
+        }
+        if self.phase.get() == Phase::Kept {
+            let shown = Rc::new(RefCell::new(reply));
+            let mut current = self.current();
+            current.reply = Some(Rc::clone(&shown));
+            self.respond(current);
+            reply = shown.borrow().clone();
+        }
+        self.handle.send(&reply);
+    }
+
+    /// Shows the filter a response.
+    fn respond(&self, current: Current) {
+        if !caught(|| self.with(current, F::on_response).is_some() && self.keeps()).unwrap_or(false) {
+            self.phase.set(Phase::Done);
+        }
+    }
+}
+
+impl<F: Filter> Callbacks for Stream<F> {
+    fn request_headers(&self) -> bool {
+        // What other threads have found out counts from this request on.
+        self.live.poll();
+        // A stream that was resumed just now may have ended the connection of both.
+        self.phase.get() != Phase::Gone && self.decide()
+    }
+
+    fn response_headers(&self) {
+        // A response to a request that waits is one that the proxy itself has made.
+        if self.phase.get() == Phase::Kept {
+            self.respond(self.current());
+        }
+    }
+
+    fn complete(&self) {
+        if matches!(self.phase.get(), Phase::Kept | Phase::Paused) {
+            let _ = caught(|| self.with(self.current(), F::on_end));
+            self.phase.set(Phase::Done);
+        }
+    }
+
+    fn scheduled(&self) {
+        self.live.poll();
+    }
+
+    /// Answers a request with 500 that the filter has panicked about.
+    fn fail(&self) {
+        self.live.forget(self.id);
+        if self.phase.replace(Phase::Done) == Phase::Gone {
+            return;
+        }
+        log::error!("{}: a request was denied since the filter panicked", F::NAME);
+        self.handle.send(&Reply {
+            status: 500,
+            grpc_status: None,
+            headers: Vec::new(),
+            body: Vec::new(),
+            details: format!("{}_panicked", F::NAME),
+        });
+    }
+
+    fn destroy(&self) {
+        self.phase.set(Phase::Gone);
+        self.live.forget(self.id);
+    }
+}
+
+/// A stream whose configuration makes no filter in this worker: it must not pass unchecked.
+pub(super) struct Unconfigured(pub(super) stream::Stream, pub(super) &'static str);
+
+impl Callbacks for Unconfigured {
+    fn request_headers(&self) -> bool {
+        self.0.send(&Reply {
+            status: 503,
+            grpc_status: None,
+            headers: Vec::new(),
+            body: Vec::new(),
+            details: format!("{}_not_configured", self.1),
+        });
+        false
+    }
+
+    fn response_headers(&self) {}
+    fn complete(&self) {}
+    fn scheduled(&self) {}
+    fn fail(&self) {}
+    fn destroy(&self) {}
+}
+
+/// Sends the records of the `log` crate to the proxy's log, where Envoy's level of its `dynamic_modules` logger filters them.
+struct HostLog;
+
+impl log::Log for HostLog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        ffi::log_enabled(ffi::log_level(metadata.level()))
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            ffi::log(ffi::log_level(record.level()), &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Makes the `log` crate write to the proxy's log, and keeps what a panic says out of it: that may be anything.
+pub(super) fn start_log() {
+    static LOG: HostLog = HostLog;
+    if log::set_logger(&LOG).is_ok() {
+        log::set_max_level(if cfg!(debug_assertions) {
+            log::LevelFilter::Trace
+        } else {
+            log::LevelFilter::Info
+        });
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map_or_else(String::new, ToString::to_string);
+            log::error!("mesh-filters: panic at {place}");
+        }));
+    }
+}

@@ -1,0 +1,115 @@
+//! Native modules in a real Envoy: what happens when something goes wrong, and how they are configured.
+#![allow(clippy::restriction)]
+
+use envoy::{Bootstrap, Cluster, Envoy, Error, HttpFilter, Listener, Request, Upstream};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+struct Proxy {
+    envoy: Envoy,
+    upstream: Upstream,
+}
+
+/// The module of this crate, which cargo builds beside its tests.
+fn panicking() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().join("libpanicking.so")
+}
+
+fn filter(module: &PathBuf, name: &str, configuration: &Value) -> HttpFilter {
+    let config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+        "dynamic_module_config": { "module": { "local": { "filename": module } }, "metrics_namespace": "wasmcustom" },
+        "filter_name": name,
+        "filter_config": { "@type": "type.googleapis.com/google.protobuf.Struct", "value": configuration },
+    });
+    HttpFilter::Native { name: name.to_owned(), config }
+}
+
+impl Proxy {
+    fn start() -> Self {
+        let upstream = Upstream::start().unwrap();
+        let clusters = vec![Cluster::new("service", upstream.address())];
+        let envoy = Envoy::start(&Bootstrap { clusters, ..Bootstrap::default() }, &[], 1).unwrap();
+        Self { envoy, upstream }
+    }
+
+    fn configure(&mut self, filter: HttpFilter) -> Result<(), Error> {
+        self.envoy.set_listeners(&[Listener::new("inbound", "service", vec![filter])])
+    }
+
+    /// The status of a request and its details in the access log, and whether it reached the service.
+    fn send(&self, headers: &[(&str, &str)]) -> (u16, String, bool) {
+        let mut request = Request::new("GET", "/");
+        for (name, value) in headers {
+            request.headers.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        self.upstream.take_received();
+        let response = request.send(self.envoy.address("inbound").unwrap()).unwrap();
+        let entry = self.envoy.access_log_entry(response.client_port).unwrap();
+        let details = entry["details"].as_str().unwrap_or_default().to_owned();
+        let reached = self.upstream.take_received().iter().any(|received| received.path == "/");
+        (response.status, details, reached)
+    }
+}
+
+#[test]
+fn panic_while_a_request_is_decided_about_denies_it_and_the_proxy_lives() {
+    let mut proxy = Proxy::start();
+    proxy.configure(filter(&panicking(), "panicking", &json!({}))).unwrap();
+    for _ in 0..3 {
+        assert_eq!(proxy.send(&[("x-panic", "request")]), (500, "panicking_panicked".to_owned(), false));
+        assert_eq!(proxy.send(&[]).0, 200);
+    }
+    // This request was decided about before.
+    for place in ["response", "end"] {
+        let (status, _, reached) = proxy.send(&[("x-panic", place)]);
+        assert_eq!((status, reached), (200, true), "{place}");
+    }
+    assert_eq!(proxy.send(&[]).0, 200);
+    let log = proxy.envoy.log();
+    assert!(log.contains("panic at "), "{log}");
+    assert!(!log.contains("a secret"), "{log}");
+    assert!(proxy.envoy.terminate().unwrap().success());
+}
+
+#[test]
+fn panic_while_requests_wait_denies_them() {
+    let mut proxy = Proxy::start();
+    proxy.configure(filter(&panicking(), "panicking", &json!({}))).unwrap();
+    let (status, details, _) = proxy.send(&[("x-panic", "call")]);
+    assert_eq!((status, details.as_str()), (500, "panicking_panicked"));
+    assert_eq!(proxy.send(&[]).0, 200);
+}
+
+#[test]
+fn refused_configuration_leaves_the_last_good_one_in_force() {
+    let mut proxy = Proxy::start();
+    let module = cases::native_module().unwrap();
+    let limits = |limits: Value| json!({ "pluginName": "shop.limits", "pluginConfig": { "limits": limits } });
+    let one = json!([{ "name": "total", "rate": { "requests": 1, "per": "1h" } }]);
+    proxy.configure(filter(&module, "rate-limit", &limits(one))).unwrap();
+    assert_eq!(proxy.send(&[]).0, 200);
+    let refused = [
+        (
+            filter(&module, "rate-limit", &limits(json!(7))),
+            "rate-limit: configuration refused: pluginConfig.limits",
+        ),
+        (filter(&module, "rate-limit", &json!({ "limits": [] })), "`limits`"),
+        (
+            filter(&module, "rate-limits", &json!({})),
+            "no filter `rate-limits`; expected as filter_name one of jwt-auth",
+        ),
+        (
+            filter(&panicking(), "panicking", &json!({ "pluginConfig": { "configure": "panic" } })),
+            "panic at ",
+        ),
+    ];
+    for (filter, expected) in refused {
+        let Err(Error::Refused(log)) = proxy.configure(filter) else {
+            panic!("accepted, expected: {expected}")
+        };
+        let expected = expected.replace("pluginConfig.", "");
+        assert!(log.contains(&expected), "{expected}: {log}");
+        assert_eq!(proxy.send(&[]).0, 429);
+    }
+}
