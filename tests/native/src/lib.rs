@@ -1,7 +1,7 @@
 //! A native module whose filter panics where it is told to.
 #![allow(clippy::restriction)]
 
-use plugin_kit::config::{ConfigError, ConfigErrors};
+use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::{Filter, Flow, http_call};
 use plugin_kit::request::exchange::Exchange;
 use serde_json::Value;
@@ -22,10 +22,7 @@ impl Filter for Panicking {
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
         match configuration["configure"].as_str() {
             Some("panic") => panic!("a secret"),
-            Some(_) => {
-                Err(ConfigError { path: "configure".to_owned(), message: "expected `panic`".to_owned() }
-                    .into())
-            }
+            Some(_) => Err(Diagnostic::invalid("configure", "expected `panic`".to_owned()).into()),
             None => Ok(Self { root, waiting: RefCell::default() }),
         }
     }

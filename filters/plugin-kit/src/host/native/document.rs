@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::config::{ConfigError, ConfigErrors, document, read, shown_name};
+use crate::config::{ConfigErrors, Diagnostic, document, read, shown_name};
 
 crate::config_object! {
     /// An environment variable of the filter.
@@ -68,7 +68,7 @@ impl Plugin {
                 Some("HOST") => host(&name),
                 Some(other) => {
                     let message = format!("expected `INLINE` or `HOST`, found `{}`", shown_name(other));
-                    return Err(ConfigError { path: format!("vmConfig.env[{n}].valueFrom"), message }.into());
+                    return Err(Diagnostic::invalid(&format!("vmConfig.env[{n}].valueFrom"), message).into());
                 }
             };
             environment.extend(value.map(|value| (name, value)));

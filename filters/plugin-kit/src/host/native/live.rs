@@ -13,8 +13,8 @@ use super::config::{EARLY, Shared};
 use super::ffi::config::MainThread;
 use super::ffi::{self, stream};
 use super::outside::Delivery;
-use crate::config::{config_hash_metric, document, fingerprint};
-use crate::host::{CallResponse, Filter, Flow, TICK};
+use crate::config::{build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint};
+use crate::host::{CallResponse, Filter, Flow, RequestHost, TICK};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
 
@@ -99,8 +99,16 @@ impl<F: Filter> Live<F> {
         let configured = calls::within(Current::of_root(&root), || {
             let filter = document(json).and_then(|document| F::configure(&document, ROOT))?;
             if main.is_some() {
-                let hash = Gauge::define(&config_hash_metric(F::NAME, &config.plugin.name));
-                hash.set(u64::from(fingerprint(json)));
+                let plugin = &config.plugin.name;
+                Gauge::define(&config_hash_metric(F::NAME, plugin)).set(u64::from(fingerprint(json)));
+                let warnings = filter.warnings();
+                let count = u64::try_from(warnings.len()).unwrap_or(u64::MAX);
+                Gauge::define(&config_warnings_metric(F::NAME, plugin)).set(count);
+                for warning in warnings {
+                    log::warn!("{}: configuration: {warning} ({})", F::NAME, warning.code.name());
+                }
+                let now = NativeHost.unix_time().map_or(0, |now| now.as_secs());
+                Gauge::define(&build_info_metric(F::NAME)).set(now);
             }
             Ok::<_, crate::config::ConfigErrors>(filter)
         });
