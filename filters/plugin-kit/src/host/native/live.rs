@@ -97,10 +97,11 @@ impl<F: Filter> Live<F> {
         let root = Rc::new(Root::new(Arc::clone(config), main));
         let json = &config.plugin.configuration;
         let configured = calls::within(Current::of_root(&root), || {
-            let filter = document(json).and_then(|document| F::configure(&document, ROOT))?;
+            let document = document(json)?;
+            let filter = F::configure(&document, ROOT)?;
             if main.is_some() {
                 let plugin = &config.plugin.name;
-                Gauge::define(&config_hash_metric(F::NAME, plugin)).set(u64::from(fingerprint(json)));
+                Gauge::define(&config_hash_metric(F::NAME, plugin)).set(u64::from(fingerprint(&document)));
                 let warnings = filter.warnings();
                 let count = u64::try_from(warnings.len()).unwrap_or(u64::MAX);
                 Gauge::define(&config_warnings_metric(F::NAME, plugin)).set(count);

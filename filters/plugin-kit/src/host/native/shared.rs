@@ -38,7 +38,7 @@ impl Table {
     }
 
     fn part(&self, key: &str) -> Option<&Part> {
-        self.parts.get(usize::try_from(StableHash::short(key.as_bytes())).unwrap_or(0) % PARTS)
+        self.parts.get(usize::try_from(StableHash::spread(key.as_bytes())).unwrap_or(0) % PARTS)
     }
 
     fn get(&self, key: &str) -> Option<SharedValue> {
