@@ -5,6 +5,7 @@
 //! the cases of `testdata/cases` are decided by it too, so that it shows what a proxy does.
 
 mod auth;
+mod cel;
 mod facts;
 mod limits;
 mod tags;
@@ -26,6 +27,7 @@ use rate_limit::testing::MemoryStore;
 use serde_json::Value;
 use trace_tags::tags::tag::Phase;
 
+pub use cel::{Evaluated, Expressions};
 pub use facts::{Change, Facts};
 
 /// Header fields, in order.
@@ -74,17 +76,8 @@ pub trait World {
     fn fetch(&self, document: &Remote, accept: &str) -> Fetch;
     /// Answers a question to the rate limit service with a message of its protocol, or a gRPC status.
     fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, u32>;
-    /// Compiles a CEL expression, and returns the number by which it is evaluated.
-    fn compile(&self, expression: &str) -> Result<u32, HostError>;
-    /// Evaluates an expression that asks for nothing of a request.
-    fn evaluate_constant(&self, expression: u32) -> Result<Option<Vec<u8>>, HostError>;
-    /// Evaluates an expression about a request; `None` if it has no value.
-    fn evaluate(
-        &self,
-        expression: u32,
-        variable: Option<(&str, &[u8])>,
-        facts: &Facts<'_>,
-    ) -> Result<Option<Vec<u8>>, HostError>;
+    /// What an expression is taken to come to that only the proxy can evaluate.
+    fn assume(&self, is_condition: bool) -> Option<Vec<u8>>;
 }
 
 /// What came of the request for a document.
@@ -212,6 +205,7 @@ pub(crate) struct Shared {
     pub(crate) monotonic_time: Cell<Duration>,
     pub(crate) documents: RefCell<SharedDocuments>,
     pub(crate) store: MemoryStore,
+    pub(crate) expressions: Expressions,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there are few")]
@@ -257,11 +251,16 @@ impl Environment for ChainEnvironment<'_> {
     }
 
     fn compile(&self, expression: &str) -> Result<u32, HostError> {
-        self.shared.world.compile(expression)
+        self.shared.expressions.compile(expression)
     }
 
     fn evaluate(&self, expression: u32) -> Result<Option<Vec<u8>>, HostError> {
-        self.shared.world.evaluate_constant(expression)
+        Ok(match self.shared.expressions.evaluate(expression, None) {
+            Evaluated::Value(value) => Some(value),
+            Evaluated::Nothing => None,
+            // It is taken for good: the proxy knows.
+            Evaluated::NotHere => Some(vec![0]),
+        })
     }
 }
 
@@ -283,10 +282,16 @@ impl Chain {
             monotonic_time: Cell::new(Duration::from_hours(1)),
             documents: RefCell::new(SharedDocuments::new()),
             store: MemoryStore::default(),
+            expressions: Expressions::default(),
         };
         let mut chain = Self { shared, filters: Vec::new() };
         chain.configure(plugins)?;
         Ok(chain)
+    }
+
+    /// Whether some expression of the configurations can be evaluated by a proxy alone.
+    pub fn leaves_expressions_to_proxy(&self) -> bool {
+        self.shared.expressions.any_not_here()
     }
 
     /// Gives the plugins these configurations. If one is refused, all keep what they have.

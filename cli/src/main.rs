@@ -61,8 +61,8 @@ enum Command {
     },
     /// Decides about a request as the filters do, and says why: which rule, which check, which limit.
     ///
-    /// The filters' own code decides. What only a proxy can do is said plainly: CEL and RE2 are not evaluated, and without keys a
-    /// signature is taken for good. Tokens, signatures and secrets are not printed.
+    /// The filters' own code decides. What only a proxy can do is said plainly: without keys a signature is taken for good, and CEL and
+    /// RE2 are evaluated by another implementation. Tokens, signatures and secrets are not printed.
     Explain(Box<explain::Explain>),
     /// Prints the number that the gauge `…_config_hash_…` shows for a configuration.
     ///

@@ -3,7 +3,7 @@
 //! `UPDATE=1` writes it anew.
 #![allow(clippy::restriction)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -13,25 +13,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cases::{Case, Exchange, Filter, Host, HostError, ISSUER_CLUSTERS, LIMIT_CLUSTERS, Setup};
 use envoy::{Answer, Headers, Protocol, RateLimitAnswer, Received};
 use jwt_auth::fetch::remote::Remote;
-use mesh_filters_cli::decide::{Chain, Facts, Fetch, Plugin, Proxy, Request, Response, World};
+use mesh_filters_cli::decide::{Chain, Fetch, Plugin, Proxy, Request, Response, World};
 use plugin_kit::config::{ConfigErrors, document};
-use plugin_kit::host::HostError as CallError;
 use rate_limit::config::Global;
 
 /// Why the cores alone do not decide a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Undecided {
-    /// The proxy evaluates CEL and RE2.
+    /// The case runs on a real Envoy only.
+    Envoy,
+    /// The proxy alone evaluates an expression.
     Expression,
-    /// The proxy alone checks ES512.
-    HostSignature,
 }
 
 impl Undecided {
     fn reason(self) -> &'static str {
         match self {
-            Self::Expression => "the proxy evaluates the expression (CEL or RE2), or refuses it",
-            Self::HostSignature => "the proxy alone checks this signature (ES512)",
+            Self::Envoy => "the case is about Envoy itself (`only: envoy`)",
+            Self::Expression => "the proxy alone evaluates the expression",
         }
     }
 }
@@ -42,8 +41,7 @@ struct CommandLine {
     undecided: Mutex<BTreeSet<Undecided>>,
 }
 
-struct CommandLineProxy<'a> {
-    host: &'a CommandLine,
+struct CommandLineProxy {
     setup: Setup,
     chain: Chain,
     outside: Outside,
@@ -55,7 +53,6 @@ struct CommandLineProxy<'a> {
 struct Outside {
     issuer: Rc<RefCell<Answer>>,
     limit_service: Rc<RefCell<RateLimitAnswer>>,
-    has_expressions: Rc<Cell<bool>>,
 }
 
 impl World for Outside {
@@ -79,22 +76,8 @@ impl World for Outside {
         if answer.grpc_status == 0 { Ok(answer.message(message)) } else { Err(answer.grpc_status) }
     }
 
-    fn compile(&self, _: &str) -> Result<u32, CallError> {
-        self.has_expressions.set(true);
-        Ok(0)
-    }
-
-    fn evaluate_constant(&self, _: u32) -> Result<Option<Vec<u8>>, CallError> {
-        Ok(Some(vec![0]))
-    }
-
-    fn evaluate(
-        &self,
-        _: u32,
-        _: Option<(&str, &[u8])>,
-        _: &Facts<'_>,
-    ) -> Result<Option<Vec<u8>>, CallError> {
-        Ok(None)
+    fn assume(&self, _: bool) -> Option<Vec<u8>> {
+        None
     }
 }
 
@@ -123,7 +106,6 @@ impl Host for CommandLine {
         let outside = Outside {
             issuer: Rc::new(RefCell::new(setup.issuer.clone())),
             limit_service: Rc::new(RefCell::new(setup.limit_service.clone())),
-            has_expressions: Rc::default(),
         };
         let node = envoy::Node { role: setup.role, ..envoy::Node::default() };
         let proxy = Proxy {
@@ -135,16 +117,16 @@ impl Host for CommandLine {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let plugins = plugins(&setup.filters, &setup.env)?;
         let chain = Chain::start(&plugins, proxy, Box::new(outside.clone()), now);
-        if outside.has_expressions.get() {
+        let chain = chain.map_err(|(_, errors)| refused(&errors))?;
+        if chain.leaves_expressions_to_proxy() {
             self.undecided.lock().unwrap().insert(Undecided::Expression);
         }
-        let chain = chain.map_err(|(_, errors)| refused(&errors))?;
         let upstream = Response { status: 200, headers: Headers::new(), body: Vec::new() };
-        Ok(Box::new(CommandLineProxy { host: self, setup: setup.clone(), chain, outside, upstream }))
+        Ok(Box::new(CommandLineProxy { setup: setup.clone(), chain, outside, upstream }))
     }
 }
 
-impl cases::Proxy for CommandLineProxy<'_> {
+impl cases::Proxy for CommandLineProxy {
     fn send(&mut self, request: &envoy::Request) -> Result<Exchange, HostError> {
         let source = request.source.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
         let mut headers = request.headers.clone();
@@ -161,9 +143,6 @@ impl cases::Proxy for CommandLineProxy<'_> {
             peer: None,
         };
         let decided = self.chain.send(&asked, &self.upstream);
-        if decided.steps.iter().any(|step| step.notes.iter().any(|note| note.what == "host")) {
-            self.host.undecided.lock().unwrap().insert(Undecided::HostSignature);
-        }
         let pseudo = |name: &str| {
             let found = decided.upstream.iter().flatten().find(|(known, _)| known == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
@@ -251,6 +230,7 @@ fn decide(case: &Case) -> Result<Option<Undecided>, String> {
         Ok(()) => Ok(None),
         Err(failure) => match host.undecided.into_inner().unwrap().first() {
             Some(why) => Ok(Some(*why)),
+            None if case.runs_on_envoy_only() => Ok(Some(Undecided::Envoy)),
             None => Err(failure.to_string()),
         },
     }
@@ -259,7 +239,6 @@ fn decide(case: &Case) -> Result<Option<Undecided>, String> {
 #[test]
 fn each_case_is_decided_as_a_proxy_decides_it() {
     let all = cases::load_all().unwrap();
-    let all: Vec<&Case> = all.iter().filter(|case| !case.runs_on_envoy_only()).collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use plugin_kit::host::{HostError, RequestHost, Variable};
 use plugin_kit::request::headers::HeaderMap;
+use plugin_kit::trace::{self, Note};
 
-use super::{Headers, Request, Response, Shared};
+use super::{Evaluated, Headers, Request, Response, Shared};
 
 /// What a filter changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +182,16 @@ impl<'a> Facts<'a> {
         self.changed(Change::SetOnResponse(name.to_owned(), value.to_owned()));
     }
 
+    /// All request headers, in bytes.
+    pub(super) fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
+        self.headers.borrow().clone()
+    }
+
+    /// The labels of the pod.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.shared.proxy.labels.iter()
+    }
+
     pub(super) fn response_headers(&self) -> Headers {
         self.response.borrow().as_ref().map(|(_, headers, _)| headers.clone()).unwrap_or_default()
     }
@@ -271,7 +282,17 @@ impl RequestHost for Facts<'_> {
         expression: u32,
         variable: Option<Variable<'_>>,
     ) -> Result<Option<Vec<u8>>, HostError> {
-        self.shared.world.evaluate(expression, variable, self)
+        if let Some((name, value)) = variable {
+            // It stays set, as a filter state does.
+            self.state.borrow_mut().insert(name.to_owned(), value.to_vec());
+        }
+        let evaluated = self.shared.expressions.evaluate(expression, Some(self));
+        trace::note(|| Note::new("expression").holds(evaluated != Evaluated::NotHere));
+        Ok(match evaluated {
+            Evaluated::Value(value) => Some(value),
+            Evaluated::Nothing => None,
+            Evaluated::NotHere => self.shared.world.assume(self.shared.expressions.is_condition(expression)),
+        })
     }
 
     fn unix_time(&self) -> Result<Duration, HostError> {

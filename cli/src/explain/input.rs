@@ -1,7 +1,6 @@
 //! What `explain` is given: a request, a configuration, keys.
 
 use std::cell::Cell;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -9,9 +8,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use jwt_auth::fetch::remote::Remote;
-use mesh_filters_cli::decide::{Facts, Fetch, Plugin, Request, World};
+use mesh_filters_cli::decide::{Fetch, Plugin, Request, World};
 use mesh_filters_cli::filters;
-use plugin_kit::host::HostError;
 use rate_limit::config::Global;
 use serde_json::Value;
 
@@ -156,8 +154,8 @@ pub(crate) fn installed(
     let mut found: Vec<resource::Plugin<'_>> = Vec::new();
     for mut plugin in resources.iter().flat_map(resource::plugins) {
         if plugin.resource.kind.is_empty() {
-            let named = filters::NAMES.into_iter().find(|known| filter == Some(*known));
-            plugin.filter = plugin.filter.or(named);
+            let given = filters::NAMES.into_iter().find(|known| filter == Some(*known));
+            plugin.filter = plugin.filter.or(given);
         }
         let chosen = names.is_empty()
             || names.iter().any(|name| name == plugin.resource.name || *name == plugin.resource.title());
@@ -302,9 +300,7 @@ pub(super) struct Outside {
     revoked: Documents,
     /// The providers of each URL that is fetched: keys, and lists of revoked tokens.
     providers: Vec<(bool, String, Vec<String>)>,
-    /// What each expression is: a condition, or a text.
-    conditions: RefCell<Vec<bool>>,
-    /// Whether conditions are taken to hold.
+    /// Whether conditions that only the proxy evaluates are taken to hold.
     assumes: bool,
     asked: Rc<Cell<bool>>,
 }
@@ -334,13 +330,12 @@ impl Outside {
             keys: input.keys.clone(),
             revoked: input.revoked.clone(),
             providers,
-            conditions: RefCell::default(),
             assumes,
             asked: Rc::default(),
         }
     }
 
-    /// Set when a condition is asked.
+    /// Set when such a condition is asked.
     pub(super) fn asked(&self) -> Rc<Cell<bool>> {
         Rc::clone(&self.asked)
     }
@@ -374,27 +369,8 @@ impl World for Outside {
         Ok(vec![0x08, 0x01])
     }
 
-    fn compile(&self, expression: &str) -> Result<u32, HostError> {
-        let mut conditions = self.conditions.borrow_mut();
-        conditions.push(
-            expression.ends_with("? true : false") || expression.starts_with("normalized_path.matches("),
-        );
-        Ok(u32::try_from(conditions.len()).unwrap_or_default())
-    }
-
-    fn evaluate_constant(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(Some(vec![0]))
-    }
-
-    fn evaluate(
-        &self,
-        expression: u32,
-        _: Option<(&str, &[u8])>,
-        _: &Facts<'_>,
-    ) -> Result<Option<Vec<u8>>, HostError> {
-        let index = usize::try_from(expression).unwrap_or_default().wrapping_sub(1);
-        let is_condition = self.conditions.borrow().get(index).copied().unwrap_or_default();
+    fn assume(&self, is_condition: bool) -> Option<Vec<u8>> {
         self.asked.set(self.asked.get() || is_condition);
-        Ok(is_condition.then(|| vec![u8::from(self.assumes)]))
+        is_condition.then(|| vec![u8::from(self.assumes)])
     }
 }

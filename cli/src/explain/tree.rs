@@ -151,7 +151,11 @@ impl Written<'_> {
         names.get(position).map_or_else(String::new, |name| (*name).clone())
     }
 
-    fn not_evaluated(&self) -> String {
+    /// What is to be said of an expression that was asked.
+    fn about_expression(&self, evaluated: bool) -> String {
+        if evaluated {
+            return "evaluated here; the proxy's own evaluation may differ".to_owned();
+        }
         let assumed = if self.assumes { "is taken to hold" } else { "is taken not to hold" };
         format!("the proxy evaluates this expression; here it was not evaluated, and {assumed}")
     }
@@ -252,19 +256,9 @@ fn part(note: &Note, written: &Written<'_>, base: &str) -> Item {
         ("sourceAddress", _) => format!("{base}.sourceAddress.cidrs"),
         (what, _) => format!("{base}.{what}"),
     };
-    let mut by_regex = false;
     match note.what {
         "methods" if written.value(&path).is_none() => path = format!("{base}.methodsExcept"),
-        "paths" => {
-            by_regex = written.value(&format!("{base}.pathRegexes")).is_some();
-            if written.value(&path).is_none() {
-                path = format!("{base}.pathRegexes");
-            }
-        }
-        "headers" => {
-            by_regex = written.value(&path).is_some_and(|test| test.to_string().contains("\"regex\""));
-        }
-        "when" => by_regex = true,
+        "paths" if written.value(&path).is_none() => path = format!("{base}.pathRegexes"),
         _ => {}
     }
     let name = path.strip_prefix(base).unwrap_or(&path).trim_start_matches('.').to_owned();
@@ -281,8 +275,13 @@ fn part(note: &Note, written: &Written<'_>, base: &str) -> Item {
     } else {
         expected
     };
-    let text = if by_regex { format!("{name} ({})", written.not_evaluated()) } else { name };
-    let mark = if by_regex { Mark::Unknown } else { Mark::of(note.holds) };
+    let (text, mark) = match evaluated(note) {
+        Some(evaluated) => {
+            let mark = if evaluated { Mark::of(note.holds) } else { Mark::Unknown };
+            (format!("{name} ({})", written.about_expression(evaluated)), mark)
+        }
+        None => (name, Mark::of(note.holds)),
+    };
     let received = if note.what == "when" { None } else { received(note) };
     written.at(Item::new(mark, text).expected(expected).received(received), &path)
 }
@@ -311,7 +310,7 @@ fn asked(
         .filter(|note| {
             holds == Some(true) && note.what == "when"
                 || note.holds != Some(true)
-                || needs_proxy(note, written, &place_of_parts)
+                || evaluated(note).is_some()
         })
         .map(|note| part(note, written, &place_of_parts))
         .collect();
@@ -319,13 +318,31 @@ fn asked(
     written.at(item, &base)
 }
 
-/// Whether the outcome of a part is an assumption.
-fn needs_proxy(note: &Note, written: &Written<'_>, base: &str) -> bool {
-    match note.what {
-        "paths" => written.value(&format!("{base}.pathRegexes")).is_some(),
-        "when" => true,
-        _ => false,
+/// Whether the expressions that a part or a condition asks were evaluated; `None` if it asks none.
+fn evaluated(note: &Note) -> Option<bool> {
+    note.index.filter(|_| note.what == "when" || PARTS.contains(&note.what)).map(|index| index == EVALUATED)
+}
+
+/// Stands in the place of a position that such a note does not have.
+const EVALUATED: usize = 1;
+
+/// The notes, where each about a test of expressions says whether these were evaluated.
+fn with_expressions(notes: &[Note]) -> Vec<Note> {
+    let mut all = Vec::new();
+    let mut evaluated: Option<bool> = None;
+    for note in notes {
+        if note.what == "expression" {
+            evaluated = Some(evaluated.unwrap_or(true) && note.holds == Some(true));
+            continue;
+        }
+        let index = if note.what == "when" || PARTS.contains(&note.what) {
+            evaluated.take().map(usize::from)
+        } else {
+            note.index
+        };
+        all.push(Note { index, ..note.clone() });
     }
+    all
 }
 
 #[allow(clippy::too_many_lines, reason = "each kind of note has one arm")]
@@ -335,7 +352,8 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
     let (mut asked_rules, mut tokens, mut demands): (Vec<usize>, Vec<Item>, Vec<Item>) = Default::default();
     let mut provider: Option<usize> = None;
     let readings = step.notes.iter().filter(|note| note.what == "reading").count();
-    for note in &step.notes {
+    let notes = with_expressions(&step.notes);
+    for note in &notes {
         match (note.what, note.index) {
             ("reading", _) if readings > 1 => {
                 items.push(Item::new(Mark::Info, "the path is also read as").received(received(note)));
@@ -418,8 +436,10 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
             ("when", _) => {
                 let path = format!("{}.when", current_rule(&demands));
                 let expected = written.value(&path).map(expectation);
-                let item = Item::new(Mark::Unknown, format!("when ({})", written.not_evaluated()))
-                    .expected(expected);
+                let evaluated = evaluated(note).unwrap_or_default();
+                let mark = if evaluated { Mark::of(note.holds) } else { Mark::Unknown };
+                let item = Item::new(mark, format!("when ({})", written.about_expression(evaluated)));
+                let item = item.expected(expected);
                 push_below(&mut demands, written.at(item, &path));
             }
             ("issuer", Some(n)) => {
@@ -551,7 +571,6 @@ fn check(note: &Note, provider: Option<usize>, written: &Written<'_>) -> Option<
             let text = "signature: not checked, and taken for good: no keys are given (`--keys`)";
             return Some(Item::new(Mark::Unknown, text));
         }
-        "host" => return Some(Item::new(Mark::Unknown, "signature: only the proxy checks this algorithm")),
         "signature" if note.received.as_deref() == Some("") => return None,
         "signature" => {
             let by = note.received.as_deref().unwrap_or_default();
@@ -613,7 +632,8 @@ fn limits(step: &Step, written: &Written<'_>) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
     let mut positions: Vec<(usize, usize)> = Vec::new();
     let mut parts: Vec<Note> = Vec::new();
-    for note in &step.notes {
+    let notes = with_expressions(&step.notes);
+    for note in &notes {
         match (note.what, note.index) {
             (what, _) if PARTS.contains(&what) || matches!(what, "claims" | "when") => {
                 parts.push(note.clone());
