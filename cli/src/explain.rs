@@ -56,9 +56,12 @@ pub(crate) struct Explain {
     /// A variable of `vmConfig.env`.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// A label of the pod.
+    /// A label of the pod. It also chooses the plugins that run on such a pod.
     #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<String>,
+    /// The namespace of the pod. It also chooses the plugins that run there.
+    #[arg(long)]
+    namespace: Option<String>,
     /// The client's address.
     #[arg(long, value_name = "ADDRESS", default_value = "10.0.0.7")]
     client_address: String,
@@ -151,12 +154,12 @@ fn decide(
     };
     let proxy = Proxy {
         labels: input::pairs(&arguments.label, "--label")?.into_iter().collect(),
+        namespace: arguments.namespace.clone().unwrap_or_else(|| "default".to_owned()),
         is_edge: arguments.gateway,
         node: format!(
             "{}~10.0.0.1~explain.default~default.svc.cluster.local",
             if arguments.gateway { "router" } else { "sidecar" }
         ),
-        ..Proxy::default()
     };
     let plugins: Vec<_> = input.plugins.iter().map(|installed| installed.plugin.clone()).collect();
     let answer = Response { status: arguments.response, headers: Vec::new(), body: Vec::new() };

@@ -7,7 +7,7 @@ use mesh_filters_cli::filters;
 use plugin_kit::config::{config_hash_metric, fingerprint};
 
 use crate::document;
-use crate::explain::input::{Installed, installed};
+use crate::explain::input::{Installed, Wanted, installed};
 
 /// The hash of the configuration in these files, or with `all` those of each plugin, with the names of their gauges.
 ///
@@ -15,7 +15,7 @@ use crate::explain::input::{Installed, installed};
 /// A file cannot be read, a filter refuses its configuration, or there are several plugins and `all` is not set.
 pub(crate) fn of(inputs: &[PathBuf], filter: Option<&str>, all: bool) -> Result<String, String> {
     let sources = document::read_all(inputs)?;
-    let plugins = installed(&sources, &[], filter, false, &BTreeMap::new())?;
+    let plugins = installed(&sources, &Wanted { filter, ..Wanted::default() }, &BTreeMap::new())?;
     let wanted = |installed: &&Installed| filter.is_none_or(|filter| installed.plugin.filter == filter);
     let plugins: Vec<&Installed> = plugins.iter().filter(wanted).collect();
     for Installed { plugin, title, .. } in &plugins {

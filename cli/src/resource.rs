@@ -77,16 +77,24 @@ pub(crate) struct Workloads {
     targets: Vec<String>,
 }
 
+/// The namespace whose plugins are about the mesh.
+const ROOT: &str = "istio-system";
+
 impl Workloads {
     /// Whether these are gateways, which have no inbound side: they are named as targets, or by Istio's own label.
     pub(crate) fn are_gateways(&self) -> bool {
         !self.targets.is_empty() || self.labels.contains_key("istio")
     }
 
+    /// Whether a pod with these labels is among them, in this namespace if one is given.
+    pub(crate) fn select(&self, namespace: Option<&str>, labels: &BTreeMap<String, String>) -> bool {
+        let here = namespace.is_none_or(|name| [name, ROOT, ""].contains(&self.namespace.as_str()));
+        here && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+    }
+
     /// Whether a workload can be among both. One without a selector is about its whole namespace, and in the root namespace
     /// about the mesh.
     pub(crate) fn overlap(&self, other: &Self) -> bool {
-        const ROOT: &str = "istio-system";
         let same_namespace = self.namespace == other.namespace
             || [&self.namespace, &other.namespace].iter().any(|name| *name == ROOT);
         if !self.targets.is_empty() || !other.targets.is_empty() {
@@ -290,6 +298,20 @@ mod tests {
         }
         let gateway = Workloads { targets: vec!["Gateway/edge".to_owned()], ..workloads("shop", &[]) };
         assert!(gateway.overlap(&gateway) && !gateway.overlap(&orders));
+    }
+
+    #[test]
+    fn a_pod_is_selected_by_its_labels_and_its_namespace() {
+        let labels = |app: &str| BTreeMap::from([("app".to_owned(), app.to_owned())]);
+        let of = |namespace: &str, labels| Workloads {
+            namespace: namespace.to_owned(),
+            labels,
+            targets: Vec::new(),
+        };
+        let orders = of("shop", labels("orders"));
+        assert!(orders.select(None, &labels("orders")) && orders.select(Some("shop"), &labels("orders")));
+        assert!(!orders.select(None, &labels("users")) && !orders.select(Some("other"), &labels("orders")));
+        assert!(of("istio-system", BTreeMap::new()).select(Some("shop"), &labels("users")));
     }
 
     #[test]

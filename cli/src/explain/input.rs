@@ -76,7 +76,14 @@ impl Input {
     pub(super) fn read(arguments: &Explain) -> Result<Self, String> {
         let sources = document::read_all(&arguments.config)?;
         let variables: BTreeMap<String, String> = pairs(&arguments.env, "--env")?.into_iter().collect();
-        let plugins = installed(&sources, &arguments.plugin, arguments.filter.as_deref(), true, &variables)?;
+        let wanted = Wanted {
+            names: &arguments.plugin,
+            labels: pairs(&arguments.label, "--label")?.into_iter().collect(),
+            namespace: arguments.namespace.as_deref(),
+            filter: arguments.filter.as_deref(),
+            of_one_workload: true,
+        };
+        let plugins = installed(&sources, &wanted, &variables)?;
         let input =
             Self { plugins, sources, keys: files(&arguments.keys)?, revoked: files(&arguments.revoked)? };
         input.check_secrets()?;
@@ -131,17 +138,31 @@ impl Input {
     }
 }
 
-/// The plugins of the sources in the order of the mesh: those of these names, or all. `filter` is what a bare pluginConfig is for.
+/// Which plugins of the sources are wanted.
+#[derive(Default)]
+pub(crate) struct Wanted<'a> {
+    /// Those of these names; all if there are none.
+    pub(crate) names: &'a [String],
+    /// Those that run on a pod with these labels, if there are any.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Those that run on a pod in this namespace.
+    pub(crate) namespace: Option<&'a str>,
+    /// What a bare pluginConfig is for.
+    pub(crate) filter: Option<&'a str>,
+    /// Whether all must run on one workload.
+    pub(crate) of_one_workload: bool,
+}
+
+/// The plugins of the sources in the order of the mesh.
 ///
 /// # Errors
 /// A source is not YAML, there is no plugin, or the plugins are not those of one workload where they are to be.
 pub(crate) fn installed(
     sources: &[Source],
-    names: &[String],
-    filter: Option<&str>,
-    of_one_workload: bool,
+    wanted: &Wanted<'_>,
     variables: &BTreeMap<String, String>,
 ) -> Result<Vec<Installed>, String> {
+    let Wanted { names, labels, namespace, filter, of_one_workload } = wanted;
     let mut documents = Vec::new();
     for (n, source) in sources.iter().enumerate() {
         let nodes =
@@ -154,12 +175,14 @@ pub(crate) fn installed(
     let mut found: Vec<resource::Plugin<'_>> = Vec::new();
     for mut plugin in resources.iter().flat_map(resource::plugins) {
         if plugin.resource.kind.is_empty() {
-            let given = filters::NAMES.into_iter().find(|known| filter == Some(*known));
+            let given = filters::NAMES.into_iter().find(|known| *filter == Some(*known));
             plugin.filter = plugin.filter.or(given);
         }
         let chosen = names.is_empty()
             || names.iter().any(|name| name == plugin.resource.name || *name == plugin.resource.title());
-        if plugin.filter.is_some() && chosen {
+        let runs_there =
+            (labels.is_empty() && namespace.is_none()) || plugin.workloads.select(*namespace, labels);
+        if plugin.filter.is_some() && chosen && runs_there {
             found.push(plugin);
         }
     }
@@ -167,9 +190,10 @@ pub(crate) fn installed(
         let other = found.iter().skip(n + 1).find(|other| !one.workloads.overlap(&other.workloads))?;
         Some((one, other))
     });
-    if let (Some((one, other)), true) = (stranger, of_one_workload) {
+    if let (Some((one, other)), true) = (stranger, *of_one_workload) {
         return Err(format!(
-            "{} and {} are on different workloads; expected `--plugin NAME` for each plugin of one workload",
+            "{} and {} are on different workloads; expected the labels of a pod, such as `--label app=orders`, or `--plugin NAME` for each \
+             plugin of one workload",
             one.resource.title(),
             other.resource.title()
         ));
