@@ -7,7 +7,7 @@ use std::time::Duration;
 use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
 use plugin_kit::host::{self, Gauge, Headers, HostEnvironment};
-use plugin_kit::host::{CallResponse, Filter, Flow};
+use plugin_kit::host::{CallResponse, ElsewhereCall, Filter, Flow};
 use plugin_kit::reply::detail::of_request;
 use plugin_kit::reply::repeats::{LeftOut, Repeats};
 use plugin_kit::request::cel::CLAIMS;
@@ -172,10 +172,25 @@ impl Filter for JwtAuth {
         let Some(position) = position else { return Vec::new() };
         let (_, document) = self.calls.borrow_mut().swap_remove(position);
         let Ok(now) = host::monotonic_time() else { return Vec::new() };
-        if let Err(error) = self.receive(document, response, now) {
+        if let Err(error) = self.receive(document, response, now, true) {
             self.fetch_failed(document, now, &error);
         }
         self.waiting.borrow_mut().wake(document)
+    }
+
+    fn on_call_elsewhere(&self, call: &ElsewhereCall<'_>) -> Vec<u32> {
+        let brought = |document: &Document| {
+            self.authenticator.fetching(*document).is_some_and(|(remote, _)| {
+                remote.cluster == call.cluster
+                    && call.header(":authority") == Some(remote.authority.as_str())
+                    && call.header(":path") == Some(remote.path.as_str())
+            })
+        };
+        let documents: Vec<Document> = self.authenticator.documents().filter(brought).collect();
+        // What is wrong with a document is told where it was asked for.
+        let good = |document: &Document| self.receive(*document, call.response, call.at, false).is_ok();
+        let good = documents.into_iter().filter(good);
+        good.flat_map(|document| self.waiting.borrow_mut().wake(document)).collect()
     }
 
     fn on_gone(&self, stream: u32) {
@@ -375,26 +390,37 @@ impl JwtAuth {
         !gone.is_empty()
     }
 
-    /// Takes the document that a fetch brought.
-    fn receive(&self, document: Document, response: &CallResponse, now: Duration) -> Result<(), Failure> {
+    /// Takes the document that a fetch brought, which was this worker's `own`.
+    fn receive(
+        &self,
+        document: Document,
+        response: &CallResponse,
+        now: Duration,
+        own: bool,
+    ) -> Result<(), Failure> {
         let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
+        if let Some(error) = response.not_sent {
+            return Err(Failure::not_sent(remote.map_or("", |remote| remote.cluster.as_str()), error));
+        }
         let timeout = remote.map(|remote| remote.settings.timeout).unwrap_or_default();
         let (body, max_age) = body(response, timeout)?;
         match document {
             Document::Keys(provider) => {
                 let set = KeySet::fetched(&body).map_err(|reason| Failure::content(&body, &reason))?;
-                warn_of_refused_keys(self.name(provider), &set);
+                if own {
+                    warn_of_refused_keys(self.name(provider), &set);
+                    self.metrics.fetched.increment();
+                }
                 if let Some(cache) = self.authenticator.remote(provider) {
                     cache.borrow_mut().succeeded(now, set, max_age);
                 }
-                self.metrics.fetched.increment();
                 self.show_keys();
             }
             Document::Revoked(provider) => {
                 let list =
                     Revoked::parse(&body).map_err(|error| Failure::content(&body, &error.to_string()))?;
                 self.authenticator.revoke(provider, now, list, max_age);
-                self.metrics.lists_fetched.increment();
+                self.metrics.lists_fetched.add(u32::from(own));
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use jwt_auth::plugin::JwtAuth;
 use plugin_kit::config::{ConfigErrors, Diagnostic};
-use plugin_kit::host::{CallResponse, Filter, Flow};
+use plugin_kit::host::{CallResponse, ElsewhereCall, Filter, Flow};
 use plugin_kit::request::exchange::Exchange;
 use rate_limit::decision::Stage as Limits;
 use rate_limit::plugin::RateLimit;
@@ -178,6 +178,11 @@ impl Filter for MeshFilters {
             self.rate_limit.as_ref().map(|filter| filter.on_call(token, response)),
         ];
         woken.into_iter().flatten().flatten().collect()
+    }
+
+    fn on_call_elsewhere(&self, call: &ElsewhereCall<'_>) -> Vec<u32> {
+        // Only jwt-auth makes calls.
+        self.jwt_auth.as_ref().map(|filter| filter.on_call_elsewhere(call)).unwrap_or_default()
     }
 
     fn on_grpc(&self, token: u32, reply: Result<usize, u32>) -> Vec<u32> {

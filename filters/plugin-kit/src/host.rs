@@ -58,7 +58,8 @@
 //!    the answer was [`Flow::Continue`].
 //! 3. *Paused streams.* When `on_tick`, `on_call` or `on_grpc` names a stream, the host runs `on_request` for it again and resumes it on
 //!    `Continue`. If the stream has ended meanwhile, the host calls [`Filter::on_gone`] instead. Every named stream gets
-//!    exactly one of the two. A host may spread many streams over several ticks of [`SHORT_TICK`].
+//!    exactly one of the two. A host may spread many streams over several ticks of [`SHORT_TICK`]. One that shares the answers to calls
+//!    between threads names them in `on_call_elsewhere`.
 //! 4. *Response and end.* For a stream that [`Filter::keeps`] it calls [`Filter::on_response`] when the response headers pass, also
 //!    those of a local reply, and [`Filter::on_end`] before the access log is written.
 //! 5. *Timer.* It calls [`Filter::on_tick`] every [`TICK`]. If [`Filter::ticks_at_once`], the first tick comes after [`SHORT_TICK`].
@@ -75,7 +76,7 @@ pub mod native;
 pub mod wasm;
 
 pub use ask::{Environment, HostError, RequestHost, Variable};
-pub use filter::{CallResponse, Filter, Flow, SHORT_TICK, TICK};
+pub use filter::{CallResponse, ElsewhereCall, Filter, Flow, NOT_SENT, SHORT_TICK, TICK};
 #[cfg(all(feature = "native", not(target_family = "wasm")))]
 pub use native::calls::{
     Counter, Gauge, GrpcMethod, Headers, HostEnvironment, SharedValue, call_foreign_function,

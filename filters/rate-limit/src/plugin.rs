@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
 use plugin_kit::host::{self, GrpcMethod, Headers, cluster};
-use plugin_kit::host::{Filter, Flow};
+use plugin_kit::host::{Filter, Flow, NOT_SENT};
 use plugin_kit::reply::detail::of_request;
 use plugin_kit::reply::repeats::{LeftOut, Repeats};
 use plugin_kit::request::exchange::Exchange;
@@ -355,6 +355,7 @@ impl Filter for RateLimit {
                 Err(_) => Err(Failure::Malformed),
             },
             Ok(_) => Err(Failure::Malformed),
+            Err(NOT_SENT) => Err(Failure::NotSent(NOT_SENT)),
             Err(status) => Err(Failure::Grpc(status)),
         };
         self.on_service_response(service, stream, question, answer);

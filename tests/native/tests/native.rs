@@ -1,13 +1,16 @@
 //! Native modules in a real Envoy: what happens when something goes wrong, and how they are configured.
 #![allow(clippy::restriction)]
 
-use envoy::{Bootstrap, Cluster, Envoy, Error, HttpFilter, Listener, Request, Upstream};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use envoy::{Bootstrap, Cluster, Envoy, Error, HttpFilter, JwksServer, Listener, Request, Upstream};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 struct Proxy {
     envoy: Envoy,
     upstream: Upstream,
+    issuer: JwksServer,
 }
 
 /// The module of this crate, which cargo builds beside its tests.
@@ -26,11 +29,13 @@ fn filter(module: &PathBuf, name: &str, configuration: &Value) -> HttpFilter {
 }
 
 impl Proxy {
-    fn start() -> Self {
+    fn start(workers: usize) -> Self {
         let upstream = Upstream::start().unwrap();
-        let clusters = vec![Cluster::new("service", upstream.address())];
-        let envoy = Envoy::start(&Bootstrap { clusters, ..Bootstrap::default() }, &[], 1).unwrap();
-        Self { envoy, upstream }
+        let issuer = JwksServer::start(&cases::public_keys(&["rsa-1"]).unwrap()).unwrap();
+        let clusters =
+            vec![Cluster::new("service", upstream.address()), Cluster::new("issuer", issuer.address())];
+        let envoy = Envoy::start(&Bootstrap { clusters, ..Bootstrap::default() }, &[], workers).unwrap();
+        Self { envoy, upstream, issuer }
     }
 
     fn configure(&mut self, filter: HttpFilter) -> Result<(), Error> {
@@ -54,7 +59,7 @@ impl Proxy {
 
 #[test]
 fn panic_while_a_request_is_decided_about_denies_it_and_the_proxy_lives() {
-    let mut proxy = Proxy::start();
+    let mut proxy = Proxy::start(1);
     proxy.configure(filter(&panicking(), "panicking", &json!({}))).unwrap();
     for _ in 0..3 {
         assert_eq!(proxy.send(&[("x-panic", "request")]), (500, "panicking_panicked".to_owned(), false));
@@ -74,7 +79,7 @@ fn panic_while_a_request_is_decided_about_denies_it_and_the_proxy_lives() {
 
 #[test]
 fn panic_while_requests_wait_denies_them() {
-    let mut proxy = Proxy::start();
+    let mut proxy = Proxy::start(1);
     proxy.configure(filter(&panicking(), "panicking", &json!({}))).unwrap();
     let (status, details, _) = proxy.send(&[("x-panic", "call")]);
     assert_eq!((status, details.as_str()), (500, "panicking_panicked"));
@@ -83,7 +88,7 @@ fn panic_while_requests_wait_denies_them() {
 
 #[test]
 fn refused_configuration_leaves_the_last_good_one_in_force() {
-    let mut proxy = Proxy::start();
+    let mut proxy = Proxy::start(1);
     let module = cases::native_module().unwrap();
     let limits = |limits: Value| json!({ "pluginName": "shop.limits", "pluginConfig": { "limits": limits } });
     let one = json!([{ "name": "total", "rate": { "requests": 1, "per": "1h" } }]);
@@ -112,4 +117,22 @@ fn refused_configuration_leaves_the_last_good_one_in_force() {
         assert!(log.contains(&expected), "{expected}: {log}");
         assert_eq!(proxy.send(&[]).0, 429);
     }
+}
+
+/// A connection goes to any worker, so of 64 each has some.
+#[test]
+fn keys_are_fetched_once_for_all_workers() {
+    let mut proxy = Proxy::start(4);
+    let configuration = json!({ "pluginConfig": { "providers": { "platform": {
+        "issuer": "https://issuer.test/", "audiences": ["api"], "jwksUri": "http://issuer.test/jwks.json", "cluster": "issuer",
+    } } } });
+    proxy.configure(filter(&cases::native_module().unwrap(), "jwt-auth", &configuration)).unwrap();
+    let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = encoded(json!({ "alg": "RS256", "kid": "rsa-1" }));
+    let claims = encoded(json!({ "iss": "https://issuer.test/", "aud": "api", "exp": 9_999_999_999_u64 }));
+    for n in 0..64 {
+        let token = format!("Bearer {header}.{claims}.{}", encoded(json!(n)));
+        assert_eq!(proxy.send(&[("authorization", &token)]).1, "jwt_auth_signature_invalid");
+    }
+    assert_eq!(proxy.issuer.fetches(), 1);
 }

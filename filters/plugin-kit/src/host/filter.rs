@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::config::{ConfigErrors, Diagnostic};
+use crate::host::HostError;
 use crate::reply::Reply;
 use crate::request::exchange::Exchange;
 use crate::request::headers::HeaderMap;
@@ -27,7 +28,31 @@ pub struct CallResponse {
     pub head: Option<HeaderMap>,
     /// Length of the body in bytes. Read it with `host::call_response_body`, with a bound.
     pub body_size: usize,
+    /// Why the call was not even sent, on a host that takes a call before it knows whether it can.
+    pub not_sent: Option<HostError>,
 }
+
+/// A call of the same filter on another thread, and its response. Hosts whose threads share the answers tell of those that succeeded.
+pub struct ElsewhereCall<'a> {
+    /// The cluster.
+    pub cluster: &'a str,
+    /// The request headers.
+    pub headers: &'a [(String, String)],
+    /// The response, as in [`Filter::on_call`].
+    pub response: &'a CallResponse,
+    /// When it came, by `host::monotonic_time`.
+    pub at: Duration,
+}
+
+impl ElsewhereCall<'_> {
+    /// The value of a request header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// In the place of a gRPC status: the call was not sent, since there is no such cluster, or it has no host.
+pub const NOT_SENT: u32 = u32::MAX;
 
 /// A filter as the host runs it: one value for each configuration and worker.
 ///
@@ -80,8 +105,13 @@ pub trait Filter: Sized + 'static {
         Vec::new()
     }
 
+    /// Receives what a call on another thread has brought, which this thread need not ask for. Returns the streams to run again.
+    fn on_call_elsewhere(&self, _call: &ElsewhereCall<'_>) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Receives the outcome of a gRPC call: the length of the message in bytes, which `host::grpc_message` reads, or the gRPC
-    /// status of a call that failed. Returns the streams to run again.
+    /// status of a call that failed, or [`NOT_SENT`]. Returns the streams to run again.
     fn on_grpc(&self, _token: u32, _reply: Result<usize, u32>) -> Vec<u32> {
         Vec::new()
     }

@@ -24,6 +24,8 @@ pub(super) struct Shared {
     pub(super) handle: Handle,
     /// The calls to other services.
     pub(super) outside: Mutex<Outside>,
+    /// The highest number of the news, see [`outside::news`](super::outside::news).
+    pub(super) news: AtomicU64,
     statistics: RwLock<HashMap<(Kind, String), usize>>,
     /// What makes the main thread call its hook; `None` once the configuration is destroyed.
     main: Mutex<Option<Waker>>,
@@ -45,6 +47,7 @@ impl Shared {
             plugin,
             handle,
             outside: Mutex::default(),
+            news: AtomicU64::new(0),
             statistics: RwLock::default(),
             main: Mutex::new(waker),
             mailboxes: Mutex::default(),
@@ -78,7 +81,9 @@ impl Shared {
 
     /// A mailbox for a thread.
     pub(super) fn mailbox(&self) -> Arc<Mailbox> {
-        let mailbox = Arc::new(Mailbox::default());
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let mailbox = Arc::new(Mailbox { id, ..Mailbox::default() });
         let mut mailboxes = lock(&self.mailboxes);
         mailboxes.retain(|known| known.strong_count() > 0);
         mailboxes.push(Arc::downgrade(&mailbox));
@@ -96,6 +101,8 @@ impl Shared {
 /// What the main thread has for a thread, and how it wakes that thread.
 #[derive(Default)]
 pub(super) struct Mailbox {
+    /// No other mailbox has or had it.
+    pub(super) id: u64,
     /// Whether there is something to take, without the lock.
     any: AtomicBool,
     state: Mutex<Mail>,

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::calls::{self, Current, Gauge, NativeHost, Root};
@@ -12,9 +13,9 @@ use super::cel::Variables;
 use super::config::{EARLY, Shared};
 use super::ffi::config::MainThread;
 use super::ffi::{self, stream};
-use super::outside::Delivery;
+use super::outside::{self, Answer, Delivery};
 use crate::config::{build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint};
-use crate::host::{CallResponse, Filter, Flow, RequestHost, TICK};
+use crate::host::{CallResponse, ElsewhereCall, Filter, Flow, RequestHost, TICK};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
 
@@ -89,6 +90,12 @@ pub(super) struct Live<F: Filter> {
     /// The streams that wait.
     paused: RefCell<HashMap<u32, Rc<Stream<F>>>>,
     next_tick: Cell<Duration>,
+    /// The number of the latest news.
+    heard: Cell<u64>,
+}
+
+fn response(answer: &Answer) -> CallResponse {
+    CallResponse { head: answer.head.clone(), body_size: answer.size, not_sent: answer.not_sent }
 }
 
 impl<F: Filter> Live<F> {
@@ -123,7 +130,7 @@ impl<F: Filter> Live<F> {
                     config.wake_main();
                 }
                 let (next_tick, paused) = (Cell::new(next_tick), RefCell::default());
-                Some(Rc::new(Self { filter, root, paused, next_tick }))
+                Some(Rc::new(Self { filter, root, paused, next_tick, heard: Cell::new(0) }))
             }
             Err(errors) => {
                 log::error!("{}: configuration refused: {errors}", F::NAME);
@@ -199,7 +206,7 @@ impl<F: Filter> Hosted for Live<F> {
             let mut current = Current::of_root(&self.root);
             match delivery {
                 Delivery::Http(token, answer) => {
-                    let response = CallResponse { head: answer.head.clone(), body_size: answer.size };
+                    let response = response(&answer);
                     current.answer = Some(answer);
                     self.run(current, |filter| filter.on_call(token, &response));
                 }
@@ -211,6 +218,23 @@ impl<F: Filter> Hosted for Live<F> {
                     });
                     self.run(current, |filter| filter.on_grpc(token, reply));
                 }
+            }
+        }
+        let latest = self.root.config.news.load(Ordering::Acquire);
+        let heard = self.heard.replace(latest);
+        if latest != heard {
+            for news in outside::news(&self.root.config, heard, &self.root.mailbox) {
+                let mut current = Current::of_root(&self.root);
+                let response = response(&news.answer);
+                current.answer = Some(news.answer);
+                let message = &news.message;
+                let call = ElsewhereCall {
+                    cluster: &message.cluster,
+                    headers: &message.headers,
+                    response: &response,
+                    at: news.at,
+                };
+                self.run(current, |filter| filter.on_call_elsewhere(&call));
             }
         }
         let now = calls::monotonic_time().unwrap_or_default();

@@ -3,9 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use super::calls::monotonic_time;
 use super::config::{Mailbox, Shared, lock};
 use super::ffi::config::{MainThread, Message};
+use crate::host::{HostError, NOT_SENT};
 use crate::request::headers::HeaderMap;
 
 /// The outcome of a call, for a thread.
@@ -25,6 +29,23 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     /// The length of the whole body.
     pub(super) size: usize,
+    /// Why the call was not sent.
+    pub(super) not_sent: Option<HostError>,
+}
+
+/// What a call has brought, for the threads that did not make it.
+#[derive(Clone)]
+pub(super) struct News {
+    /// The call.
+    pub(super) message: Arc<Message>,
+    /// Its outcome.
+    pub(super) answer: Arc<Answer>,
+    /// When it came.
+    pub(super) at: Duration,
+    /// Later news have higher numbers.
+    pub(super) number: u64,
+    /// Who has it by mail: the threads that made the call.
+    told: Vec<u64>,
 }
 
 /// The most of a body that is copied. No filter takes more.
@@ -54,7 +75,12 @@ pub(super) struct Outside {
     /// HTTP calls under way, by the proxy's number. Calls for the same are one call.
     http: HashMap<u64, (Message, Vec<Caller>)>,
     grpc: HashMap<u64, Parts>,
+    /// The latest good response to each call.
+    news: Vec<News>,
 }
+
+/// A configuration fetches fewer documents.
+const MOST_NEWS: usize = 64;
 
 /// A gRPC call under way.
 #[derive(Default)]
@@ -106,15 +132,32 @@ fn start_http(config: &Shared, main: MainThread, message: Message, caller: Calle
     }
     // Not under the lock: the proxy may answer within the call.
     match config.handle.call(main, &message) {
-        Some(id) => drop(lock(&config.outside).http.insert(id, (message, vec![caller]))),
-        None => caller.mailbox.put(Delivery::Http(caller.token, Arc::default())),
+        Ok(id) => drop(lock(&config.outside).http.insert(id, (message, vec![caller]))),
+        Err(error) => {
+            let answer = Answer { not_sent: Some(error), ..Answer::default() };
+            caller.mailbox.put(Delivery::Http(caller.token, Arc::new(answer)));
+        }
     }
 }
 
 /// An HTTP call has ended.
 pub(super) fn http_done(config: &Shared, id: u64, answer: Answer) {
-    let Some((_, callers)) = lock(&config.outside).http.remove(&id) else { return };
+    let mut outside = lock(&config.outside);
+    let Some((message, callers)) = outside.http.remove(&id) else { return };
     let answer = Arc::new(answer);
+    if answer.head.as_ref().is_some_and(|head| head.first(":status") == Some(b"200")) {
+        outside.news.retain(|known| *known.message != message);
+        if outside.news.len() < MOST_NEWS {
+            outside.news.push(News {
+                message: Arc::new(message),
+                answer: Arc::clone(&answer),
+                at: monotonic_time().unwrap_or_default(),
+                number: config.news.fetch_add(1, Ordering::AcqRel).saturating_add(1),
+                told: callers.iter().map(|caller| caller.mailbox.id).collect(),
+            });
+        }
+    }
+    drop(outside);
     for caller in callers {
         caller.mailbox.put(Delivery::Http(caller.token, Arc::clone(&answer)));
     }
@@ -123,11 +166,11 @@ pub(super) fn http_done(config: &Shared, id: u64, answer: Answer) {
 fn start_grpc(config: &Shared, main: MainThread, message: &Message, caller: Caller) {
     let id = config.handle.call_in_parts(main, message);
     let mut outside = lock(&config.outside);
-    let Some(id) = id else {
+    let Ok(id) = id else {
         // What was heard of a call that did not begin.
         outside.grpc.retain(|_, parts| parts.caller.is_some());
         drop(outside);
-        caller.mailbox.put(Delivery::Grpc(caller.token, Err(status::UNAVAILABLE)));
+        caller.mailbox.put(Delivery::Grpc(caller.token, Err(NOT_SENT)));
         return;
     };
     let parts = outside.grpc.entry(id).or_default();
@@ -162,6 +205,13 @@ pub(super) fn grpc_data<'a>(config: &Shared, id: u64, chunks: impl Iterator<Item
             parts.body.extend_from_slice(chunk);
         }
     }
+}
+
+/// What a thread has not heard of: news with higher numbers than `heard`, but not of its own calls.
+pub(super) fn news(config: &Shared, heard: u64, mailbox: &Mailbox) -> Vec<News> {
+    let outside = lock(&config.outside);
+    let new = |news: &&News| news.number > heard && !news.told.contains(&mailbox.id);
+    outside.news.iter().filter(new).cloned().collect()
 }
 
 /// A call has ended, whole or not.

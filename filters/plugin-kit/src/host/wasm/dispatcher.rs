@@ -399,7 +399,11 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
         let Some(filter) = self.filter(root) else { return };
         // A call without a response arrives as one without headers.
         let head = if headers == 0 { None } else { calls::call_response_head().ok() };
-        self.wake_after_call(root, &filter, filter.on_call(token, &CallResponse { head, body_size }));
+        self.wake_after_call(
+            root,
+            &filter,
+            filter.on_call(token, &CallResponse { head, body_size, not_sent: None }),
+        );
     }
 
     fn grpc_reply(&self, root: u32, token: u32, reply: Result<usize, u32>) {

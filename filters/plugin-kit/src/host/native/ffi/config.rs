@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::table::{self, Given};
 use super::{Buffer, Header};
+use crate::host::HostError;
 
 /// A configuration of the proxy, which lives at least as long as the streams that it has. After its end nothing is asked of it.
 #[derive(Debug)]
@@ -112,8 +113,8 @@ impl Handle {
     }
 
     /// Starts an HTTP call, whose whole response comes to a hook, and returns its number.
-    pub(in crate::host::native) fn call(&self, _: MainThread, message: &Message) -> Option<u64> {
-        let (table, mut id, headers) = (table::get()?, 0, headers(message));
+    pub(in crate::host::native) fn call(&self, _: MainThread, message: &Message) -> Result<u64, HostError> {
+        let (table, mut id, headers) = (table::get().ok_or(not_sent("http_call", 0))?, 0, headers(message));
         let (cluster, body) = (Buffer::of(message.cluster.as_bytes()), Buffer::of(&message.body));
         // SAFETY: the configuration lives, this is the main thread, and all pointers are live for the call.
         let status = unsafe {
@@ -127,12 +128,16 @@ impl Handle {
                 milliseconds(message),
             )
         };
-        (status == 0).then_some(id)
+        if status == 0 { Ok(id) } else { Err(not_sent("http_call", status)) }
     }
 
     /// Starts an HTTP call whose response comes to hooks part by part, and returns its number.
-    pub(in crate::host::native) fn call_in_parts(&self, _: MainThread, message: &Message) -> Option<u64> {
-        let (table, mut id, headers) = (table::get()?, 0, headers(message));
+    pub(in crate::host::native) fn call_in_parts(
+        &self,
+        _: MainThread,
+        message: &Message,
+    ) -> Result<u64, HostError> {
+        let (table, mut id, headers) = (table::get().ok_or(not_sent("grpc_call", 0))?, 0, headers(message));
         let (cluster, body) = (Buffer::of(message.cluster.as_bytes()), Buffer::of(&message.body));
         // SAFETY: the configuration lives, this is the main thread, and all pointers are live for the call.
         let status = unsafe {
@@ -147,8 +152,14 @@ impl Handle {
                 milliseconds(message),
             )
         };
-        (status == 0).then_some(id)
+        if status == 0 { Ok(id) } else { Err(not_sent("grpc_call", status)) }
     }
+}
+
+/// The error of a call that the proxy did not send: 1 and 2 say that a header is missing and that there is no such cluster.
+fn not_sent(call: &'static str, result: u32) -> HostError {
+    let status = if matches!(result, 1 | 2) { HostError::BAD_ARGUMENT } else { HostError::INTERNAL_FAILURE };
+    HostError { call, status }
 }
 
 fn headers(message: &Message) -> Vec<Header> {
