@@ -141,6 +141,8 @@ fn pretty(value: &Value) -> String {
 struct Decisions {
     decided: Decided,
     otherwise: Option<Decided>,
+    /// Whether the request opens a tunnel.
+    is_tunnel: bool,
 }
 
 fn decide(
@@ -180,7 +182,7 @@ fn decide(
     };
     let (decided, asked) = run(true)?;
     let otherwise = if asked { Some(run(false)?.0) } else { None };
-    Ok(Decisions { decided, otherwise })
+    Ok(Decisions { decided, otherwise, is_tunnel: request.method == "CONNECT" })
 }
 
 /// The status, and who decided it why.
@@ -199,6 +201,22 @@ fn outcome(decided: &Decided, input: &Input) -> (u16, Option<String>, String) {
     }
 }
 
+fn header<'a>(decided: &'a Decided, name: &str) -> Option<&'a str> {
+    let headers = &decided.response.headers;
+    headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// What the client gets in the place of the service's answer.
+fn reply_lines(decided: &Decided, input: &Input) -> Vec<String> {
+    if outcome(decided, input).1.is_none() {
+        return Vec::new();
+    }
+    let Response { headers, body, .. } = &decided.response;
+    let mut lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    lines.extend(String::from_utf8_lossy(body).lines().map(str::to_owned));
+    lines
+}
+
 fn title<'a>(step: &Step, input: &'a Input) -> &'a str {
     input.plugins.get(step.plugin).map_or("", |installed| installed.title.as_str())
 }
@@ -207,7 +225,10 @@ impl Decisions {
     fn headline(decided: &Decided, input: &Input) -> String {
         let (status, code, by) = outcome(decided, input);
         match code {
-            Some(code) => format!("{status} {code}, by {by}"),
+            Some(code) => match header(decided, "grpc-status") {
+                Some(grpc) => format!("{status} with gRPC status {grpc}, {code}, by {by}"),
+                None => format!("{status} {code}, by {by}"),
+            },
             None => format!("{status}, by {by}: no filter refuses the request"),
         }
     }
@@ -245,6 +266,13 @@ impl Decisions {
                 item.print(1, &mut text);
             }
         }
+        let reply = reply_lines(&self.decided, input);
+        if !reply.is_empty() {
+            text.push_str("\nthe client gets\n");
+        }
+        for line in reply {
+            text.push_str(&format!("  {line}\n"));
+        }
         text
     }
 
@@ -266,6 +294,10 @@ impl Decisions {
             })
             .collect();
         let mut json = json!({ "request": title_of_request, "decision": one(&self.decided), "steps": steps });
+        let reply = reply_lines(&self.decided, input);
+        if !reply.is_empty() {
+            json["reply"] = json!(reply);
+        }
         if let Some(other) = &self.otherwise {
             json["ifExpressionsDoNotHold"] = one(other);
         }
@@ -289,6 +321,7 @@ impl Decisions {
                 has_list: &has_list,
                 assumes: true,
                 has_stand_in: installed.has_stand_in,
+                is_tunnel: self.is_tunnel,
             };
             Some((step, tree::of_step(step, &written)))
         };

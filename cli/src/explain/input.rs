@@ -262,6 +262,13 @@ pub(super) fn request(arguments: &Explain) -> Result<Option<Request>, String> {
     if let Some(method) = &arguments.method {
         request.method.clone_from(method);
     }
+    if request.method == "CONNECT" {
+        // It has no path: what is asked for is a host with a port.
+        if let Some(target) = arguments.url.as_deref().filter(|url| !url.contains("://")) {
+            target.clone_into(&mut request.authority);
+        }
+        request.path.clear();
+    }
     Ok(Some(request))
 }
 

@@ -126,6 +126,8 @@ pub(crate) struct Written<'a> {
     pub(crate) assumes: bool,
     /// Whether a variable is there in name only.
     pub(crate) has_stand_in: bool,
+    /// Whether the request opens a tunnel, which has no path.
+    pub(crate) is_tunnel: bool,
 }
 
 impl Written<'_> {
@@ -517,10 +519,15 @@ fn find_member(written: &Written<'_>, base: &str, field: &str, name: &str) -> Op
 
 fn passed_over(rules: &[usize], written: &Written<'_>) -> Option<Item> {
     let names: Vec<String> = rules.iter().map(|n| format!("`{}`", written.named("rules", *n))).collect();
+    let why = if written.is_tunnel {
+        "a tunnel has no path, and only a rule that names the method may let anyone open one"
+    } else {
+        "the path begins otherwise"
+    };
     let text = match names.as_slice() {
         [] => return None,
-        [one] => format!("rule {one} does not match: its paths begin otherwise"),
-        many => format!("rules {} do not match: their paths begin otherwise", many.join(", ")),
+        [one] => format!("rule {one} does not match: {why}"),
+        many => format!("rules {} do not match: {why}", many.join(", ")),
     };
     Some(Item::new(Mark::No, text))
 }
