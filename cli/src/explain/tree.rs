@@ -332,7 +332,11 @@ const EVALUATED: usize = 1;
 fn with_expressions(notes: &[Note]) -> Vec<Note> {
     let mut all = Vec::new();
     let mut evaluated: Option<bool> = None;
-    for note in notes {
+    for (n, note) in notes.iter().enumerate() {
+        // That the signature was taken for good says it.
+        if note.what == "signature" && n > 0 && notes[n - 1].what == "assumed" {
+            continue;
+        }
         if note.what == "expression" {
             evaluated = Some(evaluated.unwrap_or(true) && note.holds == Some(true));
             continue;
@@ -578,12 +582,12 @@ fn check(note: &Note, provider: Option<usize>, written: &Written<'_>) -> Option<
             let text = "signature: not checked, and taken for good: no keys are given (`--keys`)";
             return Some(Item::new(Mark::Unknown, text));
         }
-        "signature" if note.received.as_deref() == Some("") => return None,
         "signature" => {
-            let by = note.received.as_deref().unwrap_or_default();
             let text =
                 if note.holds == Some(true) { "signature by the key" } else { "signature: not by the key" };
-            return Some(Item::new(Mark::of(note.holds), format!("{text} {}", shown(by))));
+            let name = note.received.as_deref().filter(|kid| !kid.is_empty()).map(shown);
+            let text = name.map_or_else(|| text.to_owned(), |name| format!("{text} {name}"));
+            return Some(Item::new(Mark::of(note.holds), text));
         }
         "revokedUri" if !provider.is_some_and(|n| (written.has_list)(&written.provider(n))) => {
             let text = "revoked: the list at the URL was not asked, and is taken to be empty (`--revoked`)";
