@@ -105,10 +105,17 @@ fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
         add(Code::OutboundToo, plugin.span.clone(), message.to_owned());
     }
     let (value, node) = match plugin.config {
-        Some(node) => match json_text(node) {
-            Some(value) => (value, None),
-            None => (node.value(), Some(node)),
-        },
+        // The text of a JSON document, as plain Envoy takes it.
+        Some(text) if text.text().is_some() && plugin.resource.kind == "EnvoyFilter" => {
+            match plugin_kit::config::document(text.text().unwrap_or_default().as_bytes()) {
+                Ok(value) => (value, None),
+                Err(errors) => {
+                    told(plugin, None, errors.all(), findings);
+                    return Facts::default();
+                }
+            }
+        }
+        Some(node) => (node.value(), Some(node)),
         None => (Value::Object(serde_json::Map::new()), None),
     };
     match filters::read(filter, &value, &plugin.variables) {
@@ -132,6 +139,7 @@ pub(crate) fn json_text(node: &Node) -> Option<Value> {
 fn told(plugin: &Plugin<'_>, node: Option<&Node>, found: &[Diagnostic], findings: &mut Vec<Finding>) {
     for one in found {
         let span = match (node, plugin.config) {
+            (Some(node), _) if one.code == Code::UnknownField => node.locate_name(&one.path),
             (Some(node), _) => node.locate(&one.path),
             (None, Some(text)) => text.span.clone(),
             (None, None) => plugin.span.clone(),

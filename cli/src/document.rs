@@ -73,6 +73,15 @@ impl Node {
 
     /// The place of a JSON path such as `rules[2].match.paths[0]`, or of the nearest value above it that is there.
     pub(crate) fn locate(&self, path: &str) -> Range<usize> {
+        self.find(path, false)
+    }
+
+    /// The same, but the place of the name, where the path ends with one.
+    pub(crate) fn locate_name(&self, path: &str) -> Range<usize> {
+        self.find(path, true)
+    }
+
+    fn find(&self, path: &str, name: bool) -> Range<usize> {
         let mut rest = path.trim_start_matches('$').trim_start_matches('.');
         let (mut node, mut span) = (self, self.span.clone());
         while !rest.is_empty() {
@@ -98,10 +107,11 @@ impl Node {
                         .filter_map(|(name, span, value)| Some((name.len(), span, value, fits(name)?)))
                         .max_by_key(|(length, ..)| *length);
                     let Some((_, name_span, value, after)) = found else { return span };
-                    let scalar = matches!(
-                        value.kind,
-                        Kind::Scalar(Value::String(_) | Value::Number(_) | Value::Bool(_))
-                    );
+                    let scalar = !name
+                        && matches!(
+                            value.kind,
+                            Kind::Scalar(Value::String(_) | Value::Number(_) | Value::Bool(_))
+                        );
                     span = if scalar { value.span.clone() } else { name_span.clone() };
                     (node, rest) = (value, after.trim_start_matches('.'));
                 }

@@ -33,6 +33,7 @@ pub fn read(
     config: &Value,
     variables: &BTreeMap<String, String>,
 ) -> Result<Facts, ConfigErrors> {
+    plugin_kit::config::unwrapped(config)?;
     let on = |node| parse(filter, config, Proxy { variables, node, sent_at: Phase::Request });
     // A configuration for a proxy of another kind than a sidecar says so, and a sidecar refuses it.
     on("sidecar~").or_else(|refused| on("envoy").map_err(|_| refused))

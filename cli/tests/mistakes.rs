@@ -56,7 +56,7 @@ fn filled(document: &str, start: &str, make: impl Fn(&str) -> String) -> String 
     for part in parts {
         let (argument, rest) = part.split_once(" -->").unwrap();
         let (_, rest) = rest.split_once("<!-- end -->").unwrap();
-        text += &format!("{start}{argument} -->\n{}<!-- end -->{rest}", make(argument.trim()));
+        text.extend([start, argument, " -->\n", &make(argument.trim()), "<!-- end -->", rest]);
     }
     text
 }

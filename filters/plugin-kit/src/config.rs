@@ -22,7 +22,7 @@ pub use self::build_metric::build_info_metric;
 pub use self::codes::{Code, Severity};
 pub use self::duration::DurationText;
 pub use self::errors::{ConfigErrors, Diagnostic, ErrorList, JsonPath};
-pub use self::fields::{ByName, ConfigReader, FromConfig, NonEmpty, field};
+pub use self::fields::{ByName, ConfigReader, FromConfig, NonEmpty, Within, field};
 #[cfg(not(target_os = "wasi"))]
 pub use self::fields::{
     Definitions, FieldSchema, PROPERTY_ORDER, choice_json, choice_schema, object_json, object_schema, schema,
@@ -37,7 +37,17 @@ pub use self::plugin_metric::{config_hash_metric, config_warnings_metric, finger
 /// What is wrong with the JSON, and at which path.
 pub fn document(json: &[u8]) -> Result<Value, ConfigErrors> {
     let json = if json.trim_ascii().is_empty() { b"{}" } else { json };
-    json::value(json).map_err(|error| syntax::explain(json, &error).into())
+    let document = json::value(json).map_err(|error| syntax::explain(json, &error))?;
+    unwrapped(&document)?;
+    Ok(document)
+}
+
+/// Checks that a document is the configuration itself, and does not only hold it.
+///
+/// # Errors
+/// It is a text, or a message with a type.
+pub fn unwrapped(document: &Value) -> Result<(), ConfigErrors> {
+    syntax::wrapped(document).map_or(Ok(()), |wrong| Err(wrong.into()))
 }
 
 /// Reads a document into the raw types of a configuration.

@@ -109,6 +109,9 @@ impl KeySet {
     /// Why no key of the set can be used, for a log or an error.
     pub fn why_empty(&self) -> String {
         const SHOWN: usize = 5;
+        if self.refused.is_empty() {
+            return "no key that can be used".to_owned();
+        }
         let reasons = self.refused.iter().take(SHOWN).map(|(kid, reason)| format!("{kid}: {reason}"));
         let reasons: Vec<String> = reasons.collect();
         let more = if self.refused.len() > SHOWN { ", …" } else { "" };
@@ -426,7 +429,7 @@ mod tests {
     #[test]
     fn fetched_set_without_usable_key_is_refused() {
         let fetched = |set: Value| KeySet::fetched(set.to_string().as_bytes());
-        assert_eq!(fetched(json!({ "keys": [] })).unwrap_err(), "no key that can be used ()");
+        assert_eq!(fetched(json!({ "keys": [] })).unwrap_err(), "no key that can be used");
         let secrets = json!({ "keys": vec![json!({ "kty": "oct", "kid": "s" }); 6] });
         let error = fetched(secrets).unwrap_err();
         assert!(error.starts_with("no key that can be used (s: a symmetric key"), "{error}");

@@ -153,8 +153,8 @@ codes! {
     Warning WideClockSkew,
     /// The plugin has an image of these filters, but nothing tells which filter it is. Set `pluginName`.
     Warning FilterUnknown,
-    /// With failStrategy FAIL_OPEN a request passes without a check while the filter's VM is dead or its
-    /// image cannot be fetched. Use FAIL_RELOAD, which answers 503 until another VM has started.
+    /// With `failStrategy: FAIL_OPEN` a request passes without a check while the filter's VM is dead or its
+    /// image cannot be fetched. Use `FAIL_RELOAD`, which answers 503 until another VM has started.
     Error FailOpen,
     /// mesh-filters holds the other filters. Where jwt-auth or trace-tags runs on the same workload too, a
     /// request is checked twice, and the second jwt-auth finds no token.
@@ -169,15 +169,15 @@ codes! {
     /// A limit or a tag asks for a claim that no jwt-auth on the workload publishes. Name the claim in
     /// `publishClaims` of jwt-auth.
     Error ClaimNotPublished,
-    /// A WasmPlugin without `match` runs on requests that the workload sends, too: jwt-auth then asks for
+    /// A `WasmPlugin` without `match` runs on requests that the workload sends, too: jwt-auth then asks for
     /// tokens on calls to other services. Say `match: [{ mode: SERVER }]`.
     Warning OutboundToo,
     /// The image is named by a tag alone, which can be moved. Set `sha256`, or an image with `@sha256:…`.
     Warning NoDigest,
-    /// The proxy reaches a JWKS host through a cluster, which Istio makes of a Service or a ServiceEntry.
+    /// The proxy reaches a JWKS host through a cluster, which Istio makes of a Service or a `ServiceEntry`.
     /// None of the resources that were checked is for this host.
     Warning KeysUnreachable,
-    /// A Service port whose name begins with no protocol, and which has no appProtocol, may be taken for TCP,
+    /// A Service port whose name begins with no protocol, and which has no `appProtocol`, may be taken for TCP,
     /// where no HTTP filter runs. Name it `http`, `http-…`, `http2-…` or `grpc-…`.
     Warning PortWithoutProtocol,
 }

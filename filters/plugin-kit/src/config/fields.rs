@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::codes::Code;
 use super::errors::{Diagnostic, ErrorList};
-use super::names::{hint, not_one_of, one_of, shown_name};
+use super::names::{hint, nearest, not_one_of, one_of, shown_name};
 
 /// A value that can be read from JSON.
 pub trait FromConfig: Sized {
@@ -47,6 +47,8 @@ const ABOUT_SECRETS: [&str; 5] = ["secrets", "secret", "pseudonym", "keyFrom", "
 #[derive(Debug, Default)]
 pub struct ConfigReader {
     path: String,
+    /// Where a name was found that was probably meant to be another one, and that one.
+    meant: Vec<(String, String)>,
     pub(super) errors: ErrorList,
 }
 
@@ -110,7 +112,11 @@ impl ConfigReader {
 
     #[inline(never)]
     fn missing(&mut self, name: &str) {
-        self.note(Code::MissingField, format!("missing field `{}`", camel_case(name)));
+        let name = camel_case(name);
+        // That there is a field that was meant to be this one has been told.
+        if !self.meant.iter().any(|(path, meant)| *path == self.path && *meant == name) {
+            self.note(Code::MissingField, format!("missing field `{name}`"));
+        }
     }
 
     /// Appends a field to the path and returns the path's length without it.
@@ -145,6 +151,9 @@ impl ConfigReader {
                 self.note(Code::UnknownField, message);
                 continue;
             }
+            if let Some(meant) = nearest(found, names.iter().map(String::as_str)) {
+                self.meant.push((self.path.clone(), meant.to_owned()));
+            }
             let length = self.enter(found);
             let message = format!("unknown field `{found}`, expected {}{hint}", one_of(&names));
             self.note(Code::UnknownField, message);
@@ -171,6 +180,15 @@ impl ConfigReader {
         match value {
             Value::Array(elements) => Some(elements),
             _ => self.expected("a list", value),
+        }
+    }
+
+    #[inline(never)]
+    fn within(&mut self, value: &Value, least: u32, most: u32) -> Option<u32> {
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        match number.filter(|number| (least..=most).contains(number)) {
+            None => self.expected(&format!("{least} to {most}"), value),
+            number => number,
         }
     }
 
@@ -546,6 +564,26 @@ macro_rules! read_integers {
     )*};
 }
 read_integers!(u8, u16, u32, u64, usize);
+
+/// A whole number of `LEAST` to `MOST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Within<const LEAST: u32, const MOST: u32>(pub u32);
+
+impl<const LEAST: u32, const MOST: u32> FromConfig for Within<LEAST, MOST> {
+    fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {
+        reader.within(value, LEAST, MOST).map(Self)
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn schema(_: &mut Definitions) -> Value {
+        serde_json::json!({ "type": "integer", "minimum": LEAST, "maximum": MOST })
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn to_json(&self) -> Option<Value> {
+        Some(self.0.into())
+    }
+}
 
 impl FromConfig for String {
     fn read(value: &Value, reader: &mut ConfigReader) -> Option<Self> {

@@ -1,12 +1,55 @@
 //! Turns a JSON syntax error into an error with a JSON path.
 
+use serde_json::Value;
+
 use super::codes::Code;
 use super::errors::{Diagnostic, JsonPath};
 
 /// The error of the parser, with the JSON path instead of a line: the proxy sends one line that no user has seen.
 pub(super) fn explain(json: &[u8], error: &serde_json::Error) -> Diagnostic {
-    let path = path_at(json, offset(json, error.line(), error.column()));
-    Diagnostic { code: Code::NotJson, path, message: without_position(&error.to_string()) }
+    let offset = offset(json, error.line(), error.column());
+    let path = path_at(json, offset);
+    let message = match arrived(json, offset) {
+        Some(what) => what.to_owned(),
+        // What stands behind the document has no path.
+        None if error.is_syntax() && path == "$" => error.to_string(),
+        None => without_position(&error.to_string()),
+    };
+    Diagnostic { code: Code::NotJson, path, message }
+}
+
+/// What stands in the place of JSON, if that is known. The parser stopped at `offset`.
+fn arrived(json: &[u8], offset: usize) -> Option<&'static str> {
+    let is_text = |byte: &u8| *byte >= 0x20 || byte.is_ascii_whitespace();
+    let stopped_at = json.get(offset.saturating_sub(1)..).unwrap_or_default();
+    let first = json.trim_ascii_start().first();
+    if json.starts_with(b"\xef\xbb\xbf") {
+        Some("begins with a byte order mark; expected JSON without it")
+    } else if !json.iter().all(is_text) {
+        Some(
+            "is a serialised message; expected JSON, in Envoy as the `value` of a `google.protobuf.StringValue`",
+        )
+    } else if stopped_at.starts_with(b"#") || stopped_at.starts_with(b"//") || stopped_at.starts_with(b"/*") {
+        Some("has a comment, which JSON does not know; expected JSON without it")
+    } else if first.is_some_and(|first| !b"{[\"".contains(first)) && json.contains(&b':') {
+        Some("is YAML or a text; expected JSON: in Istio, `pluginConfig` is an object, without `|`")
+    } else {
+        None
+    }
+}
+
+/// What is wrong with a document that is JSON, but only holds the configuration.
+pub(super) fn wrapped(document: &Value) -> Option<Diagnostic> {
+    let message = match document {
+        Value::String(_) => {
+            "is a text; expected the object itself: in Istio, `pluginConfig` is an object, without `|`"
+        }
+        Value::Object(members) if members.contains_key("@type") => {
+            "is a message with `@type`; expected the object itself: in Envoy, as the `value` of a `google.protobuf.StringValue`"
+        }
+        _ => return None,
+    };
+    Some(Diagnostic { code: Code::NotJson, path: "$".to_owned(), message: message.to_owned() })
 }
 
 /// The byte at which `serde_json` stopped.

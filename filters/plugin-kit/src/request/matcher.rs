@@ -248,19 +248,16 @@ impl RequestMatch {
     /// known. With `method`, `other` is taken for the same condition for this method alone; with `paths`, for
     /// the same condition for these.
     pub fn covers(&self, other: &Self, method: Option<&str>, paths: Option<&PathPattern>) -> bool {
-        let method_covered = match method {
-            Some(method) => {
-                (self.methods.is_empty() || self.names_method(method.as_bytes()))
-                    && !self.methods_except.iter().any(|except| except == method.as_bytes())
-            }
-            None => {
-                let excluded = |method: &Vec<u8>| {
-                    other.methods_except.contains(method)
-                        || (!other.methods.is_empty() && !other.methods.contains(method))
-                };
-                each(&self.methods, &other.methods, |own, other| own == other)
-                    && self.methods_except.iter().all(excluded)
-            }
+        let method_covered = if let Some(method) = method {
+            (self.methods.is_empty() || self.names_method(method.as_bytes()))
+                && !self.methods_except.iter().any(|except| except == method.as_bytes())
+        } else {
+            let excluded = |method: &Vec<u8>| {
+                other.methods_except.contains(method)
+                    || (!other.methods.is_empty() && !other.methods.contains(method))
+            };
+            each(&self.methods, &other.methods, |own, other| own == other)
+                && self.methods_except.iter().all(excluded)
         };
         method_covered
             && self.covers_path(other, paths)

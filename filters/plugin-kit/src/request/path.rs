@@ -371,8 +371,8 @@ impl PathPattern {
         };
         match (&self.0, &other.0) {
             _ if self == other || self.is_every() => true,
-            (_, Kind::Exact(path)) => self.matches(path),
-            (Kind::Under(_), Kind::Under(path)) => self.matches(path),
+            // A pattern for all below a path that has this path as its beginning has everything below it, too.
+            (_, Kind::Exact(path)) | (Kind::Under(_), Kind::Under(path)) => self.matches(path),
             (Kind::Under(path), Kind::Template { start, .. }) => {
                 let mut literals = Vec::new();
                 for segment in start {

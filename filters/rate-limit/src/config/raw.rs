@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty};
+use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty, Within};
 use plugin_kit::reply::denial::{Body, RawCors};
 use plugin_kit::request::matcher::{RawAddressMatch, RawValueTest};
 use plugin_kit::request::path::PathCase;
@@ -17,9 +17,10 @@ use crate::reply::{HeaderStyle, HeadersOn};
 pub(super) const LEASE: DurationText = DurationText(Duration::from_millis(100));
 pub(super) const TIMEOUT: DurationText = DurationText(Duration::from_millis(20));
 pub(super) const COST: u32 = 1;
-pub(super) const ENFORCE_PERCENT: u8 = 100;
-pub(super) const MAX_KEYS: u32 = 16_384;
-pub(super) const STATUS: u16 = 429;
+pub(super) const ENFORCE_PERCENT: Within<0, 100> = Within(100);
+pub(super) const MAX_KEYS: Within<1, MOST_KEYS> = Within(16_384);
+pub(super) const MOST_KEYS: u32 = 1 << 20;
+pub(super) const STATUS: Within<400, 599> = Within(429);
 
 config_object! {
     /// The configuration of rate-limit.
@@ -110,15 +111,15 @@ config_object! {
         /// Statuses from 200 to 599. Only requests that are answered with one of these stay counted. Each
         /// request is charged when it arrives, and gets its charge back if the response has another status,
         /// unless the key was charged again meanwhile. Default: all statuses.
-        pub count_statuses: NonEmpty<Vec<u16>> = NonEmpty::default(),
+        pub count_statuses: NonEmpty<Vec<Within<200, 599>>> = NonEmpty::default(),
         /// Whether the limit denies requests or only reports.
         pub mode: Mode = Mode::default(),
         /// The percentage of keys for which the limit is enforced; for the others it reports. The same keys
         /// are chosen every time. If a request has no key, this is a percentage of requests, chosen at
         /// random.
-        pub enforce_percent: Option<u8> => ENFORCE_PERCENT,
+        pub enforce_percent: Option<Within<0, 100>> => ENFORCE_PERCENT,
         /// How many keys the limit has places for, from 1 to 1048576. A place takes about 45 bytes.
-        pub max_keys: Option<u32> => MAX_KEYS,
+        pub max_keys: Option<Within<1, MOST_KEYS>> => MAX_KEYS,
         /// What happens to a new key if all 8 places where it may stand hold keys that still owe.
         pub on_full: OnFull = OnFull::default(),
         /// Has the rate limit service of the top-level `global` asked about this limit, too.
@@ -201,7 +202,7 @@ config_object! {
     #[derive(Debug, Default)]
     pub(super) struct RawResponse {
         /// The status of a denial, from 400 to 599.
-        pub status: Option<u16> => STATUS,
+        pub status: Option<Within<400, 599>> => STATUS,
         /// The body of a denial.
         pub body: Body = Body::default(),
         /// The web pages that may read a denial. Default: none.
