@@ -9,4 +9,5 @@ pub mod headers;
 pub mod matcher;
 pub mod path;
 pub mod path_index;
+pub mod pseudonym;
 pub mod source;

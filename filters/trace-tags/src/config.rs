@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::tags::tag::Phase;
 
 pub use self::compiled::Config;
-pub use self::raw::{KEY_VARIABLE, RequestIds};
+pub use self::raw::RequestIds;
+pub use plugin_kit::request::pseudonym::KEY_VARIABLE;
 
 impl Config {
     /// Reads a pluginConfig. `env` looks up environment variables and compiles CEL expressions. `sent_at` is

@@ -8,6 +8,7 @@ use plugin_kit::reply::denial::Extras;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::matcher::{RawRequestMatch, RequestMatch, ValueTest};
 use plugin_kit::request::path::PathCase;
+use plugin_kit::request::pseudonym::Pseudonym;
 use plugin_kit::request::source::{HeaderReads, Source};
 
 use super::raw::{
@@ -65,6 +66,8 @@ pub struct Config {
     pub singles: usize,
     /// The service for the limits that have a [`Limit::global`].
     pub global: Option<Global>,
+    /// The pseudonyms under which the detail of a denial shows keys.
+    pub pseudonym: Option<Pseudonym>,
     /// What may surprise.
     pub warnings: Vec<Diagnostic>,
 }
@@ -176,6 +179,7 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
             "expected `global` beside `limits`, with the service",
         );
     }
+    let pseudonym = raw.pseudonym.and_then(|raw| raw.parse(&root.field("pseudonym"), errors, env));
     Some(Config {
         singles: limits.iter().filter(|limit| limit.single.is_some()).count(),
         limits,
@@ -192,6 +196,7 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
         longest_lease: lease?.saturating_mul(1_000_000),
         path_case: case,
         global,
+        pseudonym,
         warnings: Vec::new(),
     })
 }

@@ -7,6 +7,7 @@ use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty, Within};
 use plugin_kit::reply::denial::{Body, RawCors};
 use plugin_kit::request::matcher::{RawAddressMatch, RawValueTest};
 use plugin_kit::request::path::PathCase;
+use plugin_kit::request::pseudonym::RawPseudonym;
 use plugin_kit::request::source::RawSource;
 use plugin_kit::{config_choice, config_object};
 
@@ -46,6 +47,9 @@ config_object! {
         /// The rate limit service that counts over several proxies. The limits that have a `global` of their
         /// own use it.
         pub global: Option<RawGlobal>,
+        /// Shows the values of a limit's key in the detail of a denial under their pseudonyms. A user has the
+        /// same pseudonym as in a tag of trace-tags with the same key. Default: no value is shown.
+        pub pseudonym: Option<RawPseudonym>,
     }
 }
 

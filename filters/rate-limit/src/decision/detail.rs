@@ -1,10 +1,11 @@
 //! The detail of a denial, for access logs and spans: the limit, and whose bucket is empty.
 //!
-//! It is made after the decision, so a request that goes on pays nothing for it. It names what the limit counts by, and
-//! no value of it: that would be a user's name or address.
+//! It is made after the decision, so a request that goes on pays nothing for it. It names what the limit counts by. A value
+//! of that would be a user's name or address, so it is shown under a pseudonym, or not at all.
 
 use plugin_kit::reply::detail::Detail;
 use plugin_kit::request::exchange::Exchange;
+use plugin_kit::request::pseudonym::Pseudonym;
 use plugin_kit::request::source::Source;
 
 use super::{Denial, Limits};
@@ -32,7 +33,8 @@ impl Limits {
         detail.add("check", denial.reason.code());
         if let Some(limit) = limit {
             let missing = denial.shared || denial.reason == DenyReason::KeyMissing;
-            tell_of_bucket(limit, missing, exchange, &mut detail);
+            let pseudonym = self.config.pseudonym.as_ref();
+            tell_of_bucket(limit, missing, pseudonym, exchange, &mut detail);
         }
         detail.into_text()
     }
@@ -49,14 +51,27 @@ impl Limits {
 
 /// Whose bucket it is: that of one key, that of all requests without a part of the key, or the only one.
 #[inline(never)]
-fn tell_of_bucket(limit: &Limit, missing: bool, exchange: &Exchange<'_>, detail: &mut Detail) {
+fn tell_of_bucket(
+    limit: &Limit,
+    missing: bool,
+    pseudonym: Option<&Pseudonym>,
+    exchange: &Exchange<'_>,
+    detail: &mut Detail,
+) {
     let parts: Vec<String> = limit.key.iter().map(Source::describe).collect();
     if parts.is_empty() {
         return detail.add("bucket", "of all requests");
     }
     detail.list("key", parts.iter().map(String::as_str));
     if !missing {
-        return detail.add("bucket", "of one key");
+        detail.add("bucket", "of one key");
+        if let Some(pseudonym) = pseudonym {
+            let values = limit.key.iter().map(|source| source.first_value(exchange).ok().flatten());
+            let values = values.map(|value| pseudonym.of(&value.unwrap_or_default()));
+            let values: Vec<String> = values.collect();
+            detail.list("pseudonym", values.iter().map(String::as_str));
+        }
+        return;
     }
     detail.add("bucket", "shared by requests without the key");
     let lacks = |source: &&Source| matches!(source.first_value(exchange), Ok(None));

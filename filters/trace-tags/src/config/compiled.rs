@@ -4,9 +4,8 @@ use plugin_kit::config::{ConfigErrors, Diagnostic, ErrorList, JsonPath, document
 use plugin_kit::host::Environment;
 use plugin_kit::request::source::{HeaderReads, Source};
 
-use super::raw::{self, RawBaggage, RawConfig, RawPseudonym, RawTag, RawWhen, RequestIds};
+use super::raw::{self, RawBaggage, RawConfig, RawTag, RawWhen, RequestIds};
 use crate::tags::baggage::{self, Baggage};
-use crate::tags::pseudonym::Pseudonym;
 use crate::tags::request_id;
 use crate::tags::tag::{Phase, Style, Tag};
 use crate::tags::when::{Share, When};
@@ -265,22 +264,3 @@ const PERSONAL_CLAIMS: [&str; 19] = [
     "user_name",
     "username",
 ];
-
-impl RawPseudonym {
-    fn parse(&self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<Pseudonym> {
-        if let Some(id) = &self.key_id
-            && (id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-        {
-            // The value is not shown, since it may be the key itself.
-            errors.add(&path.field("keyId"), "expected 1 to 16 ASCII letters and digits");
-            return None;
-        }
-        let at = path.field("keyFrom").field("env");
-        let (key, variable) = errors.check(&at, self.key_from.env.read(env))?;
-        errors.check(
-            &at,
-            Pseudonym::new(key.as_bytes(), self.key_id.as_deref())
-                .map_err(|error| format!("the variable `{variable}` holds too little: {error}")),
-        )
-    }
-}

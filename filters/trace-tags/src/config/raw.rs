@@ -2,8 +2,8 @@
 //! Schema and in docs/trace-tags.md.
 
 use plugin_kit::config::NonEmpty;
-use plugin_kit::config::secret::SecretVariable;
 use plugin_kit::config_object;
+use plugin_kit::request::pseudonym::RawPseudonym;
 use plugin_kit::request::source::RawSource;
 
 use crate::tags::text::Characters;
@@ -84,35 +84,5 @@ config_object! {
         /// The tag is written only for this percentage of requests, to four decimals. They are chosen by the
         /// request ID, so that all services that see the ID choose the same requests. Default: `100`.
         pub percentage: Option<f64>,
-    }
-}
-
-config_object! {
-    /// The pseudonym of a value: the first 128 bits of its HMAC-SHA-256, as base64url.
-    #[derive(Debug, Default)]
-    pub(super) struct RawPseudonym {
-        /// Where the key of the pseudonyms is.
-        pub key_from: RawKeyFrom = RawKeyFrom::default(),
-        /// An ID of the key, of 1 to 16 ASCII letters and digits. The pseudonyms start with it and a dot.
-        pub key_id: Option<String>,
-    }
-}
-
-config_object! {
-    /// Where the key of the pseudonyms is.
-    #[derive(Debug)]
-    pub(super) struct RawKeyFrom {
-        /// The variable of `vmConfig.env` that holds the key, which has at least 16 bytes. The key itself
-        /// never stands in pluginConfig, which the proxy's `config_dump` shows.
-        pub env: SecretVariable,
-    }
-}
-
-/// The environment variable that holds the key of pseudonyms, unless `keyFrom` names another.
-pub const KEY_VARIABLE: &str = "PSEUDONYM_KEY";
-
-impl Default for RawKeyFrom {
-    fn default() -> Self {
-        Self { env: SecretVariable::named(KEY_VARIABLE) }
     }
 }
