@@ -3,9 +3,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use envoy::{Bootstrap, Cluster, Envoy, Error, HttpFilter, JwksServer, Listener, Request, Upstream};
+use envoy::{Answer, Bootstrap, Cluster, Envoy, Error, HttpFilter, JwksServer, Listener, Request, Upstream};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 struct Proxy {
     envoy: Envoy,
@@ -119,20 +122,57 @@ fn refused_configuration_leaves_the_last_good_one_in_force() {
     }
 }
 
+const JWT_AUTH: &str = r#"{ "pluginConfig": { "providers": { "platform": {
+    "issuer": "https://issuer.test/", "audiences": ["api"], "jwksUri": "http://issuer.test/jwks.json", "cluster": "issuer"
+} } } }"#;
+
+/// The value of `authorization` with a token whose signature is wrong: to say so, a worker needs the keys.
+fn forged(n: u32) -> String {
+    let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = encoded(json!({ "alg": "RS256", "kid": "rsa-1" }));
+    let claims = encoded(json!({ "iss": "https://issuer.test/", "aud": "api", "exp": 9_999_999_999_u64 }));
+    format!("Bearer {header}.{claims}.{}", encoded(json!(n)))
+}
+
+fn jwt_auth() -> HttpFilter {
+    filter(&cases::native_module().unwrap(), "jwt-auth", &serde_json::from_str(JWT_AUTH).unwrap())
+}
+
 /// A connection goes to any worker, so of 64 each has some.
 #[test]
 fn keys_are_fetched_once_for_all_workers() {
     let mut proxy = Proxy::start(4);
-    let configuration = json!({ "pluginConfig": { "providers": { "platform": {
-        "issuer": "https://issuer.test/", "audiences": ["api"], "jwksUri": "http://issuer.test/jwks.json", "cluster": "issuer",
-    } } } });
-    proxy.configure(filter(&cases::native_module().unwrap(), "jwt-auth", &configuration)).unwrap();
-    let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let header = encoded(json!({ "alg": "RS256", "kid": "rsa-1" }));
-    let claims = encoded(json!({ "iss": "https://issuer.test/", "aud": "api", "exp": 9_999_999_999_u64 }));
+    proxy.configure(jwt_auth()).unwrap();
     for n in 0..64 {
-        let token = format!("Bearer {header}.{claims}.{}", encoded(json!(n)));
-        assert_eq!(proxy.send(&[("authorization", &token)]).1, "jwt_auth_signature_invalid");
+        assert_eq!(proxy.send(&[("authorization", &forged(n))]).1, "jwt_auth_signature_invalid");
     }
     assert_eq!(proxy.issuer.fetches(), 1);
+}
+
+#[test]
+fn clients_that_leave_while_they_wait_do_not_disturb_those_that_stay() {
+    let mut proxy = Proxy::start(2);
+    let keys = Answer::json(&cases::public_keys(&["rsa-1"]).unwrap());
+    proxy.issuer.answer(Answer { delay: Duration::from_millis(500), ..keys });
+    proxy.configure(jwt_auth()).unwrap();
+    let address = proxy.envoy.address("inbound").unwrap();
+    let client = |n: u32| {
+        let mut client = TcpStream::connect(address).unwrap();
+        let token = forged(n);
+        let text =
+            format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: {token}\r\n\r\n");
+        client.write_all(text.as_bytes()).unwrap();
+        client
+    };
+    let (leaving, staying): (Vec<_>, Vec<_>) =
+        (0..80).map(|n| (n % 2 == 0, client(n))).partition(|(leaves, _)| *leaves);
+    drop(leaving);
+    for (_, mut client) in staying {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("signature_invalid"), "{answer}");
+    }
+    assert_eq!(proxy.send(&[("authorization", &forged(0))]).1, "jwt_auth_signature_invalid");
+    assert_eq!(proxy.issuer.fetches(), 1);
+    assert!(proxy.envoy.terminate().unwrap().success());
 }
