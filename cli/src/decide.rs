@@ -5,7 +5,7 @@
 //! the cases of `testdata/cases` are decided by it too, so that it shows what a proxy does.
 
 mod auth;
-mod cel;
+pub(crate) mod cel;
 mod facts;
 mod limits;
 mod tags;

@@ -8,6 +8,8 @@ use plugin_kit::request::source::Source;
 use serde_json::Value;
 use trace_tags::tags::tag::Phase;
 
+use crate::decide::cel::{Evaluated, Expressions};
+
 /// The names of the filters.
 pub const NAMES: [&str; 4] = ["jwt-auth", "rate-limit", "trace-tags", "mesh-filters"];
 
@@ -34,7 +36,10 @@ pub fn read(
     variables: &BTreeMap<String, String>,
 ) -> Result<Facts, ConfigErrors> {
     plugin_kit::config::unwrapped(config)?;
-    let on = |node| parse(filter, config, Proxy { variables, node, sent_at: Phase::Request });
+    let expressions = Expressions::default();
+    let on = |node| {
+        parse(filter, config, Proxy { variables, node, sent_at: Phase::Request, expressions: &expressions })
+    };
     // A configuration for a proxy of another kind than a sidecar says so, and a sidecar refuses it.
     on("sidecar~").or_else(|refused| on("envoy").map_err(|_| refused))
 }
@@ -123,13 +128,14 @@ pub fn by_member(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A proxy that takes every expression: this program evaluates none.
+/// A proxy whose expressions another implementation compiles, see [`crate::decide::cel`].
 #[derive(Clone, Copy)]
 struct Proxy<'a> {
     variables: &'a BTreeMap<String, String>,
     node: &'static str,
     /// When trace-tags lets the request go on to the service.
     sent_at: Phase,
+    expressions: &'a Expressions,
 }
 
 impl Environment for Proxy<'_> {
@@ -141,11 +147,15 @@ impl Environment for Proxy<'_> {
         Some(self.node.as_bytes().to_vec())
     }
 
-    fn compile(&self, _: &str) -> Result<u32, HostError> {
-        Ok(0)
+    fn compile(&self, expression: &str) -> Result<u32, HostError> {
+        self.expressions.compile(expression)
     }
 
-    fn evaluate(&self, _: u32) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(Some(vec![0]))
+    fn evaluate(&self, expression: u32) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(match self.expressions.evaluate(expression, None) {
+            Evaluated::Value(value) => Some(value),
+            Evaluated::Nothing => None,
+            Evaluated::NotHere => Some(vec![0]),
+        })
     }
 }

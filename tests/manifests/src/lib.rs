@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use mesh_filters_cli::filters;
+use plugin_kit::config::Code;
 use serde_json::Value;
 
 /// The variables of a plugin's vmConfig.env.
@@ -12,9 +13,15 @@ pub type Variables = BTreeMap<String, String>;
 /// What filter `name` says to a pluginConfig.
 ///
 /// # Errors
-/// The filter's own words; or that there is no such filter.
+/// The filter's own words, or its first warning but that of report mode; or that there is no such filter.
 pub fn accepted(name: &str, config: &Value, variables: &Variables) -> Result<(), String> {
-    filters::read(name, config, variables).map(drop).map_err(|errors| errors.to_string())
+    let facts = filters::read(name, config, variables).map_err(|errors| errors.to_string())?;
+    // A rollout begins with it.
+    let meant = |code: Code| code == Code::ReportMode;
+    match facts.warnings.iter().find(|warning| !meant(warning.code)) {
+        Some(warning) => Err(warning.to_string()),
+        None => Ok(()),
+    }
 }
 
 /// A Wasm plugin as `WasmPlugin` and `TrafficExtension` describe it.
