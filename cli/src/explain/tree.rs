@@ -786,6 +786,9 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 _ if is_pseudonym && written.has_stand_in => {
                     "a pseudonym, whose key only the proxy has (`--env`)".to_owned()
                 }
+                "ratelimit.detail" if written.has_stand_in && written.config.get("pseudonym").is_some() => {
+                    format!("`{text}`, where the proxy shows the pseudonym under another key (`--env`)")
+                }
                 // It is made for a log: printable, and without secrets.
                 "jwt.deny_detail" | "ratelimit.detail" => format!("`{text}`"),
                 _ => shown(&text),
