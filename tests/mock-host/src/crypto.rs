@@ -1,6 +1,6 @@
 //! Signature checks as Envoy's `Common::Crypto::UtilityImpl` makes them with `BoringSSL`.
 
-use ring::signature::{
+use aws_lc_rs::signature::{
     self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 
@@ -58,7 +58,7 @@ pub(crate) fn parse_public_key(der: &[u8]) -> Option<PublicKey<'_>> {
 
 /// `UtilityImpl::verifySignature` (Envoy `source/common/crypto/utility_impl.cc`): `Err` holds its message.
 ///
-/// `ring` knows fewer combinations than `BoringSSL`; the ones that a JWS algorithm needs are all there. Ed25519 fails in
+/// AWS-LC's interface has fewer combinations than `BoringSSL`'s; the ones that a JWS algorithm needs are all there. Ed25519 fails in
 /// Envoy because `EVP_DigestVerifyInit` refuses a digest for it.
 pub(crate) fn verify(hash: &str, key: &PublicKey<'_>, signature: &[u8], text: &[u8]) -> Result<(), String> {
     let hash = hash.to_ascii_lowercase();
@@ -76,22 +76,13 @@ pub(crate) fn verify(hash: &str, key: &PublicKey<'_>, signature: &[u8], text: &[
             };
             RsaPublicKeyComponents { n: modulus, e: exponent }.verify(parameters, text, signature).is_ok()
         }
-        // `ring` has no P-521.
-        PublicKey::Ec { curve: Curve::P521, point } => {
-            use aws_lc_rs::signature::{ECDSA_P521_SHA512_ASN1, UnparsedPublicKey};
-            match hash.as_str() {
-                "sha512" => {
-                    UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, point).verify(text, signature).is_ok()
-                }
-                other => unimplemented!("the mock host has no P-521 with {other}"),
-            }
-        }
         PublicKey::Ec { curve, point } => {
             let algorithm: &'static dyn VerificationAlgorithm = match (curve, hash.as_str()) {
                 (Curve::P256, "sha256") => &signature::ECDSA_P256_SHA256_ASN1,
                 (Curve::P256, "sha384") => &signature::ECDSA_P256_SHA384_ASN1,
                 (Curve::P384, "sha256") => &signature::ECDSA_P384_SHA256_ASN1,
                 (Curve::P384, "sha384") => &signature::ECDSA_P384_SHA384_ASN1,
+                (Curve::P521, "sha512") => &signature::ECDSA_P521_SHA512_ASN1,
                 (_, other) => unimplemented!("the mock host has no ECDSA with {other}"),
             };
             UnparsedPublicKey::new(algorithm, point).verify(text, signature).is_ok()

@@ -28,7 +28,7 @@ pub(crate) struct Code {
 pub(crate) fn compile(wasm: &[u8]) -> Result<Code, String> {
     static COMPILED: OnceLock<Mutex<HashMap<[u8; 32], Code>>> = OnceLock::new();
     let digest: [u8; 32] =
-        ring::digest::digest(&ring::digest::SHA256, wasm).as_ref().try_into().expect("32 bytes");
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, wasm).as_ref().try_into().expect("32 bytes");
     let mut compiled = COMPILED.get_or_init(Mutex::default).lock().expect("no panic while compiling");
     if let Some(code) = compiled.get(&digest) {
         return Ok(code.clone());

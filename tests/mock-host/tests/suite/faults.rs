@@ -1,10 +1,7 @@
 //! Faults reach a filter by name, count and moment.
-#![allow(clippy::restriction)]
 
-mod support;
-
+use crate::support::{on_request, on_response, plugin, proxy, said, started};
 use mock_host::{Fault, Proxy, Request, Status};
-use support::{on_request, on_response, plugin, proxy, said, started};
 
 const TWICE: &str = "(call $say (call $get_property 'request\\0path' @out)) (call $say (call $get_property 'request\\0path' @out))";
 
@@ -48,7 +45,7 @@ fn bytes_can_be_cut_or_replaced() {
 
 #[test]
 fn a_fault_can_be_there_from_the_start() {
-    let body = support::on_configure("(call $say (call $set_shared_data 'k' 'v' (i32.const 0)))");
+    let body = crate::support::on_configure("(call $say (call $set_shared_data 'k' 'v' (i32.const 0)))");
     let fault = Fault::on_any().during("proxy_on_configure").status(Status::INTERNAL_FAILURE);
     // Every call is spoiled, the log's too.
     let proxy = started(Proxy::builder().fault(fault).plugin(plugin("filter", &body)));

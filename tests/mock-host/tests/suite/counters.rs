@@ -1,12 +1,9 @@
 //! Filters tell the host their counts one by one while they are few, and in sums while they are many.
-#![allow(clippy::restriction)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::built;
 use mock_host::{Proxy, Request};
-use support::built;
 
 #[test]
 fn counts_of_a_busy_worker_come_each_second_and_none_is_lost() {

@@ -1,5 +1,4 @@
 //! Who counts together: all workers of the proxy, or each for itself.
-#![allow(clippy::restriction)]
 
 use std::path::PathBuf;
 

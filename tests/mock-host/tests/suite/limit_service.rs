@@ -1,5 +1,4 @@
 //! Requests that wait for a rate limit service: who leaves, what overtakes, what is configured meanwhile.
-#![allow(clippy::restriction)]
 
 use std::path::PathBuf;
 use std::time::Duration;

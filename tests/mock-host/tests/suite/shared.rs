@@ -1,10 +1,7 @@
 //! Shared data seen from filters of several workers and plugins.
-#![allow(clippy::restriction)]
 
-mod support;
-
+use crate::support::{on_configure, on_request, plugin, said, started};
 use mock_host::{Proxy, Request};
-use support::{on_configure, on_request, plugin, said, started};
 
 /// Reads key `k`, says its CAS, and writes it back with that CAS and one more byte.
 const APPEND: &str = "(call $say (call $get_shared_data 'k' @out (i32.const 24)))
@@ -30,7 +27,7 @@ fn the_canary_writes_into_the_same_store() {
     );
     let proxy = started(Proxy::builder().plugin(plugin("filter", &body)));
     // The canary finds nothing; the main thread and the worker find the empty value that it left.
-    assert_eq!(support::messages(&proxy.logs()), ["1", "0", "0"]);
+    assert_eq!(crate::support::messages(&proxy.logs()), ["1", "0", "0"]);
     assert_eq!(proxy.shared_data("")[b"k".as_slice()], b"");
 }
 

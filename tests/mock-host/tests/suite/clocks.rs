@@ -1,12 +1,9 @@
 //! Clocks and timers.
-#![allow(clippy::restriction)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{messages, on_configure, on_request, plugin, proxy, said, started};
 use mock_host::{Proxy, Request};
-use support::{messages, on_configure, on_request, plugin, proxy, said, started};
 
 /// Says the seconds of the ABI's clock, of WASI's clock 0, and of WASI's clock 1.
 const CLOCKS: &str = "(drop (call $get_current_time_nanoseconds (i32.const 32))) (call $seconds)

@@ -1,12 +1,9 @@
 //! What a filter says at load to a configuration that it takes, but that may surprise.
-#![allow(clippy::restriction)]
 
-mod support;
-
+use crate::support::issuer::{Issuer, jwt_auth};
+use crate::support::{built, messages, started};
 use mock_host::{Level, Proxy};
 use serde_json::{Value, json};
-use support::issuer::{Issuer, jwt_auth};
-use support::{built, messages, started};
 
 /// The warnings that a filter logs with this configuration, and its gauge.
 fn warnings(filter: &'static str, configuration: &Value) -> (Vec<String>, u64) {

@@ -1,10 +1,7 @@
 //! Properties and filter state seen from a filter.
-#![allow(clippy::restriction)]
 
-mod support;
-
+use crate::support::{on_configure, on_request, on_response, plugin, proxy, said, started};
 use mock_host::{Proxy, Request, Response, Value};
-use support::{on_configure, on_request, on_response, plugin, proxy, said, started};
 
 /// Reads a property: its bytes, or the status.
 fn read(path: &str) -> String {
@@ -111,7 +108,7 @@ fn a_root_context_has_the_node_but_no_stream() {
     let proxy = started(Proxy::builder().node(node).plugin(plugin("filter", &body)));
     // Of the canary, the main thread and the worker, each says the same.
     let logs = proxy.logs();
-    assert_eq!(support::messages(&logs)[..4], ["shop.shop", "1", "1", "1"]);
+    assert_eq!(crate::support::messages(&logs)[..4], ["shop.shop", "1", "1", "1"]);
     assert_eq!(logs.len(), 12);
 }
 
@@ -130,7 +127,7 @@ fn a_declared_read_only_property_takes_one_value() {
     let declare = "(call $say (call $call_foreign_function 'declare_property' '\x0a\x03jwt\x10\x01' (i32.const 0) (i32.const 0)))";
     let twice = "(call $say (call $set_property 'jwt' 'a')) (call $say (call $set_property 'jwt' 'b'))";
     let proxy = proxy(&(on_configure(&format!("{declare}{declare}")) + &on_request(twice, 0)));
-    assert_eq!(support::messages(&proxy.logs())[..2], ["0", "2"]);
+    assert_eq!(crate::support::messages(&proxy.logs())[..2], ["0", "2"]);
     let exchange = proxy.worker(0).request(Request::get("/"));
     assert_eq!((said(&exchange), exchange.state("wasm.jwt")), (vec!["0", "2"], Some("a")));
 }

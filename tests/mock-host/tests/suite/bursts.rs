@@ -1,19 +1,15 @@
 //! Many requests that wait at once: however that ends, each gets its answer, none passes unchecked, and no VM dies. All
 //! combinations of the table are tried; with `BURSTS=all` each with as many requests as one worker may have.
 
-#![allow(clippy::restriction)]
-
-mod support;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::support::built;
+use crate::support::burst::{Burst, Ends, Form, LEAVES, Loaded, ROOM, Then, USER, Waits};
+use crate::support::issuer::Issuer;
 use mock_host::{Answer, Exchange, FailurePolicy, Outcome, Plugin, Proxy, Request, Response, StreamHandle};
 use serde_json::{Value, json};
-use support::built;
-use support::burst::{Burst, Ends, Form, LEAVES, Loaded, ROOM, Then, USER, Waits};
-use support::issuer::Issuer;
 
 const NOW: u64 = 1_800_000_000;
 /// Some times as many as would survive if all were answered from within each other.

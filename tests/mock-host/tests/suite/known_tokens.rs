@@ -1,14 +1,11 @@
 //! What a token that was seen before costs, and how long it is good.
-#![allow(clippy::restriction)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::built;
+use crate::support::issuer::{Issuer, jwt_auth};
 use mock_host::{Exchange, Proxy, Request};
 use serde_json::json;
-use support::built;
-use support::issuer::{Issuer, jwt_auth};
 
 const NOW: u64 = 1_800_000_000;
 const CLOCK: &str = "proxy_get_current_time_nanoseconds";

@@ -1,12 +1,9 @@
 //! Filters hear nothing of the end of a stream, nor of a plugin's. What they keep for them must go all the same.
-#![allow(clippy::restriction)]
-
-mod support;
 
 use std::fmt::Write;
 
+use crate::support::{built, on_request, plugin};
 use mock_host::{Proxy, Request};
-use support::{built, on_request, plugin};
 
 /// Memory is taken by pages, and the order in which parts of it are freed follows the random seeds of hash tables. So two pages
 /// more are no leak.

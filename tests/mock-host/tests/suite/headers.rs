@@ -1,10 +1,7 @@
 //! Header maps seen from a filter.
-#![allow(clippy::restriction)]
 
-mod support;
-
+use crate::support::{on_request, on_response, proxy, said};
 use mock_host::{Outcome, Request, Response};
-use support::{on_request, on_response, proxy, said};
 
 #[test]
 fn a_value_is_the_first_and_pairs_are_all() {
@@ -110,13 +107,13 @@ fn a_body_can_be_read_and_replaced() {
 
 #[test]
 fn the_client_gets_what_the_service_sent() {
-    let proxy = support::started(
+    let proxy = crate::support::started(
         mock_host::Proxy::builder()
             .upstream(|request| {
                 let path = request.header(":path").unwrap_or_default();
                 Response::new(201).header("x-path", path).body("made")
             })
-            .plugin(support::plugin("filter", &on_request("", 0))),
+            .plugin(crate::support::plugin("filter", &on_request("", 0))),
     );
     let exchange = proxy.worker(0).request(Request::post("/things"));
     assert_eq!((exchange.outcome, exchange.status, exchange.text()), (Outcome::Complete, 201, "made"));

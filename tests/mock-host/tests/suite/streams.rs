@@ -1,10 +1,7 @@
 //! The life of a stream: contexts, local replies, pauses, the end.
-#![allow(clippy::restriction)]
 
-mod support;
-
+use crate::support::{on_request, on_response, plugin, proxy, said, started};
 use mock_host::{Outcome, Proxy, Request, Response};
-use support::{on_request, on_response, plugin, proxy, said, started};
 
 /// A filter that says the name of each callback of a stream.
 fn talkative(request: &str, status: u32) -> String {

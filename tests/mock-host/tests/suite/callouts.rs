@@ -1,12 +1,9 @@
 //! Callouts seen from a filter.
-#![allow(clippy::restriction)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{messages, on_request, plugin, said, started};
 use mock_host::{Answer, Outcome, Proxy, Request, Response};
-use support::{messages, on_request, plugin, said, started};
 
 /// Headers in the ABI's serialised form.
 fn pairs(headers: &[(&str, &str)]) -> String {
@@ -153,7 +150,7 @@ fn a_callout_outlives_its_stream() {
 fn callouts_of_a_canary_are_made_and_cancelled() {
     let made = std::rc::Rc::new(std::cell::Cell::new(0));
     let count = std::rc::Rc::clone(&made);
-    let body = support::on_configure(&call("jwks", 0)) + &answered("");
+    let body = crate::support::on_configure(&call("jwks", 0)) + &answered("");
     let proxy = started(
         Proxy::builder()
             .workers(2)

@@ -1,12 +1,9 @@
 //! VMs, root contexts, updates, failures, and what a module may import.
-#![allow(clippy::restriction)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{messages, on_configure, on_request, plugin, proxy, said, started};
 use mock_host::{FailurePolicy, Level, Plugin, Proxy, Request, StreamHandle};
-use support::{messages, on_configure, on_request, plugin, proxy, said, started};
 
 /// Logs the configuration, and refuses the one that begins with `b`.
 const CONFIGURED: &str = r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)

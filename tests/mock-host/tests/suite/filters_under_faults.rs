@@ -1,15 +1,12 @@
 //! The built filters while host calls fail: at every moment every call answers every status, or garbage. No VM dies, no
 //! stream hangs, nothing gets through that must not, and afterwards all is well.
-#![allow(clippy::restriction)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::built;
+use crate::support::issuer::{Issuer, jwt_auth};
 use mock_host::{Answer, Builder, Exchange, Fault, Outcome, Proxy, Request, Response, Status, Worker};
 use serde_json::{Value, json};
-use support::built;
-use support::issuer::{Issuer, jwt_auth};
 
 const NOW: u64 = 1_800_000_000;
 
