@@ -253,8 +253,8 @@ fn refused_configuration_that_fits_its_schema_has_a_reason() {
             }
         }
     }
-    // Before, 39 of them fitted.
-    assert!(fits <= 32, "{fits} of {refused} refused configurations fit their schemas");
+    // One more of them fits than before only if no schema can refuse it; then raise this number with the reason above.
+    assert!(fits <= 33, "{fits} of {refused} refused configurations fit their schemas");
     assert!(without.is_empty(), "{refused} refused, {fits} fit:\n{}", without.join("\n"));
 }
 
