@@ -76,7 +76,7 @@ soak-faults: filters tools-envoy ## Checks that the soak finds each deliberate f
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak
 	@FAULT=$(or $(FAULT),all) SEED=$(or $(SEED),1) target/debug/soak
 
-bench: filters tools-envoy ## Measures each filter beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 takes three minutes
+bench: filters native tools-envoy ## Measures each filter beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 takes three minutes
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }
 	$(STAGE) "empty SDK filter" cargo build --locked --release --target wasm32-wasip1 --package empty-sdk-filter
 	@cargo run --quiet --locked --profile harness --package bench -- $(if $(QUICK),--quick) $(PARTS)

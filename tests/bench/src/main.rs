@@ -139,7 +139,7 @@ async fn footprints(
     workshop: &Workshop,
     variants: &[&Variant],
 ) -> Result<Vec<results::Footprint>> {
-    const ALONE: [&str; 7] = [
+    const ALONE: [&str; 11] = [
         BARE,
         "empty SDK filter",
         "jwt-auth",
@@ -147,6 +147,10 @@ async fn footprints(
         "trace-tags, three tags",
         "three plugins",
         "mesh-filters",
+        "native module: jwt-auth",
+        "native module: rate-limit, all requests",
+        "native module: trace-tags, three tags",
+        "native module: mesh-filters",
     ];
     let rules = [workshop.with_rules(1)?, workshop.with_rules(1000)?];
     let mut alone: Vec<&Variant> = variants.iter().copied().filter(|v| ALONE.contains(&&*v.name)).collect();
@@ -243,6 +247,7 @@ fn sizes(workshop: &Workshop) -> Result<Vec<(String, u64)>> {
     for filter in ["jwt-auth", "rate-limit", "trace-tags", "mesh-filters"] {
         sizes.push(size(filter, &workshop.modules.join(format!("{filter}.wasm")))?);
     }
+    sizes.push(size("native module", &workshop.modules.join("libmesh_filters.so"))?);
     Ok(sizes)
 }
 

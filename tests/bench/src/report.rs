@@ -8,6 +8,7 @@ use crate::Result;
 use crate::charts;
 use crate::results::{Run, Samples};
 use crate::targets;
+use crate::variants::NATIVE_MODULE;
 
 /// Writes `benchmarks.md` and its pictures into `folder`.
 pub(crate) fn write(run: &Run, folder: &Path) -> Result<()> {
@@ -49,6 +50,8 @@ machines.
 
 - The *empty SDK filter* does nothing and exports every callback, as modules built with the Rust SDK
   do. Every Wasm filter costs at least that.
+- *native module* is the same filter in `libmesh_filters.so`, which Envoy runs without a VM. See
+  [native.md](native.md) for when to choose it.
 - Sidecar traffic is HTTP/1.1 with ten headers and a token of 600 bytes. Gateway traffic is HTTP/2
   with twenty headers and a token of 1.5 KB.
 - The tokens are those of four users in turn. Each of the *new tokens* is seen only once.
@@ -171,9 +174,9 @@ fn costs(page: &mut String, run: &Run, pictures: &Path) -> Result<()> {
 }
 
 fn is_ours(variant: &str) -> bool {
-    ["jwt-auth", "rate-limit", "trace-tags", "three plugins", "mesh-filters"]
-        .iter()
-        .any(|ours| variant.trim_start_matches("gateway: ").starts_with(ours))
+    ["jwt-auth", "rate-limit", "trace-tags", "three plugins", "mesh-filters"].iter().any(|ours| {
+        variant.trim_start_matches("gateway: ").trim_start_matches(NATIVE_MODULE).starts_with(ours)
+    })
 }
 
 fn timings(page: &mut String, run: &Run, pictures: &Path) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What is compared: each variant is a list of HTTP filters and the traffic that goes through it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use http_body_util::Full;
@@ -57,10 +57,11 @@ impl Variant {
 
     /// Whether one of its filters is rate-limit, which takes leases.
     pub(crate) fn has_leases(&self) -> bool {
-        let leases = |module: &str| {
-            ["/rate-limit.wasm", "/mesh-filters.wasm"].iter().any(|name| module.ends_with(name))
-        };
-        self.modules().into_iter().any(leases)
+        const NAMES: [&str; 2] = ["/typed_config/config/name", "/typed_config/filter_name"];
+        self.filters
+            .iter()
+            .flat_map(|filter| NAMES.iter().filter_map(|name| filter.pointer(name)?.as_str()))
+            .any(|name| ["rate-limit", "mesh-filters"].contains(&name))
     }
 }
 
@@ -68,6 +69,9 @@ impl Variant {
 pub(crate) const BARE: &str = "bare Envoy";
 /// The same for traffic as a gateway has it.
 pub(crate) const BARE_GATEWAY: &str = "gateway: bare Envoy";
+
+/// What the names of the variants with the native module begin with.
+pub(crate) const NATIVE_MODULE: &str = "native module: ";
 
 /// Users whose tokens are sent in turn where tokens are seen again. Few, so that each is busy even while counting
 /// instructions makes everything fifty times slower.
@@ -203,6 +207,11 @@ impl Workshop {
         wasm(&self.modules.join(format!("{filter}.wasm")), filter, config)
     }
 
+    /// The same filter in the native module.
+    fn in_native_module(&self, filter: &str, config: &Value) -> Value {
+        native_module(&self.modules.join("libmesh_filters.so"), filter, config)
+    }
+
     fn empty(&self) -> Value {
         wasm(&self.empty, "empty", &json!({}))
     }
@@ -273,6 +282,19 @@ impl Workshop {
         add("trace-tags, three tags", &known, vec![self.plugin("trace-tags", &trace_tags(&trusted))]);
         add("three plugins", &known, three());
         add("mesh-filters", &known, vec![self.plugin("mesh-filters", mesh)]);
+
+        let all = &rate_limit(&json!([]));
+        for (name, filter, config, traffic) in [
+            ("jwt-auth", "jwt-auth", jwt, &known),
+            ("jwt-auth, new RS256 tokens", "jwt-auth", jwt, &rs256),
+            ("jwt-auth, new ES256 tokens", "jwt-auth", jwt, &es256),
+            ("rate-limit, all requests", "rate-limit", all, &known),
+            ("rate-limit, by a header", "rate-limit", &by_header, &known),
+            ("trace-tags, three tags", "trace-tags", &trace_tags(&trusted), &known),
+            ("mesh-filters", "mesh-filters", mesh, &known),
+        ] {
+            add(&format!("{NATIVE_MODULE}{name}"), traffic, vec![self.in_native_module(filter, config)]);
+        }
 
         add(BARE_GATEWAY, &gateway, vec![]);
         add("gateway: empty SDK filter", &gateway, vec![self.empty()]);
@@ -454,9 +476,35 @@ fn limited_path(number: u32) -> Value {
     limit
 }
 
+/// What trace-tags takes from its environment.
+const ENVIRONMENT: [(&str, &str); 2] =
+    [("USER_ID_SALT", "a salt for the benchmark alone: 32 bytes"), ("SERVICE_VERSION", "v1")];
+
+fn text(text: &Value) -> Value {
+    json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text.to_string() })
+}
+
+fn native_module(module: &Path, filter: &str, config: &Value) -> Value {
+    let env = ENVIRONMENT.map(|(name, value)| json!({ "name": name, "value": value }));
+    native(
+        filter,
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {
+                "module": { "local": { "filename": module } },
+                "metrics_namespace": "wasmcustom",
+            },
+            "filter_name": filter,
+            "filter_config": text(&json!({
+                "pluginName": filter,
+                "pluginConfig": config,
+                "vmConfig": { "env": env },
+            })),
+        }),
+    )
+}
+
 fn wasm(module: &Path, name: &str, config: &Value) -> Value {
-    let value =
-        |text: String| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text });
     native(
         "envoy.filters.http.wasm",
         &json!({
@@ -464,14 +512,11 @@ fn wasm(module: &Path, name: &str, config: &Value) -> Value {
             "config": {
                 "name": name,
                 "root_id": name,
-                "configuration": value(config.to_string()),
+                "configuration": text(config),
                 "vm_config": {
                     "runtime": "envoy.wasm.runtime.v8",
                     "code": { "local": { "filename": module } },
-                    "environment_variables": { "key_values": {
-                        "USER_ID_SALT": "a salt for the benchmark alone: 32 bytes",
-                        "SERVICE_VERSION": "v1",
-                    } },
+                    "environment_variables": { "key_values": ENVIRONMENT.into_iter().collect::<BTreeMap<_, _>>() },
                 },
             },
         }),
