@@ -12,44 +12,10 @@ use std::sync::Arc;
 use cel::objects::Key;
 use cel::{Context, Program, Value};
 use plugin_kit::host::HostError;
-use plugin_kit::request::cel::{CLAIMS, TEXT};
+use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS};
+use plugin_kit::wire::protobuf::{Fields, Value as Field};
 
 use super::facts::Facts;
-
-/// Functions that this implementation and the proxy's have.
-const FUNCTIONS: [&str; 15] = [
-    "bool",
-    "bytes",
-    "contains",
-    "double",
-    "dyn",
-    "endsWith",
-    "has",
-    "in",
-    "int",
-    "matches",
-    "size",
-    "startsWith",
-    "string",
-    "type",
-    "uint",
-];
-
-/// Functions of the proxy that are not here.
-const OF_THE_PROXY: [&str; 12] = [
-    "duration",
-    "getDate",
-    "getDayOfMonth",
-    "getDayOfWeek",
-    "getDayOfYear",
-    "getFullYear",
-    "getHours",
-    "getMilliseconds",
-    "getMinutes",
-    "getMonth",
-    "getSeconds",
-    "timestamp",
-];
 
 /// What an expression came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,13 +52,13 @@ impl Expressions {
         let references = program.references();
         let is_name = |name: &&&str| name.starts_with(|first: char| first.is_ascii_alphabetic());
         let functions = references.functions();
-        let is_known = |name: &&str| FUNCTIONS.contains(name) || OF_THE_PROXY.contains(name);
+        let is_known = |name: &&str| FUNCTIONS.contains(name) || TIME_FUNCTIONS.contains(name);
         if !functions.iter().filter(is_name).all(is_known) {
             return Err(refused);
         }
         let variables = references.variables();
         // `request.time` is a time in the proxy.
-        let is_here = functions.iter().all(|name| !OF_THE_PROXY.contains(name))
+        let is_here = functions.iter().all(|name| !TIME_FUNCTIONS.contains(name))
             && !text.contains("request.time")
             && variables.iter().all(|name| !OF_A_PROXY_ALONE.contains(name));
         self.any_not_here.set(self.any_not_here.get() || !is_here);
@@ -264,64 +230,37 @@ fn headers(headers: Vec<(String, Vec<u8>)>) -> Value {
     map(joined.into_iter().map(|(name, value)| (name, text(value))))
 }
 
-/// The fields of a protobuf message: numbers, and lengths with bytes. `None` if it is malformed.
-fn fields(mut message: &[u8]) -> Option<Vec<(u64, &[u8])>> {
-    fn varint(message: &mut &[u8]) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = message.split_first()?;
-            *message = rest;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    }
-    let mut found = Vec::new();
-    while !message.is_empty() {
-        let tag = varint(&mut message)?;
-        let length = match tag & 7 {
-            0 => {
-                let before = message;
-                varint(&mut message)?;
-                found.push((tag >> 3, before.get(..before.len() - message.len())?));
-                continue;
-            }
-            1 => 8,
-            2 => usize::try_from(varint(&mut message)?).ok()?,
-            _ => return None,
-        };
-        let (value, rest) = message.split_at_checked(length)?;
-        message = rest;
-        found.push((tag >> 3, value));
-    }
-    Some(found)
-}
-
 /// A `google.protobuf.Struct`.
 fn protobuf_struct(message: &[u8]) -> Option<Value> {
     let mut members = Vec::new();
-    for (_, entry) in fields(message)? {
-        let entry = fields(entry)?;
-        let of =
-            |number| entry.iter().find(|(known, _)| *known == number).map_or(&[][..], |(_, value)| *value);
-        members.push((String::from_utf8(of(1).to_vec()).ok()?, protobuf_value(of(2))?));
+    for field in Fields(message) {
+        let (1, Field::Bytes(entry)) = field.ok()? else { continue };
+        let (mut name, mut value) = (String::new(), Value::Null);
+        for field in Fields(entry) {
+            match field.ok()? {
+                (1, Field::Bytes(bytes)) => name = String::from_utf8(bytes.to_vec()).ok()?,
+                (2, Field::Bytes(bytes)) => value = protobuf_value(bytes)?,
+                _ => {}
+            }
+        }
+        members.push((name, value));
     }
     Some(map(members))
 }
 
 /// A `google.protobuf.Value`.
 fn protobuf_value(message: &[u8]) -> Option<Value> {
-    Some(match fields(message)?.last() {
-        Some((2, number)) => Value::Float(f64::from_le_bytes((*number).try_into().ok()?)),
-        Some((3, bytes)) => text(bytes.to_vec()),
-        Some((4, truth)) => Value::Bool(*truth != [0]),
-        Some((5, members)) => protobuf_struct(members)?,
-        Some((6, list)) => {
-            let values: Option<Vec<Value>> =
-                fields(list)?.into_iter().map(|(_, value)| protobuf_value(value)).collect();
-            Value::List(Arc::new(values?))
+    Some(match Fields(message).last().transpose().ok()? {
+        Some((2, Field::Number(bits))) => Value::Float(f64::from_bits(bits)),
+        Some((3, Field::Bytes(bytes))) => text(bytes.to_vec()),
+        Some((4, Field::Number(truth))) => Value::Bool(truth != 0),
+        Some((5, Field::Bytes(members))) => protobuf_struct(members)?,
+        Some((6, Field::Bytes(list))) => {
+            let item = |field| match field {
+                Ok((_, Field::Bytes(item))) => protobuf_value(item),
+                _ => None,
+            };
+            Value::List(Arc::new(Fields(list).map(item).collect::<Option<_>>()?))
         }
         _ => Value::Null,
     })

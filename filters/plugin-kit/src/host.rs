@@ -31,11 +31,11 @@
 //! | `set_filter_state(key, value) -> Result<()>` | Writes the filter state `wasm.<key>` of the current stream. It shows in access logs, and [`RequestHost::property`] with the path `[key]` reads it. |
 //! | `Counter::define(name)`, `increment()`, `add(n)` | A counter. Defining the same name again gives the same counter. None of these fails: a lost count is not worth a failed request. |
 //! | `Gauge::define(name)`, `set(value)` | A gauge, likewise. |
-//! | `shared_data(key) -> Result<Option<SharedValue>>` | Reads the data that all workers share. `SharedValue` has the `bytes` and a number `cas`, which is never 0 and changes with every write. |
+//! | `shared_data(key) -> Result<Option<SharedValue>>` | Reads the data that all workers share, see [`SharedValue`]. |
 //! | `set_shared_data(key, bytes, cas) -> Result<bool>` | Writes shared data if it still has this `cas`, or whatever it has if `cas` is 0. `false` says that somebody else has written it. |
 //! | `http_call(caller, current, cluster, headers, body, timeout) -> Result<u32>` | Starts an HTTP call and returns its token. [`Filter::on_call`] gets the outcome exactly once. `caller` is the root or the stream whose end cancels the call, `current` the one whose callback is running. |
 //! | `call_response_body(max) -> Result<Vec<u8>>` | In `on_call`: at most `max` bytes of the body. |
-//! | `GrpcMethod`, `grpc_call(caller, current, to, message, timeout) -> Result<u32>` | The same for a unary gRPC call; [`Filter::on_grpc`] gets the outcome. Its token may be equal to that of an HTTP call. |
+//! | `grpc_call(caller, current, to, message, timeout) -> Result<u32>` | The same for a unary gRPC call of a [`GrpcMethod`]; [`Filter::on_grpc`] gets the outcome. Its token may be equal to that of an HTTP call. |
 //! | `grpc_message(max) -> Result<Vec<u8>>` | In `on_grpc`: at most `max` bytes of the message. |
 //! | `set_effective_context(context) -> Result<()>` | Makes the following calls act on that stream or root. |
 //! | `enter_stream(context) -> bool` | The same for a stream; `false` if that has ended, so that it must be neither resumed nor answered. |
@@ -75,17 +75,17 @@ pub mod native;
 #[cfg(any(target_os = "wasi", test))]
 pub mod wasm;
 
-pub use ask::{Environment, HostError, RequestHost, Variable};
+pub use ask::{Environment, GrpcMethod, HostError, RequestHost, SharedValue, Variable};
 pub use filter::{CallResponse, ElsewhereCall, Filter, Flow, NOT_SENT, SHORT_TICK, TICK};
 #[cfg(all(feature = "native", not(target_family = "wasm")))]
 pub use native::calls::{
-    Counter, Gauge, GrpcMethod, Headers, HostEnvironment, SharedValue, call_foreign_function,
-    call_response_body, declare_variables, enter_stream, grpc_call, grpc_message, http_call, monotonic_time,
-    plugin_name, random, set_effective_context, set_filter_state, set_shared_data, shared_data,
+    Counter, Gauge, Headers, HostEnvironment, call_foreign_function, call_response_body, declare_variables,
+    enter_stream, grpc_call, grpc_message, http_call, monotonic_time, plugin_name, random,
+    set_effective_context, set_filter_state, set_shared_data, shared_data,
 };
 #[cfg(target_os = "wasi")]
 pub use wasm::calls::{
-    Counter, Gauge, GrpcMethod, Headers, HostEnvironment, SharedValue, call_foreign_function,
-    call_response_body, declare_variables, enter_stream, grpc_call, grpc_message, http_call, monotonic_time,
-    plugin_name, random, set_effective_context, set_filter_state, set_shared_data, shared_data,
+    Counter, Gauge, Headers, HostEnvironment, call_foreign_function, call_response_body, declare_variables,
+    enter_stream, grpc_call, grpc_message, http_call, monotonic_time, plugin_name, random,
+    set_effective_context, set_filter_state, set_shared_data, shared_data,
 };

@@ -31,6 +31,25 @@ impl HostError {
     pub const MALFORMED: u32 = u32::MAX;
 }
 
+/// A method of a gRPC service.
+#[derive(Debug, Clone, Copy)]
+pub struct GrpcMethod<'a> {
+    /// How the proxy reaches the service: a serialised `envoy.config.core.v3.GrpcService`.
+    pub via: &'a [u8],
+    /// Its name with its package.
+    pub service: &'a str,
+    /// The method.
+    pub method: &'a str,
+}
+
+/// A value of the data that all workers share, and the number that a compare-and-swap on it takes.
+pub struct SharedValue {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Changes with every write; never 0.
+    pub cas: u32,
+}
+
 /// What a core may ask about the exchange that it decides about. In a proxy the host answers, in a test a table does.
 ///
 /// Every call costs: with Envoy about 11,000 to 20,000 instructions where it returns data. So cores ask through

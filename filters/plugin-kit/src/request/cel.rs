@@ -16,6 +16,41 @@ pub const CLAIMS: &str = "jwt";
 /// of a header.
 pub const TEXT: &str = "normalized_path";
 
+/// The functions of Envoy's CEL that are not about times. Envoy refuses an expression that calls what it does not have.
+pub const FUNCTIONS: [&str; 15] = [
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "dyn",
+    "endsWith",
+    "has",
+    "in",
+    "int",
+    "matches",
+    "size",
+    "startsWith",
+    "string",
+    "type",
+    "uint",
+];
+
+/// The functions of Envoy's CEL that are about times.
+pub const TIME_FUNCTIONS: [&str; 12] = [
+    "duration",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "timestamp",
+];
+
 /// An expression that the host has compiled. It lives as long as the root context in which that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expression(u32);

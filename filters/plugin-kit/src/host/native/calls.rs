@@ -12,9 +12,8 @@ use super::config::{Mailbox, Shared};
 use super::ffi::config::{Kind, MainThread, Message};
 use super::ffi::stream::{Attribute, Map, Stream};
 use super::outside::{self, Answer, Caller};
-pub use super::shared::SharedValue;
 use super::{attributes, crypto, node, shared};
-use crate::host::{Environment, HostError, RequestHost, Variable};
+use crate::host::{Environment, GrpcMethod, HostError, RequestHost, SharedValue, Variable};
 use crate::reply::Reply;
 use crate::request::cel::CLAIMS;
 use crate::request::headers::HeaderMap;
@@ -457,17 +456,6 @@ pub fn call_response_body(max: usize) -> Result<Vec<u8>> {
     let answer = current("get_buffer_bytes", |current| current.answer.clone())?;
     let body = answer.as_ref().map(|answer| &*answer.body).unwrap_or_default();
     Ok(body.get(..max).unwrap_or(body).to_vec())
-}
-
-/// A method of a gRPC service.
-#[derive(Debug, Clone, Copy)]
-pub struct GrpcMethod<'a> {
-    /// How the proxy reaches the service: a serialised `envoy.config.core.v3.GrpcService`.
-    pub via: &'a [u8],
-    /// Its name with its package.
-    pub service: &'a str,
-    /// The method.
-    pub method: &'a str,
 }
 
 /// Starts a unary gRPC call with a serialised message, as [`http_call`] does.

@@ -16,30 +16,11 @@ use regex::Regex;
 
 use super::attributes;
 use super::ffi::stream::{Attribute, Map, Stream};
-use crate::request::cel::{CLAIMS, TEXT};
+use crate::request::cel::{CLAIMS, FUNCTIONS, TEXT};
 use crate::wire::protobuf::{Fields, Value as Field};
 
 /// Kept between requests: to make one takes longer than most expressions.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
-
-/// The functions of Envoy's CEL. Envoy refuses an expression that calls another, so this host does.
-const FUNCTIONS: &[&str] = &[
-    "bool",
-    "bytes",
-    "contains",
-    "double",
-    "dyn",
-    "endsWith",
-    "has",
-    "in",
-    "int",
-    "matches",
-    "size",
-    "startsWith",
-    "string",
-    "type",
-    "uint",
-];
 
 /// A compiled expression.
 pub(super) enum Expression {

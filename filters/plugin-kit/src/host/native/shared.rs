@@ -6,15 +6,7 @@ use std::sync::{LazyLock, Mutex};
 
 use super::config::lock;
 use crate::hash::StableHash;
-use crate::host::HostError;
-
-/// A value of the shared data and the number that a compare-and-swap on it takes.
-pub struct SharedValue {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// Changes with every write; never 0.
-    pub cas: u32,
-}
+use crate::host::{HostError, SharedValue};
 
 /// The most bytes of keys and values. The table of a limit stays when the limit is removed.
 const MOST: usize = 256 << 20;

@@ -16,11 +16,11 @@ mod stream;
 mod ticks;
 
 pub use answer::call_foreign_function;
-pub use callouts::{GrpcMethod, call_response_body, grpc_call, grpc_message, http_call};
+pub use callouts::{call_response_body, grpc_call, grpc_message, http_call};
 pub use environment::{HostEnvironment, declare_variables, plugin_name};
 pub use exchange::{Headers, WasmHost, monotonic_time, random, set_filter_state};
 pub use metrics::{Counter, Gauge};
-pub use shared::{SharedValue, set_shared_data, shared_data};
+pub use shared::{set_shared_data, shared_data};
 pub use stream::{enter_stream, set_effective_context};
 
 pub(super) use callouts::call_response_head;

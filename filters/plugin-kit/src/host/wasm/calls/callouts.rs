@@ -6,6 +6,7 @@ use proxy_wasm::types::{BufferType, MapType};
 
 use super::answer::{Answer, bytes, done, head};
 use super::stream::set_effective_context;
+use crate::host::GrpcMethod;
 use crate::host::wasm::abi;
 use crate::request::headers::HeaderMap;
 
@@ -60,17 +61,6 @@ pub fn http_call(
             token,
         )
     })
-}
-
-/// A method of a gRPC service.
-#[derive(Debug, Clone, Copy)]
-pub struct GrpcMethod<'a> {
-    /// How the proxy reaches the service: a serialised `envoy.config.core.v3.GrpcService`.
-    pub via: &'a [u8],
-    /// Its name with its package.
-    pub service: &'a str,
-    /// The method.
-    pub method: &'a str,
 }
 
 /// Starts a unary gRPC call with a serialised message, as [`http_call`] does. Its token may be that of an HTTP call too.

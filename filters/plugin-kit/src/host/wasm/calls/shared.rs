@@ -1,15 +1,8 @@
 //! The data that all workers of the proxy share.
 
 use super::answer::{Answer, CAS_MISMATCH, buffer, done};
+use crate::host::SharedValue;
 use crate::host::wasm::abi;
-
-/// A value of the shared data and the number that a compare-and-swap on it takes.
-pub struct SharedValue {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// Changes with every write; never 0.
-    pub cas: u32,
-}
 
 /// Reads shared data. Any plugin of the proxy can have written it.
 pub fn shared_data(key: &str) -> Answer<Option<SharedValue>> {
