@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-examples native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
@@ -33,7 +33,7 @@ filters: ## Builds target/filters/*.wasm
 native: ## Builds the native module, target/filters/libmesh_filters.so
 	$(STAGE) "native module" tools/build-native
 
-test: test-unit test-manifests test-wasm filters test-tools test-mock test-envoy test-native ## Runs all tests
+test: test-unit test-manifests test-wasm filters test-tools test-mock test-envoy test-native test-examples ## Runs all tests
 
 test-unit: ## Runs the native unit tests
 	$(STAGE) "unit tests" tools/run-tests unit $(ONLY)
@@ -57,6 +57,9 @@ test-envoy: filters tools-envoy ## Tests the built modules in a real Envoy
 
 test-native: native tools-envoy ## Tests the native module in a real Envoy
 	$(STAGE) "native module in envoy $(ENVOY_VERSION) tests" tools/run-tests native $(ONLY)
+
+test-examples: filters tools-envoy ## Does what the pages of examples/ say, and compares the answers
+	$(STAGE) "examples in envoy $(ENVOY_VERSION)" tools/run-tests examples $(ONLY)
 
 bursts: filters tools-envoy ## Tries every combination of what many requests wait for and how that ends; BURSTS=all: on real Envoy too
 	$(STAGE) "bursts in the mock host" env BURSTS=all tools/run-tests mock bursts

@@ -71,17 +71,41 @@ impl Envoy {
     /// Starts Envoy with that many workers and waits until it serves the listeners.
     pub fn start(bootstrap: &Bootstrap, initial: &[Listener], workers: usize) -> Result<Self, Error> {
         let binary = binary()?;
-        let daemon = Daemon::start("envoy", |folder| command(&binary, folder, bootstrap, initial, workers))?;
-        let mut envoy = Self { daemon, admin: SocketAddr::from(([127, 0, 0, 1], 0)), version: 1 };
-        envoy.admin = envoy.wait("Envoy's admin port", |envoy| {
-            fs::read_to_string(envoy.folder().join("admin")).ok()?.trim().parse().ok()
-        })?;
+        let mut envoy = Self::launch(|folder| command(&binary, folder, bootstrap, initial, workers))?;
         envoy.wait("Envoy's readiness", |envoy| {
             let ready = envoy.admin("GET", "/ready").is_ok_and(|state| state.trim() == "LIVE");
             (ready && envoy.settled(1)).then_some(())
         })?;
         envoy.check_accepted(0, 0)?;
         envoy.wait_for_listeners(initial)?;
+        Ok(envoy)
+    }
+
+    /// Starts Envoy in a folder, with a whole bootstrap and variables, and waits until it serves. Its admin port must be 0.
+    pub fn start_bootstrap(
+        bootstrap: &Value,
+        working_directory: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, Error> {
+        let binary = binary()?;
+        let mut envoy = Self::launch(|folder| {
+            write_json(folder, BOOTSTRAP, bootstrap)?;
+            let mut command = run(&binary, folder);
+            command.current_dir(working_directory).envs(variables.iter().copied());
+            Ok(command)
+        })?;
+        envoy.wait("Envoy's readiness", |envoy| {
+            envoy.admin("GET", "/ready").is_ok_and(|state| state.trim() == "LIVE").then_some(())
+        })?;
+        Ok(envoy)
+    }
+
+    fn launch(command: impl FnOnce(&Path) -> io::Result<Command>) -> Result<Self, Error> {
+        let daemon = Daemon::start("envoy", command)?;
+        let mut envoy = Self { daemon, admin: SocketAddr::from(([127, 0, 0, 1], 0)), version: 1 };
+        envoy.admin = envoy.wait("Envoy's admin port", |envoy| {
+            fs::read_to_string(envoy.folder().join("admin")).ok()?.trim().parse().ok()
+        })?;
         Ok(envoy)
     }
 
@@ -212,6 +236,11 @@ impl Envoy {
         paths(self.folder()).access_log
     }
 
+    /// What it has printed: an access log that goes to `/dev/stdout`.
+    pub fn output(&self) -> String {
+        self.daemon.output()
+    }
+
     /// Where Envoy's own log is written.
     pub fn log_file(&self) -> PathBuf {
         self.folder().join(LOG)
@@ -335,6 +364,17 @@ fn command(
         write_json(folder, &wasm.discovery_file(), &wasm.discovery(1))?;
     }
     write_json(folder, LISTENERS, &listeners(1, initial, &paths(folder)))?;
+    let mut command = run(binary, folder);
+    command
+        .args(["--concurrency", &workers.to_string()])
+        // As Istio's agent starts it. Native modules see their node by nothing else.
+        .args(["--service-node", &bootstrap.node.id(), "--service-cluster", &bootstrap.node.cluster])
+        .env("ISTIO_METAJSON_LABELS", serde_json::json!(bootstrap.node.labels).to_string());
+    Ok(command)
+}
+
+/// Envoy with the bootstrap in its folder.
+fn run(binary: &Path, folder: &Path) -> Command {
     let mut command = Command::new(binary);
     command
         .arg("-c")
@@ -343,13 +383,9 @@ fn command(
         .arg(folder.join("admin"))
         .arg("--log-path")
         .arg(folder.join(LOG))
-        .args(["--concurrency", &workers.to_string()])
         .args(["--log-level", "info", "--component-log-level", "wasm:debug,dynamic_modules:debug"])
-        // As Istio's agent starts it. Native modules see their node by nothing else.
-        .args(["--service-node", &bootstrap.node.id(), "--service-cluster", &bootstrap.node.cluster])
-        .env("ISTIO_METAJSON_LABELS", serde_json::json!(bootstrap.node.labels).to_string())
         .args(["--file-flush-interval-msec", "5", "--drain-time-s", "1", "--disable-hot-restart"]);
-    Ok(command)
+    command
 }
 
 fn paths(folder: &Path) -> Paths {
