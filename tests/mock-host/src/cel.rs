@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use cel::objects::Key;
 use cel::{Context, Program};
+use prost::Message;
 
 use crate::abi::Status;
 use crate::filter_state::Type;
 use crate::imports::{self, Guest};
 use crate::properties::Value;
-use crate::protobuf::{self, Field};
+use crate::protobuf::{self, Kind, Struct};
 
 /// The expressions of a root context (`ExpressionContext`). They end with it.
 #[derive(Default)]
@@ -110,7 +111,7 @@ fn variable(guest: &mut Guest, name: &str) -> Option<cel::Value> {
     match state.flatten() {
         Some((value, Type::Bytes)) => Some(cel::Value::Bytes(Arc::new(value))),
         Some((value, Type::String)) => Some(text(value)),
-        Some((value, Type::Struct)) => protobuf_struct(&value),
+        Some((value, Type::Struct)) => Some(protobuf_struct(Struct::decode(value.as_slice()).ok()?)),
         Some((_, Type::Other)) => None,
         None => imports::find_value(guest, name).map(typed),
     }
@@ -161,35 +162,20 @@ fn plain(value: &cel::Value) -> Option<Value> {
 }
 
 /// `google.protobuf.Struct` (`google/protobuf/struct.proto`).
-fn protobuf_struct(message: &[u8]) -> Option<cel::Value> {
-    let mut members = HashMap::new();
-    for (number, field) in protobuf::fields(message)? {
-        let (1, Field::Bytes(entry)) = (number, field) else { continue };
-        let entry = protobuf::fields(entry)?;
-        let name = String::from_utf8(protobuf::bytes(&entry, 1).to_vec()).ok()?;
-        members.insert(Key::from(name), protobuf_value(protobuf::bytes(&entry, 2))?);
-    }
-    Some(cel::Value::Map(members.into()))
+fn protobuf_struct(message: Struct) -> cel::Value {
+    let member = |(name, value): (String, protobuf::Value)| (Key::from(name), protobuf_value(value));
+    cel::Value::Map(message.fields.into_iter().map(member).collect::<HashMap<Key, cel::Value>>().into())
 }
 
-fn protobuf_value(message: &[u8]) -> Option<cel::Value> {
-    let fields = protobuf::fields(message)?;
-    Some(match fields.last() {
-        Some((2, Field::Bytes(number))) => cel::Value::Float(f64::from_le_bytes((*number).try_into().ok()?)),
-        Some((3, Field::Bytes(bytes))) => {
-            cel::Value::String(Arc::new(String::from_utf8(bytes.to_vec()).ok()?))
+fn protobuf_value(value: protobuf::Value) -> cel::Value {
+    match value.kind {
+        Some(Kind::Number(number)) => cel::Value::Float(number),
+        Some(Kind::Text(text)) => cel::Value::String(Arc::new(text)),
+        Some(Kind::Bool(truth)) => cel::Value::Bool(truth),
+        Some(Kind::Struct(message)) => protobuf_struct(message),
+        Some(Kind::List(list)) => {
+            cel::Value::List(Arc::new(list.values.into_iter().map(protobuf_value).collect()))
         }
-        Some((4, Field::Number(truth))) => cel::Value::Bool(*truth != 0),
-        Some((5, Field::Bytes(message))) => protobuf_struct(message)?,
-        Some((6, Field::Bytes(list))) => {
-            let mut values = Vec::new();
-            for (number, field) in protobuf::fields(list)? {
-                if let (1, Field::Bytes(value)) = (number, field) {
-                    values.push(protobuf_value(value)?);
-                }
-            }
-            cel::Value::List(Arc::new(values))
-        }
-        _ => cel::Value::Null,
-    })
+        Some(Kind::Null(_)) | None => cel::Value::Null,
+    }
 }

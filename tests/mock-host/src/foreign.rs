@@ -5,7 +5,11 @@ use crate::cel;
 use crate::crypto;
 use crate::filter_state::{Prototype, Type};
 use crate::imports::Guest;
-use crate::protobuf::{self, Field};
+use crate::protobuf::{
+    DeclarePropertyArguments, GrpcService, SetEnvoyFilterStateArguments, VerifySignatureArguments,
+    VerifySignatureResult,
+};
+use prost::Message;
 
 /// Whether the host has a function; an absent one is `NOT_FOUND`. `compress`, `uncompress` and `sign` are absent here.
 pub(crate) fn exists(name: &str) -> bool {
@@ -41,45 +45,41 @@ pub(crate) fn call(guest: &mut Guest, name: &str, argument: &[u8]) -> Result<Opt
 /// `VerifySignatureArguments` in, `VerifySignatureResult` out (`ext/verify_signature.proto`). No key, two keys and a key
 /// that does not parse are `BAD_ARGUMENT`; a signature that does not fit is a result that says so.
 fn verify_signature(argument: &[u8]) -> Result<Vec<u8>, Status> {
-    let fields = protobuf::fields(argument).ok_or(Status::BAD_ARGUMENT)?;
-    let text =
-        |number| std::str::from_utf8(protobuf::bytes(&fields, number)).map_err(|_| Status::BAD_ARGUMENT);
-    let (hash, der, pem) = (text(1)?, protobuf::bytes(&fields, 2), text(5)?);
-    let der = match (der, pem) {
-        ([], "") => return Err(Status::BAD_ARGUMENT),
-        ([], pem) => crypto::pem_to_der(pem).ok_or(Status::BAD_ARGUMENT)?,
-        (der, "") => der.to_vec(),
+    let arguments: VerifySignatureArguments = parse(argument)?;
+    let der = match (arguments.public_key, arguments.public_key_pem.as_str()) {
+        (der, "") if !der.is_empty() => der,
+        (der, pem) if der.is_empty() && !pem.is_empty() => {
+            crypto::pem_to_der(pem).ok_or(Status::BAD_ARGUMENT)?
+        }
         _ => return Err(Status::BAD_ARGUMENT),
     };
     let key = crypto::parse_public_key(&der).ok_or(Status::BAD_ARGUMENT)?;
-    let verified = crypto::verify(hash, &key, protobuf::bytes(&fields, 3), protobuf::bytes(&fields, 4));
-    let mut result = Vec::new();
-    protobuf::put_bool(&mut result, 1, verified.is_ok());
-    protobuf::put_bytes(&mut result, 2, verified.err().unwrap_or_default().as_bytes());
-    Ok(result)
+    let verified =
+        crypto::verify(&arguments.hash_function, &key, &arguments.signature, &arguments.clear_text);
+    let result =
+        VerifySignatureResult { result: verified.is_ok(), error: verified.err().unwrap_or_default() };
+    Ok(result.encode_to_vec())
 }
 
 /// `SetEnvoyFilterStateArguments` (`ext/set_envoy_filter_state.proto`).
 fn set_envoy_filter_state(guest: &mut Guest, argument: &[u8]) -> Result<(), Status> {
-    let fields = protobuf::fields(argument).ok_or(Status::BAD_ARGUMENT)?;
-    let path = String::from_utf8_lossy(protobuf::bytes(&fields, 1)).into_owned();
-    let value = protobuf::bytes(&fields, 2);
-    guest.stream(|stream| stream.filter_state.set_envoy(&path, value)).unwrap_or(Err(Status::NOT_FOUND))
+    let SetEnvoyFilterStateArguments { path, value } = parse(argument)?;
+    guest
+        .stream(|stream| stream.filter_state.set_envoy(&path, value.as_bytes()))
+        .unwrap_or(Err(Status::NOT_FOUND))
 }
 
 /// `DeclarePropertyArguments` (`ext/declare_property.proto`): a name that is declared again is refused
 /// (`Context::declareProperty`).
 fn declare_property(guest: &mut Guest, argument: &[u8]) -> Result<(), Status> {
-    let fields = protobuf::fields(argument).ok_or(Status::BAD_ARGUMENT)?;
-    let name = String::from_utf8_lossy(protobuf::bytes(&fields, 1)).into_owned();
-    let schema = protobuf::bytes(&fields, 4);
-    let kind = match protobuf::number(&fields, 3) {
+    let DeclarePropertyArguments { name, readonly, kind, schema } = parse(argument)?;
+    let kind = match kind {
         0 => Type::Bytes,
         1 => Type::String,
         3 if schema == b"type.googleapis.com/google.protobuf.Struct" => Type::Struct,
         _ => Type::Other,
     };
-    let prototype = Prototype { read_only: protobuf::number(&fields, 2) != 0, kind };
+    let prototype = Prototype { read_only: readonly, kind };
     let root = guest.current_root().ok_or(Status::BAD_ARGUMENT)?;
     if root.prototypes.contains_key(&name) {
         return Err(Status::BAD_ARGUMENT);
@@ -90,13 +90,12 @@ fn declare_property(guest: &mut Guest, argument: &[u8]) -> Result<(), Status> {
 
 /// `envoy_grpc.cluster_name` of a serialised `envoy.config.core.v3.GrpcService`; `None` if it does not parse as one.
 pub(crate) fn grpc_service_cluster(service: &[u8]) -> Option<String> {
-    let fields = protobuf::fields(service)?;
-    let envoy_grpc = fields.iter().find_map(|(number, field)| match field {
-        Field::Bytes(message) if *number == 1 => Some(*message),
-        _ => None,
-    })?;
-    let cluster = protobuf::bytes(&protobuf::fields(envoy_grpc)?, 1).to_vec();
-    String::from_utf8(cluster).ok()
+    Some(GrpcService::decode(service).ok()?.envoy_grpc?.cluster_name)
+}
+
+/// The message of an argument. Envoy answers one that does not parse with `BAD_ARGUMENT`.
+fn parse<M: Message + Default>(argument: &[u8]) -> Result<M, Status> {
+    M::decode(argument).map_err(|_| Status::BAD_ARGUMENT)
 }
 
 #[cfg(test)]
@@ -120,14 +119,16 @@ mod tests {
         text: &[u8],
         pem: &[u8],
     ) -> Result<(bool, String), Status> {
-        let mut argument = Vec::new();
-        for (number, value) in (1..).zip([hash.as_bytes(), der, signature, text, pem]) {
-            protobuf::put_bytes(&mut argument, number, value);
-        }
-        let result = verify_signature(&argument)?;
-        let fields = protobuf::fields(&result).expect("a message");
-        let error = String::from_utf8_lossy(protobuf::bytes(&fields, 2)).into_owned();
-        Ok((protobuf::number(&fields, 1) == 1, error))
+        let arguments = VerifySignatureArguments {
+            hash_function: hash.to_owned(),
+            public_key: der.to_vec(),
+            signature: signature.to_vec(),
+            clear_text: text.to_vec(),
+            public_key_pem: std::str::from_utf8(pem).expect("PEM is text").to_owned(),
+        };
+        let result = verify_signature(&arguments.encode_to_vec())?;
+        let VerifySignatureResult { result, error } = parse(&result)?;
+        Ok((result, error))
     }
 
     #[test]

@@ -1,92 +1,105 @@
-//! As much of the protobuf wire format as the arguments of Envoy's foreign functions need.
+//! The protobuf messages among the arguments and results of Envoy's foreign functions and gRPC calls.
 
-/// One field of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+/// `envoy.source.extensions.common.wasm.VerifySignatureArguments` (`ext/verify_signature.proto`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct VerifySignatureArguments {
+    #[prost(string, tag = "1")]
+    pub(crate) hash_function: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) public_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) signature: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) clear_text: Vec<u8>,
+    #[prost(string, tag = "5")]
+    pub(crate) public_key_pem: String,
 }
 
-/// The fields of a message in order, or `None` where `ParseFromString` would fail.
-pub(crate) fn fields(mut message: &[u8]) -> Option<Vec<(u64, Field<'_>)>> {
-    let mut out = Vec::new();
-    while !message.is_empty() {
-        let key = varint(&mut message)?;
-        let field = match key & 7 {
-            0 => Field::Number(varint(&mut message)?),
-            1 => Field::Bytes(take(&mut message, 8)?),
-            2 => {
-                let size = usize::try_from(varint(&mut message)?).ok()?;
-                Field::Bytes(take(&mut message, size)?)
-            }
-            5 => Field::Bytes(take(&mut message, 4)?),
-            _ => return None,
-        };
-        if key >> 3 == 0 {
-            return None;
-        }
-        out.push((key >> 3, field));
-    }
-    Some(out)
+/// `envoy.source.extensions.common.wasm.VerifySignatureResult`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct VerifySignatureResult {
+    #[prost(bool, tag = "1")]
+    pub(crate) result: bool,
+    #[prost(string, tag = "2")]
+    pub(crate) error: String,
 }
 
-/// The last value of a bytes or string field, empty if absent (proto3).
-pub(crate) fn bytes<'a>(fields: &[(u64, Field<'a>)], number: u64) -> &'a [u8] {
-    let found = fields.iter().rev().find_map(|(have, field)| match field {
-        Field::Bytes(value) if *have == number => Some(*value),
-        _ => None,
-    });
-    found.unwrap_or_default()
+/// `envoy.source.extensions.common.wasm.SetEnvoyFilterStateArguments` (`ext/set_envoy_filter_state.proto`), without the
+/// life span.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SetEnvoyFilterStateArguments {
+    #[prost(string, tag = "1")]
+    pub(crate) path: String,
+    #[prost(string, tag = "2")]
+    pub(crate) value: String,
 }
 
-/// The last value of a number field, 0 if absent (proto3).
-pub(crate) fn number(fields: &[(u64, Field<'_>)], number: u64) -> u64 {
-    let found = fields.iter().rev().find_map(|(have, field)| match field {
-        Field::Number(value) if *have == number => Some(*value),
-        _ => None,
-    });
-    found.unwrap_or_default()
+/// `envoy.source.extensions.common.wasm.DeclarePropertyArguments` (`ext/declare_property.proto`), without the life span.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DeclarePropertyArguments {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(bool, tag = "2")]
+    pub(crate) readonly: bool,
+    /// A `WasmType`.
+    #[prost(int32, tag = "3")]
+    pub(crate) kind: i32,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) schema: Vec<u8>,
 }
 
-/// Appends a bytes or string field; proto3 leaves an empty one out.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u64, value: &[u8]) {
-    if !value.is_empty() {
-        put_varint(out, number << 3 | 2);
-        put_varint(out, value.len() as u64);
-        out.extend(value);
-    }
+/// `envoy.config.core.v3.GrpcService`, of which Envoy's own client alone is known.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct GrpcService {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) envoy_grpc: Option<EnvoyGrpc>,
 }
 
-/// Appends a bool field; proto3 leaves `false` out.
-pub(crate) fn put_bool(out: &mut Vec<u8>, number: u64, value: bool) {
-    if value {
-        put_varint(out, number << 3);
-        out.push(1);
-    }
+/// `envoy.config.core.v3.GrpcService.EnvoyGrpc`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EnvoyGrpc {
+    #[prost(string, tag = "1")]
+    pub(crate) cluster_name: String,
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
+/// `google.protobuf.Struct`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Struct {
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub(crate) fields: BTreeMap<String, Value>,
 }
 
-fn varint(message: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take(message, 1)?[0];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
+/// `google.protobuf.Value`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Value {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
+    pub(crate) kind: Option<Kind>,
 }
 
-fn take<'a>(message: &mut &'a [u8], size: usize) -> Option<&'a [u8]> {
-    let (head, tail) = message.split_at_checked(size)?;
-    *message = tail;
-    Some(head)
+/// `google.protobuf.Value.kind`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Kind {
+    #[prost(int32, tag = "1")]
+    Null(i32),
+    #[prost(double, tag = "2")]
+    Number(f64),
+    #[prost(string, tag = "3")]
+    Text(String),
+    #[prost(bool, tag = "4")]
+    Bool(bool),
+    #[prost(message, tag = "5")]
+    Struct(Struct),
+    #[prost(message, tag = "6")]
+    List(List),
+}
+
+/// `google.protobuf.ListValue`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct List {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) values: Vec<Value>,
 }
