@@ -47,13 +47,11 @@ pub fn plugin(resource: &Value) -> Option<Plugin> {
     };
     let variables = spec["vmConfig"]["env"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = &resource["metadata"]["name"];
     Some(Plugin {
-        resource: format!(
-            "{kind} {}/{}",
-            text(&resource["metadata"]["namespace"]),
-            text(&resource["metadata"]["name"])
-        ),
-        filter: text(&spec["pluginName"]),
+        resource: format!("{kind} {}/{}", text(&resource["metadata"]["namespace"]), text(name)),
+        // The smallest resource is named after its filter.
+        filter: text(spec.get("pluginName").unwrap_or(name)),
         config: spec["pluginConfig"].clone(),
         variables: variables.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect(),
     })

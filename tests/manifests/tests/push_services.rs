@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 const USER: &str = "pusher";
 const PASSWORD: &str = "s3cret-of-the-test";
 /// The password, as `htpasswd -nbB` writes it.
@@ -86,12 +87,14 @@ impl World {
     fn push_succeeds(&self, account: Option<(&str, &str)>) {
         let done = self.push(account);
         assert!(done.status.success(), "{}", text(&done));
-        let link = "store/docker/registry/v2/repositories/team/jwt-auth/_manifests/tags/0.1.0/current/link";
+        let link = format!(
+            "store/docker/registry/v2/repositories/team/jwt-auth/_manifests/tags/{VERSION}/current/link"
+        );
         let held = fs::read_to_string(self.registry.folder().join(link)).unwrap();
         let digest = held.strip_prefix("sha256:").unwrap();
         let settings = self.settings();
         for line in [
-            format!("  jwt-auth.url: \"oci://{}/team/jwt-auth:0.1.0\"\n", self.address()),
+            format!("  jwt-auth.url: \"oci://{}/team/jwt-auth:{VERSION}\"\n", self.address()),
             format!("  jwt-auth.sha256: \"{digest}\"\n"),
             "  rate-limit.url:\n".to_owned(),
         ] {
@@ -213,7 +216,10 @@ fn a_push_that_is_refused_changes_no_settings_and_does_not_show_the_password() {
     let wrong = "another-s3cret";
     let done = world.push(Some((USER, wrong)));
     let said = text(&done);
-    assert!(!done.status.success() && said.contains("/team/jwt-auth:0.1.0 was not pushed: "), "{said}");
+    assert!(
+        !done.status.success() && said.contains(&format!("/team/jwt-auth:{VERSION} was not pushed: ")),
+        "{said}"
+    );
     assert!(!said.contains(wrong), "{said}");
     assert_eq!(world.settings(), before);
 }
