@@ -71,13 +71,13 @@ test-services: filters tools-envoy ## Tests with a real rate limit service, Redi
 
 MINUTES ?= 10
 
-soak: filters tools-envoy ## Runs a real Envoy under traffic and faults and judges every request; MINUTES=10, SEED=, FORM=joined|three
+soak: filters native tools-envoy ## Runs a real Envoy under traffic and faults and judges every request; MINUTES=10, SEED=, FORM=joined|three|native
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak
 	@MINUTES=$(MINUTES) SEED=$(SEED) FORM=$(FORM) RATE=$(RATE) BURST=$(BURST) target/debug/soak
 
-soak-faults: filters tools-envoy ## Checks that the soak finds each deliberate fault; FAULT=name for one
+soak-faults: filters native tools-envoy ## Checks that the soak finds each deliberate fault; FAULT=name for one, FORM=native
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak
-	@FAULT=$(or $(FAULT),all) SEED=$(or $(SEED),1) target/debug/soak
+	@FAULT=$(or $(FAULT),all) SEED=$(or $(SEED),1) FORM=$(FORM) target/debug/soak
 
 bench: filters native tools-envoy ## Measures each filter beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 takes three minutes
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }

@@ -424,13 +424,13 @@ impl Case<'_> {
                 self.find(Kind::OldVersion, format!("version {decided} decided"));
             }
         }
-        if self.form == Form::Joined
+        if self.form.is_one_filter()
             && let (Some(version), Some(tag)) = (version, tag)
             && version != tag
         {
             self.find(Kind::OldVersion, format!("versions {version} and {tag} decided"));
         }
-        if self.form == Form::Joined { version.or(tag) } else { version }
+        if self.form.is_one_filter() { version.or(tag) } else { version }
     }
 
     fn allowed(&self, decided: Option<u32>) -> Vec<Outcome> {
@@ -443,7 +443,7 @@ impl Case<'_> {
         let mut allowed = Vec::new();
         for settings in authenticating {
             // Of three plugins each may have another version.
-            let limiting = if self.form == Form::Joined { vec![settings] } else { possible.clone() };
+            let limiting = if self.form.is_one_filter() { vec![settings] } else { possible.clone() };
             for of_limits in limiting {
                 let both = Settings {
                     version: of_limits.version,

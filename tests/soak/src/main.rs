@@ -1,4 +1,4 @@
-//! Runs the soak. The environment says how: `MINUTES`, `SEED`, `FORM` (`three`, `joined`, or both in turn), `RATE`
+//! Runs the soak. The environment says how: `MINUTES`, `SEED`, `FORM` (`three`, `joined`, `native`, or all in turn), `RATE`
 //! (requests a second), `BURST` (the most at once), `FAULT` (the name of a deliberate fault, or `all`) and `FILTERS_DIR`.
 
 #![allow(clippy::restriction)]
@@ -70,10 +70,11 @@ fn run() -> Result<bool> {
     let minutes = number("MINUTES", 10.0_f64)?;
     let seed = number("SEED", SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into())?;
     let forms = match text("FORM").as_deref() {
-        None => vec![Form::Joined, Form::Three],
-        Some("joined") => vec![Form::Joined],
-        Some("three") => vec![Form::Three],
-        Some(other) => return Err(format!("FORM={other}; expected three or joined").into()),
+        None => Form::ALL.to_vec(),
+        Some(name) => match Form::ALL.into_iter().find(|form| form.name() == name) {
+            Some(form) => vec![form],
+            None => return Err(format!("FORM={name}; expected three, joined or native").into()),
+        },
     };
     let modules =
         text("FILTERS_DIR").map_or_else(|| cases::repository().join("target/filters"), PathBuf::from);
@@ -88,7 +89,7 @@ fn run() -> Result<bool> {
         modules,
     };
     if let Some(name) = text("FAULT") {
-        return faults(&name, &options);
+        return faults(&name, forms[0], &options);
     }
     println!("soak: seed {seed}; repeat it with SEED={seed}");
     let parts = u32::try_from(forms.len())?;
@@ -120,9 +121,10 @@ fn run() -> Result<bool> {
     std::fs::write(&file, &told)?;
     if outcomes.iter().any(|outcome| !outcome.judge.findings.is_empty()) {
         println!("findings, with the seed, in {}:", file.display());
-        for line in
-            told.lines().filter(|line| line.contains("mesh-filters, ") || line.contains("plugins, ")).take(20)
-        {
+        let of_a_form = |line: &&str| {
+            Form::ALL.iter().any(|form| line.contains(&format!("{}, ", report::form_name(*form))))
+        };
+        for line in told.lines().filter(of_a_form).take(20) {
             println!("{}", line.chars().take(300).collect::<String>());
         }
     }
@@ -132,7 +134,7 @@ fn run() -> Result<bool> {
 }
 
 /// Soaks with deliberate faults: each must end in its finding.
-fn faults(name: &str, options: &Options) -> Result<bool> {
+fn faults(name: &str, form: Form, options: &Options) -> Result<bool> {
     let wanted = |(_, known, _): &&(Fault, &str, &str)| name == "all" || name == *known;
     let faults: Vec<_> = Fault::ALL.iter().filter(wanted).collect();
     if faults.is_empty() {
@@ -142,7 +144,7 @@ fn faults(name: &str, options: &Options) -> Result<bool> {
     let mut all = true;
     for (fault, name, expected) in faults {
         let time = Duration::from_secs(if *fault == Fault::StaleFetchedKey { 40 } else { 12 });
-        let outcome = soak(Form::Joined, Some(*fault), &Options { time, ..options.clone() })?;
+        let outcome = soak(form, Some(*fault), &Options { time, ..options.clone() })?;
         let found = Kind::ALL.iter().find(|kind| kind.name() == *expected);
         let count = found.and_then(|kind| outcome.judge.counts.get(kind)).copied().unwrap_or(0);
         println!("{} {name}: {expected} {count}", if count > 0 { "found  " } else { "MISSED " });

@@ -66,6 +66,27 @@ pub enum Form {
     Three,
     /// One plugin that is all three.
     Joined,
+    /// The native module, as one filter that is all three.
+    Native,
+}
+
+impl Form {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::Joined, Self::Three, Self::Native];
+
+    /// Its name as `FORM` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Three => "three",
+            Self::Joined => "joined",
+            Self::Native => "native",
+        }
+    }
+
+    /// Whether one filter is all three, so that one version of the configuration decides about a request.
+    pub fn is_one_filter(self) -> bool {
+        self != Self::Three
+    }
 }
 
 /// What is wrong on purpose: the proxy is told something else than the model believes, so that the judge has something to

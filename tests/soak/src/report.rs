@@ -27,6 +27,7 @@ pub(crate) fn form_name(form: Form) -> &'static str {
     match form {
         Form::Three => "three plugins",
         Form::Joined => "mesh-filters",
+        Form::Native => "native module",
     }
 }
 

@@ -387,19 +387,24 @@ pub(crate) fn plugins(
         (settings.jwt_auth(fault)?, settings.rate_limit(fault), settings.trace_tags(fault));
     let configurations = match form {
         Form::Three => vec![("trace-tags", tags), ("jwt-auth", jwt), ("rate-limit", limits)],
-        Form::Joined => {
+        Form::Joined | Form::Native => {
             vec![("mesh-filters", json!({ "traceTags": tags, "jwtAuth": jwt, "rateLimit": limits }))]
         }
     };
     configurations
         .into_iter()
         .map(|(name, config)| {
-            let module = modules.join(format!("{name}.wasm"));
+            let (file, target) = match form {
+                Form::Native => ("libmesh_filters.so".to_owned(), "native"),
+                Form::Three | Form::Joined => (format!("{name}.wasm"), "filters"),
+            };
+            let module = modules.join(file);
             if !module.is_file() {
-                return Err(format!("{} is missing: run `make filters`", module.display()));
+                return Err(format!("{} is missing: run `make {target}`", module.display()));
             }
             let mut wasm = Wasm::new(name, module, config.to_string());
             wasm.delivery = Delivery::Discovery;
+            wasm.native = (form == Form::Native).then(|| name.to_owned());
             Ok(wasm)
         })
         .collect()

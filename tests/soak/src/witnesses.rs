@@ -76,14 +76,15 @@ pub(crate) fn spans(stage: &Stage, collector: &SpanCollector) -> u64 {
     count
 }
 
-/// What the log says of VMs that failed.
+/// What the log says of VMs that failed, and of hooks of the native module that panicked.
 pub(crate) fn failures(follower: &mut Follower) -> Vec<String> {
     let failed = |line: &String| {
-        let of_wasm = line.contains("[wasm]");
-        of_wasm
+        let in_vm = line.contains("[wasm]")
             && ((line.contains("Function: proxy_") && line.contains("failed"))
                 || line.contains("Uncaught ")
-                || line.contains("panicked at"))
+                || line.contains("panicked at"));
+        let in_native = line.contains("[dynamic_modules]") && line.contains("panic");
+        in_vm || in_native
     };
     follower.lines().into_iter().filter(failed).collect()
 }
