@@ -30,8 +30,8 @@ demo: filters tools-envoy ## Sends real requests through real Envoys with the fi
 filters: ## Builds target/filters/*.wasm
 	$(STAGE) "filters" tools/build-filters $(FILTERS)
 
-native: ## Builds the native module, target/filters/libmesh_filters.so
-	$(STAGE) "native module" tools/build-native
+native: ## Builds the native module, target/filters/libmesh_filters.so; ARCH=arm64: the one for that architecture
+	$(STAGE) "native module" tools/build-native $(ARCH)
 
 test: test-unit test-manifests test-wasm filters test-tools test-mock test-envoy test-native test-examples ## Runs all tests
 
