@@ -394,6 +394,11 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 let known = if note.holds == Some(true) { ", verified before" } else { "" };
                 tokens.push(Item::new(Mark::Info, format!("token in {place}{known}")));
             }
+            ("place", _) if note.holds == Some(false) => {
+                let place = note.received.as_deref().unwrap_or("a place");
+                let text = format!("what stands in {place} is no token for this request");
+                tokens.push(Item::new(Mark::No, text));
+            }
             ("deciding", index) => {
                 let item = match index {
                     Some(n) => {
@@ -417,7 +422,7 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 );
                 push_below(&mut demands, item);
             }
-            ("require.provider", _) => {}
+            ("place" | "require.provider", _) => {}
             ("require.claim", _) => {
                 let name = note.name.as_deref().unwrap_or_default();
                 let base = current_rule(&demands);

@@ -35,6 +35,7 @@ use crate::fetch::revocation::Revoked;
 use crate::fetch::schedule::{Fetching, JwksCache};
 use crate::keys::jwk::KeySet;
 use crate::keys::signature::Verifier;
+use crate::policy::place::Place;
 use crate::policy::rules::{Rule, first_match, first_match_without_path};
 use crate::reply::DenyReason;
 use crate::token::location::{TokenLocation, behind_prefix};
@@ -171,8 +172,8 @@ impl Authenticator {
 
     fn first_look<'a>(&self, head: &'a HeaderMap) -> FirstLook<'a> {
         let own = &self.config.own_headers;
-        let bearer = match self.config.locations.as_slice() {
-            [(TokenLocation::Header { name, .. }, _)] => name.as_str(),
+        let bearer = match self.config.places.as_slice() {
+            [Place { location: TokenLocation::Header { name, .. }, .. }] => name.as_str(),
             _ => "",
         };
         let mut look = FirstLook::default();
@@ -189,7 +190,9 @@ impl Authenticator {
 
     /// Fast path: a token that is in the cache, and no rules. `None` if the request has to be evaluated.
     fn fast_path(&self, bearing: &[&[u8]], exchange: &Exchange<'_>) -> Option<Outcome<'_>> {
-        let [(TokenLocation::Header { name, prefix }, providers)] = self.config.locations.as_slice() else {
+        let [Place { location: TokenLocation::Header { name, prefix }, providers, .. }] =
+            self.config.places.as_slice()
+        else {
             return None;
         };
         let [value] = bearing else { return None };
@@ -217,7 +220,9 @@ impl Authenticator {
         let deciding: Vec<Deciding<'_>> =
             rules.iter().map(|rule| Deciding::at(&self.config, *rule)).collect();
         let verifies = deciding.iter().any(Deciding::verifies);
-        let found = if verifies { tokens::find(&self.config, head) } else { Ok(Vec::new()) };
+        let looking = deciding.iter().filter(|deciding| deciding.verifies()).map(|deciding| deciding.rule);
+        let looking: One<Option<usize>> = looking.collect();
+        let found = if verifies { tokens::find(&self.config, head, &looking) } else { Ok(Vec::new()) };
         let confirmed = match &found {
             Ok(found) => self.verification.confirm(&self.config, found, context),
             Err(reason) => Err(Stop::Deny(*reason)),
@@ -302,7 +307,7 @@ fn foresee(
         return Ok(());
     }
     let conditions: Vec<_> = rules.iter().filter_map(Deciding::condition).collect();
-    let tokens: Vec<&[u8]> = found.iter().map(|(_, token)| token.as_ref()).collect();
+    let tokens: Vec<&[u8]> = found.iter().map(|found| found.token.as_ref()).collect();
     context.shown_claims = true;
     context.waited.foresee(&conditions, context.exchange, &tokens)?;
     context.shown_claims = false;

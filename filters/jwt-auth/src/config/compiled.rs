@@ -13,11 +13,11 @@ use crate::config::raw::{self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyR
 use crate::config::rules::check_one_token_can_meet;
 use crate::config::{headers, order};
 use crate::keys::algorithm::Algorithm;
+use crate::policy::place::Place;
 use crate::policy::provider::Provider;
 use crate::policy::rules::{Access, Rule};
 use crate::reply::DenyResponse;
 use crate::token::claims::ClaimPath;
-use crate::token::location::TokenLocation;
 use crate::token::output::OwnHeaders;
 
 /// A configuration that has been checked.
@@ -27,8 +27,8 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// The rules, of which the first that matches decides.
     pub rules: Vec<Rule>,
-    /// Where requests carry tokens, each location with the positions of the providers that look there.
-    pub locations: Vec<(TokenLocation, Vec<usize>)>,
+    /// Where requests carry tokens, in the order in which these say who makes a request.
+    pub places: Vec<Place>,
     /// The headers that only this filter sets.
     pub own_headers: OwnHeaders,
     /// The claims that become filter state, each with the key of its filter state.
@@ -106,21 +106,16 @@ impl RawConfig {
     fn compile(self, env: &dyn Environment, errors: &mut ErrorList) -> Config {
         let root = JsonPath::root();
         let names: Vec<String> = self.providers.0.iter().map(|(name, _)| name.clone()).collect();
-        let mut locations: Vec<(TokenLocation, Vec<usize>)> = Vec::new();
+        let mut places = Vec::new();
         let mut providers = Vec::new();
         for (n, (name, raw)) in self.providers.into_iter().enumerate() {
             let path = root.field("providers").field(&name);
-            for location in raw.locations(&path, errors) {
-                match locations.iter_mut().find(|(known, _)| *known == location) {
-                    Some((_, users)) => users.push(n),
-                    None => locations.push((location, vec![n])),
-                }
-            }
+            raw.add_places(n, &self.rules, &path, &mut places, errors);
             providers.extend(raw.compile(name, env, &path, errors));
         }
         // Sorted into the order in which tokens say who makes a request: by kind, and within a kind by the
         // providers' names, in the order of which the providers are here.
-        locations.sort_by_key(|(location, _)| location.rank());
+        places.sort_by_key(|place| place.location.rank());
         let count = self.rules.len();
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
             let path = root.field("rules").index(n);
@@ -138,7 +133,7 @@ impl RawConfig {
         if rules.len() == count {
             order::check(&rules, &root.field("rules"), errors);
         }
-        headers::check(&providers, &locations, &rules, &root, errors);
+        headers::check(&providers, &places, &rules, &root, errors);
         let publish_path = root.field("publishClaims");
         let publish = self.publish_claims.unwrap_or_else(|| raw::PUBLISH_CLAIMS.map(str::to_owned).to_vec());
         let publish = publish.iter().enumerate().filter_map(|(n, claim)| {
@@ -172,7 +167,7 @@ impl RawConfig {
             own_headers: OwnHeaders::new(providers.iter().flat_map(Provider::own_headers)),
             providers,
             rules,
-            locations,
+            places,
             publish,
             publish_all: self.publish_all_claims,
             ambiguous_path: self.ambiguous_path,

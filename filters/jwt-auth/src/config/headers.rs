@@ -3,6 +3,7 @@
 
 use plugin_kit::config::{Code, ErrorList, JsonPath};
 
+use crate::policy::place::Place;
 use crate::policy::provider::Provider;
 use crate::policy::rules::Rule;
 use crate::token::location::TokenLocation;
@@ -12,13 +13,13 @@ use crate::token::output::OwnHeaders;
 #[inline(never)]
 pub(super) fn check(
     providers: &[Provider],
-    locations: &[(TokenLocation, Vec<usize>)],
+    places: &[Place],
     rules: &[Rule],
     root: &JsonPath,
     errors: &mut ErrorList,
 ) {
     let own = OwnHeaders::new(providers.iter().flat_map(Provider::own_headers));
-    for (location, users) in locations {
+    for Place { location, providers: users, .. } in places {
         if let TokenLocation::Header { name, .. } = location
             && own.contain(name.as_bytes())
             && let Some(provider) = users.first().and_then(|n| providers.get(*n))

@@ -10,14 +10,17 @@ use plugin_kit::request::header_names::{header_name, output_header_name};
 use serde_json::Value;
 
 use crate::config::raw::{
-    self, RawJwksCache, RawProvider, RawRevoked, RawSecret, RawTokenLocation, SecretEncoding,
+    self, RawAllow, RawJwksCache, RawProvider, RawRevoked, RawRule, RawSecret, RawTokenLocation,
+    SecretEncoding,
 };
 use crate::fetch::remote::{Remote, Settings};
 use crate::fetch::revocation::{RemoteList, Revoked};
 use crate::keys::algorithm::Algorithm;
 use crate::keys::jwk::{KeySet, MOST_KEYS};
 use crate::keys::key::{Key, Material};
+use crate::policy::place::Place;
 use crate::policy::provider::{KeySource, Provider};
+use crate::policy::rules::Verify;
 use crate::token::base64url;
 use crate::token::claims::{ClaimPath, Pattern, Policy};
 use crate::token::compact::short_type;
@@ -35,14 +38,32 @@ impl Provider {
 }
 
 impl RawProvider {
+    /// Adds the places where the provider, which is at this position, looks for tokens.
     #[inline(never)]
-    pub(super) fn locations(&self, path: &JsonPath, errors: &mut ErrorList) -> Vec<TokenLocation> {
-        let Some(from) = &self.from else { return vec![TokenLocation::bearer()] };
-        let path = path.field("from");
-        from.iter()
-            .enumerate()
-            .filter_map(|(n, location)| errors.check(&path.index(n), location.parse()))
-            .collect()
+    pub(super) fn add_places(
+        &self,
+        position: usize,
+        rules: &[RawRule],
+        path: &JsonPath,
+        places: &mut Vec<Place>,
+        errors: &mut ErrorList,
+    ) {
+        let Some(from) = &self.from else {
+            return Place::add(places, TokenLocation::bearer(), position, None);
+        };
+        for (n, raw) in from.iter().enumerate() {
+            let path = path.field("from").index(n);
+            let Some(location) = errors.check(&path, raw.parse()) else { continue };
+            let for_rules = (!raw.rules.is_empty()).then(|| raw.rules(rules, &path.field("rules"), errors));
+            let same = |other: &RawTokenLocation| other.parse().is_ok_and(|other| other == location);
+            if for_rules.is_some() && from.iter().any(|other| other.rules.is_empty() && same(other)) {
+                errors.add(
+                    &path,
+                    "also stands in this list without `rules`, for every request; expected one of the two",
+                );
+            }
+            Place::add(places, location, position, for_rules);
+        }
     }
 
     #[inline(never)]
@@ -295,6 +316,29 @@ impl RawTokenLocation {
             (None, None, Some(name)) if !name.is_empty() => Ok(TokenLocation::Cookie(name.clone())),
             _ => Err("expected one of `header`, `queryParam` and `cookie`".to_owned()),
         }
+    }
+
+    /// The positions of the rules that it names.
+    #[inline(never)]
+    fn rules(&self, rules: &[RawRule], path: &JsonPath, errors: &mut ErrorList) -> Vec<usize> {
+        let mut positions = Vec::new();
+        for (n, name) in self.rules.iter().enumerate() {
+            let path = path.index(n);
+            let of_name = rules.iter().enumerate().filter(|(_, rule)| rule.name.as_ref() == Some(name));
+            let before = positions.len();
+            for (position, rule) in of_name {
+                positions.push(position);
+                if rule.allow == Some(RawAllow::Nobody) || rule.verify == Some(Verify::Never) {
+                    let message = "is a rule that looks at no token";
+                    errors.note(Code::PlaceNotRead, &path, message);
+                }
+            }
+            if positions.len() == before {
+                let known: Vec<&str> = rules.iter().filter_map(|rule| rule.name.as_deref()).collect();
+                errors.add(&path, format!("there is no rule of this name; {}", not_one_of(name, &known)));
+            }
+        }
+        positions
     }
 }
 

@@ -229,6 +229,9 @@ config_object! {
         pub(super) query_param: Option<String>,
         /// The cookie that carries the token.
         pub(super) cookie: Option<String>,
+        /// The names of the rules whose requests may carry the token here. For any other request this place
+        /// has no token, and what stands there is removed as a token is. Default: every request.
+        pub(super) rules: NonEmpty<Vec<String>> = NonEmpty::default(),
     }
 }
 

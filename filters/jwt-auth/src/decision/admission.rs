@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::config::{Config, CorsPreflight};
 use crate::decision::context::Context;
 use crate::decision::outcome::{Denial, Granted, Why};
-use crate::decision::tokens::{Confirmed, providers_at};
+use crate::decision::tokens::Confirmed;
 use crate::decision::verification::Stop;
 use crate::decision::wait::RuleCondition;
 use crate::policy::condition;
@@ -68,17 +68,17 @@ pub(super) struct Admission {
 pub(super) fn admit<'a>(
     config: &'a Config,
     rules: &[Deciding<'a>],
-    confirmed: &Result<Vec<Confirmed>, Stop>,
+    confirmed: &Result<Vec<Confirmed<'_>>, Stop>,
     head: &HeaderMap,
     context: &mut Context<'_, '_>,
 ) -> Result<Result<Admission, Denial<'a>>, HostError> {
     let (mut identity, mut anyone, mut preflight) = (None::<Granted>, false, false);
     for rule in rules {
         trace::note(|| Note { index: rule.rule, ..Note::new("deciding") });
-        let deny = |reason| Ok(Err(refused(config, rule, Refusal { reason, scopes: &[] }, confirmed)));
+        let deny = |reason| Ok(Err(refused(rule, Refusal { reason, scopes: &[] }, confirmed)));
         let entry = match judge(config, rule, confirmed, head) {
             Ok(entry) => entry,
-            Err(refusal) => return Ok(Err(refused(config, rule, refusal, confirmed))),
+            Err(refusal) => return Ok(Err(refused(rule, refusal, confirmed))),
         };
         if !condition_admits(rule, &entry, context)? {
             return deny(DenyReason::ConditionForbidden);
@@ -103,13 +103,12 @@ pub(super) fn admit<'a>(
 /// The denial by a rule. Where the client is known and may not make the request, it says who the client is.
 #[inline(never)]
 fn refused<'a>(
-    config: &Config,
     rule: &Deciding<'a>,
     Refusal { reason, scopes }: Refusal<'a>,
-    confirmed: &Result<Vec<Confirmed>, Stop>,
+    confirmed: &Result<Vec<Confirmed<'_>>, Stop>,
 ) -> Denial<'a> {
     let confirmed = confirmed.as_deref().ok().filter(|_| reason.presentation().status == 403);
-    let mut known = confirmed.map(|confirmed| candidates(config, confirmed)).unwrap_or_default().into_iter();
+    let mut known = confirmed.map(|confirmed| candidates(confirmed)).unwrap_or_default().into_iter();
     let identity = known.next().map(|(_, granted)| granted);
     Denial { reason, scopes, rule: rule.rule, identity }
 }
@@ -118,7 +117,7 @@ fn refused<'a>(
 fn judge<'a>(
     config: &Config,
     rule: &Deciding<'a>,
-    confirmed: &Result<Vec<Confirmed>, Stop>,
+    confirmed: &Result<Vec<Confirmed<'_>>, Stop>,
     head: &HeaderMap,
 ) -> Result<Entry, Refusal<'a>> {
     let bare = |reason| Refusal { reason, scopes: &[] };
@@ -136,7 +135,7 @@ fn judge<'a>(
         }
         (_, Ok(confirmed)) => confirmed,
     };
-    let candidates = candidates(config, confirmed);
+    let candidates = candidates(confirmed);
     let met = demands_met(rule.access, &candidates, confirmed)?;
     let Some((speaker, identity)) = met.first().and_then(|met| candidates.get(met.by)) else {
         return Err(bare(DenyReason::TokenMissing));
@@ -164,7 +163,7 @@ fn judge<'a>(
 fn demands_met<'a>(
     access: &'a Access,
     candidates: &[(usize, Granted)],
-    confirmed: &[Confirmed],
+    confirmed: &[Confirmed<'_>],
 ) -> Result<Vec<Met>, Refusal<'a>> {
     let Access::Require(requirement) = access else { return Ok(vec![Met { by: 0, named: false }]) };
     let all: Vec<&Verified> = candidates.iter().filter_map(|(_, granted)| granted.verified()).collect();
@@ -177,10 +176,9 @@ fn demands_met<'a>(
 
 /// Each confirmation of each token by a provider that looks where the token was, with the position of the
 /// token.
-fn candidates(config: &Config, confirmed: &[Confirmed]) -> Vec<(usize, Granted)> {
+fn candidates(confirmed: &[Confirmed<'_>]) -> Vec<(usize, Granted)> {
     let mut candidates = Vec::new();
-    for (token, Confirmed { location, all, .. }) in confirmed.iter().enumerate() {
-        let providers = providers_at(config, *location);
+    for (token, Confirmed { providers, all, .. }) in confirmed.iter().enumerate() {
         for (position, verified) in all.iter().enumerate() {
             if providers.contains(&verified.provider) {
                 candidates.push((token, Granted { all: Rc::clone(all), position }));

@@ -44,7 +44,7 @@ impl Authenticator {
             self.tell_of_rule(denial, verified, &mut detail);
         } else {
             let head = exchange.headers().ok();
-            self.tell_of_request(denial.reason, head.as_deref(), exchange, &mut detail);
+            self.tell_of_request(denial, head.as_deref(), exchange, &mut detail);
         }
         detail.into_text()
     }
@@ -83,18 +83,19 @@ impl Authenticator {
     #[inline(never)]
     fn tell_of_request(
         &self,
-        reason: DenyReason,
+        &Denial { reason, rule, .. }: &Denial<'_>,
         head: Option<&HeaderMap>,
         exchange: &Exchange<'_>,
         detail: &mut Detail,
     ) {
-        let found =
-            head.map(|head| tokens::find(&self.config, head)).and_then(Result::ok).unwrap_or_default();
+        let found = head.map(|head| tokens::find(&self.config, head, &[rule]));
+        let found = found.and_then(Result::ok).unwrap_or_default();
         detail.add("check", check(reason));
         match reason {
             DenyReason::TokenMissing if found.is_empty() => {
-                let places: Vec<String> =
-                    self.config.locations.iter().map(|(place, _)| named(place)).collect();
+                let places = self.config.places.iter();
+                let places = places.filter(|place| !place.providers_for(&[rule]).is_empty());
+                let places: Vec<String> = places.map(|place| named(&place.location)).collect();
                 detail.list("expected", places.iter().map(String::as_str));
             }
             DenyReason::Malformed(error) => tell_of_form(error, detail),
@@ -120,7 +121,7 @@ impl Authenticator {
         now: Option<u64>,
     ) -> Option<Culprit<'a>> {
         let mut first = None;
-        for (_, token) in found {
+        for FoundToken { token, .. } in found {
             let Ok(token) = UntrustedToken::parse(token) else { continue };
             let issuers = || {
                 let all = self.config.providers.iter().enumerate();

@@ -1,6 +1,7 @@
 //! The verification of a token by the providers of its issuer, with what is remembered about tokens and
 //! fetched for it.
 
+use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::config::{Config, SeveralTokens};
 use crate::decision::context::Context;
-use crate::decision::tokens::{Confirmed, FoundToken, forwards, providers_at};
+use crate::decision::tokens::{Confirmed, FoundToken, forwards};
 use crate::fetch::documents::{Document, Documents};
 use crate::fetch::revocation::{OnFailure, Revoked};
 use crate::fetch::schedule::{Fetched, Missing};
@@ -122,19 +123,19 @@ impl Verification {
 
     /// The confirmed ones of the tokens that were found: all of them, or with `firstGood` the first good one.
     #[inline(never)]
-    pub(super) fn confirm(
+    pub(super) fn confirm<'a>(
         &self,
         config: &Config,
-        found: &[FoundToken<'_>],
+        found: &'a [FoundToken<'_>],
         context: &mut Context<'_, '_>,
-    ) -> Result<Vec<Confirmed>, Stop> {
+    ) -> Result<Vec<Confirmed<'a>>, Stop> {
         let first_good = config.several_tokens == SeveralTokens::FirstGood;
         let (mut all, mut refused) = (Vec::with_capacity(found.len()), None);
-        for (location, token) in found {
-            match self.confirm_at(config, *location, token, context) {
+        for token in found {
+            match self.confirm_one(config, token, context) {
                 Ok(confirmed) if first_good => {
                     // If both tokens stay, the service could take the other one.
-                    let here = found.iter().filter(|(other, _)| other == location).count();
+                    let here = found.iter().filter(|other| other.place == token.place).count();
                     if here > 1 && forwards(config, &confirmed.all) {
                         return Err(DenyReason::SeveralTokens.into());
                     }
@@ -150,23 +151,22 @@ impl Verification {
         refused.map_or(Ok(all), |reason| Err(reason.into()))
     }
 
-    /// A token that was found at this location, if a provider that looks there confirms it.
-    fn confirm_at(
+    /// A token that was found, if a provider that looks there confirms it.
+    fn confirm_one<'a>(
         &self,
         config: &Config,
-        location: usize,
-        token: &[u8],
+        FoundToken { token, place, providers }: &'a FoundToken<'_>,
         context: &mut Context<'_, '_>,
-    ) -> Result<Confirmed, Stop> {
+    ) -> Result<Confirmed<'a>, Stop> {
         let seconds = |now: Result<Duration, HostError>| match now {
             Ok(now) => Ok(now.as_secs()),
             Err(_) => Err(Stop::from(DenyReason::Internal)),
         };
         let known = self.known(token, seconds(context.exchange.recent_unix_time())?);
         trace::note(|| {
-            let note = Note::new("token").at(location).holds(known.is_some().then_some(true));
-            let place = config.locations.get(location);
-            place.map_or(note.clone(), |(place, _)| note.received(place))
+            let note = Note::new("token").at(*place).holds(known.is_some().then_some(true));
+            let place = config.places.get(*place);
+            place.map_or(note.clone(), |place| note.received(&place.location))
         });
         let observed = &mut context.observed;
         let count = if known.is_some() { &mut observed.cache_hits } else { &mut observed.cache_misses };
@@ -175,13 +175,12 @@ impl Verification {
             Some(all) => Judgement { all, undecided: SmallVec::new() },
             None => self.verify(config, token, seconds(context.exchange.unix_time())?, context)?,
         };
-        let providers = providers_at(config, location);
         let undecided = undecided.into_iter().find(|(provider, _)| providers.contains(provider));
         let undecided = undecided.map(|(_, reason)| reason);
         if !all.iter().any(|verified| providers.contains(&verified.provider)) {
             return Err(undecided.unwrap_or(DenyReason::UnknownIssuer).into());
         }
-        Ok(Confirmed { location, all, undecided })
+        Ok(Confirmed { place: *place, providers: Cow::Borrowed(providers), all, undecided })
     }
 
     /// Every provider's confirmation of `token`; at least one, or a provider that cannot say.

@@ -127,6 +127,9 @@ codes! {
     /// The filter removes a client's copies of the headers that it sets before rules look at the request, so
     /// that a test of such a header finds none. Test the claim in `require`.
     Warning TestOfOwnHeader,
+    /// A place of tokens is for a rule that looks at no token: one with `allow: nobody` or `verify: never`. Name
+    /// another rule, or let the rule look at tokens.
+    Warning PlaceNotRead,
     /// With `verify: never` no token is looked at, so that `when` finds no claims. Use `verify: bestEffort`.
     Warning WhenWithoutClaims,
     /// `requests: 0` denies every request. If that is meant, say `burst: 0` beside it.
