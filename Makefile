@@ -61,9 +61,10 @@ test-native: native tools-envoy ## Tests the native module in a real Envoy
 test-examples: filters tools-envoy ## Does what the pages of examples/ say, and compares the answers
 	$(STAGE) "examples in envoy $(ENVOY_VERSION)" tools/run-tests examples $(ONLY)
 
-bursts: filters tools-envoy ## Tries every combination of what many requests wait for and how that ends; BURSTS=all: on real Envoy too
+bursts: filters native tools-envoy ## Tries every combination of what many requests wait for and how that ends; BURSTS=all: on real Envoy too
 	$(STAGE) "bursts in the mock host" env BURSTS=all tools/run-tests mock bursts
 	$(STAGE) "bursts in envoy $(ENVOY_VERSION)" env BURSTS="$(or $(BURSTS),pairs)" tools/run-tests envoy bursts
+	$(STAGE) "bursts in envoy $(ENVOY_VERSION), native module" env BURSTS="$(or $(BURSTS),pairs)" tools/run-tests native bursts
 
 test-services: filters tools-envoy ## Tests with a real rate limit service, Redis and a registry, which it installs (needs Go, and root once)
 	$(STAGE) "services of others" tests/services/install
