@@ -1,5 +1,5 @@
 # The filters' OCI images, and the test mesh: a real Kubernetes with a real Istio in Linux namespaces of its own (root needed).
-.PHONY: image push rules mesh-tools mesh-test demo-mesh load-test mesh-down
+.PHONY: image push image-native push-native rules mesh-tools mesh-test demo-mesh load-test mesh-down
 
 MESHLAB := cd tests/mesh && python3 -m meshlab
 
@@ -8,6 +8,12 @@ image: filters ## Builds an OCI image of each filter, target/images/*.tar
 
 push: filters ## Pushes the images to REGISTRY=host/path, and writes their digests into the manifests
 	@python3 wasmplugin-manifests/images/images.py push --registry "$(REGISTRY)"
+
+image-native: native ## Builds an OCI image of the native module, for each architecture of which there is one: target/images/native.tar
+	@python3 wasmplugin-manifests/images/images.py build native
+
+push-native: native ## Pushes it to REGISTRY=host/path, beside mesh-filters, and writes its digest into the manifests
+	@python3 wasmplugin-manifests/images/images.py push --registry "$(REGISTRY)" native
 
 mesh-tools:
 	@tests/mesh/install-deps

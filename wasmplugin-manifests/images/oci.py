@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -54,11 +55,12 @@ class Image:
     tar: bytes
     settings: dict = field(default_factory=dict)  # Entrypoint, Env, User, Labels
     compressed: bool = True
+    architecture: str = "amd64"
 
     def __post_init__(self) -> None:
         self.blob = gzip.compress(self.tar, mtime=0) if self.compressed else self.tar
         self.config = _json({
-            "architecture": "amd64", "os": "linux", "config": self.settings,
+            "architecture": self.architecture, "os": "linux", "config": self.settings,
             "rootfs": {"type": "layers", "diff_ids": [digest(self.tar)]},
         })
         self.manifest = _json({
@@ -68,13 +70,47 @@ class Image:
             "annotations": self.settings.get("Labels", {}),
         })
 
+    def described(self) -> dict:
+        """What an index says about it."""
+        return _descriptor(MANIFEST, self.manifest) | {"platform": {"architecture": self.architecture, "os": "linux"}}
+
+    def blobs(self) -> list[bytes]:
+        return [self.blob, self.config, self.manifest]
+
+    @property
+    def digest(self) -> str:
+        return digest(self.manifest)
+
     def archive(self, name: str, to: Path) -> None:
         """Writes an OCI archive that `ctr images import` takes."""
-        index = {"schemaVersion": 2, "manifests": [_descriptor(MANIFEST, self.manifest) | {
-            "annotations": {"io.containerd.image.name": name}, "platform": {"architecture": "amd64", "os": "linux"},
-        }]}
-        blobs = {f"blobs/sha256/{digest(b)[7:]}": b for b in (self.blob, self.config, self.manifest)}
-        to.write_bytes(layer({"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _json(index)} | blobs))
+        _archive(name, self.described(), self.blobs(), to)
+
+
+@dataclass
+class Index:
+    """One image for each of several platforms, under one name and one digest."""
+
+    images: list[Image]
+
+    def __post_init__(self) -> None:
+        self.manifest = _json({
+            "schemaVersion": 2, "mediaType": INDEX, "manifests": [image.described() for image in self.images],
+        })
+
+    @property
+    def digest(self) -> str:
+        return digest(self.manifest)
+
+    def archive(self, name: str, to: Path) -> None:
+        """As of an image."""
+        blobs = [blob for image in self.images for blob in image.blobs()]
+        _archive(name, _descriptor(INDEX, self.manifest), [*blobs, self.manifest], to)
+
+
+def _archive(name: str, described: dict, blobs: list[bytes], to: Path) -> None:
+    index = {"schemaVersion": 2, "manifests": [described | {"annotations": {"io.containerd.image.name": name}}]}
+    files = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in blobs}
+    to.write_bytes(layer({"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _json(index)} | files))
 
 
 def _json(value: object) -> bytes:
@@ -83,7 +119,6 @@ def _json(value: object) -> bytes:
 
 def _descriptor(media_type: str, data: bytes) -> dict:
     return {"mediaType": media_type, "digest": digest(data), "size": len(data)}
-
 
 
 @dataclass
@@ -96,23 +131,23 @@ class Registry:
     ca: Path | None = None
     insecure: bool = False
 
-    def push(self, repository: str, tag: str, image: Image) -> str:
-        """Pushes an image under a tag; returns the digest of its manifest."""
+    def push(self, repository: str, tag: str, image: Image | Index) -> str:
+        """Pushes an image, or one for several platforms, under a tag; returns the digest of its manifest."""
         reference = f"{self.base}/{repository}:{tag}"
         with tempfile.TemporaryDirectory() as folder:
             archive, said = Path(folder, "image.tar"), Path(folder, "digest")
             image.archive(tag, archive)
             # A policy says whose signatures a source needs: there is none on a file that was just written.
             done = subprocess.run(
-                ["skopeo", "--insecure-policy", "--tmpdir", folder, "copy", "--quiet", "--preserve-digests",
+                ["skopeo", "--insecure-policy", "--tmpdir", folder, "copy", "--all", "--quiet", "--preserve-digests",
                  "--digestfile", said, *self._options(Path(folder)), f"oci-archive:{archive}", f"docker://{reference}"],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
             if done.returncode != 0:
                 raise Refused(f"{reference} was not pushed: {done.stdout.strip()}")
             pushed = said.read_text().strip()
-        if pushed != digest(image.manifest):
-            raise Refused(f"{reference} is {pushed} in the registry, and was {digest(image.manifest)} here")
+        if pushed != image.digest:
+            raise Refused(f"{reference} is {pushed} in the registry, and was {image.digest} here")
         return pushed
 
     def _options(self, folder: Path) -> list[str]:

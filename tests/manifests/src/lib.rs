@@ -24,7 +24,7 @@ pub fn accepted(name: &str, config: &Value, variables: &Variables) -> Result<(),
     }
 }
 
-/// A Wasm plugin as `WasmPlugin` and `TrafficExtension` describe it.
+/// A plugin as `WasmPlugin` and `TrafficExtension` describe it, or a native filter as an `EnvoyFilter` does.
 #[derive(Debug)]
 pub struct Plugin {
     /// Kind, namespace and name of the resource.
@@ -40,9 +40,11 @@ pub struct Plugin {
 /// The plugin that a resource installs; `None` where it is of another kind.
 pub fn plugin(resource: &Value) -> Option<Plugin> {
     let kind = resource["kind"].as_str()?;
+    let native = &resource["spec"]["configPatches"][0]["patch"]["value"]["typed_config"];
     let spec = match kind {
         "WasmPlugin" => &resource["spec"],
         "TrafficExtension" => &resource["spec"]["wasm"],
+        "EnvoyFilter" => &native["filter_config"]["value"],
         _ => return None,
     };
     let variables = spec["vmConfig"]["env"].as_array().into_iter().flatten();
@@ -51,7 +53,7 @@ pub fn plugin(resource: &Value) -> Option<Plugin> {
     Some(Plugin {
         resource: format!("{kind} {}/{}", text(&resource["metadata"]["namespace"]), text(name)),
         // The smallest resource is named after its filter.
-        filter: text(spec.get("pluginName").unwrap_or(name)),
+        filter: text(native.get("filter_name").or(spec.get("pluginName")).unwrap_or(name)),
         config: spec["pluginConfig"].clone(),
         variables: variables.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect(),
     })

@@ -46,8 +46,28 @@ fn installation(values: &BTreeMap<&str, &str>) -> TempDir {
         text = text.replace(&line, &format!("\n  {key}: \"{value}\"\n"));
     }
     fs::write(settings, text).unwrap();
+    for component in ["native", "native-copied"] {
+        let folder = copy.path().join(format!("deployments-{component}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("deployments.yaml"), DEPLOYMENTS).unwrap();
+        let text = format!("resources: [deployments.yaml]\ncomponents: [../components/{component}]\n");
+        fs::write(folder.join("kustomization.yaml"), text).unwrap();
+    }
     copy
 }
+
+/// Deployments of an installation, to which components are added.
+const DEPLOYMENTS: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: user-service, namespace: adaptive-learning, labels: { form: native } }
+spec: { template: { spec: { containers: [{ name: service, image: user }] } } }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: auth-service, namespace: adaptive-learning }
+spec: { template: { spec: { containers: [{ name: service, image: auth }] } } }
+";
 
 /// A value for each setting that ships without one.
 fn values() -> BTreeMap<&'static str, &'static str> {
@@ -62,8 +82,11 @@ fn values() -> BTreeMap<&'static str, &'static str> {
         ("trace-tags.sha256", DIGEST),
         ("mesh-filters.url", "oci://registry.example/mesh-filters:1"),
         ("mesh-filters.sha256", DIGEST),
+        ("native.image", NATIVE),
     ])
 }
+
+const NATIVE: &str = "registry.example/mesh-filters:1-native@sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
 const KEY: &str = "Q2Vj4mM0s8yXgHn5tqB1rZ7oKd9wEf3u";
 
@@ -117,6 +140,7 @@ fn every_kustomization_renders_and_its_filters_take_their_configurations() {
         all.iter().find(|(folder, _)| folder == name).unwrap().1.iter().filter_map(plugin).count()
     };
     assert_eq!((of("filters"), of("overlays/traffic-extension"), of("overlays/mesh-filters")), (22, 22, 8));
+    assert_eq!(of("overlays/native"), 16);
     assert!(plugins > 52, "{plugins}");
 }
 
@@ -129,11 +153,14 @@ fn a_setting_without_a_value_is_an_error_that_names_it() {
         given.remove(missing);
         let top = installation(&given);
         let folders: &[&str] = if missing.starts_with("mesh-filters") {
-            &["overlays/mesh-filters"]
+            &["overlays/mesh-filters", "overlays/native"]
+        } else if missing.starts_with("native") {
+            &["deployments-native", "deployments-native-copied"]
         } else {
             &[
                 "filters",
                 "overlays/mesh-filters",
+                "overlays/native",
                 "overlays/traffic-extension",
                 "overlays/edge",
                 "overlays/waypoint",
@@ -141,9 +168,10 @@ fn a_setting_without_a_value_is_an_error_that_names_it() {
         };
         for folder in folders {
             let said = kustomize(&top.path().join(folder)).expect_err(folder);
-            let (said, path) = (said.replace(r"\\", r"\"), missing.replace('.', r"\."));
+            // Each folder on the way quotes it once more.
+            let said = said.replace('\\', "");
             assert!(
-                said.contains(&format!("`data.{path}` is missing")),
+                said.contains(&format!("`data.{missing}` is missing")),
                 "{folder} without {missing}: {said}"
             );
         }
@@ -156,7 +184,7 @@ fn a_plugin_has_its_image_and_its_key_from_the_settings_alone() {
     let values = values();
     for (folder, resources) in &*RENDERED {
         let part = folder.starts_with("filters/");
-        for one in resources.iter().filter(|one| plugin(one).is_some()) {
+        for one in resources.iter().filter(|one| one["kind"] != "EnvoyFilter" && plugin(one).is_some()) {
             let spec = if one["kind"] == "WasmPlugin" { &one["spec"] } else { &one["spec"]["wasm"] };
             let filter = spec["pluginName"].as_str().unwrap();
             let of = |key: &str| if part { "" } else { values[format!("{filter}.{key}").as_str()] };
@@ -169,6 +197,76 @@ fn a_plugin_has_its_image_and_its_key_from_the_settings_alone() {
                 assert_eq!(variable["value"], if part { "" } else { KEY }, "{folder}");
             }
         }
+    }
+}
+
+/// The resources that a folder renders.
+fn rendered(folder: &str) -> &'static [Value] {
+    &RENDERED.iter().find(|(name, _)| name == folder).unwrap().1
+}
+
+#[test]
+fn a_native_filter_is_the_wasm_plugin_of_its_name_for_the_other_pods_of_the_service() {
+    let all = rendered("overlays/native");
+    let of = |kind: &str| all.iter().filter(|one| one["kind"] == kind).collect::<Vec<_>>();
+    let (wasm, native) = (of("WasmPlugin"), of("EnvoyFilter"));
+    assert_eq!((wasm.len(), native.len()), (8, 8));
+    for (one, other) in wasm.into_iter().zip(native) {
+        let (wasm, native) = (plugin(one).unwrap(), plugin(other).unwrap());
+        assert_eq!(one["metadata"], other["metadata"]);
+        assert_eq!((&wasm.filter, &wasm.config), (&native.filter, &native.config));
+        assert_eq!(wasm.variables, native.variables);
+        let pods = |form: &str| json!({ "app": one["spec"]["selector"]["matchLabels"]["app"], "form": form });
+        assert_eq!(one["spec"]["selector"]["matchLabels"], pods("wasm"));
+        assert_eq!(other["spec"]["workloadSelector"]["labels"], pods("native"));
+        let patch = &other["spec"]["configPatches"][0];
+        assert_eq!(
+            (&patch["applyTo"], &patch["patch"]["operation"]),
+            (&json!("HTTP_FILTER"), &json!("INSERT_FIRST"))
+        );
+        let config = &patch["patch"]["value"]["typed_config"];
+        let name = one["metadata"]["name"].as_str().unwrap();
+        assert_eq!(config["filter_config"]["value"]["pluginName"], format!("adaptive-learning.{name}"));
+        let module = json!({
+            "do_not_close": true, "metrics_namespace": "wasmcustom",
+            "module": { "local": { "filename": "/etc/mesh-filters/libmesh_filters.so" } },
+        });
+        assert_eq!(config["dynamic_module_config"], module);
+    }
+    // What is applied later stands ahead.
+    let priority = |name: &str| {
+        let one = all.iter().find(|one| one["kind"] == "EnvoyFilter" && one["metadata"]["name"] == name);
+        one.unwrap()["spec"]["priority"].as_i64().unwrap_or(0)
+    };
+    assert!(priority("rate-limit-sign-in") > priority("mesh-filters-auth"));
+}
+
+#[test]
+fn a_deployment_with_the_label_has_the_module_in_its_proxies_and_others_do_not() {
+    let mount = json!({ "mesh-filters": { "mountPath": "/etc/mesh-filters", "readOnly": true } });
+    let volumes = [
+        (
+            "native",
+            json!({ "name": "mesh-filters", "image": { "reference": NATIVE, "pullPolicy": "IfNotPresent" } }),
+        ),
+        ("native-copied", json!({ "name": "mesh-filters", "emptyDir": { "sizeLimit": "64Mi" } })),
+    ];
+    for (component, volume) in volumes {
+        let all = rendered(&format!("deployments-{component}"));
+        let template =
+            |name: &str| &all.iter().find(|one| one["metadata"]["name"] == name).unwrap()["spec"]["template"];
+        let (native, wasm) = (template("user-service"), template("auth-service"));
+        assert_eq!(native["metadata"]["labels"]["form"], "native");
+        let annotation = &native["metadata"]["annotations"]["sidecar.istio.io/userVolumeMount"];
+        assert_eq!(serde_json::from_str::<Value>(annotation.as_str().unwrap()).unwrap(), mount);
+        assert_eq!(native["spec"]["volumes"], json!([volume]));
+        assert_eq!(native["spec"]["imagePullSecrets"], json!([{ "name": "wasm-registry" }]));
+        if component == "native-copied" {
+            assert_eq!(native["spec"]["initContainers"][0]["image"], NATIVE);
+            assert_eq!(native["metadata"]["annotations"]["sidecar.istio.io/nativeSidecar"], "false");
+        }
+        assert_eq!(wasm["metadata"], json!({ "labels": { "form": "wasm" } }));
+        assert_eq!(wasm["spec"], json!({ "containers": [{ "name": "service", "image": "auth" }] }));
     }
 }
 
