@@ -15,12 +15,12 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-examples native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-native-arm64 test-examples native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
 
 include tests/mesh/mesh.mk
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(filter-out tools/versions,$(MAKEFILE_LIST)) | \
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1 /p' $(filter-out tools/versions,$(MAKEFILE_LIST)) | \
 		while read -r target text; do printf 'make %-20s %s\n' "$$target" "$$text"; done
 
 demo: filters tools-envoy ## Sends real requests through real Envoys with the filters; KEEP=1 leaves them running
@@ -60,6 +60,12 @@ test-native: native tools-envoy ## Tests the native module in a real Envoy
 
 test-examples: filters tools-envoy ## Does what the pages of examples/ say, and compares the answers
 	$(STAGE) "examples in envoy $(ENVOY_VERSION)" tools/run-tests examples $(ONLY)
+
+test-native-arm64: ## Runs the cases with the native module for arm64 in an Envoy for arm64, under qemu
+	$(STAGE) "native module for arm64" tools/build-native arm64
+	$(STAGE) "envoy for arm64" tools/install envoy-arm64
+	$(STAGE) "native module for arm64 in envoy $(ENVOY_VERSION)" env ENVOY_BIN=$(CURDIR)/.tools/envoy/$(ENVOY_VERSION)-arm64/envoy \
+		NATIVE_MODULE=$(CURDIR)/target/filters/arm64/libmesh_filters.so tools/run-tests native .yaml
 
 bursts: filters native tools-envoy ## Tries every combination of what many requests wait for and how that ends; BURSTS=all: on real Envoy too
 	$(STAGE) "bursts in the mock host" env BURSTS=all tools/run-tests mock bursts

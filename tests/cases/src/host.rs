@@ -121,13 +121,14 @@ pub trait Proxy {
     fn finish(self: Box<Self>) -> Result<String, HostError>;
 }
 
-/// The built native module, which has all filters.
+/// The built native module, which has all filters: `$NATIVE_MODULE`, or the one for this machine.
 pub fn native_module() -> Result<PathBuf, HostError> {
-    let path = repository().join("target/filters/libmesh_filters.so");
+    let built = || repository().join("target/filters/libmesh_filters.so");
+    let path = std::env::var_os("NATIVE_MODULE").map_or_else(built, PathBuf::from);
     if path.is_file() {
         Ok(path)
     } else {
-        Err(HostError::Broken("no target/filters/libmesh_filters.so: run `make native`".to_owned()))
+        Err(HostError::Broken(format!("no {}: run `make native`", path.display())))
     }
 }
 
