@@ -245,7 +245,8 @@ fn inspect(token: &str, now: u64) -> String {
     let mut text = String::new();
     let mut parts = token.split('.');
     for name in ["header", "claims"] {
-        let decoded = parts.next().and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
+        let decoded =
+            parts.next().and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
         match decoded.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) {
             Some(json) => {
                 text.push_str(&format!("{name}: {json:#}\n"));
@@ -257,6 +258,9 @@ fn inspect(token: &str, now: u64) -> String {
         }
     }
     match UntrustedToken::parse(token.as_bytes()) {
+        Ok(token) if token.padded => {
+            text.push_str("jwt-auth refuses it unless `albSigners` is configured: it is padded with `=`\n");
+        }
         Ok(_) => {}
         Err(error) => text.push_str(&format!("jwt-auth refuses it whatever is configured: {error}\n")),
     }

@@ -61,7 +61,13 @@ impl World for Outside {
         if !ISSUER_CLUSTERS.contains(&document.cluster.as_str()) || issuer.delay > document.settings.timeout {
             return Fetch::Failed;
         }
-        let Answer { status, headers, body, .. } = issuer.negotiated(Some(accept));
+        let header = |name: &str| match name {
+            "accept" => Some(accept.to_owned()),
+            name => {
+                document.headers.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+            }
+        };
+        let Answer { status, headers, body, .. } = issuer.to(&document.path, header);
         let cache_control = headers.into_iter().find(|(name, _)| name == "cache-control");
         Fetch::Answer { status, cache_control: cache_control.map(|(_, value)| value), body }
     }

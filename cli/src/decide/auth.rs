@@ -131,7 +131,8 @@ impl Auth {
                 let max_age = cache_control.and_then(|value| max_age(value.as_bytes()));
                 match document {
                     Document::Keys(provider) => {
-                        let set = KeySet::fetched(&body).ok()?;
+                        let purpose = self.authenticator.fetching(document)?.0.purpose;
+                        let set = KeySet::fetched(&body, purpose).ok()?;
                         self.authenticator.remote(provider)?.borrow_mut().succeeded(now, set, max_age);
                     }
                     Document::Revoked(provider) => {

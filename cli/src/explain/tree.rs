@@ -455,13 +455,17 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
             }
             ("issuer", Some(n)) => {
                 let name = written.provider(n);
-                let path = format!("providers.{name}.issuer");
+                let issuer = format!("providers.{name}.issuer");
+                let is_named = written.value(&issuer).is_some();
+                let path = if is_named { issuer } else { format!("providers.{name}.trustDomain") };
                 let iss = step
                     .notes
                     .iter()
                     .rfind(|note| note.what == "format")
                     .and_then(|note| note.received.clone());
-                let item = Item::new(Mark::of(note.holds), format!("provider `{name}`: issuer"));
+                let iss = if is_named { iss } else { note.received.clone() };
+                let what = if is_named { "issuer" } else { "trust domain of `sub`" };
+                let item = Item::new(Mark::of(note.holds), format!("provider `{name}`: {what}"));
                 let item =
                     item.expected(written.value(&path).map(expectation)).received(iss.as_deref().map(shown));
                 push_below(&mut tokens, written.at(item, &path));

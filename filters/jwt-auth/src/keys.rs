@@ -6,5 +6,6 @@ pub mod der;
 pub mod host_crypto;
 pub mod jwk;
 pub mod key;
+pub mod pem;
 pub mod pure_rust;
 pub mod signature;

@@ -184,6 +184,7 @@ impl Filter for JwtAuth {
                 remote.cluster == call.cluster
                     && call.header(":authority") == Some(remote.authority.as_str())
                     && call.header(":path") == Some(remote.path.as_str())
+                    && remote.headers.0.iter().all(|(name, value)| call.header(name) == Some(value.as_str()))
             })
         };
         let documents: Vec<Document> = self.authenticator.documents().filter(brought).collect();
@@ -406,7 +407,9 @@ impl JwtAuth {
         let (body, max_age) = body(response, timeout)?;
         match document {
             Document::Keys(provider) => {
-                let set = KeySet::fetched(&body).map_err(|reason| Failure::content(&body, &reason))?;
+                let purpose = remote.map(|remote| remote.purpose).unwrap_or_default();
+                let set =
+                    KeySet::fetched(&body, purpose).map_err(|reason| Failure::content(&body, &reason))?;
                 if own {
                     warn_of_refused_keys(self.name(provider), &set);
                     self.metrics.fetched.increment();
@@ -445,15 +448,16 @@ impl JwtAuth {
     fn fetch(&self, document: Document, current: u32) -> bool {
         let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
         let (Some(remote), Ok(now)) = (remote, host::monotonic_time()) else { return false };
-        let Remote { cluster, scheme, authority, path, settings } = remote;
-        let headers = [
+        let Remote { cluster, scheme, authority, path, headers, settings, .. } = remote;
+        let mut all = vec![
             (":method", "GET"),
             (":scheme", scheme),
             (":authority", authority.as_str()),
             (":path", path.as_str()),
             ("accept", document.accept()),
         ];
-        match host::http_call(self.root, current, cluster, &headers, b"", settings.timeout) {
+        all.extend(headers.0.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        match host::http_call(self.root, current, cluster, &all, b"", settings.timeout) {
             Ok(token) => {
                 self.calls.borrow_mut().push((token, document));
                 if let Some((_, mut fetching)) = self.authenticator.fetching(document) {

@@ -381,6 +381,8 @@ fn rfc_7520_and_rfc_8037() {
             algorithm,
             kid: None,
             typ: None,
+            signer: None,
+            padded: false,
             claims: serde_json::Map::new(),
             signature: jwt_auth::token::base64url::decode(signature.as_bytes()).unwrap(),
         };

@@ -141,6 +141,9 @@ fn issuer(issuer: &Issuer) -> Result<Answer, String> {
     if let Some(body) = &issuer.body {
         answer.body = body.clone().into_bytes();
     }
+    answer.requires.clone_from(&issuer.requires.0);
+    let elsewhere = issuer.at.iter().map(|(path, told)| Ok((path.clone(), self::issuer(told)?)));
+    answer.elsewhere = elsewhere.collect::<Result<_, String>>()?;
     Ok(answer)
 }
 

@@ -117,6 +117,12 @@ pub(crate) struct Issuer {
     pub(crate) media_type: Option<String>,
     /// A body instead of the keys.
     pub(crate) body: Option<String>,
+    /// The headers without which it answers 401.
+    #[serde(default)]
+    pub(crate) requires: HeaderLines,
+    /// What it answers at other paths.
+    #[serde(default)]
+    pub(crate) at: BTreeMap<String, Self>,
     /// How long it waits before it answers.
     #[serde(default, deserialize_with = "some_duration")]
     pub(crate) delay: Option<Duration>,

@@ -31,6 +31,8 @@ pub struct Token {
     /// Header parameters beyond `alg`, `typ` and `kid`; null removes one.
     #[serde(default)]
     header: Map<String, Value>,
+    /// Whether the parts are padded with `=`, against RFC 7515.
+    padded: Option<bool>,
     /// What is changed after signing.
     tamper: Option<Tamper>,
     /// The token's text, instead of everything above.
@@ -128,12 +130,17 @@ impl Token {
                 claims[name] = json!(unix_now() + seconds);
             }
         }
-        let part =
-            |value: Map<String, Value>| BASE64_URL_SAFE_NO_PAD.encode(Value::Object(value).to_string());
+        let padded = |part: String| {
+            let missing = if self.padded == Some(true) { part.len().wrapping_neg() % 4 } else { 0 };
+            part + &"=".repeat(missing)
+        };
+        let part = |value: Map<String, Value>| {
+            padded(BASE64_URL_SAFE_NO_PAD.encode(Value::Object(value).to_string()))
+        };
         let message = format!("{}.{}", part(header), part(claims.clone()));
         let signature = match algorithm {
             "none" => String::new(),
-            _ => self.sign(key, algorithm, message.as_bytes())?,
+            _ => padded(self.sign(key, algorithm, message.as_bytes())?),
         };
         Ok(match self.tamper {
             None => format!("{message}.{signature}"),

@@ -45,8 +45,10 @@ impl Host for MockHost {
             .cluster("unreachable", |_| mock_host::Answer::Respond(mock_host::Response::new(503)));
         for name in ISSUER_CLUSTERS {
             let issuer = Rc::clone(&issuer);
-            builder = builder
-                .cluster(name, move |call| respond(&issuer.borrow().negotiated(call.headers.get("accept"))));
+            builder = builder.cluster(name, move |call| {
+                let header = |name: &str| call.headers.get(name).map(str::to_owned);
+                respond(&issuer.borrow().to(&header(":path").unwrap_or_default(), header))
+            });
         }
         for name in LIMIT_CLUSTERS {
             let limit_service = Rc::clone(&limit_service);

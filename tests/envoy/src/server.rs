@@ -65,6 +65,10 @@ pub struct Answer {
     pub gate: Option<Gate>,
     /// It ends the connection then, in the place of an answer.
     pub hangs_up: bool,
+    /// The headers without which it answers 401.
+    pub requires: Headers,
+    /// What it answers at other paths.
+    pub elsewhere: Vec<(String, Self)>,
 }
 
 impl Default for Answer {
@@ -76,6 +80,8 @@ impl Default for Answer {
             delay: Duration::ZERO,
             gate: None,
             hangs_up: false,
+            requires: Headers::new(),
+            elsewhere: Vec::new(),
         }
     }
 }
@@ -87,10 +93,20 @@ impl Answer {
         Self { headers, body: value.to_string().into_bytes(), ..Self::default() }
     }
 
+    /// What the server says to a request for this path with these headers.
+    #[must_use]
+    pub fn to(&self, path: &str, header: impl Fn(&str) -> Option<String>) -> Self {
+        let answer =
+            self.elsewhere.iter().find(|(known, _)| known == path).map_or(self, |(_, answer)| answer);
+        if self.requires.iter().any(|(name, value)| header(name).as_ref() != Some(value)) {
+            return Self { status: 401, ..Self::default() };
+        }
+        answer.negotiated(header("accept").as_deref())
+    }
+
     /// What a server says that serves this media type only, to a request with this `accept`: 406 unless the type is named
     /// there. Kubernetes' API server is such a one.
-    #[must_use]
-    pub fn negotiated(&self, accept: Option<&str>) -> Self {
+    fn negotiated(&self, accept: Option<&str>) -> Self {
         let media_type = self.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value);
         let named = |accept: &str| {
             let mut types = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
@@ -298,8 +314,11 @@ impl JwksServer {
     pub fn start(keys: &Value) -> io::Result<Self> {
         Stateful::start(JwksState { answer: Answer::json(keys), fetches: 0 }, |state, request| {
             state.fetches += 1;
-            let accept = request.headers.iter().find(|(name, _)| name == "accept");
-            state.answer.negotiated(accept.map(|(_, value)| value.as_str()))
+            let header = |name: &str| {
+                let found = request.headers.iter().find(|(known, _)| known == name);
+                found.map(|(_, value)| value.clone())
+            };
+            state.answer.to(&request.path, header)
         })
         .map(Self)
     }

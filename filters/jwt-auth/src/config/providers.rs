@@ -13,13 +13,13 @@ use crate::config::raw::{
     self, RawAllow, RawJwksCache, RawProvider, RawRevoked, RawRule, RawSecret, RawTokenLocation,
     SecretEncoding,
 };
-use crate::fetch::remote::{Remote, Settings};
+use crate::fetch::remote::{FetchHeaders, Remote, Settings};
 use crate::fetch::revocation::{RemoteList, Revoked};
 use crate::keys::algorithm::Algorithm;
-use crate::keys::jwk::{KeySet, MOST_KEYS};
+use crate::keys::jwk::{KeySet, MOST_KEYS, Purpose};
 use crate::keys::key::{Key, Material};
 use crate::policy::place::Place;
-use crate::policy::provider::{KeySource, Provider};
+use crate::policy::provider::{Issuer, KeySource, Provider};
 use crate::policy::rules::Verify;
 use crate::token::base64url;
 use crate::token::claims::{ClaimPath, Pattern, Policy};
@@ -74,7 +74,7 @@ impl RawProvider {
         path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Provider> {
-        let issuer = errors.check(&path.field("issuer"), Pattern::parse(&self.issuer));
+        let issuer = self.issuer(path, errors);
         self.check_texts(path, errors);
         let algorithms = match &self.algorithms {
             None => Algorithm::DEFAULT.to_vec(),
@@ -123,7 +123,7 @@ impl RawProvider {
     /// Notes texts that are compared as they stand, and cannot be meant so.
     #[inline(never)]
     fn check_texts(&self, path: &JsonPath, errors: &mut ErrorList) {
-        if let Some((scheme, after)) = self.issuer.split_once('*')
+        if let Some((scheme, after)) = self.issuer.as_deref().and_then(|issuer| issuer.split_once('*'))
             && (scheme.ends_with('/') && scheme.len() <= "https://".len() || scheme.is_empty())
             && !after.starts_with(['.', '-'])
         {
@@ -134,6 +134,7 @@ impl RawProvider {
         for (list, path) in [
             (self.audiences.as_slice(), path.field("audiences")),
             (self.authorized_parties.as_slice(), path.field("authorizedParties")),
+            (self.alb_signers.as_slice(), path.field("albSigners")),
             (self.revoked.jti.as_slice(), revoked.field("jti")),
             (self.revoked.sub.as_slice(), revoked.field("sub")),
             (self.revoked.kid.as_slice(), revoked.field("kid")),
@@ -157,12 +158,15 @@ impl RawProvider {
         path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<KeySource> {
+        if !self.jwks_headers.is_empty() && self.jwks_uri.is_none() {
+            errors.add(&path.field("jwksHeaders"), "goes with `jwksUri`");
+        }
         match (&self.jwks, &self.jwks_uri, self.secrets.as_slice()) {
             (Some(jwks), None, []) => {
                 let path = path.field("jwks");
                 let set = match jwks {
-                    Value::String(text) => KeySet::parse(text.as_bytes()),
-                    set => KeySet::read(set),
+                    Value::String(text) => KeySet::parse_for(text.as_bytes(), self.purpose()),
+                    set => KeySet::read(set, self.purpose()),
                 };
                 let set = errors.check(&path, set)?;
                 if set.keys.is_empty() {
@@ -172,8 +176,10 @@ impl RawProvider {
             }
             (None, Some(url), []) => {
                 let settings = self.jwks_cache.settings(&path.field("jwksCache"), errors);
+                let headers = self.fetch_headers(env, &path.field("jwksHeaders"), errors);
                 let remote = Remote::parse(url, self.cluster.as_deref(), settings);
-                errors.check(&path.field("jwksUri"), remote).map(KeySource::Remote)
+                let remote = errors.check(&path.field("jwksUri"), remote)?;
+                Some(KeySource::Remote(Remote { headers, purpose: self.purpose(), ..remote }))
             }
             (None, None, [_, ..]) => {
                 if self.algorithms.is_none() {
@@ -190,6 +196,59 @@ impl RawProvider {
                 None
             }
         }
+    }
+
+    /// Whose tokens the provider confirms.
+    #[inline(never)]
+    fn issuer(&self, path: &JsonPath, errors: &mut ErrorList) -> Option<Issuer> {
+        let iss = match &self.issuer {
+            Some(issuer) => Some(errors.check(&path.field("issuer"), Pattern::parse(issuer))?),
+            None if self.trust_domain.is_none() => {
+                errors.note(Code::MissingField, path, "missing field `issuer`");
+                return None;
+            }
+            None => None,
+        };
+        if let Some(domain) = &self.trust_domain {
+            let good =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
+            if domain.is_empty() || !domain.bytes().all(good) {
+                let message =
+                    "is not a SPIFFE trust domain; expected one such as `example.org`, without `spiffe://`";
+                errors.add(&path.field("trustDomain"), message);
+            }
+            if self.audiences.is_empty() {
+                let message = "has `trustDomain`; expected `audiences`, since a JWT-SVID is good for those alone that it names";
+                errors.add(path, message);
+            }
+            if !self.secrets.is_empty() {
+                errors.add(path, "has `trustDomain`; expected `jwks` or `jwksUri`");
+            }
+        }
+        Some(Issuer { iss, trust_domain: self.trust_domain.clone() })
+    }
+
+    /// What the provider's keys must be for.
+    fn purpose(&self) -> Purpose {
+        if self.trust_domain.is_some() { Purpose::JwtSvids } else { Purpose::Signatures }
+    }
+
+    #[inline(never)]
+    fn fetch_headers(&self, env: &dyn Environment, path: &JsonPath, errors: &mut ErrorList) -> FetchHeaders {
+        let mut headers = Vec::new();
+        for (n, header) in self.jwks_headers.iter().enumerate() {
+            let path = path.index(n);
+            errors.check(&path.field("name"), fetch_header_name(&header.name));
+            let value = errors.check(&path.field("env"), header.env.read(env));
+            let Some((value, variable)) = value else { continue };
+            if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) || value.trim() != value {
+                let message =
+                    format!("`{variable}` holds what is no value of a header; expected printable ASCII");
+                errors.add(&path.field("env"), message);
+            }
+            headers.push((header.name.clone(), value));
+        }
+        FetchHeaders(headers)
     }
 
     fn most_tried(&self, path: &JsonPath, errors: &mut ErrorList) -> usize {
@@ -225,13 +284,16 @@ impl RawProvider {
         });
         let required = required.collect();
         let types = match &self.typ {
+            // SPIFFE JWT-SVID, section 2.3.
+            None if self.trust_domain.is_some() => vec!["jwt".to_owned(), "jose".to_owned()],
             None => vec!["jwt".to_owned(), "at+jwt".to_owned()],
             Some(types) => types.iter().map(|typ| short_type(typ)).collect(),
         };
         for (n, typ) in types.iter().enumerate() {
             // A token of another type is meant for something else (RFC 8725 section 3.11), even if its
             // signature is good.
-            if typ != "jwt" && !typ.ends_with("+jwt") {
+            let is_svid = typ == "jose" && self.trust_domain.is_some();
+            if typ != "jwt" && !typ.ends_with("+jwt") && !is_svid {
                 errors.add(
                     &path.field("typ").index(n),
                     "is not a type of a JWT; expected `JWT` or a type that ends in `+jwt`",
@@ -244,6 +306,7 @@ impl RawProvider {
             authorized_parties: self.authorized_parties.to_vec(),
             types,
             untyped: self.typ.is_none(),
+            signers: self.alb_signers.to_vec(),
             required,
             require_expiration: self.require_expiration,
             max_lifetime: self.max_lifetime.map(|lifetime| lifetime.0.as_secs()),
@@ -265,6 +328,18 @@ fn algorithms(names: &[String], secret: bool, path: &JsonPath, errors: &mut Erro
         }
     };
     names.iter().enumerate().filter_map(|(n, name)| errors.check(&path.index(n), parse(name))).collect()
+}
+
+/// Headers with which the filter or the proxy makes a fetch.
+const OWN_OF_FETCH: [&str; 8] =
+    ["accept", "connection", "content-length", "host", "te", "transfer-encoding", "upgrade", "x-request-id"];
+
+fn fetch_header_name(name: &str) -> Result<(), String> {
+    header_name(name)?;
+    if OWN_OF_FETCH.contains(&name) || name.starts_with("x-envoy-") {
+        return Err("is a header that the proxy or the filter sets; expected another one".to_owned());
+    }
+    Ok(())
 }
 
 fn output_header(name: &str) -> Result<Rc<str>, String> {

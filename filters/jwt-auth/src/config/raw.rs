@@ -73,16 +73,23 @@ config_object! {
     pub(super) struct RawProvider {
         /// The issuer that `iss` must name, compared exactly. One `*` stands for one or more characters other
         /// than `/`: `https://*.example/`. Several providers may share an issuer: each that confirms the
-        /// token counts.
-        pub(super) issuer: String,
+        /// token counts. A provider has `issuer`, `trustDomain` or both.
+        pub(super) issuer: Option<String>,
+        /// The SPIFFE trust domain, such as `example.org`, that `sub` must be in: `spiffe://example.org/…`. The
+        /// tokens are then JWT-SVIDs, whose keys are those of the trust domain's bundle with `use: jwt-svid`,
+        /// and `audiences` is required.
+        pub(super) trust_domain: Option<String>,
         /// The audiences of which `aud` must name one. They are compared exactly: no scheme or slash is
         /// dropped. Default: any audience, or none.
         pub(super) audiences: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// The key set (JWKS), as an object or as text. A provider has exactly one of `jwks`, `jwksUri` and
-        /// `secrets`.
+        /// The key set, as an object or as text: a JWK set, an object from key IDs to PEM, or PEM. PEM is of public
+        /// keys or of certificates (X.509), of which the key alone counts. A provider has exactly one of `jwks`,
+        /// `jwksUri` and `secrets`.
         pub(super) jwks: Option<Value>,
-        /// The `http` or `https` URL from which the key set is fetched.
+        /// The `http` or `https` URL from which the key set is fetched, in any form that `jwks` has.
         pub(super) jwks_uri: Option<String>,
+        /// Headers with which the key set is fetched.
+        pub(super) jwks_headers: Vec<RawFetchHeader> = Vec::new(),
         /// The secrets of tokens that are signed with `HS256`, `HS384` or `HS512`.
         pub(super) secrets: NonEmpty<Vec<RawSecret>> = NonEmpty::default(),
         /// The cluster of the proxy through which `jwksUri` is fetched. Istio's name for it is
@@ -112,7 +119,7 @@ config_object! {
         pub(super) max_lifetime: Option<DurationText>,
         /// The token types (`typ`, RFC 8725 section 3.11) that are accepted, with or without `application/`
         /// before them. If types are named, a token without a type is refused. Default: `JWT`, `at+jwt`, and
-        /// no type.
+        /// no type; with `trustDomain` also `JOSE`.
         pub(super) typ: Option<NonEmpty<Vec<String>>>,
         /// The subjects of which `sub` must be one. Each may contain one `*`, as `issuer` may. Default: any
         /// subject.
@@ -120,6 +127,10 @@ config_object! {
         /// The clients of which `azp`, or `client_id` in a token without `azp`, must name one. Default: any
         /// client.
         pub(super) authorized_parties: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// The ARNs of the AWS load balancers whose tokens are accepted, by `signer` in the token's header. All
+        /// load balancers of a region share their keys, so that nothing else tells them apart. Only with this
+        /// option may a token be padded with `=`, as those of AWS ALB are. Default: any token without padding.
+        pub(super) alb_signers: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Claims that must be present and not null. Dots lead into objects: `org.id`.
         pub(super) required_claims: Vec<String> = Vec::new(),
         /// Tokens that are refused although their signature and claims are valid.
@@ -132,6 +143,18 @@ config_object! {
         /// Whether the service gets the token. If not, the token is removed from its header, query or cookie,
         /// and whatever stands beside it there stays as it is.
         pub(super) forward_original_token: bool = false,
+    }
+}
+
+config_object! {
+    /// A header of a fetch.
+    #[derive(Debug)]
+    pub(super) struct RawFetchHeader {
+        /// The name of the header, in lower case.
+        pub(super) name: String,
+        /// The variable of vmConfig.env that holds the value of the header. Take it from the proxy's environment
+        /// with `valueFrom: HOST`.
+        pub(super) env: SecretVariable,
     }
 }
 

@@ -243,6 +243,7 @@ fn check(reason: DenyReason) -> &'static str {
             ClaimError::Subject => "subject",
             ClaimError::AuthorizedParty => "authorized party",
             ClaimError::TokenType => "type",
+            ClaimError::Signer => "signer",
             ClaimError::Lifetime => "lifetime",
             ClaimError::Expired => "expiration",
             ClaimError::NotYetValid => "start of validity",
@@ -303,6 +304,10 @@ fn tell_of_claims(
             let untyped = policy.untyped.then_some("(none)");
             detail.list("expected", policy.types.iter().map(String::as_str).chain(untyped));
             detail.unverified("received", token.typ.as_deref());
+        }
+        ClaimError::Signer => {
+            detail.list("expected", policy.signers.iter().map(String::as_str));
+            detail.unverified("received", token.signer.as_deref());
         }
         // Who it is about is not shown: nobody has verified it, and it may be personal.
         ClaimError::Subject => detail.add("claim", "sub"),

@@ -24,7 +24,7 @@ use crate::policy::provider::Provider;
 use crate::reply::DenyReason;
 use crate::token::cache::TokenCache;
 use crate::token::claims::Validity;
-use crate::token::compact::UntrustedToken;
+use crate::token::compact::{TokenError, UntrustedToken};
 use crate::token::output;
 use crate::token::refused::RefusedTokens;
 use crate::token::verified::Verified;
@@ -206,6 +206,12 @@ impl Verification {
                 return Err(reason.into());
             }
         };
+        if untrusted.padded && !config.providers.iter().any(Provider::takes_padding) {
+            trace::note(|| Note::new("format").holds(false).received(TokenError::Encoding));
+            let reason = DenyReason::Malformed(TokenError::Encoding);
+            self.refused.borrow_mut().insert(token, reason, None);
+            return Err(reason.into());
+        }
         trace::note(|| {
             let iss = untrusted.claims.get("iss").and_then(Value::as_str);
             Note::new("format").holds(true).named(untrusted.algorithm).received_bytes(iss.map(str::as_bytes))
@@ -215,7 +221,11 @@ impl Verification {
         let mut asked = 0_u32;
         for (position, provider) in config.providers.iter().enumerate() {
             let is_issuer = provider.is_issuer_of(&untrusted.claims);
-            trace::note(|| Note::new("issuer").at(position).holds(is_issuer));
+            trace::note(|| {
+                let domain = provider.issuer.trust_domain.as_ref();
+                let sub = domain.and_then(|_| untrusted.claims.get("sub")?.as_str());
+                Note::new("issuer").at(position).holds(is_issuer).received_bytes(sub.map(str::as_bytes))
+            });
             if !is_issuer {
                 continue;
             }
@@ -249,6 +259,9 @@ impl Verification {
         context: &mut Context<'_, '_>,
     ) -> Result<Verified, Stop> {
         let provider = at.provider;
+        if token.padded && !provider.takes_padding() {
+            return Err(DenyReason::Malformed(TokenError::Encoding).into());
+        }
         let accepts = provider.algorithms.contains(&token.algorithm);
         trace::note(|| Note::new("algorithms").holds(accepts).received(token.algorithm));
         if !accepts {

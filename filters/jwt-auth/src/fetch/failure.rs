@@ -180,9 +180,6 @@ fn kind_of(body: &[u8]) -> Option<String> {
     if text.starts_with(b"<") {
         return Some("a page (HTML or XML)".to_owned());
     }
-    if text.starts_with(b"-----BEGIN") {
-        return Some("PEM".to_owned());
-    }
     if text.starts_with(b"eyJ") {
         return Some("a token".to_owned());
     }
@@ -195,11 +192,6 @@ fn kind_of_object(members: &Map<String, Value>) -> Option<String> {
         return Some(format!(
             "an OpenID Connect discovery document, which says that the keys are at `{url}`"
         ));
-    }
-    let is_certificate =
-        |value: &Value| value.as_str().is_some_and(|text| text.contains("BEGIN CERTIFICATE"));
-    if !members.is_empty() && members.values().all(is_certificate) {
-        return Some("a map of certificates; the issuer has a JWK set at another URL".to_owned());
     }
     members.contains_key("kty").then(|| "a single key".to_owned())
 }
@@ -277,10 +269,8 @@ mod tests {
                 &b"{\"issuer\":\"a\",\"jwks_uri\":\"https://a.test/keys\"}"[..],
                 "discovery document, which says that the keys are at `https://a.test/keys`",
             ),
-            (b"{\"k1\":\"-----BEGIN CERTIFICATE-----\\nAA\"}", "a map of certificates"),
             (b"\x1f\x8b\x08", "compressed content (gzip)"),
             (b" <!DOCTYPE html>", "a page (HTML or XML)"),
-            (b"-----BEGIN PUBLIC KEY-----", "PEM"),
             (b"eyJhbGciOi", "a token"),
             (b"{\"kty\":\"RSA\"}", "a single key"),
             (b" \n", "nothing"),

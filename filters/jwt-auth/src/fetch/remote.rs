@@ -1,6 +1,9 @@
 //! Where a document is fetched, and how long it is used.
 
+use std::fmt;
 use std::time::Duration;
+
+use crate::keys::jwk::Purpose;
 
 /// How long a fetched document is used, and how it is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +30,31 @@ pub struct Remote {
     pub authority: String,
     /// `:path`.
     pub path: String,
+    /// Headers of the operator's, which the server wants.
+    pub headers: FetchHeaders,
+    /// What the keys are for, if it is a key set.
+    pub purpose: Purpose,
     /// How long it is used, and how it is fetched.
     pub settings: Settings,
 }
 
+/// Headers of a fetch, whose values are secrets.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct FetchHeaders(pub Vec<(String, String)>);
+
+/// Shows the names only.
+impl fmt::Debug for FetchHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 impl Remote {
-    /// Whether both are the same URL, reached through the same cluster.
+    /// Whether both are the same document at the same URL, asked for in the same way.
     pub fn is_same_place(&self, other: &Self) -> bool {
-        let Self { cluster, scheme, authority, path, settings: _ } = self;
+        let Self { cluster, scheme, authority, path, headers, purpose, settings: _ } = self;
         (cluster, scheme, authority, path) == (&other.cluster, &other.scheme, &other.authority, &other.path)
+            && (headers, purpose) == (&other.headers, &other.purpose)
     }
 
     /// Reads a URL. Unless a cluster is named, it is the one that Istio has for the host and port.
@@ -68,7 +87,8 @@ impl Remote {
             return Err(expected());
         }
         let cluster = cluster.map_or_else(|| format!("outbound|{port}||{host}"), str::to_owned);
-        Ok(Self { cluster, scheme, authority: authority.to_owned(), path, settings })
+        let (headers, purpose) = (FetchHeaders::default(), Purpose::default());
+        Ok(Self { cluster, scheme, authority: authority.to_owned(), path, headers, purpose, settings })
     }
 }
 
@@ -94,6 +114,12 @@ mod tests {
                 (scheme, authority, path, cluster)
             );
         }
+    }
+
+    #[test]
+    fn values_of_headers_are_not_shown() {
+        let headers = FetchHeaders(vec![("x-api-key".to_owned(), "s3cr3t".to_owned())]);
+        assert_eq!(format!("{headers:?}"), r#"{"x-api-key"}"#);
     }
 
     #[test]

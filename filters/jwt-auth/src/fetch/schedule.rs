@@ -265,6 +265,8 @@ pub fn max_age(cache_control: &[u8]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch::remote::FetchHeaders;
+    use crate::keys::jwk::Purpose;
 
     #[test]
     fn max_age_is_read_from_cache_control() {
@@ -372,6 +374,9 @@ mod tests {
         assert!(!same(&shared.of(b"a", &Remote { cluster: "other".to_owned(), ..remote("/keys") })));
         assert!(!same(&shared.of(b"a", &Remote { scheme: "https", ..remote("/keys") })));
         assert!(!same(&shared.of(b"a", &Remote { authority: "other".to_owned(), ..remote("/keys") })));
+        assert!(!same(&shared.of(b"a", &Remote { purpose: Purpose::JwtSvids, ..remote("/keys") })));
+        let headers = FetchHeaders(vec![("a".to_owned(), "b".to_owned())]);
+        assert!(!same(&shared.of(b"a", &Remote { headers, ..remote("/keys") })));
         drop(first);
         shared.of(b"c", &remote("/keys"));
         assert_eq!(shared.0.len(), 1, "what nobody uses is forgotten");

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::keys::algorithm::Algorithm;
 use crate::keys::key::{Key, Material, RSA_EXPONENT};
-use crate::keys::{der, pure_rust};
+use crate::keys::{der, pem, pure_rust};
 use crate::token::base64url;
 
 /// The most keys of a set that are used.
@@ -57,6 +57,15 @@ pub enum KeyError {
     /// The RSA modulus is even, or the point is not on the curve or of small order.
     #[error("it is not a valid key of its kind")]
     Invalid,
+    /// The text is not one PEM block of a public key or a certificate.
+    #[error("not PEM of a public key or a certificate")]
+    Pem,
+    /// The bytes are not a certificate.
+    #[error("not a certificate (X.509)")]
+    Certificate,
+    /// The kind of key is not supported, or it is no key.
+    #[error("its algorithm is not supported; expected RSA, P-256, P-384, P-521 or Ed25519")]
+    Unsupported,
     /// The key comes after [`MOST_KEYS`] others.
     #[error("more than {MOST_KEYS} keys")]
     TooMany,
@@ -73,10 +82,22 @@ pub struct KeySet {
     told: Cell<bool>,
 }
 
-/// The bytes are not a JWK set.
+/// The bytes are not a key set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a JWK set: expected a JSON object with a list `keys`, and no name twice")]
+#[error(
+    "not a JWK set: expected a JSON object with a list `keys`, and no name twice; or PEM, or a map from key IDs to PEM"
+)]
 pub struct NotAKeySet;
+
+/// What the keys of a set are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// Signatures (RFC 7517 section 4.2).
+    #[default]
+    Signatures,
+    /// The JWT-SVIDs of a trust domain: the set is its bundle, which has keys for other purposes, too.
+    JwtSvids,
+}
 
 impl KeySet {
     /// A set of these keys.
@@ -84,25 +105,40 @@ impl KeySet {
         Self { keys, ..Self::default() }
     }
 
-    /// Reads a JWK set. A key that cannot be used is noted with the reason, and the other keys are used.
+    /// Reads a key set: a JWK set, a map from key IDs to PEM, or PEM. A key that cannot be used is noted with the
+    /// reason, and the other keys are used.
     ///
     /// # Errors
-    /// The bytes are not a JWK set.
+    /// The bytes are not a key set.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotAKeySet> {
-        Self::read(&json::value(bytes).map_err(|_| NotAKeySet)?)
+        Self::parse_for(bytes, Purpose::Signatures)
+    }
+
+    /// The same for keys that are for this purpose.
+    ///
+    /// # Errors
+    /// The bytes are not a key set.
+    pub fn parse_for(bytes: &[u8], purpose: Purpose) -> Result<Self, NotAKeySet> {
+        Self::read(&Self::value(bytes)?, purpose)
+    }
+
+    /// The JSON of a key set; PEM is a text.
+    fn value(bytes: &[u8]) -> Result<Value, NotAKeySet> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if pem::is_pem(text) => Ok(Value::String(text.to_owned())),
+            _ => json::value(bytes).map_err(|_| NotAKeySet),
+        }
     }
 
     /// Reads the set that an issuer has sent. A set in which no key can be used is an error, since it must
     /// not take the place of good keys.
     ///
     /// # Errors
-    /// The bytes are not a JWK set, or no key of it can be used.
-    pub fn fetched(bytes: &[u8]) -> Result<Self, String> {
-        let value = json::value(bytes).map_err(|_| NotAKeySet.to_string())?;
-        let named = |n, member: &Value| {
-            member.get("kid").and_then(Value::as_str).map_or_else(|| position(n), printable)
-        };
-        let set = Self::read_naming(&value, named).map_err(|error| error.to_string())?;
+    /// The bytes are not a key set, or no key of it can be used.
+    pub fn fetched(bytes: &[u8], purpose: Purpose) -> Result<Self, String> {
+        let named = |n, kid: Option<&str>| kid.map_or_else(|| position(n), printable);
+        let set = Self::value(bytes).and_then(|value| Self::read_naming(&value, purpose, named));
+        let set = set.map_err(|error| error.to_string())?;
         if set.keys.is_empty() { Err(set.why_empty()) } else { Ok(set) }
     }
 
@@ -118,27 +154,51 @@ impl KeySet {
         format!("no key that can be used ({}{more})", reasons.join(", "))
     }
 
-    /// The same as [`KeySet::parse`], from JSON that has been read already.
+    /// The same as [`KeySet::parse`], from JSON that has been read already, in which JSON and PEM may also stand
+    /// as a text.
     ///
     /// # Errors
-    /// The value is not a JWK set.
-    pub fn read(set: &Value) -> Result<Self, NotAKeySet> {
+    /// The value is not a key set.
+    pub fn read(set: &Value, purpose: Purpose) -> Result<Self, NotAKeySet> {
         // Keys are not named by their key IDs: in a configuration, a secret may stand in the place of one.
-        Self::read_naming(set, |n, _| position(n))
+        Self::read_naming(set, purpose, |n, _| position(n))
     }
 
     /// The same, where `name` names a key that cannot be used.
-    fn read_naming(set: &Value, name: impl Fn(usize, &Value) -> String) -> Result<Self, NotAKeySet> {
-        let Some(Value::Array(list)) = set.get("keys") else { return Err(NotAKeySet) };
-        let mut set = Self::default();
-        for (n, member) in list.iter().enumerate() {
-            let key = if n < MOST_KEYS { parse_key(member) } else { Err(KeyError::TooMany) };
-            match key {
-                Ok(key) => set.keys.push(Rc::new(key)),
-                Err(error) => set.refused.push((name(n, member), error)),
+    fn read_naming(
+        set: &Value,
+        purpose: Purpose,
+        name: impl Fn(usize, Option<&str>) -> String,
+    ) -> Result<Self, NotAKeySet> {
+        let mut found = Self::default();
+        let mut add = |n, kid: Option<&str>, key: Result<Key, KeyError>| match key {
+            _ if n >= MOST_KEYS => found.refused.push((name(n, kid), KeyError::TooMany)),
+            Ok(key) => found.keys.push(Rc::new(key)),
+            Err(error) => found.refused.push((name(n, kid), error)),
+        };
+        match (set, set.get("keys")) {
+            (_, Some(Value::Array(list))) => {
+                for (n, member) in list.iter().enumerate() {
+                    let kid = member.get("kid").and_then(Value::as_str);
+                    let key = if n < MOST_KEYS { parse_key(member, purpose) } else { Err(KeyError::TooMany) };
+                    add(n, kid, key);
+                }
             }
+            // A key without a purpose is none of a trust domain's.
+            _ if purpose == Purpose::JwtSvids => return Err(NotAKeySet),
+            (Value::Object(members), _) if is_map_of_pem(members) => {
+                for (n, (kid, text)) in members.iter().enumerate().take(MOST_KEYS.saturating_add(1)) {
+                    add(n, Some(kid), key_in_pem(text.as_str().unwrap_or_default(), kid));
+                }
+            }
+            (Value::String(text), _) if pem::is_pem(text) => {
+                for (n, material) in pem::keys(text, MOST_KEYS.saturating_add(1)).into_iter().enumerate() {
+                    add(n, None, material.and_then(|material| key(None, material, None)));
+                }
+            }
+            _ => return Err(NotAKeySet),
         }
-        Ok(set)
+        Ok(found)
     }
 
     /// The same set, in which a key that `old` has, too, is the very same value. So whatever depends on a key
@@ -188,35 +248,23 @@ fn printable(name: &str) -> String {
     name.chars().take(64).flat_map(char::escape_default).collect()
 }
 
-/// Reads one key of a set.
-fn parse_key(member: &Value) -> Result<Key, KeyError> {
-    let member = member.as_object().ok_or(KeyError::NotAnObject)?;
-    let kid = match member.get("kid") {
-        None => None,
-        Some(Value::String(kid)) => Some(kid.clone()),
-        Some(_) => return Err(KeyError::Member("kid")),
-    };
-    let key_type = text(member, "kty")?;
-    let (material, possible) = match key_type {
-        "RSA" => (rsa(member)?, &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512][..]),
-        "EC" => match text(member, "crv")? {
-            "P-256" => (Material::P256(point(member, 32)?), &[Algorithm::ES256][..]),
-            "P-384" => (Material::P384(point(member, 48)?), &[Algorithm::ES384][..]),
-            "P-521" => (Material::P521(point(member, 66)?), &[Algorithm::ES512][..]),
-            _ => return Err(KeyError::Curve),
-        },
-        "OKP" => match text(member, "crv")? {
-            "Ed25519" => (Material::Ed25519(bytes(member, "x")?), &[Algorithm::EdDSA][..]),
-            _ => return Err(KeyError::Curve),
-        },
-        "oct" => return Err(KeyError::Symmetric),
-        _ => return Err(KeyError::KeyType),
-    };
-    if member.contains_key("d") {
-        return Err(KeyError::Private);
+/// Whether the names of a JSON object are key IDs, and its values keys or certificates in PEM.
+fn is_map_of_pem(members: &Map<String, Value>) -> bool {
+    !members.is_empty() && members.values().all(|value| value.as_str().is_some_and(pem::is_pem))
+}
+
+/// The key in a text that holds one.
+fn key_in_pem(text: &str, kid: &str) -> Result<Key, KeyError> {
+    let mut keys = pem::keys(text, 2).into_iter();
+    match (keys.next(), keys.next()) {
+        (Some(material), None) => key(Some(kid.to_owned()), material?, None),
+        // Of a chain, only the first certificate is the issuer's own.
+        _ => Err(KeyError::Pem),
     }
-    check_purpose(member)?;
-    let algorithms = algorithms(member, key_type, possible)?;
+}
+
+/// The key of this material, for these algorithms or else for all of its kind.
+fn key(kid: Option<String>, material: Material, algorithms: Option<Vec<Algorithm>>) -> Result<Key, KeyError> {
     if !pure_rust::is_valid(&material) {
         return Err(KeyError::Invalid);
     }
@@ -227,7 +275,53 @@ fn parse_key(member: &Value) -> Result<Key, KeyError> {
         Material::P521(point) => der::p521_public_key(point),
         Material::Ed25519(_) | Material::Secret(_) => Vec::new(),
     };
+    let algorithms = algorithms.unwrap_or_else(|| possible(&material).to_vec());
     Ok(Key { kid, algorithms, material, spki })
+}
+
+/// The algorithms of a key that does not name its own. RSASSA-PSS is not among them, because otherwise the
+/// client would choose the padding.
+fn possible(material: &Material) -> &'static [Algorithm] {
+    match material {
+        Material::Rsa(_) => &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512],
+        Material::P256(_) => &[Algorithm::ES256],
+        Material::P384(_) => &[Algorithm::ES384],
+        Material::P521(_) => &[Algorithm::ES512],
+        Material::Ed25519(_) => &[Algorithm::EdDSA],
+        Material::Secret(_) => &[],
+    }
+}
+
+/// Reads one key of a JWK set.
+fn parse_key(member: &Value, purpose: Purpose) -> Result<Key, KeyError> {
+    let member = member.as_object().ok_or(KeyError::NotAnObject)?;
+    let kid = match member.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.clone()),
+        Some(_) => return Err(KeyError::Member("kid")),
+    };
+    let key_type = text(member, "kty")?;
+    let material = match key_type {
+        "RSA" => rsa_key(bytes(member, "n")?, bytes(member, "e")?)?,
+        "EC" => match text(member, "crv")? {
+            "P-256" => Material::P256(point(member, 32)?),
+            "P-384" => Material::P384(point(member, 48)?),
+            "P-521" => Material::P521(point(member, 66)?),
+            _ => return Err(KeyError::Curve),
+        },
+        "OKP" => match text(member, "crv")? {
+            "Ed25519" => Material::Ed25519(bytes(member, "x")?),
+            _ => return Err(KeyError::Curve),
+        },
+        "oct" => return Err(KeyError::Symmetric),
+        _ => return Err(KeyError::KeyType),
+    };
+    if member.contains_key("d") {
+        return Err(KeyError::Private);
+    }
+    check_purpose(member, purpose)?;
+    let algorithms = named_algorithms(member, key_type, possible(&material))?;
+    key(kid, material, algorithms)
 }
 
 fn text<'a>(member: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, KeyError> {
@@ -238,15 +332,16 @@ fn bytes(member: &Map<String, Value>, name: &'static str) -> Result<Vec<u8>, Key
     base64url::decode(text(member, name)?.as_bytes()).ok_or(KeyError::Encoding(name))
 }
 
-fn rsa(member: &Map<String, Value>) -> Result<Material, KeyError> {
+/// The key with this modulus and exponent.
+pub(super) fn rsa_key(n: Vec<u8>, e: Vec<u8>) -> Result<Material, KeyError> {
     let without_zeros = |number: Vec<u8>| -> Vec<u8> { number.into_iter().skip_while(|b| *b == 0).collect() };
-    let n = without_zeros(bytes(member, "n")?);
+    let n = without_zeros(n);
     let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
     let bits = n.len().saturating_mul(8).saturating_sub(unused);
     if !(2048..=4096).contains(&bits) {
         return Err(KeyError::RsaSize(bits));
     }
-    if without_zeros(bytes(member, "e")?) != RSA_EXPONENT {
+    if without_zeros(e) != RSA_EXPONENT {
         return Err(KeyError::RsaExponent);
     }
     Ok(Material::Rsa(n))
@@ -261,29 +356,33 @@ fn point(member: &Map<String, Value>, size: usize) -> Result<Vec<u8>, KeyError> 
     Ok([&[4][..], &x, &y].concat())
 }
 
-fn check_purpose(member: &Map<String, Value>) -> Result<(), KeyError> {
-    let use_fits = member.get("use").is_none_or(|purpose| purpose == "sig");
+fn check_purpose(member: &Map<String, Value>, purpose: Purpose) -> Result<(), KeyError> {
+    let own = member.get("use");
+    let use_fits = match purpose {
+        Purpose::Signatures => own.is_none_or(|own| own == "sig"),
+        // A key without `use` is to be ignored (SPIFFE Trust Domain and Bundle, section 4.2.2).
+        Purpose::JwtSvids => own.is_some_and(|own| own == "jwt-svid"),
+    };
     let operations_fit = member.get("key_ops").is_none_or(|operations| {
         operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
     });
     if use_fits && operations_fit { Ok(()) } else { Err(KeyError::Purpose) }
 }
 
-/// The algorithms of a key: the one that it names, or those of its kind. RSASSA-PSS must be named, because
-/// otherwise the client would choose the padding.
-fn algorithms(
+/// The algorithm that a key names, if it names one.
+fn named_algorithms(
     member: &Map<String, Value>,
     key_type: &str,
     possible: &[Algorithm],
-) -> Result<Vec<Algorithm>, KeyError> {
-    let Some(named) = member.get("alg") else { return Ok(possible.to_vec()) };
+) -> Result<Option<Vec<Algorithm>>, KeyError> {
+    let Some(named) = member.get("alg") else { return Ok(None) };
     let named = named.as_str().ok_or(KeyError::Member("alg"))?;
     let fits = |algorithm: &Algorithm| {
         let pss = [Algorithm::PS256, Algorithm::PS384, Algorithm::PS512].contains(algorithm);
         possible.contains(algorithm) || (key_type == "RSA" && pss)
     };
     match Algorithm::named(named).filter(fits) {
-        Some(algorithm) => Ok(vec![algorithm]),
+        Some(algorithm) => Ok(Some(vec![algorithm])),
         None => Err(KeyError::Algorithm),
     }
 }
@@ -315,7 +414,7 @@ mod tests {
                 value => key[name] = value.clone(),
             }
         }
-        parse_key(&key)
+        parse_key(&key, Purpose::Signatures)
     }
 
     #[test]
@@ -413,22 +512,27 @@ mod tests {
             json!({ "kty": "OKP", "crv": "s3cr3t", "kid": "a\nb" }),
         ] {
             let set = json!({ "keys": [member] });
-            let fetched = KeySet::fetched(set.to_string().as_bytes()).unwrap_err();
+            let fetched = KeySet::fetched(set.to_string().as_bytes(), Purpose::Signatures).unwrap_err();
             assert!(
                 fetched.starts_with("no key that can be used (a\\nb: its ") && !fetched.contains("s3cr3t"),
                 "{fetched}"
             );
-            let configured = KeySet::read(&set).unwrap().why_empty();
+            let configured = KeySet::read(&set, Purpose::Signatures).unwrap().why_empty();
             assert!(configured.starts_with("no key that can be used (#0: its "), "{configured}");
         }
         let mut alg = key("ec-1");
         alg["alg"] = json!("s3cr3t");
-        assert!(!KeySet::read(&json!({ "keys": [alg] })).unwrap().why_empty().contains("s3cr3t"));
+        assert!(
+            !KeySet::read(&json!({ "keys": [alg] }), Purpose::Signatures)
+                .unwrap()
+                .why_empty()
+                .contains("s3cr3t")
+        );
     }
 
     #[test]
     fn fetched_set_without_usable_key_is_refused() {
-        let fetched = |set: Value| KeySet::fetched(set.to_string().as_bytes());
+        let fetched = |set: Value| KeySet::fetched(set.to_string().as_bytes(), Purpose::Signatures);
         assert_eq!(fetched(json!({ "keys": [] })).unwrap_err(), "no key that can be used");
         let secrets = json!({ "keys": vec![json!({ "kty": "oct", "kid": "s" }); 6] });
         let error = fetched(secrets).unwrap_err();
@@ -497,7 +601,7 @@ mod tests {
             n in "[A-Za-z0-9_-]{0,12}",
             x in "[A-Za-z0-9_-]{0,66}",
         ) {
-            let _ = parse_key(&json!({ "kty": kty, "crv": crv, "n": n, "e": "AQAB", "x": x, "y": x }));
+            let _ = parse_key(&json!({ "kty": kty, "crv": crv, "n": n, "e": "AQAB", "x": x, "y": x }), Purpose::Signatures);
         }
     }
 }

@@ -71,6 +71,7 @@ impl DenyReason {
                 | ClaimError::Subject
                 | ClaimError::AuthorizedParty
                 | ClaimError::TokenType
+                | ClaimError::Signer
                 | ClaimError::Lifetime,
             ) => DenyCode::ClaimsInvalid,
             Self::Revoked => DenyCode::TokenRevoked,

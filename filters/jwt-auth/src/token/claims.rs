@@ -30,6 +30,9 @@ pub enum ClaimError {
     /// `typ` is not one of the provider's token types.
     #[error("of another type")]
     TokenType,
+    /// `signer` is not one of the provider's load balancers.
+    #[error("signed by another load balancer")]
+    Signer,
     /// The token is valid for longer than the provider's longest lifetime, or does not say for how long.
     #[error("valid for too long")]
     Lifetime,
@@ -54,6 +57,8 @@ pub struct Policy {
     pub types: Vec<String>,
     /// Whether a token without `typ` is accepted, too.
     pub untyped: bool,
+    /// `signer` must be one of these; empty for any token.
+    pub signers: Vec<String>,
     /// Claims that must be present.
     pub required: Vec<ClaimPath>,
     /// Whether the token must have `exp`.
@@ -109,6 +114,13 @@ impl Policy {
         trace::note(|| claim_note("typ", has_type, token.typ.as_deref()));
         if !has_type {
             return Err(ClaimError::TokenType);
+        }
+        if !self.signers.is_empty() {
+            let is_one = token.signer.as_ref().is_some_and(|signer| self.signers.contains(signer));
+            trace::note(|| claim_note("albSigners", is_one, token.signer.as_deref()));
+            if !is_one {
+                return Err(ClaimError::Signer);
+            }
         }
         if !self.audiences.is_empty() {
             let is_meant = audiences(claims).any(|aud| self.audiences.iter().any(|a| a == aud));
@@ -438,6 +450,7 @@ mod tests {
             subjects: Vec::new(),
             authorized_parties: Vec::new(),
             types: Vec::new(),
+            signers: Vec::new(),
             untyped: true,
             required: Vec::new(),
             require_expiration: false,

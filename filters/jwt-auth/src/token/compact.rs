@@ -17,6 +17,10 @@ pub struct UntrustedToken<'a> {
     pub kid: Option<String>,
     /// Its type, see [`short_type`].
     pub typ: Option<String>,
+    /// The load balancer that has signed it, if AWS ALB has (`signer`).
+    pub signer: Option<String>,
+    /// Whether a part is padded, against RFC 7515 section 2.
+    pub padded: bool,
     /// The claims that it makes.
     pub claims: Map<String, Value>,
     /// The signature.
@@ -87,7 +91,12 @@ impl<'a> UntrustedToken<'a> {
         if payload.contains('.') || [header, payload, signature].contains(&"") {
             return Err(TokenError::NotCompact);
         }
-        let decode = |part: &str| base64url::decode(part.as_bytes()).ok_or(TokenError::Encoding);
+        let padded = [header, payload, signature].iter().any(|part| part.ends_with('='));
+        let decode = |part: &str| {
+            let decoded =
+                if padded { base64url::decode_padded(part) } else { base64url::decode(part.as_bytes()) };
+            decoded.ok_or(TokenError::Encoding)
+        };
         let header = json::object(&decode(header)?).map_err(|_| TokenError::HeaderJson)?;
         let header = Header::read(&header)?;
         Ok(Self {
@@ -95,6 +104,8 @@ impl<'a> UntrustedToken<'a> {
             algorithm: header.algorithm,
             kid: header.kid,
             typ: header.typ,
+            signer: header.signer,
+            padded,
             claims: json::object(&decode(payload)?).map_err(|_| TokenError::PayloadJson)?,
             signature: decode(signature)?,
         })
@@ -105,6 +116,7 @@ struct Header {
     algorithm: Algorithm,
     kid: Option<String>,
     typ: Option<String>,
+    signer: Option<String>,
 }
 
 impl Header {
@@ -140,7 +152,8 @@ impl Header {
             return Err(TokenError::HeaderType);
         }
         let algorithm = text("alg")?.and_then(Algorithm::named).ok_or(TokenError::UnknownAlgorithm)?;
-        Ok(Self { algorithm, kid, typ: text("typ")?.map(short_type) })
+        let signer = members.get("signer").and_then(Value::as_str).map(str::to_owned);
+        Ok(Self { algorithm, kid, typ: text("typ")?.map(short_type), signer })
     }
 }
 
@@ -169,6 +182,25 @@ mod tests {
         assert_eq!(token.claims["sub"], "alice");
         assert_eq!(token.signing_input, text.rsplit_once('.').unwrap().0);
         assert_eq!(token.signature, [0]);
+    }
+
+    #[test]
+    fn padding_is_read_and_told() {
+        let plain = token(r#"{"alg":"RS256","signer":"arn"}"#, "{}");
+        let padded = |part: &str| format!("{part}{}", "=".repeat((4 - part.len() % 4) % 4));
+        let text = plain.split('.').map(padded).collect::<Vec<_>>().join(".");
+        assert!(text.ends_with(".AA=="), "{text}");
+        let token = UntrustedToken::parse(text.as_bytes()).unwrap();
+        assert_eq!((token.padded, token.signer.as_deref()), (true, Some("arn")));
+        assert!(!UntrustedToken::parse(plain.as_bytes()).unwrap().padded);
+        for wrong in [
+            format!("{plain}="),
+            format!("{plain}==="),
+            text.replace("==", "==\n"),
+            text.replace(".AA==", ".AB=="),
+        ] {
+            assert_eq!(error(&wrong), Some(TokenError::Encoding), "{wrong}");
+        }
     }
 
     #[test]
