@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-native-arm64 test-examples native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-native-arm64 test-examples native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible release release-rehearsal tools clean
 
 include tests/mesh/mesh.mk
 
@@ -133,6 +133,16 @@ format: ## Formats the code
 
 check-reproducible: ## Builds the last commit in two fresh folders and compares the modules
 	$(STAGE) "reproducible" tools/check-reproducible $(FILTERS)
+
+release: filters native ## Collects a release in target/release-VERSION: modules, command line, images, SBOMs, checksums
+	$(STAGE) "native module for arm64" tools/build-native arm64
+	$(STAGE) "command line for Linux" tools/build-cli
+	@$(MAKE) --no-print-directory image image-native
+	@tools/release collect
+
+release-rehearsal: release ## Publishes it to a registry of this machine, signs, pulls and verifies; AGAIN=1: builds twice and compares
+	$(STAGE) "cosign, pull" tests/release/install
+	@tools/release rehearse $(if $(AGAIN),--again)
 
 tools-envoy:
 	$(STAGE) "Envoy $(ENVOY_VERSION)" tools/install envoy
