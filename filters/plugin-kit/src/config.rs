@@ -28,7 +28,7 @@ pub use self::fields::{
     Definitions, FieldSchema, PROPERTY_ORDER, choice_json, choice_schema, object_json, object_schema, schema,
 };
 pub use self::names::{nearest, not_one_of, one_of, shown_name};
-pub use self::plugin_metric::{config_hash_metric, config_warnings_metric, fingerprint};
+pub use self::plugin_metric::{config_hash_metric, config_warnings_metric, fingerprint, report_mode_metric};
 
 /// Reads the JSON of a pluginConfig. An empty document is an empty object: a plugin without pluginConfig gets the
 /// defaults, or hears which field it needs.

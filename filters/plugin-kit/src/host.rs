@@ -51,7 +51,7 @@
 //!    error it logs the error and keeps the configuration that is in force. On success it sets the gauge
 //!    [`config_hash_metric`](crate::config::config_hash_metric) to the [`fingerprint`](crate::config::fingerprint) of the document and
 //!    [`config_warnings_metric`](crate::config::config_warnings_metric) to the number of [`Filter::warnings`], logs each of
-//!    these, sets the gauge [`build_info_metric`](crate::config::build_info_metric) to the time, and starts the timer. Streams
+//!    these, sets [`report_mode_metric`](crate::config::report_mode_metric), sets the gauge [`build_info_metric`](crate::config::build_info_metric) to the time, and starts the timer. Streams
 //!    keep the filter with which they began.
 //! 2. *Request headers.* It calls [`Filter::on_request`] with a new [`Filter::Stream`] and does what the [`Flow`] says. If there is no
 //!    configuration, it denies the request with 503. If a denial cannot be sent, it resets the stream: no request goes on unless

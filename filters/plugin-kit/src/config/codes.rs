@@ -148,8 +148,9 @@ codes! {
     /// A limit or a tag asks for a claim, and this configuration has no `jwtAuth` that publishes it. Another
     /// plugin must do that, and run earlier.
     Warning ClaimWithoutJwtAuth,
-    /// `mode: report` denies nothing: what would be denied is counted and logged. That is for a rollout, and
-    /// should not be left on.
+    /// `mode: report` denies nothing: what would be denied is counted and logged. A limit with
+    /// `enforcePercent` below 100 does so for the other keys. That is for a rollout, and should not be left
+    /// on.
     Warning ReportMode,
     /// Tokens are accepted for so long after they have expired. The clocks of servers differ by seconds; more
     /// than five minutes hides a clock that is wrong. More than an hour is refused.

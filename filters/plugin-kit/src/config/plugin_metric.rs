@@ -58,6 +58,12 @@ pub fn config_warnings_metric(filter: &str, plugin: &[u8]) -> String {
     of_plugin(filter, "_config_warnings", plugin)
 }
 
+/// The name of the gauge that is 1 while the configuration in force denies nothing or not everything that it could, since it is in report
+/// mode, and else 0: `<filter>_report_mode_<namespace>.<name>`. Its [`Code::ReportMode`](crate::config::Code::ReportMode) warnings tell.
+pub fn report_mode_metric(filter: &str, plugin: &[u8]) -> String {
+    of_plugin(filter, "_report_mode", plugin)
+}
+
 #[inline(never)]
 fn of_plugin(filter: &str, what: &str, plugin: &[u8]) -> String {
     let plugin = plugin.rsplit(|byte| *byte == b'/').next().unwrap_or_default();

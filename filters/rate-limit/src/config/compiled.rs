@@ -201,6 +201,19 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
     })
 }
 
+/// Notes that a limit does not deny, or not for every key.
+fn tell_of_report(mode: Mode, enforce_percent: u32, path: &JsonPath, errors: &mut ErrorList) {
+    if mode == Mode::Report {
+        let message = "the limit denies no request, it only counts and logs";
+        errors.note(Code::ReportMode, &path.field("mode"), message);
+    } else if enforce_percent < 100 {
+        let message = format_args!(
+            "the limit is enforced for {enforce_percent} % of the keys, and only counts and logs for the others"
+        );
+        errors.note(Code::ReportMode, &path.field("enforcePercent"), message);
+    }
+}
+
 /// Notes limits that never deny, since another one always denies first.
 #[inline(never)]
 fn moot(limits: &[Limit], path: &JsonPath, errors: &mut ErrorList) {
@@ -355,11 +368,8 @@ fn compile_limit(
             errors.add(&path.field("cost"), expected);
         }
     }
-    if raw.mode == Mode::Report {
-        let message = "the limit denies no request, it only counts and logs";
-        errors.note(Code::ReportMode, &path.field("mode"), message);
-    }
     let enforce_percent = raw.enforce_percent.unwrap_or(raw::ENFORCE_PERCENT).0;
+    tell_of_report(raw.mode, enforce_percent, path, errors);
     let max_keys = raw.max_keys.unwrap_or(raw::MAX_KEYS).0;
     let Some(number) = tables.give(&raw.name) else {
         errors.add(path, format_args!("expected at most {} limits", Table::MAX));

@@ -14,7 +14,10 @@ use super::config::{EARLY, Shared};
 use super::ffi::config::MainThread;
 use super::ffi::{self, stream};
 use super::outside::{self, Answer, Delivery};
-use crate::config::{build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint};
+use crate::config::{
+    Code, build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint,
+    report_mode_metric,
+};
 use crate::host::{CallResponse, ElsewhereCall, Filter, Flow, RequestHost, TICK};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
@@ -112,6 +115,8 @@ impl<F: Filter> Live<F> {
                 let warnings = filter.warnings();
                 let count = u64::try_from(warnings.len()).unwrap_or(u64::MAX);
                 Gauge::define(&config_warnings_metric(F::NAME, plugin)).set(count);
+                let reports = warnings.iter().any(|warning| warning.code == Code::ReportMode);
+                Gauge::define(&report_mode_metric(F::NAME, plugin)).set(u64::from(reports));
                 for warning in warnings {
                     log::warn!("{}: configuration: {warning} ({})", F::NAME, warning.code.name());
                 }

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use proxy_wasm::types::Action;
 
 use crate::config::{
-    Diagnostic, build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint,
+    Code, Diagnostic, build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint,
+    report_mode_metric,
 };
 use crate::hash::StableHash;
 use crate::host::wasm::calls::{self, Gauge, WasmHost};
@@ -278,6 +279,8 @@ impl<F: Filter> Stream<F> {
 fn tell_warnings(filter: &str, plugin: &[u8], warnings: &[Diagnostic]) {
     let count = Gauge::define(&config_warnings_metric(filter, plugin));
     count.set(u64::try_from(warnings.len()).unwrap_or(u64::MAX));
+    let reports = warnings.iter().any(|warning| warning.code == Code::ReportMode);
+    Gauge::define(&report_mode_metric(filter, plugin)).set(u64::from(reports));
     for warning in warnings {
         log::warn!("{filter}: configuration: {warning} ({})", warning.code.name());
     }
