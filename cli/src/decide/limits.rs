@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use plugin_kit::config::ConfigErrors;
-use plugin_kit::host::{Environment, Flow, HostError};
+use plugin_kit::host::{Environment, Flow, GrpcFailure, HostError};
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::trace::{self, Note};
 use rate_limit::config::Config;
@@ -92,7 +92,9 @@ impl RateLimits {
                         service.and_then(|service| shared.world.ask_rate_limit_service(service, message));
                     let answer = match answer {
                         Ok(message) => Response::parse(&message),
-                        Err(status) => Err(Failure::Grpc(status)),
+                        Err(status) => {
+                            Err(Failure::of_call(&GrpcFailure { status, ..GrpcFailure::default() }, ""))
+                        }
                     };
                     trace::note(|| {
                         Note::new("service").holds(answer.as_ref().ok().map(|answer| !answer.over_limit))

@@ -2,7 +2,7 @@
 
 use jwt_auth::plugin::JwtAuth;
 use plugin_kit::config::{ConfigErrors, Diagnostic};
-use plugin_kit::host::{CallResponse, ElsewhereCall, Filter, Flow};
+use plugin_kit::host::{CallResponse, ElsewhereCall, Filter, Flow, GrpcFailure};
 use plugin_kit::request::exchange::Exchange;
 use rate_limit::decision::Stage as Limits;
 use rate_limit::plugin::RateLimit;
@@ -185,7 +185,7 @@ impl Filter for MeshFilters {
         self.jwt_auth.as_ref().map(|filter| filter.on_call_elsewhere(call)).unwrap_or_default()
     }
 
-    fn on_grpc(&self, token: u32, reply: Result<usize, u32>) -> Vec<u32> {
+    fn on_grpc(&self, token: u32, reply: Result<usize, GrpcFailure>) -> Vec<u32> {
         // Only limits ask by gRPC.
         self.rate_limit.as_ref().map(|filter| filter.on_grpc(token, reply)).unwrap_or_default()
     }

@@ -76,7 +76,7 @@ pub mod native;
 pub mod wasm;
 
 pub use ask::{Environment, GrpcMethod, HostError, RequestHost, SharedValue, Variable};
-pub use filter::{CallResponse, ElsewhereCall, Filter, Flow, NOT_SENT, SHORT_TICK, TICK};
+pub use filter::{CallResponse, ElsewhereCall, Filter, Flow, GrpcFailure, NOT_SENT, SHORT_TICK, TICK};
 #[cfg(all(feature = "native", not(target_family = "wasm")))]
 pub use native::calls::{
     Counter, Gauge, Headers, HostEnvironment, call_foreign_function, call_response_body, declare_variables,

@@ -121,9 +121,9 @@ impl Metrics {
     }
 
     /// Counts why the rate limit service gave no usable answer.
-    pub(crate) fn count_failure(&self, failure: Failure) {
+    pub(crate) fn count_failure(&self, failure: &Failure) {
         let failures = self.service.iter().flat_map(|service| &service.failures);
-        for (_, counter) in failures.filter(|(code, _)| *code == failure.code()) {
+        for (_, counter) in failures.filter(|(code, _)| *code == failure.code) {
             counter.increment();
         }
     }

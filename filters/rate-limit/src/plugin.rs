@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use plugin_kit::config::{ConfigErrors, Diagnostic};
 use plugin_kit::host::HostError;
-use plugin_kit::host::{self, GrpcMethod, Headers, cluster};
-use plugin_kit::host::{Filter, Flow, NOT_SENT};
+use plugin_kit::host::{self, GrpcMethod, Headers};
+use plugin_kit::host::{Filter, Flow, GrpcFailure};
 use plugin_kit::reply::detail::of_request;
 use plugin_kit::reply::repeats::{LeftOut, Repeats};
 use plugin_kit::request::exchange::Exchange;
@@ -223,16 +223,13 @@ impl RateLimit {
             return false;
         };
         let method = GrpcMethod { via: &global.via, service: SERVICE, method: METHOD };
-        match host::grpc_call(service.root, stream, method, &question.message, global.timeout) {
-            Ok(token) => {
-                service.calls.borrow_mut().push((token, stream, question));
-                true
-            }
-            Err(error) => {
-                self.on_service_response(service, stream, question, Err(Failure::NotSent(error.status)));
-                false
-            }
+        let sent = host::grpc_call(service.root, stream, method, &question.message, global.timeout);
+        if let Ok(token) = sent {
+            service.calls.borrow_mut().push((token, stream, question));
+        } else {
+            self.on_service_response(service, stream, question, Err(Failure::not_sent(&global.cluster)));
         }
+        sent.is_ok()
     }
 
     fn on_service_response(
@@ -242,7 +239,7 @@ impl RateLimit {
         question: Question,
         answer: Result<Response, Failure>,
     ) {
-        if let Err(failure) = answer {
+        if let Err(failure) = &answer {
             self.tell_of_failure(failure);
         }
         let now = host::monotonic_time().map(nanoseconds);
@@ -254,19 +251,10 @@ impl RateLimit {
     }
 
     /// Counts and logs why the service gave no usable answer.
-    fn tell_of_failure(&self, failure: Failure) {
+    fn tell_of_failure(&self, failure: &Failure) {
         self.metrics.count_failure(failure);
-        if !self.refusals.is_first(&Refusal::Service(failure.code())) {
-            return;
-        }
-        let cluster = self.limits.config().global.as_ref().map_or("", |global| global.cluster.as_str());
-        match failure {
-            Failure::NotSent(_) => log::warn!(
-                "{}: the rate limit service was not asked: {}, or the cluster has no host",
-                Self::NAME,
-                cluster::missing(cluster)
-            ),
-            failure => log::warn!("{}: the rate limit service failed: {failure}", Self::NAME),
+        if self.refusals.is_first(&Refusal::Service(failure.code)) {
+            log::warn!("{}: the rate limit service did not answer: {failure}", Self::NAME);
         }
     }
 
@@ -344,19 +332,20 @@ impl Filter for RateLimit {
         Vec::new()
     }
 
-    fn on_grpc(&self, token: u32, reply: Result<usize, u32>) -> Vec<u32> {
-        let Some(service) = &self.service else { return Vec::new() };
+    fn on_grpc(&self, token: u32, reply: Result<usize, GrpcFailure>) -> Vec<u32> {
+        let (Some(service), Some(global)) = (&self.service, &self.limits.config().global) else {
+            return Vec::new();
+        };
         let position = service.calls.borrow().iter().position(|(call, ..)| *call == token);
         let Some(position) = position else { return Vec::new() };
         let (_, stream, question) = service.calls.borrow_mut().swap_remove(position);
         let answer = match reply {
             Ok(size) if size <= LONGEST_ANSWER => match host::grpc_message(size) {
                 Ok(message) => Response::parse(&message),
-                Err(_) => Err(Failure::Malformed),
+                Err(_) => Err(Failure::malformed()),
             },
-            Ok(_) => Err(Failure::Malformed),
-            Err(NOT_SENT) => Err(Failure::NotSent(NOT_SENT)),
-            Err(status) => Err(Failure::Grpc(status)),
+            Ok(_) => Err(Failure::malformed()),
+            Err(failure) => Err(Failure::of_call(&failure, &global.cluster)),
         };
         self.on_service_response(service, stream, question, answer);
         vec![stream]

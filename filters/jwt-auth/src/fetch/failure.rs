@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use plugin_kit::host::{HostError, cluster};
+use plugin_kit::host::HostError;
+use plugin_kit::host::cluster::{self, Trouble};
 use plugin_kit::reply::detail::printable;
 use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::wire::json;
@@ -136,31 +137,17 @@ impl Failure {
 /// What Envoy says in the place of the server, in this proxy or in that of the server.
 #[inline(never)]
 fn of_proxy(status: &str, said: &str, timeout: Duration) -> Option<Failure> {
-    let kind = if said.starts_with("upstream connect error or disconnect/reset before headers") {
-        let reason = said.split("reset reason: ").nth(1).unwrap_or_default();
-        if reason.contains("TLS") {
-            Kind::Tls
-        } else if ["connection termination", "remote reset", "local reset", "protocol error"]
-            .iter()
-            .any(|reset| reason.starts_with(reset))
-        {
-            Kind::Reset
-        } else {
-            Kind::Connect
+    let (kind, more) = match Trouble::of(said)? {
+        Trouble::Timeout => {
+            let text = format!("no response within {} ms (status {status})", timeout.as_millis());
+            return Some(Failure::new(Kind::Timeout, text));
         }
-    } else if said.starts_with("no healthy upstream") || said.starts_with("no_healthy_upstream") {
-        Kind::Connect
-    } else if said.starts_with("upstream request timeout") {
-        let text = format!("no response within {} ms (status {status})", timeout.as_millis());
-        return Some(Failure::new(Kind::Timeout, text));
-    } else if said.starts_with("RBAC: access denied") {
-        let text =
-            format!("status {status}: {said} (an AuthorizationPolicy at the server refuses this workload)");
-        return Some(Failure::new(Kind::Status, text));
-    } else {
-        return None;
+        Trouble::Forbidden => (Kind::Status, " (an AuthorizationPolicy at the server refuses this workload)"),
+        Trouble::Connect => (Kind::Connect, ""),
+        Trouble::Tls => (Kind::Tls, ""),
+        Trouble::Reset => (Kind::Reset, ""),
     };
-    Some(Failure::new(kind, format!("status {status}: {said}")))
+    Some(Failure::new(kind, format!("status {status}: {said}{more}")))
 }
 
 fn shown(bytes: &[u8]) -> String {

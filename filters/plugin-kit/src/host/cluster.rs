@@ -1,4 +1,47 @@
-//! What the proxy's log says about a cluster that the proxy does not have.
+//! What the proxy's log says about a cluster that the proxy does not have, and about a call to a cluster that failed.
+
+/// What went wrong with a call before a server answered it, by what Envoy says in the place of the server: in this proxy, or in that
+/// of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// No connection, or no host that could be asked.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// The connection ended before the response.
+    Reset,
+    /// The response did not come in time.
+    Timeout,
+    /// An `AuthorizationPolicy` at the server refuses this workload.
+    Forbidden,
+}
+
+impl Trouble {
+    /// Reads the body of a response that Envoy made (`Envoy::Router`), or the text of a gRPC status. `None` for a server's own text.
+    #[inline(never)]
+    pub fn of(said: &str) -> Option<Self> {
+        if let Some(reason) = said.strip_prefix("upstream connect error or disconnect/reset before headers") {
+            let reason = reason.split("reset reason: ").nth(1).unwrap_or_default();
+            let reset = ["connection termination", "remote reset", "local reset", "protocol error"];
+            return Some(if reason.contains("TLS") {
+                Self::Tls
+            } else if reset.iter().any(|reset| reason.starts_with(reset)) {
+                Self::Reset
+            } else {
+                Self::Connect
+            });
+        }
+        [
+            ("no healthy upstream", Self::Connect),
+            ("no_healthy_upstream", Self::Connect),
+            ("upstream request timeout", Self::Timeout),
+            ("RBAC: access denied", Self::Forbidden),
+        ]
+        .iter()
+        .find(|(text, _)| said.starts_with(text))
+        .map(|(_, trouble)| *trouble)
+    }
+}
 
 /// That the proxy has no cluster of this name, and what Istio needs to make it.
 #[inline(never)]

@@ -51,6 +51,18 @@ impl ElsewhereCall<'_> {
     }
 }
 
+/// Why a gRPC call brought no message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GrpcFailure {
+    /// The gRPC status, or [`NOT_SENT`].
+    pub status: u32,
+    /// What came with it: the text of the server, or what the proxy says in its place, see
+    /// [`Trouble::of`](crate::host::cluster::Trouble::of). Empty if there was none.
+    pub said: String,
+    /// The call was cut off after it had begun, as far as the host tells.
+    pub cut_off: bool,
+}
+
 /// In the place of a gRPC status: the call was not sent, since there is no such cluster, or it has no host.
 pub const NOT_SENT: u32 = u32::MAX;
 
@@ -110,9 +122,9 @@ pub trait Filter: Sized + 'static {
         Vec::new()
     }
 
-    /// Receives the outcome of a gRPC call: the length of the message in bytes, which `host::grpc_message` reads, or the gRPC
-    /// status of a call that failed, or [`NOT_SENT`]. Returns the streams to run again.
-    fn on_grpc(&self, _token: u32, _reply: Result<usize, u32>) -> Vec<u32> {
+    /// Receives the outcome of a gRPC call: the length of the message in bytes, which `host::grpc_message` reads, or why there is
+    /// none. Returns the streams to run again.
+    fn on_grpc(&self, _token: u32, _reply: Result<usize, GrpcFailure>) -> Vec<u32> {
         Vec::new()
     }
 

@@ -31,7 +31,11 @@ impl Limits {
             detail.add("limit", &limit.name);
         }
         detail.add("check", denial.reason.code());
-        if let Some(limit) = limit {
+        if let Some(failure) = denial.failure {
+            detail.add("failure", failure);
+        }
+        // A request that was not counted has no bucket.
+        if let (Some(limit), DenyReason::Limited(_) | DenyReason::KeyMissing) = (limit, denial.reason) {
             let missing = denial.shared || denial.reason == DenyReason::KeyMissing;
             let pseudonym = self.config.pseudonym.as_ref();
             tell_of_bucket(limit, missing, pseudonym, exchange, &mut detail);

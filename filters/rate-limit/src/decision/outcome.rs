@@ -80,6 +80,8 @@ pub struct Denial {
     pub reason: DenyReason,
     /// Whether the request lacks a part of the limit's key, so that it shares its bucket with others.
     pub shared: bool,
+    /// Why the rate limit service has not answered, if that is the reason.
+    pub failure: Option<&'static str>,
     pub(super) headers: Vec<Header>,
     pub(super) body: Vec<u8>,
 }
@@ -92,7 +94,7 @@ impl Denial {
 }
 
 pub(super) fn denied(limit: Option<usize>, reason: DenyReason) -> Denial {
-    Denial { limit, reason, shared: false, headers: Vec::new(), body: Vec::new() }
+    Denial { limit, reason, shared: false, failure: None, headers: Vec::new(), body: Vec::new() }
 }
 
 impl Counted {

@@ -39,6 +39,9 @@ impl Service {
     }
 }
 
+/// In the place of a failure's code: the service was not asked, since it has failed several times.
+const SKIPPED: &str = "skipped";
+
 impl Limits {
     /// Denies the request if a key is known to be over its limit, since the service is not asked about such a
     /// key again. A limit that only reports is reported, and not asked about.
@@ -74,7 +77,7 @@ impl Limits {
     ) -> Result<Outcome, Denial> {
         if let Some(service) = self.service.as_ref().filter(|service| !service.breaker.get().lets(now)) {
             service.count(|stats| &mut stats.skipped);
-            return self.decide_without_answer(store, counted, now, reported);
+            return self.decide_without_answer(store, counted, SKIPPED, now, reported);
         }
         let enforced: Vec<&Counted> = counted.iter().filter(|counted| counted.enforced).collect();
         let charges: Vec<ChargeRequest> = enforced.iter().map(|counted| counted.charge).collect();
@@ -118,16 +121,17 @@ impl Limits {
                 return self.decision(outcome.unwrap_or_else(Outcome::Denied), reported);
             }
         };
-        let outcome = if let Ok(response) = answer {
-            self.decide_with_answer(store, &question.counted, response, now, &mut reported)
-        } else {
-            if let Some(service) = &self.service {
-                service.count(|stats| &mut stats.failed);
-                let opened = service.with_breaker(|breaker| breaker.failed(now));
-                let before = service.stats.get();
-                service.stats.set(ServiceStats { opened: before.opened || opened, ..before });
+        let outcome = match answer {
+            Ok(response) => self.decide_with_answer(store, &question.counted, response, now, &mut reported),
+            Err(failure) => {
+                if let Some(service) = &self.service {
+                    service.count(|stats| &mut stats.failed);
+                    let opened = service.with_breaker(|breaker| breaker.failed(now));
+                    let before = service.stats.get();
+                    service.stats.set(ServiceStats { opened: before.opened || opened, ..before });
+                }
+                self.decide_without_answer(store, question.counted, failure.code, now, &mut reported)
             }
-            self.decide_without_answer(store, question.counted, now, &mut reported)
         };
         self.decision(outcome.unwrap_or_else(Outcome::Denied), reported)
     }
@@ -184,11 +188,12 @@ impl Limits {
         Ok(Outcome::Admitted(admission))
     }
 
-    /// Decides about a request without the service, as `onFailure` says.
+    /// Decides about a request without the service, as `onFailure` says. `failure` is why it has not answered.
     fn decide_without_answer(
         &self,
         store: &impl SharedStore,
         mut counted: Vec<Counted>,
+        failure: &'static str,
         now: u64,
         reported: &mut Vec<usize>,
     ) -> Result<Outcome, Denial> {
@@ -201,7 +206,8 @@ impl Limits {
                 counted.retain(|counted| !counted.is_asked());
             }
             Some(OnFailure::Deny) | None if enforced.is_some() => {
-                return Err(denied(enforced, DenyReason::ServiceUnavailable));
+                let denial = denied(enforced, DenyReason::ServiceUnavailable);
+                return Err(Denial { failure: Some(failure), ..denial });
             }
             _ => {}
         }

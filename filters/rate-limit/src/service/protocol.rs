@@ -1,8 +1,12 @@
 //! The messages of Envoy's rate limit protocol, version 3:
 //! `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit`.
 
+use std::fmt;
 use std::time::Duration;
 
+use plugin_kit::host::cluster::{Trouble, missing};
+use plugin_kit::host::{GrpcFailure, NOT_SENT};
+use plugin_kit::reply::detail::printable;
 use plugin_kit::request::header_names::header_name;
 use plugin_kit::wire::protobuf::{Fields, Malformed, Message, Value};
 
@@ -106,56 +110,89 @@ pub struct Status {
 }
 
 /// Why there is no usable answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The proxy could not send the call.
-    #[error("the call was not sent: the proxy has no such cluster, or no host in it (host status {0})")]
-    NotSent(u32),
-    /// The call failed with this gRPC status.
-    #[error("gRPC status {0}{hint}", hint = hint(*.0))]
-    Grpc(u32),
-    /// The answer is too long, or is not a message of the protocol.
-    #[error("the answer is not of the protocol")]
-    Malformed,
-    /// `overall_code` is neither `OK` nor `OVER_LIMIT`.
-    #[error("the answer has code {0}")]
-    Code(u64),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind of failure, which the metrics, the detail of a denial and the log tell apart.
+    pub code: &'static str,
+    text: String,
 }
 
-impl Failure {
-    /// The ends of the names of the metrics, see [`Failure::code`].
-    pub const CODES: [&str; 5] = ["no_cluster", "unavailable", "timeout", "status", "content"];
-
-    /// The end of the name of the metric that counts it.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::NotSent(_) => "no_cluster",
-            Self::Grpc(UNAVAILABLE) => "unavailable",
-            Self::Grpc(DEADLINE_EXCEEDED) => "timeout",
-            Self::Grpc(_) => "status",
-            Self::Malformed | Self::Code(_) => "content",
-        }
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
-/// The gRPC status of a call without connection, also if TLS failed or no answer came in time: Envoy tells these
-/// apart in a text only.
-const UNAVAILABLE: u32 = 14;
+impl Failure {
+    /// Every kind: the proxy has no such cluster, or no host in it; no connection; a TLS failure; the connection ended before the
+    /// answer; no answer in time; another gRPC status; an answer that is not of the protocol.
+    pub const CODES: [&str; 7] = [NO_CLUSTER, CONNECT, TLS, RESET, TIMEOUT, STATUS, CONTENT];
+
+    fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// The proxy could not send the call to this cluster.
+    pub fn not_sent(cluster: &str) -> Self {
+        Self::new(NO_CLUSTER, format!("{}, or the cluster has no host", missing(cluster)))
+    }
+
+    /// The call failed. A text of the service itself is not shown.
+    #[inline(never)]
+    pub fn of_call(failure: &GrpcFailure, cluster: &str) -> Self {
+        let status = failure.status;
+        let (code, why) = match Trouble::of(&failure.said) {
+            _ if status == NOT_SENT => return Self::not_sent(cluster),
+            Some(trouble) => {
+                let code = match trouble {
+                    Trouble::Connect => CONNECT,
+                    Trouble::Tls => TLS,
+                    Trouble::Reset => RESET,
+                    Trouble::Timeout => TIMEOUT,
+                    Trouble::Forbidden => STATUS,
+                };
+                (code, printable(&failure.said, LONGEST_TEXT))
+            }
+            None if failure.cut_off => (RESET, "the connection was reset".to_owned()),
+            None if status == DEADLINE_EXCEEDED => (TIMEOUT, "no answer in time".to_owned()),
+            None => (STATUS, hint(status).to_owned()),
+        };
+        let separator = if why.is_empty() { "" } else { ": " };
+        Self::new(code, format!("gRPC status {status}{separator}{why}"))
+    }
+
+    /// The answer is too long, or is not a message of the protocol.
+    pub fn malformed() -> Self {
+        Self::new(CONTENT, "the answer is not of the protocol")
+    }
+}
+
+const NO_CLUSTER: &str = "no_cluster";
+const CONNECT: &str = "connect";
+const TLS: &str = "tls";
+const RESET: &str = "reset";
+const TIMEOUT: &str = "timeout";
+const STATUS: &str = "status";
+const CONTENT: &str = "content";
+
 const DEADLINE_EXCEEDED: u32 = 4;
+
+/// The longest text of the proxy that the log shows, in bytes.
+const LONGEST_TEXT: usize = 256;
 
 fn hint(status: u32) -> &'static str {
     match status {
-        UNAVAILABLE => " (no connection, a TLS failure, or no answer in time)",
-        DEADLINE_EXCEEDED => " (no answer in time)",
-        12 => " (the server does not offer the rate limit service)",
-        7 | 16 => " (the server refuses this workload)",
+        7 | 16 => "the server refuses this workload",
+        12 => "the server does not offer the rate limit service",
+        13 => "the connection ended within the answer, or the answer is not gRPC",
+        14 => "the service says that it is not available",
         _ => "",
     }
 }
 
 impl From<Malformed> for Failure {
     fn from(_: Malformed) -> Self {
-        Self::Malformed
+        Self::malformed()
     }
 }
 
@@ -183,7 +220,7 @@ impl Response {
         response.over_limit = match code {
             OK => false,
             OVER_LIMIT => true,
-            other => return Err(Failure::Code(other)),
+            other => return Err(Failure::new(CONTENT, format!("the answer has code {other}"))),
         };
         Ok(response)
     }
@@ -327,13 +364,16 @@ mod tests {
 
     #[test]
     fn answer_without_a_known_code_is_a_failure() {
-        assert_eq!(Response::parse(b""), Err(Failure::Code(0)));
+        assert_eq!(Response::parse(b""), Err(Failure::new(CONTENT, "the answer has code 0")));
         let unknown = proto::RateLimitResponse { overall_code: 7, ..Default::default() };
-        assert_eq!(Response::parse(&unknown.encode_to_vec()), Err(Failure::Code(7)));
+        assert_eq!(
+            Response::parse(&unknown.encode_to_vec()),
+            Err(Failure::new(CONTENT, "the answer has code 7"))
+        );
         for malformed in
             [&b"\x08"[..], b"\x08\x80", b"\x12\x05\x08", b"\x0b", b"\x08\x01\x12\x02\x22\x05", b"<html>"]
         {
-            assert_eq!(Response::parse(malformed), Err(Failure::Malformed), "{malformed:?}");
+            assert_eq!(Response::parse(malformed), Err(Failure::malformed()), "{malformed:?}");
         }
     }
 
@@ -428,5 +468,49 @@ mod tests {
         fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             let _ = Response::parse(&bytes);
         }
+    }
+
+    #[test]
+    fn failed_call_is_told_by_what_the_proxy_says_and_nothing_that_the_service_says() {
+        let of = |status, said: &str| {
+            let failure = GrpcFailure { status, said: said.to_owned(), cut_off: false };
+            let failure = Failure::of_call(&failure, "c");
+            assert!(Failure::CODES.contains(&failure.code));
+            (failure.code, failure.to_string())
+        };
+        let reset = |reason: &str| {
+            format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
+        };
+        for (code, said) in [
+            (
+                "connect",
+                reset(
+                    "remote connection failure, transport failure reason: delayed connect error: Connection refused",
+                ),
+            ),
+            ("connect", "no healthy upstream".to_owned()),
+            (
+                "tls",
+                reset(
+                    "remote connection failure, transport failure reason: TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end",
+                ),
+            ),
+            ("reset", reset("connection termination")),
+            ("timeout", "upstream request timeout".to_owned()),
+        ] {
+            assert_eq!(of(14, &said), (code, format!("gRPC status 14: {said}")));
+        }
+        assert_eq!(of(7, "RBAC: access denied").0, "status");
+        assert_eq!(of(4, ""), ("timeout", "gRPC status 4: no answer in time".to_owned()));
+        for (status, text) in [
+            (14, "gRPC status 14: the service says that it is not available"),
+            (12, "gRPC status 12: the server does not offer the rate limit service"),
+            (2, "gRPC status 2"),
+        ] {
+            assert_eq!(of(status, "s3cr3t"), ("status", text.to_owned()));
+        }
+        assert_eq!(of(NOT_SENT, "").0, "no_cluster");
+        let cut_off = GrpcFailure { status: 14, cut_off: true, ..GrpcFailure::default() };
+        assert_eq!(Failure::of_call(&cut_off, "c").code, "reset");
     }
 }

@@ -9,15 +9,15 @@ use std::time::Duration;
 use super::calls::monotonic_time;
 use super::config::{Mailbox, Shared, lock};
 use super::ffi::config::{MainThread, Message};
-use crate::host::{HostError, NOT_SENT};
+use crate::host::{GrpcFailure, HostError, NOT_SENT};
 use crate::request::headers::HeaderMap;
 
 /// The outcome of a call, for a thread.
 pub(super) enum Delivery {
     /// Of an HTTP call.
     Http(u32, Arc<Answer>),
-    /// Of a gRPC call: its message, or its status.
-    Grpc(u32, Result<Vec<u8>, u32>),
+    /// Of a gRPC call: its message, or why there is none.
+    Grpc(u32, Result<Vec<u8>, GrpcFailure>),
 }
 
 /// The outcome of an HTTP call.
@@ -91,6 +91,8 @@ struct Parts {
     too_long: bool,
     http_status: Option<u32>,
     grpc_status: Option<u32>,
+    /// `grpc-message`.
+    said: String,
     /// It was cut off.
     reset: bool,
     ended: bool,
@@ -170,7 +172,8 @@ fn start_grpc(config: &Shared, main: MainThread, message: &Message, caller: Call
         // What was heard of a call that did not begin.
         outside.grpc.retain(|_, parts| parts.caller.is_some());
         drop(outside);
-        caller.mailbox.put(Delivery::Grpc(caller.token, Err(NOT_SENT)));
+        let failure = GrpcFailure { status: NOT_SENT, ..GrpcFailure::default() };
+        caller.mailbox.put(Delivery::Grpc(caller.token, Err(failure)));
         return;
     };
     let parts = outside.grpc.entry(id).or_default();
@@ -191,6 +194,9 @@ pub(super) fn grpc_headers(config: &Shared, id: u64, headers: &HeaderMap) {
     // A status that is no number is none that anybody knows.
     let grpc_status = headers.first("grpc-status").map(|_| number("grpc-status").unwrap_or(status::UNKNOWN));
     parts.grpc_status = grpc_status.or(parts.grpc_status);
+    if let Some(said) = headers.first("grpc-message") {
+        parts.said = String::from_utf8_lossy(said).into_owned();
+    }
 }
 
 /// A part of the body of a response.
@@ -236,8 +242,14 @@ fn grpc_done(config: &Shared, id: u64) {
 }
 
 impl Parts {
+    /// The message, or why there is none.
+    fn outcome(&self) -> Result<Vec<u8>, GrpcFailure> {
+        let failure = |status| GrpcFailure { status, said: self.said.clone(), cut_off: self.reset };
+        self.answer().map_err(failure)
+    }
+
     /// The message, or the status, as Envoy's own gRPC client has it.
-    fn outcome(&self) -> Result<Vec<u8>, u32> {
+    fn answer(&self) -> Result<Vec<u8>, u32> {
         match (self.grpc_status, self.http_status) {
             _ if self.reset => Err(status::UNAVAILABLE),
             (Some(status::OK), Some(200)) => self.message(),
@@ -279,7 +291,7 @@ mod tests {
 
     fn outcome(http: u32, grpc: Option<u32>, body: &[u8]) -> Result<Vec<u8>, u32> {
         let (http_status, body) = (Some(http), body.to_vec());
-        Parts { http_status, grpc_status: grpc, body, ..Parts::default() }.outcome()
+        Parts { http_status, grpc_status: grpc, body, ..Parts::default() }.answer()
     }
 
     #[test]
@@ -291,7 +303,7 @@ mod tests {
             assert_eq!(outcome(200, Some(0), wrong), Err(status::INTERNAL), "{wrong:?}");
         }
         let long = Parts { too_long: true, http_status: Some(200), grpc_status: Some(0), ..Parts::default() };
-        assert_eq!(long.outcome(), Err(status::RESOURCE_EXHAUSTED));
+        assert_eq!(long.answer(), Err(status::RESOURCE_EXHAUSTED));
     }
 
     #[test]
@@ -304,6 +316,10 @@ mod tests {
         assert_eq!(outcome(404, Some(0), &body), Err(status::UNIMPLEMENTED));
         let reset =
             Parts { reset: true, http_status: Some(200), grpc_status: Some(0), body, ..Parts::default() };
-        assert_eq!(reset.outcome(), Err(status::UNAVAILABLE));
+        let cut_off = GrpcFailure { status: status::UNAVAILABLE, said: String::new(), cut_off: true };
+        assert_eq!(reset.outcome(), Err(cut_off));
+        let said = "upstream request timeout".to_owned();
+        let proxy = Parts { grpc_status: Some(14), said: said.clone(), ..Parts::default() };
+        assert_eq!(proxy.outcome(), Err(GrpcFailure { status: 14, said, cut_off: false }));
     }
 }

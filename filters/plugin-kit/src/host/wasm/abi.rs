@@ -100,6 +100,7 @@ unsafe extern "C" {
         timeout_ms: u32,
         token: *mut u32,
     ) -> u32;
+    pub(super) fn proxy_get_status(status: *mut u32, data: *mut *mut u8, len: *mut usize) -> u32;
     pub(super) fn proxy_set_effective_context(context: u32) -> u32;
     pub(super) fn proxy_call_foreign_function(
         name: *const u8,

@@ -23,7 +23,7 @@ pub use metrics::{Counter, Gauge};
 pub use shared::{set_shared_data, shared_data};
 pub use stream::{enter_stream, set_effective_context};
 
-pub(super) use callouts::call_response_head;
+pub(super) use callouts::{call_response_head, grpc_status_text};
 pub(super) use environment::plugin_configuration;
 pub(super) use log::start_log;
 pub(super) use stream::{reset_stream, resume_request, send_reply};

@@ -18,7 +18,7 @@ use crate::config::{
 };
 use crate::hash::StableHash;
 use crate::host::wasm::calls::{self, Gauge, WasmHost};
-use crate::host::{CallResponse, Filter, Flow, RequestHost, SHORT_TICK, TICK};
+use crate::host::{CallResponse, Filter, Flow, GrpcFailure, RequestHost, SHORT_TICK, TICK};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
 
@@ -411,6 +411,10 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
 
     fn grpc_reply(&self, root: u32, token: u32, reply: Result<usize, u32>) {
         if let Some(filter) = self.filter(root) {
+            let reply = reply.map_err(|status| {
+                let said = String::from_utf8_lossy(&calls::grpc_status_text()).into_owned();
+                GrpcFailure { status, said, cut_off: false }
+            });
             self.wake_after_call(root, &filter, filter.on_grpc(token, reply));
         }
     }

@@ -1,5 +1,7 @@
 //! The rate limit service's part in a decision.
 
+use plugin_kit::host::GrpcFailure;
+
 use super::*;
 use crate::service::protocol::{Failure, Response, Status};
 
@@ -24,7 +26,7 @@ fn free_or_too_expensive_request_service_is_not_asked() {
         assert_eq!(verdict(&ask("5")), "?");
         // Not while it is left alone either.
         for _ in 0..5 {
-            limits.on_service_response(&store, question(ask("1")), Err(Failure::Malformed), Ok(NOW));
+            limits.on_service_response(&store, question(ask("1")), Err(Failure::malformed()), Ok(NOW));
         }
         let decision = ask("6");
         assert_eq!((verdict(&decision), decision.reported.len()), expected, "{on_failure}");
@@ -34,7 +36,11 @@ fn free_or_too_expensive_request_service_is_not_asked() {
 #[test]
 fn answer_without_clock_enforced_limit_denies() {
     for (more, expected) in [("", ("rate_limit_unavailable", 0)), (r#","mode":"report""#, ("A", 1))] {
-        for answer in [Ok(OK), Ok(over(0, 5_000)), Err(Failure::Grpc(14))] {
+        for answer in [
+            Ok(OK),
+            Ok(over(0, 5_000)),
+            Err(Failure::of_call(&GrpcFailure { status: 14, ..GrpcFailure::default() }, "c")),
+        ] {
             let json = format!(
                 r#"{{"limits":[{{"name":"user","key":[{{"header":"x"}}],"rate":{{"requests":5,"per":"1d"}},"global":{{"entries":["user"]}}{more}}}],
                 "global":{{"domain":"d","cluster":"c","onFailure":"allow"}}}}"#
@@ -140,9 +146,14 @@ fn key_over_its_limit_service_is_not_asked_until_the_window_ends() {
     ask(&limits, &store, "c");
 }
 
+fn failure_of(decision: &Decision) -> Option<&'static str> {
+    let Outcome::Denied(denial) = &decision.outcome else { return None };
+    denial.failure
+}
+
 #[test]
 fn failed_service_on_failure_decides() {
-    let failure = || Err(Failure::Grpc(14));
+    let failure = || Err(Failure::of_call(&GrpcFailure { status: 14, ..GrpcFailure::default() }, "c"));
     for (on_failure, expected, uncounted, user_left, total_left) in [
         ("deny", "rate_limit_service_unavailable", false, 5, 5),
         ("allow", "A", true, 5, 4),
@@ -152,6 +163,7 @@ fn failed_service_on_failure_decides() {
         let limits = asking(&store, on_failure, "");
         let decision = limits.on_service_response(&store, ask(&limits, &store, "a"), failure(), Ok(NOW));
         assert_eq!(verdict(&decision), expected);
+        assert_eq!(failure_of(&decision), (on_failure == "deny").then_some("status"));
         let is_uncounted = matches!(decision.outcome, Outcome::Admitted(Admission { uncounted: true, .. }));
         assert_eq!((is_uncounted, decision.service.failed), (uncounted, 1), "{on_failure}");
         let charge = ask(&limits, &store, "a").counted[0].charge;
@@ -167,7 +179,7 @@ fn service_failing_repeatedly_breaker_opens_and_on_failure_decides() {
     let limits = asking(&store, "deny", "");
     let opened = (0..5).map(|_| {
         limits
-            .on_service_response(&store, ask(&limits, &store, "a"), Err(Failure::Malformed), Ok(NOW))
+            .on_service_response(&store, ask(&limits, &store, "a"), Err(Failure::malformed()), Ok(NOW))
             .service
             .opened
     });
@@ -175,6 +187,7 @@ fn service_failing_repeatedly_breaker_opens_and_on_failure_decides() {
     let request = request("GET", "/").header("x", "a");
     let decision = decide(&limits, &store, &request);
     assert_eq!(verdict(&decision), "rate_limit_service_unavailable");
+    assert_eq!(failure_of(&decision), Some("skipped"));
     assert_eq!(decision.service.skipped, 1);
     let mut later = request;
     later.monotonic_time += Duration::from_secs(1);
@@ -197,7 +210,7 @@ fn reporting_limit_service_is_asked_and_nothing_is_denied() {
         let decision = decide(&limits, &store, &request("GET", "/").header("x", "a"));
         assert_eq!((verdict(&decision), &*decision.reported), ("A", &[0][..]));
         let decision =
-            limits.on_service_response(&store, ask(&limits, &store, "b"), Err(Failure::Code(0)), Ok(NOW));
+            limits.on_service_response(&store, ask(&limits, &store, "b"), Err(Failure::malformed()), Ok(NOW));
         assert_eq!((verdict(&decision), decision.reported.len()), ("A", 0));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{BufferType, MapType};
 
-use super::answer::{Answer, bytes, done, head};
+use super::answer::{Answer, buffer, bytes, done, head};
 use super::stream::set_effective_context;
 use crate::host::GrpcMethod;
 use crate::host::wasm::abi;
@@ -97,6 +97,14 @@ pub fn grpc_call(
 /// At most `max` bytes of the message that a gRPC call was answered with, in its callback.
 pub fn grpc_message(max: usize) -> Answer<Vec<u8>> {
     bytes(BufferType::GrpcReceiveBuffer, max).map(Option::unwrap_or_default)
+}
+
+/// What came with the status of a gRPC call that failed, in its callback.
+pub(crate) fn grpc_status_text() -> Vec<u8> {
+    let mut status = 0_u32;
+    // SAFETY: the three pointers are live for the call.
+    let text = buffer("get_status", |data, len| unsafe { abi::proxy_get_status(&raw mut status, data, len) });
+    text.ok().flatten().unwrap_or_default()
 }
 
 /// The headers of the response to an HTTP call, in its callback.
