@@ -7,13 +7,26 @@ use mesh_filters_cli::filters::{self, Facts};
 use plugin_kit::config::{Code, Diagnostic, nearest};
 use serde_json::Value;
 
-use crate::document::{self, Kind, Node, Source};
+use crate::document::{self, Kind, Node, Source, place_in_text};
+use crate::expression::{Fault, fault};
 use crate::finding::Finding;
 use crate::resource::{Plugin, Resource, plugins};
+use crate::secret::{Secret, secrets};
 
-/// How many plugins of these filters the sources have, and everything that is found, in the order of the sources. `filter` is
-/// what a bare pluginConfig is for.
-pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> (usize, Vec<Finding>) {
+/// What was found in sources.
+#[derive(Default)]
+pub(crate) struct Checked {
+    /// How many plugins of these filters there are.
+    pub(crate) plugins: usize,
+    /// Everything that was found, in the order of the sources.
+    pub(crate) findings: Vec<Finding>,
+    /// What is not to be shown: places, each with the position of its source.
+    pub(crate) hidden: Vec<(usize, Range<usize>)>,
+}
+
+/// Checks sources. `filter` is what a bare pluginConfig is for.
+pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
+    let mut hidden = Vec::new();
     let mut findings = Vec::new();
     let mut documents = Vec::new();
     for (n, source) in sources.iter().enumerate() {
@@ -31,8 +44,11 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> (usize, Vec<Fin
         }
     }
     let is_something = |(_, node): &&(usize, Node)| !matches!(node.kind, Kind::Scalar(Value::Null));
-    let resources: Vec<Resource<'_>> =
-        documents.iter().filter(is_something).map(|(n, node)| Resource::of(*n, node)).collect();
+    let resources: Vec<Resource<'_>> = documents
+        .iter()
+        .filter(is_something)
+        .map(|(n, node)| Resource::of(*n, &sources[*n].text, node))
+        .collect();
     let resources: Vec<Resource<'_>> = resources.into_iter().flat_map(unpacked).collect();
     let mut read: Vec<(Plugin<'_>, Facts)> = Vec::new();
     for mut plugin in resources.iter().flat_map(plugins) {
@@ -40,21 +56,25 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> (usize, Vec<Fin
             let named = filter.and_then(|filter| filters::NAMES.into_iter().find(|known| *known == filter));
             plugin.filter = plugin.filter.or(named);
         }
-        let facts = alone(&plugin, &mut findings);
+        let secrets = if plugin.filter.is_some() { plugin.config.as_deref().map(secrets) } else { None };
+        let secrets = secrets.unwrap_or_default();
+        let spans = secrets.iter().map(|secret| secret.span.clone()).chain(plugin.hidden.clone());
+        hidden.extend(spans.map(|span| (plugin.resource.source, span)));
+        let facts = alone(&plugin, &secrets, &mut findings);
         read.push((plugin, facts));
     }
     across(&read, &mut findings);
     of_services(&resources, &read, &mut findings);
     findings.sort_by_key(|finding| (finding.source, finding.span.start, finding.code as usize));
     let plugins = read.iter().filter(|(plugin, _)| plugin.is_ours || plugin.filter.is_some()).count();
-    (plugins, findings)
+    Checked { plugins, findings, hidden }
 }
 
 /// The items of a list, as `kubectl get -o yaml` prints it, or the resource itself.
 pub(crate) fn unpacked(resource: Resource<'_>) -> Vec<Resource<'_>> {
     match resource.node.get("items") {
         Some(items) if resource.kind.ends_with("List") => {
-            items.elements().iter().map(|item| Resource::of(resource.source, item)).collect()
+            items.elements().iter().map(|item| Resource::of(resource.source, resource.text, item)).collect()
         }
         _ => vec![resource],
     }
@@ -65,13 +85,21 @@ fn finding(plugin: &Plugin<'_>, code: Code, span: Range<usize>, message: String)
 }
 
 /// What is wrong with a plugin by itself.
-fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
+fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -> Facts {
     let mut add =
         |code, span: Range<usize>, message: String| findings.push(finding(plugin, code, span, message));
+    for (code, span, message) in &plugin.faults {
+        add(*code, span.clone(), message.clone());
+    }
+    for secret in secrets.iter().filter(|secret| !secret.message.is_empty()) {
+        add(Code::SecretInConfig, secret.span.clone(), format!("{}: {}", secret.path, secret.message));
+    }
     let Some(filter) = plugin.filter else {
         if plugin.is_ours {
-            let message = "nothing tells which filter this is; expected `pluginName: jwt-auth` or the like";
-            add(Code::FilterUnknown, plugin.span.clone(), message.to_owned());
+            let option = if plugin.resource.kind == "EnvoyFilter" { "filter_name" } else { "pluginName" };
+            let message =
+                format!("nothing tells which filter this is; expected `{option}: jwt-auth` or the like");
+            add(Code::FilterUnknown, plugin.span.clone(), message);
         } else if let (true, Kind::Object(members)) = (plugin.resource.kind.is_empty(), &plugin.spec.kind)
             && let Some((span, meant)) =
                 members.iter().find_map(|(name, span, _)| Some((span, nearest(name, filters::MEMBERS)?)))
@@ -83,14 +111,17 @@ fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
         }
         return Facts::default();
     };
+    if plugin.config.is_none() && plugin.faults.iter().any(|(code, ..)| *code != Code::ModuleFailsOpen) {
+        return Facts::default();
+    }
     let spec = plugin.spec;
+    let checks_tokens =
+        filter == "jwt-auth" || plugin.config.as_ref().is_some_and(|config| config.get("jwtAuth").is_some());
+    if let Some((option, expected)) = fails_open(plugin).filter(|_| checks_tokens) {
+        let message = format!("requests pass unchecked while the filter does not run; expected {expected}");
+        add(Code::FailOpen, spec.locate(option), message);
+    }
     if ["WasmPlugin", "TrafficExtension"].contains(&plugin.resource.kind) {
-        let checks_tokens =
-            filter == "jwt-auth" || plugin.config.is_some_and(|config| config.get("jwtAuth").is_some());
-        if checks_tokens && spec.get("failStrategy").and_then(Node::text) == Some("FAIL_OPEN") {
-            let message = "requests pass unchecked while the filter does not run; expected `FAIL_RELOAD`";
-            add(Code::FailOpen, spec.locate("failStrategy"), message.to_owned());
-        }
         let url = spec.get("url").and_then(Node::text).unwrap_or_default();
         let has_digest = spec.get("sha256").is_some_and(|digest| digest.text() != Some(""));
         if !url.is_empty() && !has_digest && !url.contains("@sha256:") {
@@ -104,13 +135,13 @@ fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
             "the plugin runs on requests that its workloads send, too; expected `match: [{ mode: SERVER }]`";
         add(Code::OutboundToo, plugin.span.clone(), message.to_owned());
     }
-    let (value, node) = match plugin.config {
-        // The text of a JSON document, as plain Envoy takes it.
+    let (value, node) = match plugin.config.as_deref() {
+        // What Envoy takes for a JSON document, and is none.
         Some(text) if text.text().is_some() && plugin.resource.kind == "EnvoyFilter" => {
             match plugin_kit::config::document(text.text().unwrap_or_default().as_bytes()) {
                 Ok(value) => (value, None),
                 Err(errors) => {
-                    told(plugin, None, errors.all(), findings);
+                    told(plugin, None, errors.all(), secrets, findings);
                     return Facts::default();
                 }
             }
@@ -120,11 +151,11 @@ fn alone(plugin: &Plugin<'_>, findings: &mut Vec<Finding>) -> Facts {
     };
     match filters::read(filter, &value, &plugin.variables) {
         Ok(facts) => {
-            told(plugin, node, &facts.warnings, findings);
+            told(plugin, node, &facts.warnings, secrets, findings);
             facts
         }
         Err(errors) => {
-            told(plugin, node, errors.all(), findings);
+            told(plugin, node, errors.all(), secrets, findings);
             Facts::default()
         }
     }
@@ -136,16 +167,58 @@ pub(crate) fn json_text(node: &Node) -> Option<Value> {
 }
 
 /// What the filter itself says to its configuration.
-fn told(plugin: &Plugin<'_>, node: Option<&Node>, found: &[Diagnostic], findings: &mut Vec<Finding>) {
+fn told(
+    plugin: &Plugin<'_>,
+    node: Option<&Node>,
+    found: &[Diagnostic],
+    secrets: &[Secret],
+    findings: &mut Vec<Finding>,
+) {
     for one in found {
-        let span = match (node, plugin.config) {
+        let mut span = match (node, plugin.config.as_deref()) {
             (Some(node), _) if one.code == Code::UnknownField => node.locate_name(&one.path),
             (Some(node), _) => node.locate(&one.path),
             (None, Some(text)) => text.span.clone(),
             (None, None) => plugin.span.clone(),
         };
-        findings.push(finding(plugin, one.code, span, one.to_string()));
+        // Why a secret is not what the filter expects, or a key set with it, follows from that it is one.
+        let is_of = |secret: &Secret| {
+            let within = secret.path.strip_prefix(&one.path);
+            secret.span == span || within.is_some_and(|within| within.starts_with(".keys["))
+        };
+        if secrets.iter().any(is_of) {
+            continue;
+        }
+        let mut message = one.to_string();
+        if let Some(text) = node.and_then(|node| node.nearest(&one.path).text())
+            && let Some(Fault { at, why }) = fault(&one.message, text)
+        {
+            message.push_str(": ");
+            message.push_str(&why);
+            span = place_in_text(plugin.resource.text, &span, text, at).unwrap_or(span);
+        }
+        findings.push(finding(plugin, one.code, span, message));
     }
+}
+
+/// The option that lets requests pass while the filter does not run, and what it should say.
+fn fails_open(plugin: &Plugin<'_>) -> Option<(&'static str, &'static str)> {
+    let says =
+        |option: &str, value: &Value| plugin.spec.get(option).is_some_and(|node| node.value() == *value);
+    let (open, yes) = (Value::from("FAIL_OPEN"), Value::Bool(true));
+    let options: &[(&str, &Value, &str)] = match plugin.resource.kind {
+        "WasmPlugin" | "TrafficExtension" => &[("failStrategy", &open, "`FAIL_RELOAD`")],
+        "EnvoyFilter" => &[
+            ("failure_policy", &open, "`FAIL_RELOAD`"),
+            ("fail_open", &yes, "`failure_policy: FAIL_RELOAD`"),
+        ],
+        "EnvoyExtensionPolicy" => &[("failOpen", &yes, "`false`")],
+        _ => &[],
+    };
+    options
+        .iter()
+        .find(|(option, value, _)| says(option, value))
+        .map(|(option, _, expected)| (*option, *expected))
 }
 
 /// What is wrong between plugins of one workload.
@@ -186,7 +259,8 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
             findings.push(finding(plugin, code, plugin.span.clone(), message));
         }
         for (claim, path) in &facts.asks {
-            let span = plugin.config.map_or_else(|| plugin.span.clone(), |config| config.locate(path));
+            let span =
+                plugin.config.as_ref().map_or_else(|| plugin.span.clone(), |config| config.locate(path));
             let mut auth =
                 beside().filter(|(_, (_, facts))| facts.publishes.is_some()).map(|(_, other)| other);
             let own = facts.publishes.as_ref();
@@ -263,7 +337,8 @@ fn of_services(resources: &[Resource<'_>], read: &[(Plugin<'_>, Facts)], finding
     };
     for (plugin, facts) in read {
         for (host, path) in facts.key_hosts.iter().filter(|(host, _)| !offered(host)) {
-            let span = plugin.config.map_or_else(|| plugin.span.clone(), |config| config.locate(path));
+            let span =
+                plugin.config.as_ref().map_or_else(|| plugin.span.clone(), |config| config.locate(path));
             let message = format!("{path}: no Service and no ServiceEntry in the input is for `{host}`");
             findings.push(finding(plugin, Code::KeysUnreachable, span, message));
         }

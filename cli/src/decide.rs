@@ -27,7 +27,7 @@ use rate_limit::testing::MemoryStore;
 use serde_json::Value;
 use trace_tags::tags::tag::Phase;
 
-pub use cel::{Evaluated, Expressions};
+pub use cel::{Evaluated, Expressions, is_function};
 pub use facts::{Change, Facts};
 
 /// Header fields, in order.

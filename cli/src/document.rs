@@ -1,5 +1,6 @@
 //! Documents, in YAML or JSON, with the place of each value in its file.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Read;
 use std::ops::Range;
@@ -61,6 +62,12 @@ impl Node {
         names.iter().try_fold(self, |node, name| node.get(name))
     }
 
+    /// The members of an object.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &Self)> {
+        let members = if let Kind::Object(members) = &self.kind { members.as_slice() } else { &[] };
+        members.iter().map(|(name, _, value)| (name.as_str(), value))
+    }
+
     /// The elements of a list.
     pub(crate) fn elements(&self) -> &[Self] {
         if let Kind::List(list) = &self.kind { list } else { &[] }
@@ -81,7 +88,16 @@ impl Node {
         self.find(path, true)
     }
 
+    /// The value at a JSON path, or the nearest value above it that is there.
+    pub(crate) fn nearest(&self, path: &str) -> &Self {
+        self.walk(path, false).0
+    }
+
     fn find(&self, path: &str, name: bool) -> Range<usize> {
+        self.walk(path, name).1
+    }
+
+    fn walk(&self, path: &str, name: bool) -> (&Self, Range<usize>) {
         let mut rest = path.trim_start_matches('$').trim_start_matches('.');
         let (mut node, mut span) = (self, self.span.clone());
         while !rest.is_empty() {
@@ -89,10 +105,10 @@ impl Node {
                 Kind::List(list) => {
                     let Some((index, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'))
                     else {
-                        return span;
+                        return (node, span);
                     };
                     let Some(element) = index.parse().ok().and_then(|index: usize| list.get(index)) else {
-                        return span;
+                        return (node, span);
                     };
                     (node, span, rest) = (element, element.span.clone(), after.trim_start_matches('.'));
                 }
@@ -106,7 +122,7 @@ impl Node {
                         .iter()
                         .filter_map(|(name, span, value)| Some((name.len(), span, value, fits(name)?)))
                         .max_by_key(|(length, ..)| *length);
-                    let Some((_, name_span, value, after)) = found else { return span };
+                    let Some((_, name_span, value, after)) = found else { return (node, span) };
                     let scalar = !name
                         && matches!(
                             value.kind,
@@ -115,10 +131,24 @@ impl Node {
                     span = if scalar { value.span.clone() } else { name_span.clone() };
                     (node, rest) = (value, after.trim_start_matches('.'));
                 }
-                Kind::Scalar(_) => return span,
+                Kind::Scalar(_) => return (node, span),
             }
         }
-        span
+        (node, span)
+    }
+
+    /// The same value, with each place as `place` says.
+    fn placed(self, place: &impl Fn(Range<usize>) -> Range<usize>) -> Self {
+        let kind = match self.kind {
+            Kind::Scalar(value) => Kind::Scalar(value),
+            Kind::List(list) => Kind::List(list.into_iter().map(|element| element.placed(place)).collect()),
+            Kind::Object(members) => {
+                let member =
+                    |(name, span, value): (String, _, Self)| (name, place(span), value.placed(place));
+                Kind::Object(members.into_iter().map(member).collect())
+            }
+        };
+        Self { span: place(self.span), kind }
     }
 }
 
@@ -213,7 +243,7 @@ pub(crate) struct Malformed {
 /// # Errors
 /// It is not YAML, and so not JSON either.
 pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Malformed> {
-    serde_saphyr::from_multiple(text.trim_start_matches('\u{feff}')).map_err(|error| {
+    serde_saphyr::from_multiple(text).map_err(|error| {
         let offset =
             error.location().map_or(0, |location| offset_of(text, location.line(), location.column()));
         let span = offset..offset;
@@ -221,8 +251,123 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Malformed> {
     })
 }
 
+/// The characters of a literal block (`|`) whose first line with something on it begins at `span`, with their places in the source.
+fn of_block(source: &str, span: &Range<usize>) -> Option<Vec<(usize, char)>> {
+    let before = source.get(..span.start)?;
+    let header = before.trim_end();
+    let mark = header.rsplit([' ', '\n']).next().filter(|word| word.starts_with('|') && word.len() <= 3);
+    mark?;
+    let first = header.len() + before.get(header.len()..)?.find('\n')? + 1;
+    let indent = before.len() - before.rfind('\n').map_or(0, |at| at + 1);
+    let mut found = Vec::new();
+    let mut start = first;
+    for line in source.get(first..span.end)?.split_inclusive('\n') {
+        let content = line.trim_end_matches('\n').len().min(indent);
+        let characters = line.get(content..)?.char_indices();
+        found.extend(characters.map(|(at, character)| (start + content + at, character)));
+        start += line.len();
+    }
+    Some(found)
+}
+
+/// A text of YAML as it is written, character by character, with their places in the source. `None` if it stands on several lines
+/// that are folded.
+fn characters(source: &str, span: &Range<usize>) -> Option<Vec<(usize, char)>> {
+    if let Some(block) = of_block(source, span) {
+        return Some(block);
+    }
+    let written = source.get(span.clone())?;
+    let quoted = |quote| written.len() > 1 && written.starts_with(quote) && written.ends_with(quote);
+    if written.contains('\n') {
+        return None;
+    }
+    let mut all = written.char_indices();
+    if quoted('\'') || quoted('"') {
+        let quote = all.next()?.1;
+        all.next_back();
+        let mut found = Vec::new();
+        while let Some((at, character)) = all.next() {
+            let is_escape = if quote == '"' { character == '\\' } else { character == quote };
+            let character = match is_escape.then(|| all.next()).flatten() {
+                None => character,
+                Some((_, escaped)) if quote == '\'' => escaped,
+                Some((_, 'n')) => '\n',
+                Some((_, 't')) => '\t',
+                Some((_, 'r')) => '\r',
+                Some((_, 'x' | 'u' | 'U')) => {
+                    let digits = match written.as_bytes().get(at + 1) {
+                        Some(b'x') => 2,
+                        Some(b'u') => 4,
+                        _ => 8,
+                    };
+                    let code: String = all.by_ref().take(digits).map(|(_, digit)| digit).collect();
+                    char::from_u32(u32::from_str_radix(&code, 16).ok()?)?
+                }
+                Some((_, escaped)) => escaped,
+            };
+            found.push((span.start + at, character));
+        }
+        return Some(found);
+    }
+    Some(all.map(|(at, character)| (span.start + at, character)).collect())
+}
+
+/// Where in the source the places of a text are that stands at `span` there: a list by the bytes of the text, with the end. `None`
+/// where the text is not written as it is read, such as one that is folded from several lines.
+fn places(source: &str, span: &Range<usize>, text: &str) -> Option<Vec<usize>> {
+    let characters = characters(source, span)?;
+    let mut places = Vec::with_capacity(text.len() + 1);
+    let mut written = characters.iter();
+    for expected in text.chars() {
+        // The last line of a block gets an end of a line even where the source ends without one.
+        let (at, character) = written.next().copied().unwrap_or((span.end, '\n'));
+        if character != expected {
+            return None;
+        }
+        places.extend(std::iter::repeat_n(at, expected.len_utf8()));
+    }
+    // What a block has at its end, and the text has not.
+    if !written.clone().all(|(_, character)| character.is_whitespace()) {
+        return None;
+    }
+    let end = written.next().map(|(at, _)| *at);
+    let quote = usize::from(source.get(..span.end)?.ends_with(['"', '\'']) && span.start < span.end);
+    places.push(end.unwrap_or(span.end - quote));
+    Some(places)
+}
+
+/// The place in the source of what a text that stands at `span` has at `at`, in bytes: one character. `None` where that is not known.
+pub(crate) fn place_in_text(
+    source: &str,
+    span: &Range<usize>,
+    text: &str,
+    at: usize,
+) -> Option<Range<usize>> {
+    let start = *places(source, span, text)?.get(at)?;
+    let length =
+        source.get(start..)?.chars().next().filter(|next| !next.is_whitespace()).map_or(0, char::len_utf8);
+    Some(start..start + length)
+}
+
+/// A text that is a JSON document, as that document. Everything else is as it was.
+pub(crate) fn unfolded<'a>(source: &str, node: &'a Node) -> Cow<'a, Node> {
+    let document = |text: &str| {
+        plugin_kit::config::document(text.as_bytes()).ok()?;
+        let [document] = <[Node; 1]>::try_from(parse(text).ok()?).ok()?;
+        let places = places(source, &node.span, text);
+        Some(document.placed(&|span| match &places {
+            Some(places) => {
+                let place = |at: usize| places.get(at).copied().unwrap_or(node.span.end);
+                place(span.start)..place(span.end)
+            }
+            None => node.span.clone(),
+        }))
+    };
+    node.text().and_then(document).map_or(Cow::Borrowed(node), Cow::Owned)
+}
+
 /// The place in bytes of a line and a column, both from 1.
-fn offset_of(text: &str, line: u64, column: u64) -> usize {
+pub(crate) fn offset_of(text: &str, line: u64, column: u64) -> usize {
     let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
     let lines = text.split_inclusive('\n');
     let start: usize = lines.clone().take(index(line)).map(str::len).sum();
@@ -244,12 +389,17 @@ pub(crate) fn read_all(inputs: &[PathBuf]) -> Result<Vec<Source>, String> {
         if input.as_os_str() == "-" {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
-            sources.push(Source { name: "standard input".to_owned(), text });
+            sources.push(Source { name: "standard input".to_owned(), text: without_mark(text) });
         } else {
             read(input, true, &mut sources)?;
         }
     }
     Ok(sources)
+}
+
+/// Without a byte order mark.
+fn without_mark(text: String) -> String {
+    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
 
 fn read(path: &Path, named: bool, sources: &mut Vec<Source>) -> Result<(), String> {
@@ -276,7 +426,7 @@ fn read(path: &Path, named: bool, sources: &mut Vec<Source>) -> Result<(), Strin
             .is_some_and(|extension| known.contains(&extension))
     {
         let text = fs::read_to_string(path).map_err(failed)?;
-        sources.push(Source { name: path.display().to_string(), text });
+        sources.push(Source { name: path.display().to_string(), text: without_mark(text) });
     }
     Ok(())
 }
@@ -316,5 +466,51 @@ mod tests {
         assert!(!error.message.is_empty());
         assert_eq!(offset_of("é: 1\né: [\n", 2, 2), "é: 1\né".len());
         assert_eq!(offset_of("a\n", 9, 9), 2);
+    }
+
+    #[test]
+    fn place_in_a_text_is_found_however_it_is_written() {
+        const TEXT: &str = concat!(
+            "plain: é = x  # c\n",
+            "single: 'it''s = x'\n",
+            "double: \"\\t\\u00e9\\\"\\x41 = x\"\n",
+            "block: |\n\n    é\n     = x\n\n",
+            "strip: |-\n  = x\n",
+            "end: '='\n",
+            "folded: >\n  é\n  = x\n",
+            "alias: &a '='\n",
+            "last: |\n  = x",
+        );
+        let documents = parse(TEXT).unwrap_or_else(|error| panic!("{}", error.message));
+        let place = |name: &str, what: char| {
+            let node = documents[0].get(name).unwrap();
+            let text = node.text().unwrap();
+            let at = text.find(what).unwrap_or(text.len());
+            place_in_text(TEXT, &node.span, text, at).map(|span| span.start)
+        };
+        let line = |name: &str| TEXT.find(&format!("{name}:")).unwrap();
+        for name in ["plain", "single", "double", "block", "strip", "alias", "last"] {
+            let after = line(name);
+            assert_eq!(place(name, '='), Some(after + TEXT[after..].find('=').unwrap()), "{name}");
+        }
+        assert_eq!(place("folded", '='), None);
+        // The end of a text is its closing quote, or what stands behind it.
+        assert_eq!(place("end", '!').map(|at| &TEXT[at..=at]), Some("'"));
+        assert_eq!(place("plain", '!'), Some(line("plain") + "plain: é = x".len()));
+        assert_eq!(place("last", '!'), Some(TEXT.len()));
+    }
+
+    #[test]
+    fn document_in_a_text_has_its_places_in_the_source() {
+        let source = "a: |\n  { \"x\":\n    [1, \"two\"] }\nb: '{ \"x\": [1, \"two\"] }'\nc: >\n  { \"x\":\n  [1, \"two\"] }\n";
+        let documents = parse(source).unwrap_or_else(|error| panic!("{}", error.message));
+        for name in ["a", "b"] {
+            let inner = unfolded(source, documents[0].get(name).unwrap());
+            assert_eq!(&source[inner.locate("x[1]")], "\"two\"", "{name}");
+            assert_eq!(inner.value(), serde_json::json!({ "x": [1, "two"] }));
+        }
+        let folded = documents[0].get("c").unwrap();
+        assert_eq!(unfolded(source, folded).locate("x[1]"), folded.span);
+        assert!(unfolded(source, folded).text().is_none());
     }
 }

@@ -5,11 +5,13 @@
 mod check;
 mod document;
 mod explain;
+mod expression;
 mod finding;
 mod hash;
 mod pseudonym;
 mod report;
 mod resource;
+mod secret;
 mod times;
 mod token;
 
@@ -153,12 +155,13 @@ fn run(command: Command) -> Result<ExitCode, String> {
             if sources.iter().all(|source| source.text.trim().is_empty()) {
                 return Err("there is nothing to check: the input is empty".to_owned());
             }
-            let (plugins, findings) = check::check(&sources, filter.as_deref());
+            let checked = check::check(&sources, filter.as_deref());
+            let findings = &checked.findings;
             let text = match format {
-                Format::Text => report::text(plugins, &findings, &sources, out.is_terminal()),
-                Format::Json => report::json(&findings, &sources),
-                Format::Sarif => report::sarif(&findings, &sources),
-                Format::Github => report::github(&findings, &sources),
+                Format::Text => report::text(&checked, &sources, out.is_terminal()),
+                Format::Json => report::json(findings, &sources),
+                Format::Sarif => report::sarif(findings, &sources),
+                Format::Github => report::github(findings, &sources),
             };
             let denies = |severity| severity == Severity::Error || deny == Some(Deny::Warnings);
             let failed = findings.iter().any(|finding| denies(finding.code.severity()));

@@ -1,40 +1,77 @@
 //! Findings, as people and programs read them.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use plugin_kit::config::Severity;
 use serde_json::{Value, json};
 
+use crate::check::Checked;
 use crate::document::Source;
 use crate::finding::Finding;
 
-/// The line and the column of a place, from 1, in characters.
-fn position(source: &Source, offset: usize) -> (usize, usize) {
-    let before = source.text.get(..offset).unwrap_or(&source.text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-    (before.matches('\n').count() + 1, column)
+/// The sources, each with the places where its lines begin.
+struct Lines<'a>(Vec<(&'a Source, Vec<usize>)>);
+
+impl<'a> Lines<'a> {
+    fn of(sources: &'a [Source]) -> Self {
+        let starts = |text: &str| {
+            let after = text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(after).collect()
+        };
+        Self(sources.iter().map(|source| (source, starts(&source.text))).collect())
+    }
+
+    /// The source of a finding, the number of its line, from 1, and the line's place.
+    fn at(&self, finding: &Finding) -> (&'a Source, usize, Range<usize>) {
+        let (source, starts) = &self.0[finding.source];
+        let number = starts.partition_point(|start| *start <= finding.span.start).max(1);
+        let end = starts.get(number).map_or(source.text.len(), |next| next - 1);
+        (source, number, starts[number - 1]..end)
+    }
+
+    /// The source, and the line and the column of a finding, from 1, in characters.
+    fn position(&self, finding: &Finding) -> (&'a Source, usize, usize) {
+        let (source, number, line) = self.at(finding);
+        let before = source.text.get(line.start..finding.span.start).unwrap_or_default();
+        (source, number, before.chars().count() + 1)
+    }
 }
 
-fn at<'a>(sources: &'a [Source], finding: &Finding) -> &'a Source {
-    &sources[finding.source]
+/// A line, where what is not to be shown is covered.
+fn covered(text: &str, line: Range<usize>, hidden: &[Range<usize>]) -> String {
+    let is_hidden = |at: usize| hidden.iter().any(|span| span.contains(&at));
+    let characters = text[line.clone()].char_indices();
+    // As many bytes, so that every place stays.
+    characters
+        .map(|(at, character)| {
+            if is_hidden(line.start + at) { "*".repeat(character.len_utf8()) } else { character.to_string() }
+        })
+        .collect()
 }
 
 /// For people: each finding with its line, and a caret under what it is about.
-pub(crate) fn text(plugins: usize, findings: &[Finding], sources: &[Source], styled: bool) -> String {
+pub(crate) fn text(checked: &Checked, sources: &[Source], styled: bool) -> String {
+    let Checked { plugins, findings, hidden } = checked;
     let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
+    let lines = Lines::of(sources);
     let mut text = String::new();
     for finding in findings {
-        let source = at(sources, finding);
-        let (start, end) =
-            (finding.span.start.min(source.text.len()), finding.span.end.min(source.text.len()));
+        let (source, number, line) = lines.at(finding);
+        let of_line = |(n, span): &(usize, Range<usize>)| {
+            (*n == finding.source && span.start < line.end && span.end > line.start).then(|| span.clone())
+        };
+        let hidden: Vec<Range<usize>> = hidden.iter().filter_map(of_line).collect();
+        let shown = covered(&source.text, line.clone(), &hidden);
         // Of a value over several lines the first is shown.
-        let end = source.text[start..end].find('\n').map_or(end, |line| start + line);
+        let within = |at: usize| at.clamp(line.start, line.end) - line.start;
+        let (start, end) = (within(finding.span.start), within(finding.span.end));
         let level = if finding.code.severity() == Severity::Error { Level::ERROR } else { Level::WARNING };
         let code = finding.code.name();
         let label = if finding.place.is_empty() { String::new() } else { format!("in {}", finding.place) };
-        let snippet = Snippet::source(source.text.as_str())
+        let snippet = Snippet::source(shown.as_str())
+            .line_start(number)
             .path(source.name.as_str())
             .annotation(AnnotationKind::Primary.span(start..end.max(start)).label(label.as_str()));
         let report = [level.primary_title(finding.message.as_str()).id(code.as_str()).element(snippet)];
@@ -51,7 +88,7 @@ pub(crate) fn text(plugins: usize, findings: &[Finding], sources: &[Source], sty
             number(warnings, "warning")
         ),
     };
-    let (plugins, files) = (number(plugins, "plugin"), number(sources.len(), "file"));
+    let (plugins, files) = (number(*plugins, "plugin"), number(sources.len(), "file"));
     let _ = writeln!(text, "{plugins} in {files} checked: {summary}");
     text
 }
@@ -62,11 +99,11 @@ fn number(n: usize, noun: &str) -> String {
 
 /// A list of objects.
 pub(crate) fn json(findings: &[Finding], sources: &[Source]) -> String {
+    let lines = Lines::of(sources);
     let list: Vec<Value> = findings
         .iter()
         .map(|finding| {
-            let source = at(sources, finding);
-            let (line, column) = position(source, finding.span.start);
+            let (source, line, column) = lines.position(finding);
             json!({
                 "code": finding.code.name(),
                 "severity": finding.code.severity().name(),
@@ -83,11 +120,11 @@ pub(crate) fn json(findings: &[Finding], sources: &[Source]) -> String {
 
 /// SARIF 2.1.0 (OASIS).
 pub(crate) fn sarif(findings: &[Finding], sources: &[Source]) -> String {
+    let lines = Lines::of(sources);
     let results: Vec<Value> = findings
         .iter()
         .map(|finding| {
-            let source = at(sources, finding);
-            let (line, column) = position(source, finding.span.start);
+            let (source, line, column) = lines.position(finding);
             json!({
                 "ruleId": finding.code.name(),
                 "level": finding.code.severity().name(),
@@ -116,10 +153,10 @@ pub(crate) fn sarif(findings: &[Finding], sources: &[Source]) -> String {
 pub(crate) fn github(findings: &[Finding], sources: &[Source]) -> String {
     let escaped = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| escaped(text).replace(':', "%3A").replace(',', "%2C");
+    let lines = Lines::of(sources);
     let mut text = String::new();
     for finding in findings {
-        let source = at(sources, finding);
-        let (line, column) = position(source, finding.span.start);
+        let (source, line, column) = lines.position(finding);
         let _ = writeln!(
             text,
             "::{} file={},line={line},col={column},title={}::{}",

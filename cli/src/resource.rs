@@ -1,16 +1,21 @@
 //! Kubernetes resources, and the plugins that they install.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use mesh_filters_cli::filters;
+use plugin_kit::config::Code;
 
-use crate::document::{Kind, Node};
+use crate::document::{Kind, Node, unfolded};
+use crate::secret;
 
 /// A resource of the input.
 pub(crate) struct Resource<'a> {
     /// The position of its source.
     pub(crate) source: usize,
+    /// The text of the source.
+    pub(crate) text: &'a str,
     /// What it is.
     pub(crate) node: &'a Node,
     /// `kind`; empty for a bare pluginConfig.
@@ -23,14 +28,15 @@ pub(crate) struct Resource<'a> {
 
 impl<'a> Resource<'a> {
     /// The document as a resource.
-    pub(crate) fn of(source: usize, node: &'a Node) -> Self {
-        let text = |names: &[&str]| node.at(names).and_then(Node::text).unwrap_or_default();
+    pub(crate) fn of(source: usize, text: &'a str, node: &'a Node) -> Self {
+        let field = |names: &[&str]| node.at(names).and_then(Node::text).unwrap_or_default();
         Self {
             source,
+            text,
             node,
-            kind: text(&["kind"]),
-            namespace: text(&["metadata", "namespace"]),
-            name: text(&["metadata", "name"]),
+            kind: field(&["kind"]),
+            namespace: field(&["metadata", "namespace"]),
+            name: field(&["metadata", "name"]),
         }
     }
 
@@ -59,8 +65,12 @@ pub(crate) struct Plugin<'a> {
     pub(crate) spec: &'a Node,
     /// The place of its name.
     pub(crate) span: Range<usize>,
-    /// Its configuration, if it has one.
-    pub(crate) config: Option<&'a Node>,
+    /// Its configuration, if it has one. Where Envoy takes it as a text, it is what the text says.
+    pub(crate) config: Option<Cow<'a, Node>>,
+    /// What is wrong around its configuration.
+    pub(crate) faults: Vec<(Code, Range<usize>, String)>,
+    /// Places of values that are not shown.
+    pub(crate) hidden: Vec<Range<usize>>,
     /// Its variables that have a value here.
     pub(crate) variables: BTreeMap<String, String>,
     /// The workloads that it runs on.
@@ -143,8 +153,7 @@ fn within(text: &str) -> Option<&'static str> {
 }
 
 fn by_members(config: Option<&Node>) -> Option<&'static str> {
-    let Kind::Object(members) = &config?.kind else { return None };
-    members.iter().find_map(|(name, ..)| filters::by_member(name))
+    config?.members().find_map(|(name, _)| filters::by_member(name))
 }
 
 fn text<'a>(node: &'a Node, names: &[&str]) -> &'a str {
@@ -152,10 +161,8 @@ fn text<'a>(node: &'a Node, names: &[&str]) -> &'a str {
 }
 
 fn labels(node: Option<&Node>) -> BTreeMap<String, String> {
-    let Some(Kind::Object(members)) = node.map(|node| &node.kind) else { return BTreeMap::new() };
-    let label =
-        |(name, _, value): &(String, _, Node)| (name.clone(), value.text().unwrap_or_default().to_owned());
-    members.iter().map(label).collect()
+    let members = node.into_iter().flat_map(Node::members);
+    members.map(|(name, value)| (name.to_owned(), value.text().unwrap_or_default().to_owned())).collect()
 }
 
 fn targets(node: &Node) -> Vec<String> {
@@ -180,6 +187,18 @@ fn variables(list: Option<&Node>) -> BTreeMap<String, String> {
     list.iter().map(variable).collect()
 }
 
+/// Where the values of variables stand.
+fn values(list: Option<&Node>) -> Vec<Range<usize>> {
+    let list = list.map(Node::elements).unwrap_or_default();
+    list.iter().filter_map(|one| one.get("value")).map(|value| value.span.clone()).collect()
+}
+
+/// Variables that the proxy has from its own environment.
+fn of_host(names: Option<&Node>) -> impl Iterator<Item = (String, String)> {
+    let names = names.map(Node::elements).unwrap_or_default();
+    names.iter().filter_map(Node::text).map(|name| (name.to_owned(), STAND_IN.to_owned()))
+}
+
 /// A plugin of Istio's own resources.
 fn istio<'a>(resource: &'a Resource<'a>, spec: &'a Node, wasm: &'a Node) -> Plugin<'a> {
     let config = wasm.get("pluginConfig");
@@ -200,7 +219,9 @@ fn istio<'a>(resource: &'a Resource<'a>, spec: &'a Node, wasm: &'a Node) -> Plug
         is_ours,
         spec: wasm,
         span: resource.node.locate("metadata.name"),
-        config,
+        config: config.map(Cow::Borrowed),
+        faults: Vec::new(),
+        hidden: values(wasm.at(&["vmConfig", "env"])),
         variables: variables(wasm.at(&["vmConfig", "env"])),
         workloads: Workloads {
             namespace: resource.namespace.to_owned(),
@@ -223,8 +244,10 @@ fn gateway<'a>(resource: &'a Resource<'a>, wasm: &'a Node) -> Plugin<'a> {
         is_ours,
         spec: wasm,
         span: resource.node.locate("metadata.name"),
-        config,
-        variables: BTreeMap::new(),
+        config: config.map(Cow::Borrowed),
+        faults: Vec::new(),
+        hidden: Vec::new(),
+        variables: of_host(wasm.at(&["env", "hostKeys"])).collect(),
         workloads: Workloads {
             namespace: resource.namespace.to_owned(),
             labels: BTreeMap::new(),
@@ -234,26 +257,106 @@ fn gateway<'a>(resource: &'a Resource<'a>, wasm: &'a Node) -> Plugin<'a> {
     }
 }
 
+/// A member by one of its two names: those of the protocol buffer and of its JSON.
+fn either<'a>(node: &'a Node, names: [&str; 2]) -> Option<&'a Node> {
+    names.iter().find_map(|name| node.get(name))
+}
+
 /// A plugin that an `EnvoyFilter` writes into the proxy's configuration by hand.
 fn by_hand<'a>(resource: &'a Resource<'a>, patch: &'a Node) -> Option<Plugin<'a>> {
     let typed = patch.at(&["patch", "value", "typed_config"])?;
-    let config = typed.get("config").or_else(|| typed.at(&["value", "config"]))?;
+    // An `xds.type.v3.TypedStruct` has the message as its value.
+    let typed = typed.get("value").filter(|value| matches!(value.kind, Kind::Object(_))).unwrap_or(typed);
+    let workloads = Workloads {
+        namespace: resource.namespace.to_owned(),
+        labels: labels(resource.node.at(&["spec", "workloadSelector", "labels"])),
+        targets: Vec::new(),
+    };
+    if let Some(module) = either(typed, ["dynamic_module_config", "dynamicModuleConfig"]) {
+        return native(resource, typed, module, workloads);
+    }
+    let config = typed.get("config")?;
     let name = text(config, &["name"]);
     let filter = named(name).or_else(|| named(text(config, &["root_id"]))).or_else(|| within(name))?;
-    let written = config.get("configuration");
+    let written = config.get("configuration").map(|written| written.get("value").unwrap_or(written));
+    let variables = config.at(&["vm_config", "environment_variables"]);
+    let given = variables.and_then(|variables| variables.get("key_values"));
     Some(Plugin {
         resource,
         filter: Some(filter),
         is_ours: true,
         spec: config,
         span: resource.node.locate("metadata.name"),
-        config: written.and_then(|written| written.get("value").or(Some(written))),
-        variables: BTreeMap::new(),
-        workloads: Workloads {
-            namespace: resource.namespace.to_owned(),
-            labels: labels(resource.node.at(&["spec", "workloadSelector", "labels"])),
-            targets: Vec::new(),
-        },
+        config: written.map(|written| unfolded(resource.text, written)),
+        faults: Vec::new(),
+        hidden: given.into_iter().flat_map(Node::members).map(|(_, value)| value.span.clone()).collect(),
+        variables: of_host(variables.and_then(|variables| variables.get("host_env_keys")))
+            .chain(labels(given))
+            .collect(),
+        workloads,
+        order: (3, 0),
+    })
+}
+
+/// What a native filter is configured with, beside the configuration itself.
+const FRAME: [&str; 3] = ["pluginName", "pluginConfig", "vmConfig"];
+
+/// A filter of the native module.
+fn native<'a>(
+    resource: &'a Resource<'a>,
+    typed: &'a Node,
+    module: &'a Node,
+    workloads: Workloads,
+) -> Option<Plugin<'a>> {
+    let filter = either(typed, ["filter_name", "filterName"]).and_then(Node::text).and_then(named);
+    let file = text(module, &["module", "local", "filename"]);
+    let is_ours =
+        filter.is_some() || [file, text(module, &["name"])].iter().any(|name| name.contains("mesh_filters"));
+    if !is_ours {
+        return None;
+    }
+    let mut faults = Vec::new();
+    let is_refused = either(module, ["nack_on_cache_miss", "nackOnCacheMiss"]);
+    if module.at(&["module", "remote"]).is_some()
+        && is_refused.is_none_or(|refused| refused.value() != serde_json::Value::Bool(true))
+    {
+        let message = "requests pass unchecked where the module cannot be fetched; expected `nack_on_cache_miss: true` beside `module`, or \
+                       `module.local`";
+        faults.push((Code::ModuleFailsOpen, module.locate_name("module.remote"), message.to_owned()));
+    }
+    let frame = either(typed, ["filter_config", "filterConfig"]);
+    let frame = frame.map(|frame| unfolded(resource.text, frame.get("value").unwrap_or(frame)));
+    let (mut config, mut given, mut hidden) = (None, BTreeMap::new(), Vec::new());
+    match frame.as_deref().map(|frame| (frame, &frame.kind)) {
+        Some((frame, Kind::Object(members))) => {
+            for (name, span, _) in members.iter().filter(|(name, ..)| !FRAME.contains(&name.as_str())) {
+                let message = format!(
+                    "filter_config: `{name}` is no field of it; expected `pluginConfig` with the configuration, `pluginName` or `vmConfig`"
+                );
+                faults.push((Code::UnknownField, span.clone(), message));
+            }
+            config = frame.get("pluginConfig").map(|config| unfolded(resource.text, config).into_owned());
+            given = variables(frame.at(&["vmConfig", "env"]));
+            hidden = values(frame.at(&["vmConfig", "env"]));
+        }
+        Some((frame, _)) => {
+            let message = "filter_config: is no JSON object; expected `pluginConfig` in a `google.protobuf.Struct`, or in the text of a \
+                           `google.protobuf.StringValue`";
+            faults.push((Code::NotJson, frame.span.clone(), message.to_owned()));
+        }
+        None => {}
+    }
+    Some(Plugin {
+        resource,
+        filter,
+        is_ours,
+        spec: typed,
+        span: resource.node.locate("metadata.name"),
+        config: config.map(Cow::Owned),
+        faults,
+        hidden,
+        variables: given,
+        workloads,
         order: (3, 0),
     })
 }
@@ -267,8 +370,10 @@ fn bare<'a>(resource: &'a Resource<'a>) -> Plugin<'a> {
         is_ours: filter.is_some(),
         spec: resource.node,
         span: resource.node.span.clone(),
-        config: Some(resource.node),
-        variables: BTreeMap::new(),
+        config: Some(Cow::Borrowed(resource.node)),
+        faults: Vec::new(),
+        hidden: Vec::new(),
+        variables: secret::variables(resource.node).map(|name| (name, STAND_IN.to_owned())).collect(),
         workloads: Workloads::default(),
         order: (0, 0),
     }

@@ -50,10 +50,8 @@ impl Expressions {
         let refused = HostError { call: "expr_create", status: HostError::BAD_ARGUMENT };
         let program = Program::compile(text).map_err(|_| refused)?;
         let references = program.references();
-        let is_name = |name: &&&str| name.starts_with(|first: char| first.is_ascii_alphabetic());
         let functions = references.functions();
-        let is_known = |name: &&str| FUNCTIONS.contains(name) || TIME_FUNCTIONS.contains(name);
-        if !functions.iter().filter(is_name).all(is_known) {
+        if !functions.iter().all(|name| is_function(name)) {
             return Err(refused);
         }
         let variables = references.variables();
@@ -98,6 +96,13 @@ impl Expressions {
         let value = program.execute(&context).ok().and_then(|value| serialised(&value));
         value.map_or(Evaluated::Nothing, Evaluated::Value)
     }
+}
+
+/// Whether the proxy has this function. Operators are functions, too.
+pub fn is_function(name: &str) -> bool {
+    !name.starts_with(|first: char| first.is_ascii_alphabetic())
+        || FUNCTIONS.contains(&name)
+        || TIME_FUNCTIONS.contains(&name)
 }
 
 /// Variables about which nothing is known here.

@@ -170,7 +170,8 @@ pub(crate) fn installed(
         documents.extend(nodes.into_iter().map(|node| (n, node)));
     }
     let is_something = |(_, node): &&(usize, Node)| !matches!(node.kind, Kind::Scalar(Value::Null));
-    let resources = documents.iter().filter(is_something).map(|(n, node)| Resource::of(*n, node));
+    let resources =
+        documents.iter().filter(is_something).map(|(n, node)| Resource::of(*n, &sources[*n].text, node));
     let resources: Vec<Resource<'_>> = resources.flat_map(unpacked).collect();
     let mut found: Vec<resource::Plugin<'_>> = Vec::new();
     for mut plugin in resources.iter().flat_map(resource::plugins) {
@@ -206,7 +207,7 @@ pub(crate) fn installed(
 }
 
 fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> Installed {
-    let (config, node) = match plugin.config {
+    let (config, node) = match plugin.config.as_deref() {
         Some(node) => match json_text(node) {
             Some(config) => (config, None),
             None => (node.value(), Some(node.clone())),
@@ -227,7 +228,7 @@ fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> In
         namespace: plugin.resource.namespace.to_owned(),
         source: plugin.resource.source,
         node,
-        span: plugin.config.map_or_else(|| plugin.span.clone(), |node| node.span.clone()),
+        span: plugin.config.as_ref().map_or_else(|| plugin.span.clone(), |node| node.span.clone()),
         has_stand_in,
     }
 }

@@ -160,6 +160,14 @@ codes! {
     /// With `failStrategy: FAIL_OPEN` a request passes without a check while the filter's VM is dead or its
     /// image cannot be fetched. Use `FAIL_RELOAD`, which answers 503 until another VM has started.
     Error FailOpen,
+    /// An `EnvoyFilter` fetches the native module (`module.remote`). Where that fails, Envoy serves requests
+    /// without the filter, and every request passes unchecked. Load a file of the proxy (`module.local`), or
+    /// say `nack_on_cache_miss: true`, with which Envoy refuses the configuration until it has the module.
+    Error ModuleFailsOpen,
+    /// A secret stands in the pluginConfig, which everybody sees who may read the resource or the proxy's
+    /// `config_dump`. It belongs into a variable of `vmConfig.env` with `valueFrom: HOST`, which the pods get
+    /// from a Secret. A secret that was applied is no secret any more: make a new one.
+    Error SecretInConfig,
     /// mesh-filters holds the other filters. Where jwt-auth or trace-tags runs on the same workload too, a
     /// request is checked twice, and the second jwt-auth finds no token.
     Error JoinedAndSingle,

@@ -159,6 +159,12 @@ impl ErrorList {
         self.0.push(Diagnostic { code, path: path.to_string(), message });
     }
 
+    /// Whether something is wrong so far, and does not only surprise. What is looked for between parts of a configuration would then
+    /// follow from that.
+    pub fn has_errors(&self) -> bool {
+        self.0.iter().any(Diagnostic::is_error)
+    }
+
     /// The value, or a note that it is wrong.
     pub fn check<T, E: fmt::Display>(&mut self, path: &JsonPath, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(path, error)).ok()
@@ -171,7 +177,7 @@ impl ErrorList {
 
     /// The same, with the warnings.
     pub fn finish_with_warnings<T>(mut self, value: Option<T>) -> Result<(T, Vec<Diagnostic>), ConfigErrors> {
-        if !self.0.iter().any(Diagnostic::is_error) {
+        if !self.has_errors() {
             if let Some(value) = value {
                 return Ok((value, self.0));
             }

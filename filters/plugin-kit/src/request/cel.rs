@@ -51,6 +51,12 @@ pub const TIME_FUNCTIONS: [&str; 12] = [
     "timestamp",
 ];
 
+/// What a configuration is told about an expression that the host does not take.
+pub const NOT_CEL: &str = "is not a CEL expression that the proxy accepts";
+
+/// The same about a regular expression.
+pub const NOT_RE2: &str = "is not a regular expression of RE2";
+
 /// An expression that the host has compiled. It lives as long as the root context in which that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expression(u32);
@@ -77,7 +83,7 @@ impl Expression {
     /// # Errors
     /// It is no regular expression, or the host has no CEL.
     pub fn text_matches(regex: &str, environment: &dyn Environment) -> Result<Self, String> {
-        let wrong = |error: HostError| refusal(error, "is not a regular expression of RE2");
+        let wrong = |error: HostError| refusal(error, NOT_RE2);
         let of = |subject: &str, pattern: &str| {
             environment.compile(&format!("{subject}.matches({})", literal(pattern))).map_err(wrong)
         };
@@ -94,7 +100,7 @@ impl Expression {
     }
 
     fn compile(text: &str, suffix: &str, environment: &dyn Environment) -> Result<Self, String> {
-        let wrong = |error: HostError| refusal(error, "is not a CEL expression that the proxy accepts");
+        let wrong = |error: HostError| refusal(error, NOT_CEL);
         // Alone first: within brackets `a) || (b` would pass.
         environment.compile(text).map_err(wrong)?;
         let function = if suffix.is_empty() { "string" } else { "" };

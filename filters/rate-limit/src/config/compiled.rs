@@ -151,7 +151,9 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
         }
         limits.extend(compile_limit(limit, case, &path, &mut tables, errors, env));
     }
-    moot(&limits, &root.field("limits"), errors);
+    if !errors.has_errors() {
+        moot(&limits, &root.field("limits"), errors);
+    }
     let mut exempt = Vec::new();
     for (n, exemption) in raw.exempt.into_iter().enumerate() {
         let path = root.field("exempt").index(n).field("match");

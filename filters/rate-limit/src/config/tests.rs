@@ -202,12 +202,16 @@ fn limit_that_another_makes_moot_is_told() {
         (limit("a", r#""requests":100,"per":"1m""#, ""), limit("b", tight, "")),
         (limit("a", wide, key), limit("b", tight, "")),
         (limit("a", wide, ""), limit("b", tight, r#","match":{"paths":["/a"]}"#)),
-        (limit("a", wide, ""), limit("b", tight, r#","mode":"enforce","enforcePercent":50"#)),
         (limit("a", wide, ""), limit("b", tight, r#","countStatuses":[401]"#)),
         (limit("a", wide, r#","cost":10"#), limit("b", r#""requests":10,"per":"1s""#, "")),
     ] {
         assert_eq!(pair(&one, &other), [""; 0], "{one} {other}");
     }
+    let half = limit("b", tight, r#","mode":"enforce","enforcePercent":50"#);
+    assert_eq!(pair(&limit("a", wide, ""), &half), ["report-mode limits[1].enforcePercent"]);
+    // It would only follow from the mistake, without which there are two keys.
+    let broken = limit("b", wide, r#","key":[{"header":"x user"}]"#);
+    assert!(!pair(&limit("a", wide, ""), &broken).iter().any(|told| told.contains("moot-limit")));
 }
 
 #[test]
