@@ -210,8 +210,8 @@ fn respond(answer: &Answer) -> mock_host::Response {
 
 fn judge(answer: &RateLimitAnswer, call: &mock_host::CalloutRequest) -> mock_host::Answer {
     let late = call.timeout.is_some_and(|timeout| answer.delay > timeout);
-    let status = if late { 14 } else { answer.grpc_status };
-    mock_host::Answer::Grpc { status, message: String::new(), body: answer.message(&call.body) }
+    let (status, message) = if late { (14, "upstream request timeout") } else { (answer.grpc_status, "") };
+    mock_host::Answer::Grpc { status, message: message.to_owned(), body: answer.message(&call.body) }
 }
 
 /// Without pseudo headers, as on the wire of HTTP/1.1.
