@@ -137,8 +137,23 @@ impl Written<'_> {
     }
 
     fn value(&self, path: &str) -> Option<&Value> {
-        let pointer = path.replace('[', "/").replace(']', "").replace('.', "/");
-        self.config.pointer(&format!("/{pointer}"))
+        let (mut value, mut rest) = (self.config, path);
+        while !rest.is_empty() {
+            if let Some((index, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                value = value.get(index.parse::<usize>().ok()?)?;
+                rest = after.strip_prefix('.').unwrap_or(after);
+                continue;
+            }
+            // A name may hold dots, which the path does not tell from its own: the longest name that fits is meant.
+            let fits = |name: &str| {
+                rest.strip_prefix(name).filter(|after| after.is_empty() || after.starts_with(['.', '[']))
+            };
+            let found =
+                value.as_object()?.iter().filter_map(|(name, value)| Some((name.len(), value, fits(name)?)));
+            let (_, member, after) = found.max_by_key(|(length, ..)| *length)?;
+            (value, rest) = (member, after.strip_prefix('.').unwrap_or(after));
+        }
+        Some(value)
     }
 
     fn named(&self, list: &str, index: usize) -> String {
