@@ -38,13 +38,24 @@ impl Principal {
             return wrong("is not a SPIFFE ID");
         }
         // What begins as an identity of Istio is one, with namespace and service account.
-        let mut names = path.split('/');
-        if names.next() == Some("ns")
-            && !matches!(
-                (names.next(), names.next(), names.next(), names.next()),
-                (Some(_), Some("sa"), Some(_), None)
-            )
-        {
+        if let Some(workload) = path.strip_prefix("ns/") {
+            let names: Vec<&str> = workload.split('/').collect();
+            let [namespace, "sa", account] = names.as_slice() else {
+                return wrong(
+                    "is not the identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`",
+                );
+            };
+            // Names of Kubernetes: a DNS label, and a DNS subdomain.
+            let in_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            if !namespace.bytes().all(in_name)
+                || !account.bytes().all(|byte| in_name(byte) || byte == b'.')
+                || namespace.len() > 63
+            {
+                return wrong(
+                    "has a namespace or an account that Kubernetes does not know: their names have lower-case letters, digits and `-`",
+                );
+            }
+        } else if matches!(path.split('/').next(), Some("ns" | "sa")) {
             return wrong("is not the identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`");
         }
         Ok(Self(name.to_owned()))

@@ -112,7 +112,9 @@ fn a_proxy_that_is_not_known_must_be_told_where_the_address_comes_from() {
 #[test]
 fn what_is_no_principal_is_refused_with_what_was_expected() {
     const PARTIAL: &str = "is not the identity of a peer, which is `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`";
+    const NAMES: &str = "has a namespace or an account that Kubernetes does not know";
     for text in [
+        "cluster.local/ns/shop-2/sa/web.v2",
         "cluster.local/ns/a/sa/b",
         "spiffe://cluster.local/ns/a/sa/b",
         "mesh-1.example/x",
@@ -136,6 +138,11 @@ fn what_is_no_principal_is_refused_with_what_was_expected() {
         ("cluster.local/ns", PARTIAL),
         ("spiffe://cluster.local/ns/a/sa/b/c", PARTIAL),
         ("cluster.local/ns/a/as/b", PARTIAL),
+        ("cluster.local/sa/b", PARTIAL),
+        ("cluster.local/ns/Shop/sa/web", NAMES),
+        ("cluster.local/ns/shop/sa/Web", NAMES),
+        ("cluster.local/ns/the.shop/sa/web", NAMES),
+        ("cluster.local/ns/the_shop/sa/web", NAMES),
         ("Cluster.Local/ns/a", "is not a SPIFFE ID"),
         ("cluster.local/ns//a", "is not a SPIFFE ID"),
         ("cluster.local/ns/../a", "is not a SPIFFE ID"),
@@ -144,7 +151,7 @@ fn what_is_no_principal_is_refused_with_what_was_expected() {
         ("", "is not a SPIFFE ID"),
     ] {
         let error = Principal::parse(text).unwrap_err();
-        assert!(error.starts_with(&format!("{why}; expected a principal such as")), "{error}");
+        assert!(error.starts_with(why) && error.contains("; expected a principal such as"), "{error}");
     }
     let principal = Principal::parse("cluster.local/ns/a/sa/b").unwrap();
     assert!(principal.is(b"spiffe://cluster.local/ns/a/sa/b"));
