@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::document::{self, Kind, Node, Source, place_in_text};
 use crate::expression::{Fault, fault};
 use crate::finding::Finding;
-use crate::resource::{Plugin, Resource, plugins};
+use crate::resource::{Near, Plugin, Resource, plugins};
 use crate::secret::{Secret, secrets};
 
 /// What was found in sources.
@@ -227,13 +227,11 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
         .iter()
         .filter(|(plugin, _)| plugin.filter.is_some() && !plugin.resource.kind.is_empty())
         .collect();
+    let near = Near::of(installed.iter().map(|(plugin, _)| &plugin.workloads));
     for (n, (plugin, facts)) in installed.iter().enumerate() {
-        let beside = || {
-            installed
-                .iter()
-                .enumerate()
-                .filter(move |(m, (other, _))| *m != n && plugin.workloads.overlap(&other.workloads))
-        };
+        let mut beside = plugin.workloads.near(&near);
+        beside.retain(|m| *m != n && plugin.workloads.overlap(&installed[*m].0.workloads));
+        let beside = || beside.iter().map(|m| (*m, &installed[*m]));
         for (_, (other, _)) in beside().filter(|(m, _)| *m < n) {
             let title = other.resource.title();
             let joined = [plugin.filter, other.filter].contains(&Some("mesh-filters"));
@@ -330,11 +328,8 @@ fn of_services(resources: &[Resource<'_>], read: &[(Plugin<'_>, Facts)], finding
     if !has_services {
         return;
     }
-    let offered = |host: &str| {
-        hosts
-            .iter()
-            .any(|known| known == host || known.strip_prefix('*').is_some_and(|below| host.ends_with(below)))
-    };
+    let patterns: Vec<&str> = hosts.iter().filter_map(|known| known.strip_prefix('*')).collect();
+    let offered = |host: &str| hosts.contains(host) || patterns.iter().any(|below| host.ends_with(below));
     for (plugin, facts) in read {
         for (host, path) in facts.key_hosts.iter().filter(|(host, _)| !offered(host)) {
             let span =

@@ -243,7 +243,15 @@ pub(crate) struct Malformed {
 /// # Errors
 /// It is not YAML, and so not JSON either.
 pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Malformed> {
-    serde_saphyr::from_multiple(text).map_err(|error| {
+    // As many as a cluster has: the parser's own bounds are for what strangers send.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: 1_000_000,
+            max_events: 100_000_000,
+            max_nodes: 100_000_000,
+        },
+    };
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
         let offset =
             error.location().map_or(0, |location| offset_of(text, location.line(), location.column()));
         let span = offset..offset;

@@ -90,6 +90,26 @@ pub(crate) struct Workloads {
 /// The namespace whose plugins are about the mesh.
 const ROOT: &str = "istio-system";
 
+/// The label by which most workloads are told apart.
+const APP: &str = "app";
+
+/// Workloads of many plugins, by namespace and the label `app`, so that each is compared with few others. Gateways are told apart by
+/// their names only, and stand with those without the label.
+#[derive(Default)]
+pub(crate) struct Near(BTreeMap<String, BTreeMap<String, Vec<usize>>>);
+
+impl Near {
+    /// The workloads, in this order.
+    pub(crate) fn of<'a>(all: impl Iterator<Item = &'a Workloads>) -> Self {
+        let mut near = Self::default();
+        for (position, workloads) in all.enumerate() {
+            let app = workloads.labels.get(APP).cloned().unwrap_or_default();
+            near.0.entry(workloads.namespace.clone()).or_default().entry(app).or_default().push(position);
+        }
+        near
+    }
+}
+
 impl Workloads {
     /// Whether these are gateways, which have no inbound side: they are named as targets, or by Istio's own label.
     pub(crate) fn are_gateways(&self) -> bool {
@@ -100,6 +120,23 @@ impl Workloads {
     pub(crate) fn select(&self, namespace: Option<&str>, labels: &BTreeMap<String, String>) -> bool {
         let here = namespace.is_none_or(|name| [name, ROOT, ""].contains(&self.namespace.as_str()));
         here && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+    }
+
+    /// Those among many that can overlap these, in order: the positions.
+    pub(crate) fn near(&self, all: &Near) -> Vec<usize> {
+        let own = [self.namespace.as_str(), ROOT].into_iter().filter_map(|namespace| all.0.get(namespace));
+        let namespaces: Vec<_> =
+            if self.namespace == ROOT { all.0.values().collect() } else { own.collect() };
+        let mut found: Vec<usize> = match self.labels.get(APP) {
+            Some(app) => {
+                let apps = namespaces.iter().flat_map(|apps| [apps.get(app.as_str()), apps.get("")]);
+                apps.flatten().flatten().copied().collect()
+            }
+            None => namespaces.iter().flat_map(|apps| apps.values()).flatten().copied().collect(),
+        };
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// Whether a workload can be among both. One without a selector is about its whole namespace, and in the root namespace
@@ -403,6 +440,32 @@ mod tests {
         }
         let gateway = Workloads { targets: vec!["Gateway/edge".to_owned()], ..workloads("shop", &[]) };
         assert!(gateway.overlap(&gateway) && !gateway.overlap(&orders));
+    }
+
+    #[test]
+    fn workloads_are_compared_with_few_others() {
+        let workloads = |namespace: &str, app: Option<String>| Workloads {
+            namespace: namespace.to_owned(),
+            labels: app.into_iter().map(|app| (APP.to_owned(), app)).collect(),
+            targets: Vec::new(),
+        };
+        let pairs = |count: usize| {
+            let mut all: Vec<Workloads> =
+                (0..count).map(|n| workloads("shop", Some(format!("app-{}", n / 2)))).collect();
+            all.extend((0..count).map(|n| workloads(&format!("ns-{n}"), None)));
+            all.extend([workloads("shop", None), workloads(ROOT, None), workloads("", None)]);
+            let near = Near::of(all.iter());
+            let found: Vec<Vec<usize>> = all.iter().map(|one| one.near(&near)).collect();
+            if count < 100 {
+                for (n, one) in all.iter().enumerate() {
+                    let overlapping: Vec<usize> = (0..all.len()).filter(|m| one.overlap(&all[*m])).collect();
+                    assert!(overlapping.iter().all(|m| found[n].contains(m)), "{one:?}");
+                }
+            }
+            found.iter().map(Vec::len).sum::<usize>()
+        };
+        let (few, twice) = (pairs(50), pairs(100));
+        assert!(pairs(2000) < 3 * pairs(1000) && twice < 3 * few, "{few} {twice}");
     }
 
     #[test]
