@@ -41,20 +41,29 @@ impl HeaderMap {
         if needed > text.len() as u64 { Err(Malformed) } else { Ok(Self { raw, count }) }
     }
 
-    /// A head with these entries, in this order.
-    pub fn from_pairs<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let (mut lengths, mut text, mut count) = (Vec::new(), Vec::new(), 0_usize);
-        for (name, value) in pairs {
-            for part in [name.as_ref(), value.as_ref()] {
-                lengths.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
-                text.extend_from_slice(part);
-                text.push(0);
-            }
-            count = count.saturating_add(1);
+    /// A head with these entries, in this order. They are walked twice: the first time to know the size.
+    pub fn from_pairs<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        pairs: impl IntoIterator<Item = (N, V), IntoIter: Clone>,
+    ) -> Self {
+        let pairs = pairs.into_iter();
+        let (mut count, mut size) = (0_usize, COUNT);
+        for (name, value) in pairs.clone() {
+            let entry = name.as_ref().len().saturating_add(value.as_ref().len()).saturating_add(LENGTHS + 2);
+            (count, size) = (count.saturating_add(1), size.saturating_add(entry));
         }
-        let mut raw = u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes().to_vec();
-        raw.append(&mut lengths);
-        raw.append(&mut text);
+        // Already with the zero bytes behind names and values.
+        let mut raw = vec![0; size];
+        if let Some((head, rest)) = raw.split_first_chunk_mut() {
+            *head = number(count);
+            let (lengths, mut text) =
+                rest.split_at_mut_checked(count.wrapping_mul(LENGTHS)).unwrap_or_default();
+            for ([one, two], (name, value)) in
+                lengths.as_chunks_mut().0.as_chunks_mut().0.iter_mut().zip(pairs)
+            {
+                text = append(text, one, name.as_ref());
+                text = append(text, two, value.as_ref());
+            }
+        }
         Self { raw, count }
     }
 
@@ -207,6 +216,19 @@ impl<'a> Iterator for Entries<'a> {
 const COUNT: usize = 4;
 /// Bytes of the two lengths of an entry.
 const LENGTHS: usize = 8;
+
+/// A number as it is written in the map.
+fn number(number: usize) -> [u8; 4] {
+    u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Writes a part of an entry and its length. Returns the room behind it and its zero byte.
+fn append<'a>(text: &'a mut [u8], length: &mut [u8; 4], part: &[u8]) -> &'a mut [u8] {
+    *length = number(part.len());
+    let Some((here, behind)) = text.split_at_mut_checked(part.len()) else { return Default::default() };
+    here.copy_from_slice(part);
+    behind.get_mut(1..).unwrap_or_default()
+}
 
 /// The lengths of an entry's name and value: the halves of eight bytes, little endian.
 fn lengths_of(entry: [u8; LENGTHS]) -> (u32, u32) {
