@@ -383,7 +383,7 @@ fn rfc_7520_and_rfc_8037() {
             typ: None,
             signer: None,
             padded: false,
-            claims: serde_json::Map::new(),
+            claims: std::rc::Rc::default(),
             signature: jwt_auth::token::base64url::decode(signature.as_bytes()).unwrap(),
         };
         let verdicts = |token: &UntrustedToken<'_>| {

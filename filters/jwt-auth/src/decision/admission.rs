@@ -208,7 +208,7 @@ fn condition_admits(
     };
     let Some(when) = rule.when else { return Ok(true) };
     let holds = if let Some(foreseen) = context.waited.foreseen() {
-        foreseen.answer(rule.rule, token.map(|token| &token.claims))
+        foreseen.answer(rule.rule, token.map(|token| &*token.claims))
     } else {
         context.shown_claims |= token.is_some();
         let claims = token.map_or(Some(condition::NO_CLAIMS), Verified::typed);

@@ -405,7 +405,7 @@ fn confirmation(
         headers,
         published,
         outputs_failed: unpublished.saturating_add(unset),
-        claims: token.claims.clone(),
+        claims: Rc::clone(&token.claims),
         typed: OnceCell::new(),
         kid,
         key: Rc::downgrade(key),

@@ -21,6 +21,8 @@
 //! paused request, so the filter asks about the request's conditions before it waits, for each of the
 //! request's tokens and for none.
 
+use std::rc::Rc;
+
 use plugin_kit::host::HostError;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::exchange::Exchange;
@@ -52,7 +54,7 @@ pub struct Waited {
 #[derive(Debug)]
 pub(super) struct Foreseen {
     /// The claims of each token.
-    claims: Vec<Map<String, Value>>,
+    claims: Vec<Rc<Map<String, Value>>>,
     answers: Vec<Answer>,
 }
 
@@ -136,7 +138,7 @@ impl Foreseen {
     /// What the condition of a rule says about these claims; `None` also if nobody asked about them.
     pub(super) fn answer(&self, rule: Option<usize>, claims: Option<&Map<String, Value>>) -> Option<bool> {
         let claims = match claims {
-            Some(claims) => Some(self.claims.iter().position(|known| known == claims)?),
+            Some(claims) => Some(self.claims.iter().position(|known| **known == *claims)?),
             None => None,
         };
         let answer = self.answers.iter().find(|answer| answer.rule == rule && answer.claims == claims)?;
@@ -150,8 +152,8 @@ fn foresee(
     tokens: &[&[u8]],
 ) -> Result<Foreseen, HostError> {
     let tokens = tokens.iter().filter_map(|token| UntrustedToken::parse(token).ok());
-    let claims: Vec<Map<String, Value>> = tokens.map(|token| token.claims).collect();
-    let typed: Vec<Option<Vec<u8>>> = claims.iter().map(condition::typed).collect();
+    let claims: Vec<Rc<Map<String, Value>>> = tokens.map(|token| token.claims).collect();
+    let typed: Vec<Option<Vec<u8>>> = claims.iter().map(|claims| condition::typed(claims)).collect();
     let mut answers = Vec::new();
     for (rule, when) in conditions {
         for (n, typed) in typed.iter().enumerate() {

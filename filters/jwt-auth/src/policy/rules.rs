@@ -318,7 +318,7 @@ mod tests {
         Verified {
             provider,
             validity: Validity::default(),
-            claims: claims.as_object().unwrap().clone(),
+            claims: claims.as_object().unwrap().clone().into(),
             typed: OnceCell::new(),
             headers: Vec::new(),
             published: Vec::new(),

@@ -117,7 +117,7 @@ mod tests {
         Rc::new([Verified {
             provider: 0,
             validity: Validity { from: 0, until: Some(until) },
-            claims: serde_json::Map::new(),
+            claims: Rc::default(),
             typed: std::cell::OnceCell::new(),
             headers: Vec::new(),
             published: Vec::new(),

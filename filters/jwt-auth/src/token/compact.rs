@@ -1,5 +1,7 @@
 //! A JSON Web Token in compact form (RFC 7515, RFC 7519), not yet verified.
 
+use std::rc::Rc;
+
 use plugin_kit::wire::json;
 use serde_json::{Map, Value};
 
@@ -22,7 +24,7 @@ pub struct UntrustedToken<'a> {
     /// Whether a part is padded, against RFC 7515 section 2.
     pub padded: bool,
     /// The claims that it makes.
-    pub claims: Map<String, Value>,
+    pub claims: Rc<Map<String, Value>>,
     /// The signature.
     pub signature: Vec<u8>,
 }
@@ -106,7 +108,7 @@ impl<'a> UntrustedToken<'a> {
             typ: header.typ,
             signer: header.signer,
             padded,
-            claims: json::object(&decode(payload)?).map_err(|_| TokenError::PayloadJson)?,
+            claims: json::object(&decode(payload)?).map_err(|_| TokenError::PayloadJson)?.into(),
             signature: decode(signature)?,
         })
     }

@@ -20,7 +20,7 @@ pub struct Verified {
     /// When it is valid.
     pub validity: Validity,
     /// Its claims.
-    pub claims: Map<String, Value>,
+    pub claims: Rc<Map<String, Value>>,
     /// The claims as a Struct for CEL, once they have been asked for; see [`Verified::typed`].
     pub typed: OnceCell<Option<Vec<u8>>>,
     /// The headers that the service gets: names and values.
