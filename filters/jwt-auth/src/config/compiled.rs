@@ -113,9 +113,6 @@ impl RawConfig {
             raw.add_places(n, &self.rules, &path, &mut places, errors);
             providers.extend(raw.compile(name, env, &path, errors));
         }
-        // Sorted into the order in which tokens say who makes a request: by kind, and within a kind by the
-        // providers' names, in the order of which the providers are here.
-        places.sort_by_key(|place| place.location.rank());
         let count = self.rules.len();
         let rules = self.rules.into_iter().enumerate().filter_map(|(n, rule)| {
             let path = root.field("rules").index(n);

@@ -217,8 +217,9 @@ impl KeySet {
     /// the token.
     pub fn candidates(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<&Rc<Key>> {
         let fits = |key: &&Rc<Key>| key.is_named(kid) && key.algorithms.contains(&algorithm);
-        let mut candidates: Vec<&Rc<Key>> = self.keys.iter().filter(fits).collect();
-        candidates.sort_by_key(|key| key.kid.as_deref() != kid);
+        let is_named = |key: &&Rc<Key>| key.kid.as_deref() == kid;
+        let (mut candidates, nameless): (Vec<_>, Vec<_>) = self.keys.iter().filter(fits).partition(is_named);
+        candidates.extend(nameless);
         candidates
     }
 

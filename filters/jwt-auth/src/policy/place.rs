@@ -16,12 +16,15 @@ pub struct Place {
 }
 
 impl Place {
-    /// Adds to `places` that a provider looks at a location: for these rules, or else for every request.
+    /// Adds to `places` that a provider looks at a location: for these rules, or else for every request. The places stay in the order
+    /// in which tokens say who makes a request: by kind, and within a kind in the order in which they were added.
     pub fn add(places: &mut Vec<Self>, location: TokenLocation, provider: usize, rules: Option<Vec<usize>>) {
-        let at = places.iter().position(|place| place.location == location).unwrap_or(places.len());
-        if at == places.len() {
-            places.push(Self { location, providers: Vec::new(), limits: Vec::new() });
-        }
+        let known = places.iter().position(|place| place.location == location);
+        let at = known.unwrap_or_else(|| {
+            let behind = places.partition_point(|place| place.location.rank() <= location.rank());
+            places.insert(behind, Self { location, providers: Vec::new(), limits: Vec::new() });
+            behind
+        });
         let Some(place) = places.get_mut(at) else { return };
         if !place.providers.contains(&provider) {
             place.providers.push(provider);
@@ -51,6 +54,18 @@ mod tests {
 
     fn looking(places: &[Place], rules: &[Option<usize>]) -> Vec<usize> {
         places[0].providers_for(rules).into_owned()
+    }
+
+    #[test]
+    fn places_stand_in_the_order_in_which_tokens_say_who_makes_a_request() {
+        let cookie = |name: &str| TokenLocation::Cookie(name.to_owned());
+        let parameter = TokenLocation::QueryParam("token".to_owned());
+        let mut places = Vec::new();
+        for location in [&cookie("b"), &parameter, &TokenLocation::bearer(), &cookie("a")] {
+            Place::add(&mut places, location.clone(), 0, None);
+        }
+        let order: Vec<&TokenLocation> = places.iter().map(|place| &place.location).collect();
+        assert_eq!(order, [&TokenLocation::bearer(), &cookie("b"), &cookie("a"), &parameter]);
     }
 
     #[test]

@@ -224,13 +224,21 @@ struct Date {
     ceiling: u64,
 }
 
-fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>, ClaimError> {
-    let Some(claim) = claims.get(name) else { return Ok(None) };
-    let seconds = claim.as_f64().filter(|seconds| (0.0..=LARGEST_DATE).contains(seconds));
-    let seconds = seconds.ok_or(ClaimError::Type(name))?;
+/// The seconds of a `NumericDate` without their fraction; `None` if it is none.
+pub fn whole_seconds(claim: &Value) -> Option<u64> {
+    let seconds = claim.as_f64().filter(|seconds| (0.0..=LARGEST_DATE).contains(seconds))?;
     // In this range the conversion is exact.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok(Some(Date { floor: seconds.floor() as u64, ceiling: seconds.ceil() as u64 }))
+    Some(seconds as u64)
+}
+
+fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>, ClaimError> {
+    let Some(claim) = claims.get(name) else { return Ok(None) };
+    let floor = whole_seconds(claim).ok_or(ClaimError::Type(name))?;
+    // Up to the largest date, every whole number is a double of its own.
+    #[allow(clippy::cast_precision_loss)]
+    let has_fraction = claim.as_f64().is_some_and(|seconds| seconds > floor as f64);
+    Ok(Some(Date { floor, ceiling: floor.saturating_add(u64::from(has_fraction)) }))
 }
 
 /// Where a claim is: its name, or the names on the way to it through nested objects.

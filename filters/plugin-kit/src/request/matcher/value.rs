@@ -53,9 +53,10 @@ impl ValueTest {
                 .iter()
                 .enumerate()
                 .filter_map(|(n, text)| TextTest::compile(text, environment, &path.index(n), errors));
-            let mut tests: Vec<TextTest> = compiled.collect();
             // The tests that cost host calls come last.
-            tests.sort_by_key(|test| matches!(test.kind, Comparison::Regex(_)));
+            let is_free = |test: &TextTest| !matches!(test.kind, Comparison::Regex(_));
+            let (mut tests, others): (Vec<_>, Vec<_>) = compiled.partition(is_free);
+            tests.extend(others);
             (tests.len() == texts.len()).then_some(tests)
         };
         let lists = (list(&raw.any_of, "anyOf"), list(&raw.all_of, "allOf"), list(&raw.none_of, "noneOf"));
