@@ -12,8 +12,7 @@ use std::sync::Arc;
 use cel::objects::Key;
 use cel::{Context, Program, Value};
 use plugin_kit::host::HostError;
-use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS};
-use plugin_kit::wire::protobuf::{Fields, Value as Field};
+use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS, claims};
 
 use super::facts::Facts;
 
@@ -145,7 +144,7 @@ fn map(fields: impl IntoIterator<Item = (String, Value)>) -> Value {
 fn variable(facts: &Facts<'_>, name: &str) -> Option<Value> {
     if let Some(state) = facts.attribute(&[name]) {
         return match name {
-            CLAIMS => protobuf_struct(&state),
+            CLAIMS => claims::value(&state),
             TEXT => Some(text(state)),
             _ => Some(Value::Bytes(Arc::new(state))),
         };
@@ -233,40 +232,4 @@ fn headers(headers: Vec<(String, Vec<u8>)>) -> Value {
         }
     }
     map(joined.into_iter().map(|(name, value)| (name, text(value))))
-}
-
-/// A `google.protobuf.Struct`.
-fn protobuf_struct(message: &[u8]) -> Option<Value> {
-    let mut members = Vec::new();
-    for field in Fields(message) {
-        let (1, Field::Bytes(entry)) = field.ok()? else { continue };
-        let (mut name, mut value) = (String::new(), Value::Null);
-        for field in Fields(entry) {
-            match field.ok()? {
-                (1, Field::Bytes(bytes)) => name = String::from_utf8(bytes.to_vec()).ok()?,
-                (2, Field::Bytes(bytes)) => value = protobuf_value(bytes)?,
-                _ => {}
-            }
-        }
-        members.push((name, value));
-    }
-    Some(map(members))
-}
-
-/// A `google.protobuf.Value`.
-fn protobuf_value(message: &[u8]) -> Option<Value> {
-    Some(match Fields(message).last().transpose().ok()? {
-        Some((2, Field::Number(bits))) => Value::Float(f64::from_bits(bits)),
-        Some((3, Field::Bytes(bytes))) => text(bytes.to_vec()),
-        Some((4, Field::Number(truth))) => Value::Bool(truth != 0),
-        Some((5, Field::Bytes(members))) => protobuf_struct(members)?,
-        Some((6, Field::Bytes(list))) => {
-            let item = |field| match field {
-                Ok((_, Field::Bytes(item))) => protobuf_value(item),
-                _ => None,
-            };
-            Value::List(Arc::new(Fields(list).map(item).collect::<Option<_>>()?))
-        }
-        _ => Value::Null,
-    })
 }

@@ -70,6 +70,8 @@
 mod ask;
 pub mod cluster;
 pub mod filter;
+#[cfg(any(target_os = "wasi", all(feature = "native", not(target_family = "wasm"))))]
+mod logger;
 #[cfg(all(feature = "native", not(target_family = "wasm")))]
 pub mod native;
 #[cfg(any(target_os = "wasi", test))]

@@ -8,11 +8,11 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// The header `x-panic` says where: in `request`, in `response`, at the `end`, or in the `call` for whose outcome the request
-/// waits.
+/// The header `x-panic` says where: in `request`, in `response`, at the `end`, in the `call` for whose outcome the request waits, when
+/// it runs `again` after that, or when the filter is asked whether it `keeps` the stream.
 pub struct Panicking {
     root: u32,
-    waiting: RefCell<Vec<u32>>,
+    waiting: RefCell<Vec<(u32, String)>>,
 }
 
 impl Filter for Panicking {
@@ -32,15 +32,21 @@ impl Filter for Panicking {
         *stream = String::from_utf8(place).unwrap();
         match stream.as_str() {
             "request" => panic!("a secret"),
-            "call" => {
-                let headers = [(":method", "GET"), (":path", "/"), (":authority", "a")];
+            "again" if self.waiting.borrow_mut().pop().is_some() => panic!("a secret"),
+            "again" | "call" => {
+                let headers = [(":method", "GET"), (":path", "/call"), (":authority", "a")];
                 let timeout = Duration::from_secs(5);
                 http_call(self.root, exchange.id(), "service", &headers, b"", timeout).unwrap();
-                self.waiting.borrow_mut().push(exchange.id());
+                self.waiting.borrow_mut().push((exchange.id(), stream.clone()));
                 Flow::Pause
             }
             _ => Flow::Continue,
         }
+    }
+
+    fn keeps(&self, stream: &String) -> bool {
+        assert_ne!(stream, "keeps", "a secret");
+        true
     }
 
     fn on_response(&self, stream: &mut String, _: &Exchange<'_>) {
@@ -52,7 +58,9 @@ impl Filter for Panicking {
     }
 
     fn on_call(&self, _: u32, _: &plugin_kit::host::CallResponse) -> Vec<u32> {
-        panic!("a secret");
+        let waiting = self.waiting.borrow();
+        assert!(waiting.iter().all(|(_, place)| place == "again"), "a secret");
+        waiting.iter().map(|(stream, _)| *stream).collect()
     }
 }
 

@@ -62,7 +62,7 @@ pub fn start(filters: &'static [Entry]) -> *const c_char {
             CStr::to_string_lossy(ffi::VERSION),
             missing.join(", ")
         );
-        ffi::log(ffi::log_level(log::Level::Error), &text);
+        ffi::log(log::Level::Error, &text);
         #[allow(clippy::print_stderr, reason = "the proxy's log is not known to be there")]
         {
             eprintln!("{text}");

@@ -4,6 +4,9 @@
 //! An expression sees the attributes of Envoy (`request`, `source`, `connection`, …), filter state of Wasm plugins by its key
 //! (`wasm.x` as `x`), and [`CLAIMS`] where a filter has set them.
 
+#[cfg(feature = "cel")]
+pub mod claims;
+
 use std::fmt::Write;
 
 use crate::host::{Environment, HostError, Variable};

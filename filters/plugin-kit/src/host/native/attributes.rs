@@ -1,7 +1,5 @@
 //! Envoy's attributes by their names.
 
-use super::ffi::stream::{Map, Stream};
-
 /// The attributes in the order of the ABI's numbers, group by group. Those without a name here are maps, for which the ABI has no
 /// function.
 const NAMES: [(&str, &[&str]); 8] = [
@@ -99,18 +97,6 @@ pub(super) fn number(group: &str, name: &str) -> Option<u32> {
         first = first.saturating_add(names.len());
     }
     None
-}
-
-/// All values of a request header, joined by a comma.
-pub(super) fn header(stream: Stream, name: &str) -> Option<Vec<u8>> {
-    let mut joined = stream.header(Map::Request, name, 0)?;
-    let mut at = 1;
-    while let Some(value) = stream.header(Map::Request, name, at) {
-        joined.push(b',');
-        joined.extend_from_slice(&value);
-        at = at.saturating_add(1);
-    }
-    Some(joined)
 }
 
 #[cfg(test)]

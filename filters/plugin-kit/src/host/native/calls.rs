@@ -3,9 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
+
+use smallvec::SmallVec;
 
 use super::cel::{Expression, Variables};
 use super::config::{Mailbox, Shared};
@@ -27,7 +30,7 @@ pub(super) struct Root {
     pub(super) mailbox: Arc<Mailbox>,
     /// The streams that wait.
     pub(super) handles: RefCell<HashMap<u32, Stream>>,
-    expressions: RefCell<Vec<Rc<Expression>>>,
+    expressions: RefCell<Vec<Expression>>,
     /// There while the proxy's configuration is being made, which is when statistics can be defined.
     making: Cell<Option<MainThread>>,
 }
@@ -58,11 +61,11 @@ pub(super) struct Current {
     /// The stream on which calls act.
     effective: Option<Stream>,
     /// What its expressions see.
-    variables: Rc<RefCell<Variables>>,
+    pub(super) variables: Variables,
     /// The request's headers were changed.
     changed: bool,
     /// The reply that is shown as the response.
-    pub(super) reply: Option<Rc<RefCell<Reply>>>,
+    pub(super) reply: Option<Reply>,
     /// The outcome of an HTTP call.
     pub(super) answer: Option<Arc<Answer>>,
     /// The outcome of a gRPC call.
@@ -70,27 +73,17 @@ pub(super) struct Current {
 }
 
 impl Current {
-    pub(super) fn of_root(root: &Rc<Root>) -> Self {
+    pub(super) fn new(root: &Rc<Root>, own: Option<(u32, Stream)>) -> Self {
         Self {
             root: Rc::clone(root),
-            own: None,
-            effective: None,
-            variables: Rc::default(),
+            own,
+            effective: own.map(|(_, stream)| stream),
+            variables: Variables::default(),
             changed: false,
             reply: None,
             answer: None,
             message: Vec::new(),
         }
-    }
-
-    pub(super) fn of_stream(
-        root: &Rc<Root>,
-        id: u32,
-        stream: Stream,
-        variables: &Rc<RefCell<Variables>>,
-    ) -> Self {
-        let (own, effective) = (Some((id, stream)), Some(stream));
-        Self { own, effective, variables: Rc::clone(variables), ..Self::of_root(root) }
     }
 }
 
@@ -98,19 +91,21 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// Runs a callback. One within another, such as that of a response within the one that sends it, has a current of its own.
-pub(super) fn within<T>(current: Current, run: impl FnOnce() -> T) -> T {
-    struct Restore(Option<Current>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let ended = CURRENT.replace(self.0.take());
-            if let Some(Current { changed: true, own: Some((_, stream)), .. }) = ended {
-                stream.clear_route();
-            }
-        }
+/// Runs what is the filter's own; `None` where it panics. The panic's message, which may hold anything, goes nowhere.
+pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+/// Runs a callback; `None` where it panics. One within another, such as that of a response within the one that sends it, has a
+/// current of its own.
+pub(super) fn within<T>(current: Current, run: impl FnOnce() -> T) -> Option<(T, Current)> {
+    let outer = CURRENT.replace(Some(current));
+    let answer = caught(run);
+    let ended = CURRENT.replace(outer)?;
+    if let (true, Some((_, stream))) = (ended.changed, ended.own) {
+        stream.clear_route();
     }
-    let _restore = Restore(CURRENT.replace(Some(current)));
-    run()
+    Some((answer?, ended))
 }
 
 /// What the running callback has. `read` must not call the filter.
@@ -130,10 +125,11 @@ fn done(call: &'static str, done: bool) -> Result<()> {
 
 /// Whether a request is one of gRPC, by the rule of the proxy.
 pub(super) fn is_grpc(stream: Stream) -> bool {
-    let media_type = stream.header(Map::Request, "content-type", 0).unwrap_or_default();
-    media_type
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    let is_grpc = |media_type: &[u8]| {
+        let rest = media_type.strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    };
+    stream.header(Map::Request, "content-type", is_grpc).unwrap_or(false)
 }
 
 /// The host of the stream whose callback is running.
@@ -148,11 +144,11 @@ impl RequestHost for NativeHost {
     }
 
     fn header_first(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        Ok(stream("get_header_map_value")?.header(Map::Request, name, 0))
+        Ok(stream("get_header_map_value")?.header(Map::Request, name, <[u8]>::to_vec))
     }
 
     fn header_joined(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        Ok(attributes::header(stream("get_property")?, name))
+        Ok(stream("get_property")?.header_joined(name))
     }
 
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>> {
@@ -180,9 +176,9 @@ fn property(path: &[&str]) -> Result<Option<Vec<u8>>> {
     }
     let stream = stream("get_property")?;
     Ok(match path {
-        ["request", "headers", name] => attributes::header(stream, name),
-        ["filter_state", key] => stream.filter_state(key),
-        [key] => stream.filter_state(&format!("wasm.{key}")),
+        ["request", "headers", name] => stream.header_joined(name),
+        ["filter_state", key] => stream.filter_state(key.as_bytes()),
+        [key] => stream.filter_state(&of_plugin(key)),
         [group, name] => {
             attributes::number(group, name).and_then(|id| stream.attribute(id)).map(|value| match value {
                 // Numbers and truths as Wasm plugins get them.
@@ -211,10 +207,20 @@ pub fn random() -> Result<[u8; 16]> {
 /// Writes the filter state `wasm.<key>` of the stream.
 pub fn set_filter_state(key: &str, value: &[u8]) -> Result<()> {
     const CALL: &str = "set_property";
-    if key == CLAIMS {
-        current(CALL, |current| current.variables.borrow_mut().set(key, value))?;
-    }
-    done(CALL, stream(CALL)?.set_filter_state(&format!("wasm.{key}"), value))
+    let stream = current(CALL, |current| {
+        if key == CLAIMS {
+            current.variables.set(key, value);
+        }
+        current.effective
+    })?;
+    done(CALL, stream.is_some_and(|stream| stream.set_filter_state(&of_plugin(key), value)))
+}
+
+/// The key of a filter state of a plugin: `wasm.<key>`.
+pub(super) fn of_plugin(key: &str) -> SmallVec<[u8; 64]> {
+    let mut full = SmallVec::from_slice(b"wasm.");
+    full.extend_from_slice(key.as_bytes());
+    full
 }
 
 /// A header map that can be written.
@@ -227,73 +233,76 @@ pub enum Headers {
 }
 
 impl Headers {
-    /// The reply that the filter sends itself, where it is the response.
-    fn reply(self) -> Option<Rc<RefCell<Reply>>> {
-        match self {
-            Self::Request => None,
-            Self::Response => current("", |current| current.reply.clone()).ok().flatten(),
-        }
+    fn map(self) -> Map {
+        if matches!(self, Self::Request) { Map::Request } else { Map::Response }
     }
 
-    fn map(self, call: &'static str) -> Result<(Stream, Map)> {
-        let stream = stream(call)?;
-        Ok(match self {
-            Self::Request => {
-                current(call, |current| current.changed = true)?;
-                (stream, Map::Request)
+    /// Changes the reply that is shown as the response; or else the headers of the stream. `false` if that failed.
+    fn change(
+        self,
+        call: &'static str,
+        shown: impl FnOnce(&mut Vec<(String, String)>),
+        real: impl FnOnce(Stream, Map) -> bool,
+    ) -> Result<()> {
+        let changed = current(call, |current| {
+            let map = self.map();
+            match &mut current.reply {
+                Some(reply) if map == Map::Response => {
+                    shown(&mut reply.headers);
+                    Some(true)
+                }
+                _ => {
+                    current.changed |= map == Map::Request;
+                    current.effective.map(|stream| real(stream, map))
+                }
             }
-            Self::Response => (stream, Map::Response),
-        })
+        })?;
+        done(call, changed.ok_or(HostError { call, status: HostError::BAD_ARGUMENT })?)
     }
 
     /// Replaces every value of `name` by this one. On a request this also makes Envoy choose the route again.
     pub fn set(self, name: &str, value: &[u8]) -> Result<()> {
-        const CALL: &str = "replace_header_map_value";
-        if let Some(reply) = self.reply() {
-            let headers = &mut reply.borrow_mut().headers;
+        let shown = |headers: &mut Vec<(String, String)>| {
             headers.retain(|(known, _)| known != name);
             headers.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
-            return Ok(());
-        }
-        let (stream, map) = self.map(CALL)?;
-        done(CALL, stream.set_header(map, name, Some(value)))
+        };
+        self.change("replace_header_map_value", shown, |stream, map| {
+            stream.set_header(map, name, Some(value))
+        })
     }
 
     /// Adds a value of `name` to those that are there. On a request this also makes Envoy choose the route again.
     pub fn add(self, name: &str, value: &[u8]) -> Result<()> {
-        const CALL: &str = "add_header_map_value";
-        if let Some(reply) = self.reply() {
-            reply.borrow_mut().headers.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
-            return Ok(());
-        }
-        let (stream, map) = self.map(CALL)?;
-        done(CALL, stream.add_header(map, name, value))
+        let shown = |headers: &mut Vec<(String, String)>| {
+            headers.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+        };
+        self.change("add_header_map_value", shown, |stream, map| stream.add_header(map, name, value))
     }
 
     /// Removes every value of `name`. If one is there afterwards, that is an error: the filter has seen it, so it would go on.
     pub fn remove(self, name: &str) -> Result<()> {
-        const CALL: &str = "remove_header_map_value";
-        if let Some(reply) = self.reply() {
-            reply.borrow_mut().headers.retain(|(known, _)| known != name);
-            return Ok(());
-        }
-        let (stream, map) = self.map(CALL)?;
-        done(CALL, stream.set_header(map, name, None) && !stream.has_header(map, name))
+        let shown = |headers: &mut Vec<(String, String)>| headers.retain(|(known, _)| known != name);
+        self.change("remove_header_map_value", shown, |stream, map| {
+            stream.set_header(map, name, None) && stream.header(map, name, |_| ()).is_none()
+        })
     }
 
     /// The first value of `name`.
     pub fn first(self, name: &str) -> Result<Option<Vec<u8>>> {
-        let stream = stream("get_header_map_value")?;
-        if let Some(reply) = self.reply() {
-            let reply = reply.borrow();
+        const CALL: &str = "get_header_map_value";
+        current(CALL, |current| {
+            let (stream, map) = (current.effective?, self.map());
+            let Some(reply) = current.reply.as_ref().filter(|_| map == Map::Response) else {
+                return Some(stream.header(map, name, <[u8]>::to_vec));
+            };
             // The proxy answers a call of gRPC with 200, and its own status beside it.
-            let status = || if is_grpc(stream) { "200".to_owned() } else { reply.status.to_string() };
-            let of_name =
+            let status = || if is_grpc(stream) { 200 } else { reply.status };
+            let named =
                 || reply.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-            let value = if name == ":status" { Some(status()) } else { of_name() };
-            return Ok(value.map(String::into_bytes));
-        }
-        Ok(stream.header(if matches!(self, Self::Request) { Map::Request } else { Map::Response }, name, 0))
+            let value = if name == ":status" { Some(status().to_string()) } else { named() };
+            Some(value.map(String::into_bytes))
+        })?
+        .ok_or(HostError { call: CALL, status: HostError::BAD_ARGUMENT })
     }
 }
 
@@ -315,7 +324,7 @@ impl Environment for HostEnvironment {
         let compiled = Expression::compile(expression).ok_or(wrong)?;
         current(CALL, |current| {
             let mut expressions = current.root.expressions.borrow_mut();
-            expressions.push(Rc::new(compiled));
+            expressions.push(compiled);
             u32::try_from(expressions.len().saturating_sub(1)).map_err(|_| wrong)
         })?
     }
@@ -327,19 +336,17 @@ impl Environment for HostEnvironment {
 
 fn evaluate(expression: u32, variable: Option<Variable<'_>>) -> Result<Option<Vec<u8>>> {
     const CALL: &str = "expr_evaluate";
-    let (expression, variables, stream) = current(CALL, |current| {
+    let failed = |status| HostError { call: CALL, status };
+    current(CALL, |Current { root, own, variables, .. }| {
+        let expressions = root.expressions.borrow();
         let at = usize::try_from(expression).unwrap_or(usize::MAX);
-        let expression = current.root.expressions.borrow().get(at).cloned();
+        let expression = expressions.get(at).ok_or(failed(HostError::NOT_FOUND))?;
+        if variable.is_some_and(|(name, value)| !variables.set(name, value)) {
+            return Err(failed(HostError::MALFORMED));
+        }
         // Of the running callback, whatever the effective context.
-        (expression, Rc::clone(&current.variables), current.own.map(|(_, stream)| stream))
-    })?;
-    let expression = expression.ok_or(HostError { call: CALL, status: HostError::NOT_FOUND })?;
-    if let Some((name, value)) = variable
-        && !variables.borrow_mut().set(name, value)
-    {
-        return Err(HostError { call: CALL, status: HostError::MALFORMED });
-    }
-    Ok(expression.evaluate(stream, &variables.borrow()))
+        Ok(expression.evaluate(own.map(|(_, stream)| stream), variables))
+    })?
 }
 
 /// The name of the plugin that is being configured; empty where it has none.

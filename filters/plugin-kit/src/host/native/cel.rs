@@ -15,9 +15,9 @@ use cel::{Context, Env, ExecutionError, Program, Value};
 use regex::Regex;
 
 use super::attributes;
+use super::calls::of_plugin;
 use super::ffi::stream::{Attribute, Map, Stream};
-use crate::request::cel::{CLAIMS, FUNCTIONS, TEXT};
-use crate::wire::protobuf::{Fields, Value as Field};
+use crate::request::cel::{CLAIMS, FUNCTIONS, TEXT, claims};
 
 /// Kept between requests: to make one takes longer than most expressions.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
@@ -51,7 +51,7 @@ impl Variables {
     pub(super) fn set(&mut self, name: &str, value: &[u8]) -> bool {
         match name {
             CLAIMS => {
-                self.claims = boxed(protobuf_struct(value));
+                self.claims = boxed(claims::value(value));
                 self.claims.is_some()
             }
             TEXT => {
@@ -194,10 +194,10 @@ impl VariableResolver for Resolver {
             "xds" => group("xds"),
             FILTER_STATE => group(FILTER_STATE),
             _ => {
-                let value = self.on.stream.get()?.filter_state(&format!("wasm.{name}"))?;
+                let value = self.on.stream.get()?.filter_state(&of_plugin(name))?;
                 // Those of another native filter.
                 if name == CLAIMS {
-                    return protobuf_struct(&value)?.try_into().ok().map(CowVal::Owned);
+                    return claims::value(&value)?.try_into().ok().map(CowVal::Owned);
                 }
                 Some(text(value))
             }
@@ -220,13 +220,13 @@ impl Group {
     fn find(&self, name: &str) -> Option<CowVal<'static, 'static>> {
         let stream = self.on.stream.get()?;
         match (self.prefix, name) {
-            (FILTER_STATE, key) => stream.filter_state(key).map(text),
-            (HEADERS, name) => attributes::header(stream, &name.to_ascii_lowercase()).map(text),
+            (FILTER_STATE, key) => stream.filter_state(key.as_bytes()).map(text),
+            (HEADERS, name) => stream.header_joined(&name.to_ascii_lowercase()).map(text),
             ("request", "headers") if self.headers == Headers::All => {
                 let mut map: HashMap<Key, Value> = HashMap::new();
                 for (name, _) in &stream.headers(Map::Request)? {
                     let name = std::str::from_utf8(name).ok()?;
-                    let value = String::from_utf8(attributes::header(stream, name)?).ok()?;
+                    let value = String::from_utf8(stream.header_joined(name)?).ok()?;
                     map.insert(Key::from(name.to_owned()), Value::String(Arc::new(value)));
                 }
                 Value::Map(map.into()).try_into().ok().map(CowVal::Owned)
@@ -316,54 +316,6 @@ impl Indexer for Group {
     {
         self.get(index).map(CowVal::into_owned)
     }
-}
-
-/// How deep claims may nest. A token's claims are less deep.
-const DEEPEST: usize = 64;
-
-/// `google.protobuf.Struct` as a map.
-fn protobuf_struct(message: &[u8]) -> Option<Value> {
-    struct_within(message, DEEPEST)
-}
-
-fn struct_within(message: &[u8], depth: usize) -> Option<Value> {
-    let mut members: HashMap<Key, Value> = HashMap::new();
-    for field in Fields(message) {
-        let (1, Field::Bytes(entry)) = field.ok()? else { continue };
-        let (mut name, mut value) = (String::new(), Value::Null);
-        for field in Fields(entry) {
-            match field.ok()? {
-                (1, Field::Bytes(bytes)) => name = String::from_utf8(bytes.to_vec()).ok()?,
-                (2, Field::Bytes(bytes)) => value = value_within(bytes, depth.checked_sub(1)?)?,
-                _ => {}
-            }
-        }
-        members.insert(Key::from(name), value);
-    }
-    Some(Value::Map(members.into()))
-}
-
-fn value_within(message: &[u8], depth: usize) -> Option<Value> {
-    let mut value = Value::Null;
-    for field in Fields(message) {
-        value = match field.ok()? {
-            (2, Field::Number(bits)) => Value::Float(f64::from_bits(bits)),
-            (3, Field::Bytes(bytes)) => Value::String(Arc::new(String::from_utf8(bytes.to_vec()).ok()?)),
-            (4, Field::Number(truth)) => Value::Bool(truth != 0),
-            (5, Field::Bytes(message)) => struct_within(message, depth.checked_sub(1)?)?,
-            (6, Field::Bytes(list)) => {
-                let mut values = Vec::new();
-                for field in Fields(list) {
-                    if let (1, Field::Bytes(item)) = field.ok()? {
-                        values.push(value_within(item, depth.checked_sub(1)?)?);
-                    }
-                }
-                Value::List(Arc::new(values))
-            }
-            _ => Value::Null,
-        };
-    }
-    Some(value)
 }
 
 #[cfg(test)]

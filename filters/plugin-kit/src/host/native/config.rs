@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::Entry;
 use super::document::Plugin;
-use super::ffi::config::{Handle, Kind, MainThread, Waker};
-use super::ffi::stream;
+use super::ffi::Waker;
+use super::ffi::config::{Handle, Kind, MainThread};
 use super::outside::{Delivery, Outside};
 use crate::host::TICK;
 
@@ -113,7 +113,7 @@ pub(super) struct Mailbox {
 struct Mail {
     deliveries: VecDeque<Delivery>,
     /// Of the streams that wait on this thread, by their numbers.
-    wakers: BTreeMap<u32, stream::Waker>,
+    wakers: BTreeMap<u32, Waker>,
 }
 
 impl Mail {
@@ -155,7 +155,7 @@ impl Mailbox {
     }
 
     /// A stream waits from now on. What came in meanwhile wakes it.
-    pub(super) fn wait(&self, stream: u32, waker: stream::Waker) {
+    pub(super) fn wait(&self, stream: u32, waker: Waker) {
         let mut mail = lock(&self.state);
         if !mail.deliveries.is_empty() {
             waker.wake();

@@ -9,6 +9,7 @@ mod table;
 
 use std::ffi::{CStr, c_char, c_void};
 
+use self::table::Given;
 use crate::request::headers::HeaderMap;
 
 /// The version of the ABI for which this host was written: that of Envoy 1.38 and 1.39. Envoy 1.40 keeps its functions.
@@ -65,6 +66,42 @@ unsafe fn header_map(headers: &[Header]) -> HeaderMap {
     HeaderMap::from_pairs(headers.iter().map(|header| unsafe { (header.name.bytes(), header.value.bytes()) }))
 }
 
+/// Makes the proxy call a hook in the thread of a stream or of a configuration, from any thread.
+#[derive(Debug)]
+pub(super) struct Waker {
+    scheduler: Given,
+    commit: unsafe extern "C" fn(Given, u64),
+    delete: unsafe extern "C" fn(Given),
+}
+
+// SAFETY: the ABI allows to commit and to delete a scheduler from any thread. One that is in use by two threads at once is behind
+// a lock, since it is not `Sync`.
+unsafe impl Send for Waker {}
+
+impl Waker {
+    /// # Safety
+    /// The proxy has just made the scheduler, for which it has the two functions; or it is null.
+    unsafe fn new(
+        scheduler: Given,
+        commit: unsafe extern "C" fn(Given, u64),
+        delete: unsafe extern "C" fn(Given),
+    ) -> Option<Self> {
+        if scheduler.is_null() { None } else { Some(Self { scheduler, commit, delete }) }
+    }
+
+    pub(super) fn wake(&self) {
+        // SAFETY: the scheduler lives until it is dropped.
+        unsafe { (self.commit)(self.scheduler, 0) }
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        // SAFETY: this was the only pointer to the scheduler.
+        unsafe { (self.delete)(self.scheduler) }
+    }
+}
+
 unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }
@@ -83,27 +120,21 @@ pub(super) fn bind() -> Result<(), Vec<String>> {
     table::bind(exported)
 }
 
-/// The proxy's levels, see [`log`].
-pub(super) fn log_level(level: log::Level) -> u32 {
-    match level {
-        log::Level::Trace => 0,
-        log::Level::Debug => 1,
-        log::Level::Info => 2,
-        log::Level::Warn => 3,
-        log::Level::Error => 4,
-    }
+/// The proxy's levels begin at 0 with trace.
+fn number(level: log::Level) -> u32 {
+    u32::try_from((log::Level::Trace as usize).saturating_sub(level as usize)).unwrap_or(0)
 }
 
 /// Writes a line to the proxy's log.
-pub(super) fn log(level: u32, text: &str) {
+pub(super) fn log(level: log::Level, text: &str) {
     if let Some(table) = table::get() {
         // SAFETY: `text` is live for the call.
-        unsafe { (table.log)(level, Buffer::of(text.as_bytes())) }
+        unsafe { (table.log)(number(level), Buffer::of(text.as_bytes())) }
     }
 }
 
 /// Whether the proxy's log shows this level.
-pub(super) fn log_enabled(level: u32) -> bool {
+pub(super) fn log_enabled(level: log::Level) -> bool {
     // SAFETY: no pointers.
-    table::get().is_some_and(|table| unsafe { (table.log_enabled)(level) })
+    table::get().is_some_and(|table| unsafe { (table.log_enabled)(number(level)) })
 }

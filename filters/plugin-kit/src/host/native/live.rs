@@ -2,13 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::calls::{self, Current, Gauge, NativeHost, Root};
+use super::calls::{self, Current, Gauge, NativeHost, Root, caught};
 use super::cel::Variables;
 use super::config::{EARLY, Shared};
 use super::ffi::config::MainThread;
@@ -18,6 +18,8 @@ use crate::config::{
     Code, build_info_metric, config_hash_metric, config_warnings_metric, document, fingerprint,
     report_mode_metric,
 };
+use crate::hash::StableHash;
+use crate::host::logger::{self, Logger};
 use crate::host::{CallResponse, ElsewhereCall, Filter, Flow, RequestHost, TICK};
 use crate::reply::Reply;
 use crate::request::exchange::{Exchange, Published};
@@ -36,7 +38,7 @@ pub(super) trait Hosted {
 /// A stream, whatever its filter's type.
 pub(super) trait Callbacks {
     /// Whether the request goes on.
-    fn request_headers(&self) -> bool;
+    fn request_headers(self: Rc<Self>) -> bool;
     fn response_headers(&self);
     fn complete(&self);
     fn scheduled(&self);
@@ -45,17 +47,12 @@ pub(super) trait Callbacks {
     fn destroy(&self);
 }
 
-/// Runs what is the filter's own; `None` where it panics. The panic's message, which may hold anything, goes nowhere.
-pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(run)).ok()
-}
-
 /// A configuration, and its filter in a thread.
 type Known = (std::sync::Weak<Shared>, Option<Rc<dyn Hosted>>);
 
 thread_local! {
     /// The filters of this thread, by their configurations; `None` where one was refused here.
-    static FILTERS: RefCell<HashMap<u64, Known>> = RefCell::default();
+    static FILTERS: RefCell<HashMap<u64, Known, BuildHasherDefault<StableHash>>> = RefCell::default();
     static STREAMS: Cell<u32> = const { Cell::new(ROOT) };
 }
 
@@ -106,7 +103,7 @@ impl<F: Filter> Live<F> {
     pub(super) fn make(config: &Arc<Shared>, main: Option<MainThread>) -> Option<Rc<dyn Hosted>> {
         let root = Rc::new(Root::new(Arc::clone(config), main));
         let json = &config.plugin.configuration;
-        let configured = calls::within(Current::of_root(&root), || {
+        let configured = calls::within(Current::new(&root, None), || {
             let document = document(json)?;
             let filter = F::configure(&document, ROOT)?;
             if main.is_some() {
@@ -126,6 +123,7 @@ impl<F: Filter> Live<F> {
             Ok::<_, crate::config::ConfigErrors>(filter)
         });
         root.made();
+        let (configured, _) = configured?;
         match configured {
             Ok(filter) => {
                 let now = calls::monotonic_time().unwrap_or_default();
@@ -146,7 +144,7 @@ impl<F: Filter> Live<F> {
 
     /// Runs a callback of the filter that belongs to no stream, and then the streams that it names.
     fn run(&self, current: Current, callback: impl FnOnce(&F) -> Vec<u32>) {
-        if let Some(streams) = caught(|| calls::within(current, || callback(&self.filter))) {
+        if let Some((streams, _)) = calls::within(current, || callback(&self.filter)) {
             for stream in streams {
                 self.wake(stream);
             }
@@ -168,19 +166,21 @@ impl<F: Filter> Live<F> {
                 }
             }
             None => {
-                let _ =
-                    caught(|| calls::within(Current::of_root(&self.root), || self.filter.on_gone(context)));
+                let _ = calls::within(Current::new(&self.root, None), || self.filter.on_gone(context));
             }
         }
     }
 
-    fn forget(&self, context: u32) -> bool {
+    fn forget(&self, context: u32) {
+        // Nearly always, nothing waits.
+        if self.paused.borrow().is_empty() {
+            return;
+        }
         let forgotten = self.paused.borrow_mut().remove(&context);
         if forgotten.is_some() {
             self.root.handles.borrow_mut().remove(&context);
             self.root.mailbox.leave(context);
         }
-        forgotten.is_some()
     }
 }
 
@@ -194,21 +194,17 @@ impl<F: Filter> Hosted for Live<F> {
             }
         }
         STREAMS.set(id);
-        let inner = Inner { state: F::Stream::default(), published: Published::default() };
-        Rc::new_cyclic(|this| Stream {
-            this: this.clone(),
-            live: self,
-            id,
-            handle,
-            inner: Cell::new(Some(inner)),
-            phase: Cell::new(Phase::New),
-            variables: Rc::default(),
-        })
+        let inner = Inner {
+            state: F::Stream::default(),
+            published: Published::default(),
+            variables: Variables::default(),
+        };
+        Rc::new(Stream { live: self, id, handle, inner: RefCell::new(inner), phase: Cell::new(Phase::New) })
     }
 
     fn poll(&self) {
         while let Some(delivery) = self.root.mailbox.take() {
-            let mut current = Current::of_root(&self.root);
+            let mut current = Current::new(&self.root, None);
             match delivery {
                 Delivery::Http(token, answer) => {
                     let response = response(&answer);
@@ -229,7 +225,7 @@ impl<F: Filter> Hosted for Live<F> {
         let heard = self.heard.replace(latest);
         if latest != heard {
             for news in outside::news(&self.root.config, heard, &self.root.mailbox) {
-                let mut current = Current::of_root(&self.root);
+                let mut current = Current::new(&self.root, None);
                 let response = response(&news.answer);
                 current.answer = Some(news.answer);
                 let message = &news.message;
@@ -245,7 +241,7 @@ impl<F: Filter> Hosted for Live<F> {
         let now = calls::monotonic_time().unwrap_or_default();
         if now.saturating_add(EARLY) >= self.next_tick.get() {
             self.next_tick.set(now.saturating_add(TICK));
-            self.run(Current::of_root(&self.root), F::on_tick);
+            self.run(Current::new(&self.root, None), F::on_tick);
         }
     }
 }
@@ -266,57 +262,61 @@ enum Phase {
 }
 
 struct Stream<F: Filter> {
-    this: std::rc::Weak<Self>,
     live: Rc<Live<F>>,
     id: u32,
     handle: stream::Stream,
-    /// Taken out while a callback of the stream runs.
-    inner: Cell<Option<Inner<F>>>,
+    /// Borrowed while a callback of the stream runs.
+    inner: RefCell<Inner<F>>,
     phase: Cell<Phase>,
-    variables: Rc<RefCell<Variables>>,
 }
 
 struct Inner<F: Filter> {
     state: F::Stream,
     published: Published,
+    variables: Variables,
 }
 
 impl<F: Filter> Stream<F> {
     fn current(&self) -> Current {
-        Current::of_stream(&self.live.root, self.id, self.handle, &self.variables)
+        Current::new(&self.live.root, Some((self.id, self.handle)))
     }
 
-    /// Calls `run` with the stream's state; `None` where a callback of the same stream is running already, or has panicked.
+    /// Calls `run` with the stream's state; `None` where that panics, or where a callback of the same stream is running already.
     fn with<T>(
         &self,
-        current: Current,
+        mut current: Current,
         run: impl FnOnce(&F, &mut F::Stream, &Exchange<'_>) -> T,
-    ) -> Option<T> {
-        let mut inner = self.inner.take()?;
-        let answer = calls::within(current, || {
+    ) -> Option<(T, Current)> {
+        let mut inner = self.inner.try_borrow_mut().ok()?;
+        let Inner { state, published, variables } = &mut *inner;
+        current.variables = std::mem::take(variables);
+        let (answer, mut ended) = calls::within(current, || {
             if !F::COMPOSED {
-                return run(&self.live.filter, &mut inner.state, &Exchange::alone(self.id, &NativeHost));
+                return run(&self.live.filter, state, &Exchange::alone(self.id, &NativeHost));
             }
-            let exchange = Exchange::continued(self.id, &NativeHost, std::mem::take(&mut inner.published));
-            let answer = run(&self.live.filter, &mut inner.state, &exchange);
-            inner.published = exchange.into_published();
+            let exchange = Exchange::continued(self.id, &NativeHost, std::mem::take(published));
+            let answer = run(&self.live.filter, state, &exchange);
+            *published = exchange.into_published();
             answer
-        });
-        self.inner.set(Some(inner));
-        Some(answer)
-    }
-
-    fn keeps(&self) -> bool {
-        let inner = self.inner.take();
-        let keeps = inner.as_ref().is_some_and(|inner| self.live.filter.keeps(&inner.state));
-        self.inner.set(inner);
-        keeps
+        })?;
+        *variables = std::mem::take(&mut ended.variables);
+        Some((answer, ended))
     }
 
     /// Decides about the request, and carries out what is not to let it go on. Whether it goes on.
-    fn decide(&self) -> bool {
-        let decided = caught(|| self.with(self.current(), F::on_request).map(|flow| (flow, self.keeps())));
-        let Some(Some((flow, keeps))) = decided else {
+    fn decide(self: &Rc<Self>) -> bool {
+        caught(|| self.carry_out()).unwrap_or_else(|| {
+            self.fail();
+            false
+        })
+    }
+
+    fn carry_out(self: &Rc<Self>) -> bool {
+        let decided = self.with(self.current(), |filter, state, exchange| {
+            let flow = filter.on_request(state, exchange);
+            (flow, filter.keeps(state))
+        });
+        let Some(((flow, keeps), _)) = decided else {
             self.fail();
             return false;
         };
@@ -334,13 +334,13 @@ impl<F: Filter> Stream<F> {
         false
     }
 
-    fn pause(&self) {
+    fn pause(self: &Rc<Self>) {
         if self.phase.replace(Phase::Paused) == Phase::Paused {
             return;
         }
-        let Some((this, waker)) = self.this.upgrade().zip(self.handle.waker()) else { return self.fail() };
+        let Some(waker) = self.handle.waker() else { return self.fail() };
         self.live.root.handles.borrow_mut().insert(self.id, self.handle);
-        self.live.paused.borrow_mut().insert(self.id, this);
+        self.live.paused.borrow_mut().insert(self.id, Rc::clone(self));
         self.live.root.mailbox.wait(self.id, waker);
     }
 
@@ -351,25 +351,29 @@ impl<F: Filter> Stream<F> {
             reply.headers.push(("grpc-status".to_owned(), code.to_string()));
         }
         if self.phase.get() == Phase::Kept {
-            let shown = Rc::new(RefCell::new(reply));
-            let mut current = self.current();
-            current.reply = Some(Rc::clone(&shown));
-            self.respond(current);
-            reply = shown.borrow().clone();
+            let mut shown = self.current();
+            shown.reply = Some(reply.clone());
+            reply = self.respond(shown).unwrap_or(reply);
         }
         self.handle.send(&reply);
     }
 
-    /// Shows the filter a response.
-    fn respond(&self, current: Current) {
-        if !caught(|| self.with(current, F::on_response).is_some() && self.keeps()).unwrap_or(false) {
+    /// Shows the filter a response, and returns the reply as the filter has left it.
+    fn respond(&self, current: Current) -> Option<Reply> {
+        let shown = self.with(current, |filter, state, exchange| {
+            filter.on_response(state, exchange);
+            filter.keeps(state)
+        });
+        let (keeps, reply) = shown.map_or((false, None), |(keeps, ended)| (keeps, ended.reply));
+        if !keeps {
             self.phase.set(Phase::Done);
         }
+        reply
     }
 }
 
 impl<F: Filter> Callbacks for Stream<F> {
-    fn request_headers(&self) -> bool {
+    fn request_headers(self: Rc<Self>) -> bool {
         // What other threads have found out counts from this request on.
         self.live.poll();
         // A stream that was resumed just now may have ended the connection of both.
@@ -385,7 +389,7 @@ impl<F: Filter> Callbacks for Stream<F> {
 
     fn complete(&self) {
         if matches!(self.phase.get(), Phase::Kept | Phase::Paused) {
-            let _ = caught(|| self.with(self.current(), F::on_end));
+            let _ = self.with(self.current(), F::on_end);
             self.phase.set(Phase::Done);
         }
     }
@@ -394,20 +398,19 @@ impl<F: Filter> Callbacks for Stream<F> {
         self.live.poll();
     }
 
-    /// Answers a request with 500 that the filter has panicked about.
+    /// Answers a request with 500 that the filter has panicked about. Where even that panics, the request ends without an answer.
     fn fail(&self) {
-        self.live.forget(self.id);
-        if self.phase.replace(Phase::Done) == Phase::Gone {
-            return;
-        }
-        log::error!("{}: a request was denied since the filter panicked", F::NAME);
-        self.handle.send(&Reply {
-            status: 500,
-            grpc_status: None,
-            headers: Vec::new(),
-            body: Vec::new(),
-            details: format!("{}_panicked", F::NAME),
+        let gone = self.phase.replace(Phase::Done) == Phase::Gone;
+        let answered = caught(|| {
+            self.live.forget(self.id);
+            if !gone {
+                log::error!("{}: a request was denied since the filter panicked", F::NAME);
+                self.handle.send(&refusal(500, format!("{}_panicked", F::NAME)));
+            }
         });
+        if answered.is_none() && !gone {
+            self.handle.reset();
+        }
     }
 
     fn destroy(&self) {
@@ -416,54 +419,35 @@ impl<F: Filter> Callbacks for Stream<F> {
     }
 }
 
+/// A reply that says no more than its status.
+fn refusal(status: u16, details: String) -> Reply {
+    Reply { status, grpc_status: None, headers: Vec::new(), body: Vec::new(), details }
+}
+
 /// A stream whose configuration makes no filter in this worker: it must not pass unchecked.
 pub(super) struct Unconfigured(pub(super) stream::Stream, pub(super) &'static str);
 
 impl Callbacks for Unconfigured {
-    fn request_headers(&self) -> bool {
-        self.0.send(&Reply {
-            status: 503,
-            grpc_status: None,
-            headers: Vec::new(),
-            body: Vec::new(),
-            details: format!("{}_not_configured", self.1),
-        });
+    fn request_headers(self: Rc<Self>) -> bool {
+        self.0.send(&refusal(503, format!("{}_not_configured", self.1)));
         false
+    }
+
+    fn fail(&self) {
+        self.0.reset();
     }
 
     fn response_headers(&self) {}
     fn complete(&self) {}
     fn scheduled(&self) {}
-    fn fail(&self) {}
     fn destroy(&self) {}
 }
 
-/// Sends the records of the `log` crate to the proxy's log, where Envoy's level of its `dynamic_modules` logger filters them.
-struct HostLog;
-
-impl log::Log for HostLog {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        ffi::log_enabled(ffi::log_level(metadata.level()))
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            ffi::log(ffi::log_level(record.level()), &record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// Makes the `log` crate write to the proxy's log, and keeps what a panic says out of it: that may be anything.
+/// Makes the `log` crate write to the proxy's log, where Envoy's level of its `dynamic_modules` logger filters the lines, and keeps what
+/// a panic says out of it: that may be anything.
 pub(super) fn start_log() {
-    static LOG: HostLog = HostLog;
-    if log::set_logger(&LOG).is_ok() {
-        log::set_max_level(if cfg!(debug_assertions) {
-            log::LevelFilter::Trace
-        } else {
-            log::LevelFilter::Info
-        });
+    static LOGGER: Logger = Logger { shows: ffi::log_enabled, write: ffi::log };
+    if logger::start(&LOGGER) {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map_or_else(String::new, ToString::to_string);
             log::error!("mesh-filters: panic at {place}");

@@ -133,7 +133,7 @@ fn start_http(config: &Shared, main: MainThread, message: Message, caller: Calle
         return;
     }
     // Not under the lock: the proxy may answer within the call.
-    match config.handle.call(main, &message) {
+    match config.handle.call(main, Kind::Http, &message) {
         Ok(id) => drop(lock(&config.outside).http.insert(id, (message, vec![caller]))),
         Err(error) => {
             let answer = Answer { not_sent: Some(error), ..Answer::default() };
@@ -166,7 +166,7 @@ pub(super) fn http_done(config: &Shared, id: u64, answer: Answer) {
 }
 
 fn start_grpc(config: &Shared, main: MainThread, message: &Message, caller: Caller) {
-    let id = config.handle.call_in_parts(main, message);
+    let id = config.handle.call(main, Kind::Grpc, message);
     let mut outside = lock(&config.outside);
     let Ok(id) = id else {
         // What was heard of a call that did not begin.

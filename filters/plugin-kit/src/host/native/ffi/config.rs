@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::table::{self, Given};
-use super::{Buffer, Header};
+use super::{Buffer, Header, Waker};
 use crate::host::HostError;
+use crate::host::native::outside;
 
 /// A configuration of the proxy, which lives at least as long as the streams that it has. After its end nothing is asked of it.
 #[derive(Debug)]
@@ -104,94 +105,52 @@ impl Handle {
         }
     }
 
-    /// What wakes the main thread for this configuration.
+    /// What wakes the main thread for this configuration. It is dropped in the hook that destroys the configuration.
     pub(in crate::host::native) fn waker(&self, _: MainThread) -> Option<Waker> {
-        // SAFETY: the configuration lives.
-        let scheduler =
-            table::get().map(|table| unsafe { (table.http_filter_config_scheduler_new)(self.config) });
-        scheduler.filter(|scheduler| !scheduler.is_null()).map(Waker)
+        let table = table::get()?;
+        // SAFETY: the configuration lives, and all three are functions of the scheduler of a configuration.
+        unsafe {
+            let scheduler = (table.http_filter_config_scheduler_new)(self.config);
+            let (commit, delete) =
+                (table.http_filter_config_scheduler_commit, table.http_filter_config_scheduler_delete);
+            Waker::new(scheduler, commit, delete)
+        }
     }
 
-    /// Starts an HTTP call, whose whole response comes to a hook, and returns its number.
-    pub(in crate::host::native) fn call(&self, _: MainThread, message: &Message) -> Result<u64, HostError> {
-        let (table, mut id, headers) = (table::get().ok_or(not_sent("http_call", 0))?, 0, headers(message));
-        let (cluster, body) = (Buffer::of(message.cluster.as_bytes()), Buffer::of(&message.body));
-        // SAFETY: the configuration lives, this is the main thread, and all pointers are live for the call.
-        let status = unsafe {
-            (table.http_filter_config_http_callout)(
-                self.config,
-                &raw mut id,
-                cluster,
-                headers.as_ptr(),
-                headers.len(),
-                body,
-                milliseconds(message),
-            )
-        };
-        if status == 0 { Ok(id) } else { Err(not_sent("http_call", status)) }
-    }
-
-    /// Starts an HTTP call whose response comes to hooks part by part, and returns its number.
-    pub(in crate::host::native) fn call_in_parts(
+    /// Starts a call and returns its number. The response to one of HTTP comes to a hook whole, and that to one of gRPC part by part.
+    pub(in crate::host::native) fn call(
         &self,
         _: MainThread,
+        kind: outside::Kind,
         message: &Message,
     ) -> Result<u64, HostError> {
-        let (table, mut id, headers) = (table::get().ok_or(not_sent("grpc_call", 0))?, 0, headers(message));
-        let (cluster, body) = (Buffer::of(message.cluster.as_bytes()), Buffer::of(&message.body));
-        // SAFETY: the configuration lives, this is the main thread, and all pointers are live for the call.
-        let status = unsafe {
-            (table.http_filter_config_start_http_stream)(
-                self.config,
-                &raw mut id,
-                cluster,
-                headers.as_ptr(),
-                headers.len(),
-                body,
-                true,
-                milliseconds(message),
-            )
+        let call = if kind == outside::Kind::Http { "http_call" } else { "grpc_call" };
+        // 1 and 2 say that a header is missing and that there is no such cluster.
+        let not_sent = |result| HostError {
+            call,
+            status: if matches!(result, 1 | 2) {
+                HostError::BAD_ARGUMENT
+            } else {
+                HostError::INTERNAL_FAILURE
+            },
         };
-        if status == 0 { Ok(id) } else { Err(not_sent("grpc_call", status)) }
-    }
-}
-
-/// The error of a call that the proxy did not send: 1 and 2 say that a header is missing and that there is no such cluster.
-fn not_sent(call: &'static str, result: u32) -> HostError {
-    let status = if matches!(result, 1 | 2) { HostError::BAD_ARGUMENT } else { HostError::INTERNAL_FAILURE };
-    HostError { call, status }
-}
-
-fn headers(message: &Message) -> Vec<Header> {
-    message.headers.iter().map(|(name, value)| Header::of(name, value.as_bytes())).collect()
-}
-
-fn milliseconds(message: &Message) -> u64 {
-    u64::try_from(message.timeout.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Makes the proxy call the hook of a configuration on its main thread, from any thread.
-#[derive(Debug)]
-pub(in crate::host::native) struct Waker(Given);
-
-// SAFETY: the ABI allows to commit and to delete a scheduler from any thread. It is behind the lock of its configuration, since it
-// is not `Sync`, and dropped before the proxy ends, in the hook that destroys the configuration.
-unsafe impl Send for Waker {}
-
-impl Waker {
-    pub(in crate::host::native) fn wake(&self) {
-        if let Some(table) = table::get() {
-            // SAFETY: the scheduler lives until it is dropped.
-            unsafe { (table.http_filter_config_scheduler_commit)(self.0, 0) }
-        }
-    }
-}
-
-impl Drop for Waker {
-    fn drop(&mut self) {
-        if let Some(table) = table::get() {
-            // SAFETY: this was the only pointer to the scheduler.
-            unsafe { (table.http_filter_config_scheduler_delete)(self.0) }
-        }
+        let (table, mut number) = (table::get().ok_or(not_sent(0))?, 0);
+        let headers: Vec<_> =
+            message.headers.iter().map(|(name, value)| Header::of(name, value.as_bytes())).collect();
+        let (config, id, first, count) = (self.config, &raw mut number, headers.as_ptr(), headers.len());
+        let (cluster, body) = (Buffer::of(message.cluster.as_bytes()), Buffer::of(&message.body));
+        let timeout = u64::try_from(message.timeout.as_millis()).unwrap_or(u64::MAX);
+        // SAFETY: the configuration lives, this is the main thread, and all pointers are live for the call.
+        let result = unsafe {
+            match kind {
+                outside::Kind::Http => {
+                    (table.http_filter_config_http_callout)(config, id, cluster, first, count, body, timeout)
+                }
+                outside::Kind::Grpc => (table.http_filter_config_start_http_stream)(
+                    config, id, cluster, first, count, body, true, timeout,
+                ),
+            }
+        };
+        if result == 0 { Ok(number) } else { Err(not_sent(result)) }
     }
 }

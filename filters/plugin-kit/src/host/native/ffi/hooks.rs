@@ -8,9 +8,10 @@ use super::config::{Handle, MainThread};
 use super::stream::Stream;
 use super::table::Given;
 use super::{Buffer, Header, header_map, slice};
+use crate::host::native::calls::caught;
 use crate::host::native::config::{Shared, start_timer};
 use crate::host::native::document::Plugin;
-use crate::host::native::live::{Callbacks, Unconfigured, caught, forget, hosted, keep};
+use crate::host::native::live::{Callbacks, Unconfigured, forget, hosted, keep};
 use crate::host::native::outside::{self, Answer, LARGEST};
 use crate::host::native::{FILTERS, filter};
 
@@ -139,7 +140,7 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_request_headers(
 ) -> u32 {
     // SAFETY: the proxy calls this with a stream that lives.
     let Some(stream) = (unsafe { stream(context) }) else { return STOP_ALL };
-    match caught(|| stream.request_headers()) {
+    match caught(|| Rc::clone(&stream).request_headers()) {
         Some(true) => CONTINUE,
         Some(false) => STOP_ALL,
         None => {

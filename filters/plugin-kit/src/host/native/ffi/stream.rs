@@ -1,7 +1,7 @@
 //! A stream of the proxy, and what can be asked of it.
 
 use super::table::{self, Given, Table};
-use super::{Buffer, Header, header_map};
+use super::{Buffer, Header, Waker, header_map};
 use crate::reply::Reply;
 use crate::request::headers::HeaderMap;
 
@@ -51,32 +51,39 @@ impl Stream {
         }
     }
 
-    /// The value of a header at a position among those of this name.
-    pub(in crate::host::native) fn header(self, map: Map, name: &str, at: usize) -> Option<Vec<u8>> {
-        let mut count = 0;
-        // SAFETY: the stream lives, `name` is live for the call, and so are the places of the answers. The answer is copied
-        // before anything can change the header map.
-        Self::bytes(|table, value| unsafe {
-            (table.http_get_header)(
-                self.0,
-                map as u32,
-                Buffer::of(name.as_bytes()),
-                value,
-                at,
-                &raw mut count,
-            )
-        })
-        .filter(|_| at < count)
+    /// Reads the first value of a header, if there is one. `read` must not change the headers.
+    pub(in crate::host::native) fn header<T>(
+        self,
+        map: Map,
+        name: &str,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        self.value(map, name, 0, |value, _| read(value))
     }
 
-    /// Whether there is a header of this name.
-    pub(in crate::host::native) fn has_header(self, map: Map, name: &str) -> bool {
+    /// All values of a request header, joined by a comma.
+    pub(in crate::host::native) fn header_joined(self, name: &str) -> Option<Vec<u8>> {
+        let (mut joined, count) =
+            self.value(Map::Request, name, 0, |value, count| (value.to_vec(), count))?;
+        for at in 1..count {
+            self.value(Map::Request, name, at, |value, _| {
+                joined.push(b',');
+                joined.extend_from_slice(value);
+            });
+        }
+        Some(joined)
+    }
+
+    /// Reads the value of a header at a position among those of this name, and how many there are.
+    fn value<T>(self, map: Map, name: &str, at: usize, read: impl FnOnce(&[u8], usize) -> T) -> Option<T> {
         let (mut value, mut count) = (Buffer::NONE, 0);
         let name = Buffer::of(name.as_bytes());
-        // SAFETY: the stream lives, and all pointers are live for the call.
-        table::get().is_some_and(|table| unsafe {
-            (table.http_get_header)(self.0, map as u32, name, &raw mut value, 0, &raw mut count)
-        })
+        // SAFETY: the stream lives, and all pointers are live for the call. The value is readable until the header map changes, which
+        // `read` does not do.
+        unsafe {
+            (table::get()?.http_get_header)(self.0, map as u32, name, &raw mut value, at, &raw mut count)
+                .then(|| read(value.bytes(), count))
+        }
     }
 
     /// Replaces every value of a header by this one, or removes it.
@@ -98,16 +105,16 @@ impl Stream {
     }
 
     /// Writes a filter state. The proxy refuses a second value for a key, but does not say so.
-    pub(in crate::host::native) fn set_filter_state(self, key: &str, value: &[u8]) -> bool {
+    pub(in crate::host::native) fn set_filter_state(self, key: &[u8], value: &[u8]) -> bool {
         // SAFETY: the stream lives, and both buffers are live for the call.
         table::get().is_some_and(|table| unsafe {
-            (table.http_set_filter_state_bytes)(self.0, Buffer::of(key.as_bytes()), Buffer::of(value))
+            (table.http_set_filter_state_bytes)(self.0, Buffer::of(key), Buffer::of(value))
         })
     }
 
     /// A filter state: that of a module, or else that of any other filter that has a text.
-    pub(in crate::host::native) fn filter_state(self, key: &str) -> Option<Vec<u8>> {
-        let key = Buffer::of(key.as_bytes());
+    pub(in crate::host::native) fn filter_state(self, key: &[u8]) -> Option<Vec<u8>> {
+        let key = Buffer::of(key);
         // SAFETY: the stream lives, `key` and the answer's place are live for the call, and the answer is copied at once.
         Self::bytes(|table, value| unsafe { (table.http_get_filter_state_bytes)(self.0, key, value) })
             .or_else(|| {
@@ -169,6 +176,16 @@ impl Stream {
         }
     }
 
+    /// Ends the stream without an answer. It may be destroyed when this returns.
+    pub(in crate::host::native) fn reset(self) {
+        /// Of the ABI: this proxy has reset it.
+        const LOCAL_RESET: u32 = 0;
+        if let Some(table) = table::get() {
+            // SAFETY: the stream lives until then, and no details are given.
+            unsafe { (table.http_filter_reset_stream)(self.0, LOCAL_RESET, Buffer::NONE) }
+        }
+    }
+
     /// Lets a paused request go on. The stream may be destroyed when this returns.
     pub(in crate::host::native) fn resume(self) {
         if let Some(table) = table::get() {
@@ -177,36 +194,13 @@ impl Stream {
         }
     }
 
-    /// What wakes the stream's worker from another thread.
+    /// What wakes the stream's worker from another thread. It may outlive the stream: then nothing is called.
     pub(in crate::host::native) fn waker(self) -> Option<Waker> {
-        // SAFETY: the stream lives.
-        let scheduler = table::get().map(|table| unsafe { (table.http_filter_scheduler_new)(self.0) });
-        scheduler.filter(|scheduler| !scheduler.is_null()).map(Waker)
-    }
-}
-
-/// Makes the proxy call a stream's hook in its worker, from any thread. It may outlive the stream: then nothing is called.
-#[derive(Debug)]
-pub(in crate::host::native) struct Waker(Given);
-
-// SAFETY: the ABI allows to commit and to delete a scheduler from any thread. One that is in use by two threads at once is behind
-// the lock of a mailbox, since it is not `Sync`.
-unsafe impl Send for Waker {}
-
-impl Waker {
-    pub(in crate::host::native) fn wake(&self) {
-        if let Some(table) = table::get() {
-            // SAFETY: the scheduler lives until it is dropped.
-            unsafe { (table.http_filter_scheduler_commit)(self.0, 0) }
-        }
-    }
-}
-
-impl Drop for Waker {
-    fn drop(&mut self) {
-        if let Some(table) = table::get() {
-            // SAFETY: this was the only pointer to the scheduler.
-            unsafe { (table.http_filter_scheduler_delete)(self.0) }
+        let table = table::get()?;
+        // SAFETY: the stream lives, and all three are functions of the scheduler of a stream.
+        unsafe {
+            let scheduler = (table.http_filter_scheduler_new)(self.0);
+            Waker::new(scheduler, table.http_filter_scheduler_commit, table.http_filter_scheduler_delete)
         }
     }
 }

@@ -57,6 +57,7 @@ functions! {
     http_filter_get_attribute_int(Given, u32, *mut u64) -> bool;
     http_filter_get_attribute_bool(Given, u32, *mut bool) -> bool;
     http_filter_continue_decoding(Given);
+    http_filter_reset_stream(Given, u32, Buffer);
     http_filter_scheduler_new(Given) -> Given;
     http_filter_scheduler_commit(Given, u64);
     http_filter_scheduler_delete(Given);
