@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-native-arm64 test-examples native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible release release-rehearsal tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-native-arm64 test-examples native bursts test-services test-tools soak soak-faults fuzz mutants lint format check-reproducible release release-rehearsal test-chart tools clean
 
 include tests/mesh/mesh.mk
 
@@ -66,6 +66,11 @@ test-native-arm64: ## Runs the cases with the native module for arm64 in an Envo
 	$(STAGE) "envoy for arm64" tools/install envoy-arm64
 	$(STAGE) "native module for arm64 in envoy $(ENVOY_VERSION)" env ENVOY_BIN=$(CURDIR)/.tools/envoy/$(ENVOY_VERSION)-arm64/envoy \
 		NATIVE_MODULE=$(CURDIR)/target/filters/arm64/libmesh_filters.so tools/run-tests native .yaml
+
+test-chart: ## Compares what the Helm chart renders with the kustomization of the filters (needs Go, which builds Helm)
+	$(STAGE) "kubectl" tools/install kubectl
+	$(STAGE) "helm" tests/release/install helm
+	$(STAGE) "chart" tools/run-tests manifests --ignored
 
 bursts: filters native tools-envoy ## Tries every combination of what many requests wait for and how that ends; BURSTS=all: on real Envoy too
 	$(STAGE) "bursts in the mock host" env BURSTS=all tools/run-tests mock bursts

@@ -41,3 +41,9 @@ fn the_lock_file_of_the_fuzz_targets_has_this_version() {
         assert!(locked.contains(&entry), "{package}");
     }
 }
+
+#[test]
+fn the_chart_has_this_version() {
+    let chart = read("charts/mesh-filters/Chart.yaml");
+    assert!(chart.contains(&format!("\nversion: {VERSION}\nappVersion: {VERSION}\n")), "{chart}");
+}

@@ -330,3 +330,94 @@ fn each_service_is_scaled_and_kept_by_what_is_there() {
         assert_eq!(budget["spec"]["maxUnavailable"], 1, "{budget}");
     }
 }
+
+/// What Helm makes of the chart, where these values are set.
+fn helm(values: &[(String, &str)]) -> Result<Vec<Value>, String> {
+    let set = values.iter().flat_map(|(name, value)| ["--set-string".to_owned(), format!("{name}={value}")]);
+    template(&set.collect::<Vec<_>>())
+}
+
+fn template(arguments: &[String]) -> Result<Vec<Value>, String> {
+    let helm = root().join(".tools/release/bin/helm");
+    let mut command = Command::new(&helm);
+    command.args(["template", "filters"]).arg(root().join("charts/mesh-filters")).args(arguments);
+    let done = command
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}; `make test-chart` builds it", helm.display()));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if done.status.success() {
+        Ok(serde_saphyr::from_multiple(&text(done.stdout)).unwrap())
+    } else {
+        Err(text(done.stderr))
+    }
+}
+
+/// The values that the chart ships without, as those of the settings.
+fn chart_values() -> Vec<(String, &'static str)> {
+    let name = |setting: &str| match setting.split_once('.') {
+        None => Some(setting.to_owned()),
+        Some(("mesh-filters", _)) => None,
+        Some((filter, field)) => {
+            let part = ["trace-tags", "jwt-auth", "rate-limit"].iter().position(|known| *known == filter)?;
+            Some(format!("{}.image.{field}", ["traceTags", "jwtAuth", "rateLimit"][part]))
+        }
+    };
+    values().into_iter().filter_map(|(setting, value)| Some((name(setting)?, value))).collect()
+}
+
+#[test]
+#[ignore = "needs Helm: `make test-chart` builds it"]
+fn the_chart_renders_what_the_kustomization_of_the_filters_renders() {
+    let by_name = |resources: &[Value]| -> BTreeMap<String, Value> {
+        resources.iter().map(|one| (one["metadata"]["name"].to_string(), one.clone())).collect()
+    };
+    let rendered = helm(&chart_values()).unwrap();
+    let wanted = &RENDERED.iter().find(|(folder, _)| folder == "filters").unwrap().1;
+    let (rendered, wanted) = (by_name(&rendered), by_name(wanted));
+    assert_eq!(rendered.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+    for (name, one) in wanted {
+        assert_eq!(rendered[&name], one, "{name}");
+    }
+}
+
+/// The page of the chart has values of another platform.
+#[test]
+#[ignore = "needs Helm: `make test-chart` builds it"]
+fn the_values_that_the_page_of_the_chart_shows_make_plugins_that_their_filters_take() {
+    let page = fs::read_to_string(root().join("charts/mesh-filters/README.md")).unwrap();
+    let shown = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap().replace('…', KEY);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("values.yaml");
+    fs::write(&file, shown).unwrap();
+    let rendered = template(&["--values".to_owned(), file.display().to_string()]).unwrap();
+    let mut names = Vec::new();
+    for plugin in rendered.iter().map(|one| plugin(one).unwrap()) {
+        let said = accepted(&plugin.filter, &plugin.config, &plugin.variables);
+        assert_eq!(said, Ok(()), "{}", plugin.resource);
+        names.push(plugin.resource);
+    }
+    names.sort();
+    let plugin = |filter: &str| format!("WasmPlugin shop/{filter}-orders");
+    assert_eq!(names, ["jwt-auth", "rate-limit", "trace-tags"].map(plugin));
+}
+
+#[test]
+#[ignore = "needs Helm: `make test-chart` builds it"]
+fn a_value_that_is_missing_or_that_no_filter_has_is_an_error_that_names_it() {
+    let all = chart_values();
+    for (n, (missing, _)) in all.iter().enumerate() {
+        let mut given = all.clone();
+        given.remove(n);
+        let said = helm(&given).expect_err(missing);
+        let part = missing.split('.').next_back().unwrap();
+        assert!(said.contains("is missing") && said.contains(part), "without {missing}: {said}");
+    }
+    for wrong in
+        ["services.user.jwtAuth.rule=x", "rateLimit.config.response.statuses=429", "services.user.apps=x"]
+    {
+        let (name, value) = wrong.split_once('=').unwrap();
+        let said = helm(&[all.clone(), vec![(name.to_owned(), value)]].concat()).expect_err(wrong);
+        let field = name.rsplit('.').next().unwrap();
+        assert!(said.contains("additional properties") && said.contains(field), "{wrong}: {said}");
+    }
+}

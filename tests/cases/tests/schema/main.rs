@@ -1,9 +1,10 @@
-//! The JSON Schemas in docs/schema and the lists of options in the documents are made from the configuration types, and
-//! the configuration of every case fits them. `UPDATE=1` writes both.
+//! The JSON Schemas in docs/schema, that of the values of the Helm chart, and the lists of options in the documents are made from
+//! the configuration types, and the configuration of every case fits them. `UPDATE=1` writes all.
 #![allow(clippy::restriction)]
 
 mod options;
 mod validate;
+mod values;
 
 use std::path::{Path, PathBuf};
 
@@ -111,6 +112,12 @@ fn schema_of_each_configuration_type_is_in_docs() {
         let schema = without_order(schema);
         is_up_to_date(&root().join(format!("docs/schema/{name}.json")), &format!("{schema:#}\n"));
     }
+}
+
+#[test]
+fn schema_of_the_values_of_the_chart_has_the_options_of_the_filters() {
+    let schema = values::schema(&schemas().map(|(name, schema)| (name, without_order(schema))));
+    is_up_to_date(&root().join("charts/mesh-filters/values.schema.json"), &format!("{schema:#}\n"));
 }
 
 #[test]
