@@ -241,20 +241,19 @@ impl Auth {
             exchange.note_published(Rc::clone(key), Rc::clone(value));
         }
         let head = exchange.headers().ok();
-        let first = |name| head.as_ref().and_then(|head| head.first(name));
         let waits = matches!(
             denial.reason,
             DenyReason::KeysUnavailable | DenyReason::RevocationUnavailable | DenyReason::TooManyWaiting
         );
         let next_fetch = next_fetch.filter(|_| waits);
+        let config = self.authenticator.config();
         let context = reply::Context {
-            response: &self.authenticator.config().deny_response,
+            response: &config.deny_response,
             scopes: denial.scopes,
-            request_id: first("x-request-id"),
-            origin: first("origin"),
+            head: head.as_deref(),
+            places: &config.places,
             retry_in: next_fetch
                 .map_or(Duration::ZERO, |next| next.saturating_sub(shared.monotonic_time.get())),
-            grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
         };
         (Flow::Deny(reply::reply(denial.reason, &context)), Verdict::Denied(denied(denial)))
     }

@@ -306,14 +306,12 @@ impl JwtAuth {
         self.metrics.denied.increment();
         let config = self.authenticator.config();
         let head = exchange.headers().ok();
-        let first = |name| head.as_ref().and_then(|head| head.first(name));
         let context = reply::Context {
             response: &config.deny_response,
             scopes,
-            request_id: first("x-request-id"),
-            origin: first("origin"),
+            head: head.as_deref(),
+            places: &config.places,
             retry_in: retry_in(reason, next_fetch),
-            grpc: first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc")),
         };
         Flow::Deny(reply::reply(reason, &context))
     }

@@ -2,16 +2,20 @@
 
 mod deny_code;
 mod reason;
+mod sign_in;
 
 use std::time::Duration;
 
 use plugin_kit::reply::denial::{Body, Extras, printable_id};
 use plugin_kit::reply::{Problem, Reply};
+use plugin_kit::request::headers::HeaderMap;
 
 use self::deny_code::FORBIDDEN;
+use crate::policy::place::Place;
 
 pub use self::deny_code::{DenyCode, DenyPresentation};
 pub use self::reason::DenyReason;
+pub use self::sign_in::{SignIn, origin_of};
 
 plugin_kit::config_choice! {
     /// The status of the reply to a token for another audience.
@@ -38,6 +42,46 @@ pub struct DenyResponse {
     pub code_header: Option<String>,
     /// See [`WrongAudience`].
     pub wrong_audience: WrongAudience,
+    /// The status that hides the reason of a denial, by the class of the denial.
+    pub hide: Hide,
+    /// Where a browser is sent to sign in, in the place of a 401.
+    pub sign_in: Option<SignIn>,
+}
+
+/// The status that denials of a class have in the place of their own, and then tell nothing of the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hide {
+    /// Of those with status 401.
+    pub unauthenticated: Option<Hidden>,
+    /// Of those with status 403.
+    pub forbidden: Option<Hidden>,
+}
+
+plugin_kit::config_choice! {
+    /// What a client is told in the place of the reason.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Hidden {
+        /// The status is 400.
+        BadRequest,
+        /// The status is 401, with a challenge.
+        Unauthorized,
+        /// The status is 403.
+        Forbidden,
+        /// The status is 404, as if there were nothing. Its gRPC status is 5.
+        NotFound,
+    }
+}
+
+impl Hidden {
+    fn presentation(self) -> DenyPresentation {
+        let (code, status, grpc_status, title) = match self {
+            Self::BadRequest => ("bad_request", 400, 3, "Bad Request"),
+            Self::Unauthorized => ("unauthorized", 401, 16, "Unauthorized"),
+            Self::Forbidden => ("forbidden", 403, 7, "Forbidden"),
+            Self::NotFound => ("not_found", 404, 5, "Not Found"),
+        };
+        DenyPresentation { code, status, grpc_status, error: None, title }
+    }
 }
 
 /// What a reply depends on besides the reason.
@@ -47,28 +91,44 @@ pub struct Context<'a> {
     pub response: &'a DenyResponse,
     /// The scopes that the rule requires.
     pub scopes: &'a [String],
-    /// `x-request-id` as it was sent.
-    pub request_id: Option<&'a [u8]>,
-    /// `origin` as it was sent: that of the page that made the request, if the page is of another origin than
-    /// the service.
-    pub origin: Option<&'a [u8]>,
+    /// The request's headers, if the proxy shows them.
+    pub head: Option<&'a HeaderMap>,
+    /// Where requests carry tokens.
+    pub places: &'a [Place],
     /// How long the client should wait before it tries again, if the status is 503.
     pub retry_in: Duration,
-    /// Whether the client speaks gRPC, in which the body is a message for people.
-    pub grpc: bool,
 }
 
 /// The reply to a request that is refused.
 pub fn reply(reason: DenyReason, context: &Context<'_>) -> Reply {
     const TEXT: &str = "text/plain; charset=utf-8";
-    let DenyResponse { body, extras, code_header, wrong_audience, .. } = context.response;
-    let DenyPresentation { code, mut status, mut grpc_status, error, title } = reason.presentation();
+    let DenyResponse { body, extras, code_header, wrong_audience, hide, sign_in, .. } = context.response;
+    let first = |name| context.head.and_then(|head| head.first(name));
+    // In gRPC the body is a message for people.
+    let grpc = first("content-type").is_some_and(|media_type| media_type.starts_with(b"application/grpc"));
+    let details = format!("jwt_auth_{}", reason.presentation().code);
+    let DenyPresentation { mut code, mut status, mut grpc_status, mut error, mut title } =
+        reason.presentation();
     if reason.code() == DenyCode::AudienceMismatch && *wrong_audience == WrongAudience::Forbidden {
         (status, grpc_status) = FORBIDDEN;
     }
-    let (kind, request_id) = ("about:blank", context.request_id.and_then(printable_id));
+    if status == 401
+        && let Some(location) =
+            sign_in.as_ref().zip(context.head).and_then(|(to, head)| to.location(head, context.places))
+    {
+        return redirect(location, details, extras, first("origin"));
+    }
+    let hidden = match status {
+        401 => hide.unauthenticated,
+        403 => hide.forbidden,
+        _ => None,
+    };
+    if let Some(hidden) = hidden {
+        DenyPresentation { code, status, grpc_status, error, title } = hidden.presentation();
+    }
+    let (kind, request_id) = ("about:blank", first("x-request-id").and_then(printable_id));
     let problem = Problem { kind, title, status, detail: None, code, request_id, violated_policies: &[] };
-    let body = if context.grpc { &Body::Text } else { body };
+    let body = if grpc { &Body::Text } else { body };
     let (media_type, body) = body.of(&problem, TEXT, &[]).unzip();
     let mut headers = Vec::new();
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
@@ -86,9 +146,18 @@ pub fn reply(reason: DenyReason, context: &Context<'_>) -> Reply {
     if let Some(name) = code_header {
         add(name, code);
     }
-    let (body, details) = (body.unwrap_or_default(), format!("jwt_auth_{code}"));
+    let body = body.unwrap_or_default();
     let mut reply = Reply { status, grpc_status: Some(grpc_status), headers, body, details };
-    extras.add_to(&mut reply, context.origin);
+    extras.add_to(&mut reply, first("origin"));
+    reply
+}
+
+/// The reply that sends a browser to another page.
+fn redirect(location: String, details: String, extras: &Extras, origin: Option<&[u8]>) -> Reply {
+    let headers =
+        vec![("location".to_owned(), location), ("cache-control".to_owned(), "no-store".to_owned())];
+    let mut reply = Reply { status: 302, grpc_status: None, headers, body: Vec::new(), details };
+    extras.add_to(&mut reply, origin);
     reply
 }
 
@@ -117,17 +186,12 @@ mod tests {
             realm: "service".to_owned(),
             code_header: None,
             wrong_audience: WrongAudience::Unauthenticated,
+            hide: Hide::default(),
+            sign_in: None,
         };
         let retry_after = |reason, millis| {
             let retry_in = Duration::from_millis(millis);
-            let context = Context {
-                response: &response,
-                scopes: &[],
-                request_id: None,
-                origin: None,
-                retry_in,
-                grpc: false,
-            };
+            let context = Context { response: &response, scopes: &[], head: None, places: &[], retry_in };
             let headers = reply(reason, &context).headers;
             headers.into_iter().find(|(name, _)| name == "retry-after").map(|(_, value)| value)
         };

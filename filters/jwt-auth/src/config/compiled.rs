@@ -9,14 +9,16 @@ use plugin_kit::request::header_names::output_header_name;
 use plugin_kit::request::path::PathCase;
 use serde_json::Value;
 
-use crate::config::raw::{self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, SeveralTokens};
+use crate::config::raw::{
+    self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, RawHide, RawSignIn, SeveralTokens,
+};
 use crate::config::rules::check_one_token_can_meet;
 use crate::config::{headers, order};
 use crate::keys::algorithm::Algorithm;
 use crate::policy::place::Place;
 use crate::policy::provider::Provider;
 use crate::policy::rules::{Access, Rule};
-use crate::reply::DenyResponse;
+use crate::reply::{DenyResponse, Hidden, Hide, SignIn, origin_of};
 use crate::token::claims::ClaimPath;
 use crate::token::output::OwnHeaders;
 
@@ -192,6 +194,18 @@ fn most_waiting(most: usize, root: &JsonPath, errors: &mut ErrorList) -> usize {
     most
 }
 
+impl RawSignIn {
+    fn compile(self, path: &JsonPath, errors: &mut ErrorList) -> Option<SignIn> {
+        for (n, origin) in self.origins.iter().enumerate() {
+            if origin_of(origin) != Some(origin) {
+                let message = "is not an origin, in lower case and without a path; expected one such as `https://app.example`";
+                errors.add(&path.field("origins").index(n), message);
+            }
+        }
+        errors.check(&path.field("url"), SignIn::parse(&self.url, self.origins.to_vec()))
+    }
+}
+
 impl RawDenyResponse {
     #[inline(never)]
     fn compile(self, path: &JsonPath, errors: &mut ErrorList) -> DenyResponse {
@@ -205,6 +219,19 @@ impl RawDenyResponse {
         }
         self.body.check(&[], &path.field("body"), errors);
         let extras = Extras::compile(self.add_headers, self.cors.as_ref(), path, errors);
-        DenyResponse { body: self.body, extras, realm, code_header, wrong_audience: self.wrong_audience }
+        let RawHide { unauthenticated, forbidden } = self.hide;
+        if unauthenticated == Some(Hidden::NotFound) && self.sign_in.is_some() {
+            let message = "is no secret where `signIn` sends browsers to sign in";
+            errors.note(Code::HiddenAndShown, &path.field("hide").field("unauthenticated"), message);
+        }
+        DenyResponse {
+            body: self.body,
+            extras,
+            realm,
+            code_header,
+            wrong_audience: self.wrong_audience,
+            hide: Hide { unauthenticated, forbidden },
+            sign_in: self.sign_in.and_then(|sign_in| sign_in.compile(&path.field("signIn"), errors)),
+        }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::fetch::revocation::OnFailure;
 use crate::keys::jwk::MOST_TRIED;
 use crate::policy::rules::Verify;
-use crate::reply::WrongAudience;
+use crate::reply::{Hidden, WrongAudience};
 
 /// Defaults of options.
 pub(super) const CLOCK_SKEW: DurationText = DurationText(Duration::from_mins(1));
@@ -337,6 +337,38 @@ config_object! {
         pub(super) code_header: Option<String>,
         /// The status of the reply to a token for another audience.
         pub(super) wrong_audience: WrongAudience = WrongAudience::default(),
+        /// Denials that tell nothing of their reason: status, body and headers are those of what is named here.
+        /// The deny code in metrics, logs and filter state stays. Default: none.
+        pub(super) hide: RawHide = RawHide::default(),
+        /// Where a browser is sent to sign in: its request for a page gets status 302 in the place of a 401.
+        /// Default: nowhere.
+        pub(super) sign_in: Option<RawSignIn>,
+    }
+}
+
+config_object! {
+    /// Denials that tell nothing of their reason, by class.
+    #[derive(Debug, Default)]
+    pub(super) struct RawHide {
+        /// What clients without a valid token are told, in the place of a 401.
+        pub(super) unauthenticated: Option<Hidden>,
+        /// What clients that may not make the request are told, in the place of a 403: `notFound` for those
+        /// that may not know that there is something.
+        pub(super) forbidden: Option<Hidden>,
+    }
+}
+
+config_object! {
+    /// Where a browser is sent to sign in.
+    #[derive(Debug)]
+    pub(super) struct RawSignIn {
+        /// The URL, or a path of the service's own. `{returnTo}` in its query is replaced by the percent-encoded
+        /// URL of the request, without tokens in its query: `https://login.example/start?return={returnTo}`.
+        pub(super) url: String,
+        /// The origins of the service as browsers see them: `https://app.example`. The return URL begins with
+        /// the one whose host and port the request names, or else with the first. It never begins with what a
+        /// client has sent.
+        pub(super) origins: NonEmpty<Vec<String>>,
     }
 }
 

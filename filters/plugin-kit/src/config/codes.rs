@@ -130,6 +130,9 @@ codes! {
     /// A place of tokens is for a rule that looks at no token: one with `allow: nobody` or `verify: never`. Name
     /// another rule, or let the rule look at tokens.
     Warning PlaceNotRead,
+    /// Requests without a token are answered with 404, as if there were nothing, and `signIn` sends browsers to sign
+    /// in for the same requests. Leave one of the two out.
+    Warning HiddenAndShown,
     /// With `verify: never` no token is looked at, so that `when` finds no claims. Use `verify: bestEffort`.
     Warning WhenWithoutClaims,
     /// `requests: 0` denies every request. If that is meant, say `burst: 0` beside it.
