@@ -150,6 +150,10 @@ impl Auth {
         facts: &Facts<'_>,
         exchange: &Exchange<'_>,
     ) -> (Flow, Verdict) {
+        if let Some(reply) = self.authenticator.metadata(exchange) {
+            trace::note(|| Note::new("metadata"));
+            return (Flow::Deny(reply), Verdict::Passed(None));
+        }
         let remove = |name: &str| -> Result<(), HostError> {
             facts.remove(name);
             exchange.note_header_removed(name);

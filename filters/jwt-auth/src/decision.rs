@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plugin_kit::host::HostError;
+use plugin_kit::reply::Reply;
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::request::headers::{HeaderMap, NameLengths};
 use plugin_kit::request::matcher::Request;
@@ -93,6 +94,13 @@ impl Authenticator {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The reply to a request for the metadata of the resource, if it is one. It is not decided about.
+    pub fn metadata(&self, exchange: &Exchange<'_>) -> Option<Reply> {
+        let metadata = self.config.deny_response.metadata.as_ref()?;
+        let head = exchange.headers().ok()?;
+        metadata.reply(&head)
     }
 
     /// The fetched keys of the provider at this position, if its keys are fetched.

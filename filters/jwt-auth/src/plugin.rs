@@ -118,6 +118,9 @@ impl Filter for JwtAuth {
     }
 
     fn on_request(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Flow {
+        if let Some(reply) = self.authenticator.metadata(exchange) {
+            return Flow::Deny(reply);
+        }
         if stream.has_waited() {
             self.waiting.borrow_mut().leave(exchange.id());
         }

@@ -1,6 +1,7 @@
 //! What a client whose request is refused gets: the reply, by the reason and its deny code.
 
 mod deny_code;
+mod metadata;
 mod reason;
 mod sign_in;
 
@@ -14,6 +15,7 @@ use self::deny_code::FORBIDDEN;
 use crate::policy::place::Place;
 
 pub use self::deny_code::{DenyCode, DenyPresentation};
+pub use self::metadata::Metadata;
 pub use self::reason::DenyReason;
 pub use self::sign_in::{SignIn, origin_of};
 
@@ -46,6 +48,8 @@ pub struct DenyResponse {
     pub hide: Hide,
     /// Where a browser is sent to sign in, in the place of a 401.
     pub sign_in: Option<SignIn>,
+    /// The metadata of the resource, at which challenges point.
+    pub metadata: Option<Metadata>,
 }
 
 /// The status that denials of a class have in the place of their own, and then tell nothing of the reason.
@@ -171,6 +175,10 @@ fn challenge(error: Option<&str>, context: &Context<'_>) -> String {
             parameters.push(format!("scope=\"{}\"", context.scopes.join(" ")));
         }
     }
+    if let Some(metadata) = &context.response.metadata {
+        // RFC 9728 section 5.1.
+        parameters.push(format!("resource_metadata=\"{}\"", metadata.url));
+    }
     parameters.join(", ")
 }
 
@@ -188,6 +196,7 @@ mod tests {
             wrong_audience: WrongAudience::Unauthenticated,
             hide: Hide::default(),
             sign_in: None,
+            metadata: None,
         };
         let retry_after = |reason, millis| {
             let retry_in = Duration::from_millis(millis);

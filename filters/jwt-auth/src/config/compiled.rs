@@ -10,7 +10,8 @@ use plugin_kit::request::path::PathCase;
 use serde_json::Value;
 
 use crate::config::raw::{
-    self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, RawHide, RawSignIn, SeveralTokens,
+    self, AmbiguousPath, CorsPreflight, RawConfig, RawDenyResponse, RawHide, RawProtectedResource, RawSignIn,
+    SeveralTokens,
 };
 use crate::config::rules::check_one_token_can_meet;
 use crate::config::{headers, order};
@@ -18,8 +19,9 @@ use crate::keys::algorithm::Algorithm;
 use crate::policy::place::Place;
 use crate::policy::provider::Provider;
 use crate::policy::rules::{Access, Rule};
-use crate::reply::{DenyResponse, Hidden, Hide, SignIn, origin_of};
+use crate::reply::{DenyResponse, Hidden, Hide, Metadata, SignIn, origin_of};
 use crate::token::claims::ClaimPath;
+use crate::token::location::TokenLocation;
 use crate::token::output::OwnHeaders;
 
 /// A configuration that has been checked.
@@ -147,7 +149,11 @@ impl RawConfig {
                 "no request is denied, only counted and logged",
             );
         }
-        let deny_response = self.deny_response.compile(&root.field("denyResponse"), errors);
+        let mut deny_response = self.deny_response.compile(&root.field("denyResponse"), errors);
+        if let Some(resource) = self.protected_resource {
+            let path = root.field("protectedResource");
+            deny_response.metadata = resource.compile(&providers, &places, &path, errors);
+        }
         let cached_tokens = self.token_cache.max_entries.unwrap_or(raw::MAX_ENTRIES);
         if cached_tokens > MOST_CACHED {
             errors.add(
@@ -194,6 +200,54 @@ fn most_waiting(most: usize, root: &JsonPath, errors: &mut ErrorList) -> usize {
     most
 }
 
+impl RawProtectedResource {
+    #[inline(never)]
+    fn compile(
+        self,
+        providers: &[Provider],
+        places: &[Place],
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<Metadata> {
+        let mut servers = self.authorization_servers.to_vec();
+        for (n, server) in servers.iter().enumerate() {
+            if origin_of(server).is_none() {
+                let message = "is not an issuer; expected a URL such as `https://auth.example/`";
+                errors.add(&path.field("authorizationServers").index(n), message);
+            }
+        }
+        if servers.is_empty() {
+            let known = providers.iter().filter_map(|provider| provider.issuer.iss.as_ref()?.exact());
+            servers.extend(known.map(str::to_owned));
+            servers.dedup();
+            if servers.is_empty() && !providers.is_empty() {
+                errors.add(path, "expected `authorizationServers`, since no provider names one issuer");
+            }
+        }
+        if providers.iter().any(|provider| provider.policy.audiences.is_empty()) {
+            let message = "names a resource, and a provider without `audiences` takes tokens for any other";
+            errors.note(Code::ResourceWithoutAudience, &path.field("resource"), message);
+        }
+        let is_header = |place: &Place| matches!(&place.location, TokenLocation::Header { name, .. } if name == "authorization");
+        let is_query = |place: &Place| matches!(&place.location, TokenLocation::QueryParam(name) if name == "access_token");
+        let mut methods = Vec::new();
+        methods.extend(places.iter().any(is_header).then_some("header"));
+        methods.extend(places.iter().any(is_query).then_some("query"));
+        let mut members = serde_json::Map::new();
+        members.insert("authorization_servers".to_owned(), servers.into());
+        if !methods.is_empty() {
+            members.insert("bearer_methods_supported".to_owned(), methods.into());
+        }
+        if !self.scopes.is_empty() {
+            members.insert("scopes_supported".to_owned(), self.scopes.to_vec().into());
+        }
+        for (name, text) in [("resource_name", self.name), ("resource_documentation", self.documentation)] {
+            members.extend(text.map(|text| (name.to_owned(), text.into())));
+        }
+        errors.check(&path.field("resource"), Metadata::new(&self.resource, members))
+    }
+}
+
 impl RawSignIn {
     fn compile(self, path: &JsonPath, errors: &mut ErrorList) -> Option<SignIn> {
         for (n, origin) in self.origins.iter().enumerate() {
@@ -231,6 +285,7 @@ impl RawDenyResponse {
             code_header,
             wrong_audience: self.wrong_audience,
             hide: Hide { unauthenticated, forbidden },
+            metadata: None,
             sign_in: self.sign_in.and_then(|sign_in| sign_in.compile(&path.field("signIn"), errors)),
         }
     }

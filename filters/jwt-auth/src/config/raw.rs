@@ -50,6 +50,9 @@ config_object! {
         pub(super) mode: Mode = Mode::default(),
         /// How denied requests are answered.
         pub(super) deny_response: RawDenyResponse = RawDenyResponse::default(),
+        /// The metadata of this service as a protected resource (RFC 9728), by which clients such as those of MCP
+        /// find out who issues tokens for it. Default: none.
+        pub(super) protected_resource: Option<RawProtectedResource>,
         /// The claims that become filter state `wasm.jwt.<claim>`, at which later filters, spans and access
         /// logs read them. Dots lead into objects: `org.id`.
         pub(super) publish_claims: Option<Vec<String>> => PUBLISH_CLAIMS.map(str::to_owned).to_vec(),
@@ -369,6 +372,26 @@ config_object! {
         /// the one whose host and port the request names, or else with the first. It never begins with what a
         /// client has sent.
         pub(super) origins: NonEmpty<Vec<String>>,
+    }
+}
+
+config_object! {
+    /// The metadata of a protected resource (RFC 9728 section 2).
+    #[derive(Debug)]
+    pub(super) struct RawProtectedResource {
+        /// The URL of the resource, as clients name it (RFC 8707): `https://mcp.example/mcp`. The document is at
+        /// `/.well-known/oauth-protected-resource` followed by its path, for anyone, and each challenge
+        /// (`WWW-Authenticate`) names it in `resource_metadata`.
+        pub(super) resource: String,
+        /// The issuers that a client may ask for tokens. Default: the issuers of all providers, without those
+        /// with a `*`.
+        pub(super) authorization_servers: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// The scopes that a client may ask for (`scopes_supported`). Default: not said.
+        pub(super) scopes: NonEmpty<Vec<String>> = NonEmpty::default(),
+        /// The name of the resource for end users (`resource_name`).
+        pub(super) name: Option<String>,
+        /// The URL of a page for developers (`resource_documentation`).
+        pub(super) documentation: Option<String>,
     }
 }
 

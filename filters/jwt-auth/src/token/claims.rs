@@ -350,6 +350,11 @@ impl Pattern {
         Ok(Self { before: before.to_owned(), after: after.map(str::to_owned) })
     }
 
+    /// The text, if it is the only one that matches.
+    pub fn exact(&self) -> Option<&str> {
+        self.after.is_none().then_some(self.before.as_str())
+    }
+
     /// Whether some text may match both patterns. The answer is exact unless both have a `*`.
     pub fn may_share(&self, other: &Self) -> bool {
         match (&self.after, &other.after) {

@@ -133,6 +133,9 @@ codes! {
     /// Requests without a token are answered with 404, as if there were nothing, and `signIn` sends browsers to sign
     /// in for the same requests. Leave one of the two out.
     Warning HiddenAndShown,
+    /// `protectedResource` names the resource that clients ask for tokens for, and a provider without `audiences`
+    /// takes tokens that were issued for another resource. Name the resource in `audiences`.
+    Warning ResourceWithoutAudience,
     /// With `verify: never` no token is looked at, so that `when` finds no claims. Use `verify: bestEffort`.
     Warning WhenWithoutClaims,
     /// `requests: 0` denies every request. If that is meant, say `burst: 0` beside it.
