@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::document::{self, Kind, Node, Source, place_in_text};
 use crate::expression::{Fault, fault};
 use crate::finding::Finding;
-use crate::resource::{Near, Plugin, Resource, plugins};
+use crate::resource::{Near, Plugin, Resource, is_config, plugins};
 use crate::secret::{Secret, secrets};
 
 /// What was found in sources.
@@ -49,7 +49,10 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
         .filter(is_something)
         .map(|(n, node)| Resource::of(*n, &sources[*n].text, node))
         .collect();
-    let resources: Vec<Resource<'_>> = resources.into_iter().flat_map(unpacked).collect();
+    let is_ours = |resource: &Resource<'_>| {
+        !resource.kind.is_empty() || sources[resource.source].named || is_config(resource.node)
+    };
+    let resources: Vec<Resource<'_>> = resources.into_iter().flat_map(unpacked).filter(is_ours).collect();
     let mut read: Vec<(Plugin<'_>, Facts)> = Vec::new();
     for mut plugin in resources.iter().flat_map(plugins) {
         if plugin.resource.kind.is_empty() {

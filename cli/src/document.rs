@@ -16,6 +16,8 @@ pub(crate) struct Source {
     pub(crate) name: String,
     /// What is in it.
     pub(crate) text: String,
+    /// Whether the user named it; else it was found below a folder, and may be about anything.
+    pub(crate) named: bool,
 }
 
 /// A value and where it stands.
@@ -397,7 +399,7 @@ pub(crate) fn read_all(inputs: &[PathBuf]) -> Result<Vec<Source>, String> {
         if input.as_os_str() == "-" {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
-            sources.push(Source { name: "standard input".to_owned(), text: without_mark(text) });
+            sources.push(Source { name: "standard input".to_owned(), text: without_mark(text), named: true });
         } else {
             read(input, true, &mut sources)?;
         }
@@ -434,7 +436,7 @@ fn read(path: &Path, named: bool, sources: &mut Vec<Source>) -> Result<(), Strin
             .is_some_and(|extension| known.contains(&extension))
     {
         let text = fs::read_to_string(path).map_err(failed)?;
-        sources.push(Source { name: path.display().to_string(), text: without_mark(text) });
+        sources.push(Source { name: path.display().to_string(), text: without_mark(text), named });
     }
     Ok(())
 }

@@ -398,6 +398,18 @@ fn native<'a>(
     })
 }
 
+/// Whether a document without a kind can be a pluginConfig: other files have members of these names, too, such as the tags of a
+/// dashboard.
+pub(crate) fn is_config(node: &Node) -> bool {
+    let is_object = |node: &Node| matches!(node.kind, Kind::Object(_));
+    let fits = |value: &Node| match &value.kind {
+        Kind::List(list) => list.iter().all(is_object),
+        Kind::Object(_) => true,
+        Kind::Scalar(_) => false,
+    };
+    node.members().any(|(name, value)| filters::by_member(name).is_some() && fits(value))
+}
+
 /// A document that is nothing but a pluginConfig.
 fn bare<'a>(resource: &'a Resource<'a>) -> Plugin<'a> {
     let filter = by_members(Some(resource.node));
@@ -480,6 +492,20 @@ mod tests {
         assert!(orders.select(None, &labels("orders")) && orders.select(Some("shop"), &labels("orders")));
         assert!(!orders.select(None, &labels("users")) && !orders.select(Some("other"), &labels("orders")));
         assert!(of("istio-system", BTreeMap::new()).select(Some("shop"), &labels("users")));
+    }
+
+    #[test]
+    fn file_about_something_else_is_no_configuration() {
+        for (text, expected) in [
+            ("limits: [{ name: a }]", true),
+            ("{ providers: { shop: {} }, ruls: [] }", true),
+            ("{ title: Mesh, tags: [mesh, filters], panels: [] }", false),
+            ("{ rule_files: [rules.yaml], tests: [] }", false),
+            ("rules: 7", false),
+        ] {
+            let nodes = crate::document::parse(text).ok().unwrap();
+            assert_eq!(is_config(&nodes[0]), expected, "{text}");
+        }
     }
 
     #[test]
