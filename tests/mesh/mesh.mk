@@ -19,7 +19,7 @@ mesh-tools:
 	@tests/mesh/install-deps
 	@tests/mesh/build-tools
 
-mesh-test: filters mesh-tools ## Installs the manifests on a real mesh and checks how it behaves; CHECKS=words runs some of the checks
+mesh-test: filters native mesh-tools ## Installs the manifests on a real mesh and checks how it behaves; CHECKS=words runs some of the checks
 	@$(MESHLAB) test $(CHECKS)
 
 demo-mesh: filters mesh-tools ## Starts that mesh, leaves it running, and prints commands to try

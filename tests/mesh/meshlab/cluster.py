@@ -17,7 +17,7 @@ def render(name: str) -> str:
     """A file of conf/ with the lab's values put in."""
     values = {
         "STATE": STATE, "NODE": NODE, "NODE_IP": NODE_IP, "POD_CIDR": POD_CIDR, "DNS_IP": DNS_IP, "HUB": HUB,
-        "CGROUP": CGROUP, "REGISTRY_HOST": REGISTRY.partition(":")[0],
+        "CGROUP": CGROUP, "REGISTRY": REGISTRY, "REGISTRY_HOST": REGISTRY.partition(":")[0],
         "REGISTRY_ADDRESS": f"{NODE_IP}:{REGISTRY.partition(':')[2]}",
     }
     text = (CONF / name).read_text()
@@ -38,6 +38,7 @@ def up() -> None:
     for name in ("containerd.toml", "kubelet.yaml", "kube-proxy.yaml"):
         write(name)
     write("cni.conflist", "cni/10-mesh.conflist")
+    write("hosts.toml", f"containerd/registries/{REGISTRY}/hosts.toml")
     (STATE / "resolv.conf").touch()
     control_plane()
     node()

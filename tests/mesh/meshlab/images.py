@@ -61,6 +61,8 @@ def proxy() -> Image:
                     files[f"usr/sbin/{family}{verb}"] = program.name
     for extension in Path("/usr/lib/x86_64-linux-gnu/xtables").glob("lib*.so"):
         files[str(extension)[1:]] = extension
+    # Istio's images have it, and the native module needs it.
+    files["lib/x86_64-linux-gnu/libgcc_s.so.1"] = Path("/lib/x86_64-linux-gnu/libgcc_s.so.1").resolve()
     files |= libraries(ENVOY, *tables.values())
     return Image(layer(files, FOLDERS), {
         "Entrypoint": ["/usr/local/bin/pilot-agent"], "Env": [PATH, "ISTIO_META_ISTIO_PROXY_SHA=upstream-envoy"],

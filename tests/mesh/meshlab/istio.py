@@ -59,6 +59,7 @@ def copy_manifests() -> None:
     for name in ("jwt-auth", "rate-limit", "trace-tags", "mesh-filters"):
         setting("filters", f"{name}.url", f"oci://{REGISTRY}/adaptive-learning/{name}:none")
         setting("filters", f"{name}.sha256", "f" * 64)
+    setting("filters", "native.image", f"{REGISTRY}/adaptive-learning/mesh-filters:none")
     # One gateway on a known address; Prometheus metrics are made by istio.stats, which upstream Envoy lacks.
     edit("base/gateway-workload.yaml", r"type: LoadBalancer", f"type: LoadBalancer\n  clusterIP: {GATEWAY_IP}")
     edit("base/telemetry.yaml", r"  metrics:\n    - providers: \[\{ name: prometheus \}\]\n", "")

@@ -1,7 +1,9 @@
-//! The proxy's node. The ABI does not show it. Istio's agent starts the proxy with the node's ID on the command line, and makes the
-//! metadata of the same environment variables and files that are read here.
+//! The proxy's node. The ABI does not show it. It is on the command line, or in the bootstrap, to which Istio's agent writes it. The
+//! agent makes the metadata of the same environment variables and files that are read here.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::LazyLock;
 
 use serde_json::Value;
@@ -23,9 +25,21 @@ fn from_command_line(line: &[u8], name: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// The node's ID (`--service-node`).
+/// A member of the node in the bootstrap, the JSON file that the command line names.
+fn written(name: &str) -> Option<Vec<u8>> {
+    let path = option("-c").or_else(|| option("--config-path"))?;
+    from_bootstrap(&fs::read(OsStr::from_bytes(&path)).ok()?, name)
+}
+
+fn from_bootstrap(json: &[u8], name: &str) -> Option<Vec<u8>> {
+    let bootstrap: Value = serde_json::from_slice(json).ok()?;
+    Some(bootstrap.get("node")?.get(name)?.as_str()?.as_bytes().to_vec())
+}
+
+/// The node's ID.
 pub(super) fn id() -> Option<Vec<u8>> {
-    static ID: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| option("--service-node"));
+    static ID: LazyLock<Option<Vec<u8>>> =
+        LazyLock::new(|| option("--service-node").or_else(|| written("id")));
     ID.clone()
 }
 
@@ -33,7 +47,7 @@ pub(super) fn id() -> Option<Vec<u8>> {
 pub(super) fn property(path: &[&str]) -> Option<Vec<u8>> {
     match path {
         ["id"] => id(),
-        ["cluster"] => option("--service-cluster"),
+        ["cluster"] => option("--service-cluster").or_else(|| written("cluster")),
         ["metadata", "LABELS", name] => {
             let volume = fs::read_to_string("/etc/istio/pod/labels").unwrap_or_default();
             label(&volume, std::env::var("ISTIO_METAJSON_LABELS").ok().as_deref(), name)
@@ -72,6 +86,15 @@ mod tests {
         assert_eq!(id("envoy\0--service-node=router~1\0").unwrap(), b"router~1");
         assert_eq!(id("envoy\0--service-node-x\0a\0"), None);
         assert_eq!(id("envoy\0-c\0x"), None);
+    }
+
+    #[test]
+    fn a_nodes_id_is_in_the_bootstrap() {
+        let of = |json: &str| from_bootstrap(json.as_bytes(), "id");
+        assert_eq!(of(r#"{ "node": { "id": "sidecar~1", "cluster": "shop" } }"#).unwrap(), b"sidecar~1");
+        for without in [r#"{ "node": { "id": 7 } }"#, "{}", "node: { id: a }"] {
+            assert_eq!(of(without), None, "{without}");
+        }
     }
 
     #[test]
