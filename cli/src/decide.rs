@@ -17,7 +17,7 @@ use std::time::Duration;
 use jwt_auth::fetch::documents::SharedDocuments;
 use jwt_auth::fetch::remote::Remote;
 use plugin_kit::config::ConfigErrors;
-use plugin_kit::host::{Environment, Flow, HostError};
+use plugin_kit::host::{Environment, Flow, GrpcFailure, HostError};
 use plugin_kit::reply::Reply;
 use plugin_kit::request::exchange::{Exchange, Published};
 use plugin_kit::trace::{self, Note};
@@ -74,8 +74,8 @@ impl Default for Proxy {
 pub trait World {
     /// Answers a request for a document.
     fn fetch(&self, document: &Remote, accept: &str) -> Fetch;
-    /// Answers a question to the rate limit service with a message of its protocol, or a gRPC status.
-    fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, u32>;
+    /// Answers a question to the rate limit service with a message of its protocol, or says why there is none.
+    fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, GrpcFailure>;
     /// What an expression is taken to come to that only the proxy can evaluate.
     fn assume(&self, is_condition: bool) -> Option<Vec<u8>>;
 }

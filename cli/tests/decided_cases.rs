@@ -15,6 +15,7 @@ use envoy::{Answer, Headers, Protocol, RateLimitAnswer, Received};
 use jwt_auth::fetch::remote::Remote;
 use mesh_filters_cli::decide::{Chain, Fetch, Plugin, Proxy, Request, Response, World};
 use plugin_kit::config::{ConfigErrors, document};
+use plugin_kit::host::{GrpcFailure, NOT_SENT};
 use rate_limit::config::Global;
 
 /// Why the cores alone do not decide a case.
@@ -72,14 +73,25 @@ impl World for Outside {
         Fetch::Answer { status, cache_control: cache_control.map(|(_, value)| value), body }
     }
 
-    fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, u32> {
+    fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, GrpcFailure> {
         let answer = self.limit_service.borrow();
         let via = String::from_utf8_lossy(&service.via);
         let is_there = LIMIT_CLUSTERS.iter().any(|cluster| via.contains(cluster));
-        if !is_there || answer.delay > service.timeout {
-            return Err(14);
-        }
-        if answer.grpc_status == 0 { Ok(answer.message(message)) } else { Err(answer.grpc_status) }
+        // As Envoy says it.
+        let (status, said) = if via.contains("unreachable") {
+            (
+                14,
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+            )
+        } else if !is_there {
+            (NOT_SENT, "")
+        } else if answer.delay > service.timeout {
+            (14, "upstream request timeout")
+        } else {
+            (answer.grpc_status, "")
+        };
+        let failure = GrpcFailure { status, said: said.to_owned(), cut_off: false };
+        if status == 0 { Ok(answer.message(message)) } else { Err(failure) }
     }
 
     fn assume(&self, _: bool) -> Option<Vec<u8>> {

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use plugin_kit::config::ConfigErrors;
-use plugin_kit::host::{Environment, Flow, GrpcFailure, HostError};
+use plugin_kit::host::{Environment, Flow, GrpcFailure, HostError, NOT_SENT};
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::trace::{self, Note};
 use rate_limit::config::Config;
@@ -14,9 +14,6 @@ use serde_json::Value;
 
 use super::facts::Facts;
 use super::{Denied, Shared, Verdict};
-
-/// The gRPC status of a service that is not there.
-const NO_SERVICE: u32 = 14;
 
 /// The limits of a plugin.
 pub(super) struct RateLimits {
@@ -86,15 +83,16 @@ impl RateLimits {
                 }
                 Outcome::Denied(denial) => return self.deny(facts, exchange, denial),
                 Outcome::Ask(question) => {
-                    let service = self.limits.config().global.as_ref().ok_or(NO_SERVICE);
+                    let service = self.limits.config().global.as_ref();
+                    let cluster = service.map_or("", |service| service.cluster.as_str());
+                    let not_sent = || GrpcFailure { status: NOT_SENT, ..GrpcFailure::default() };
                     let message = &question.message;
-                    let answer =
-                        service.and_then(|service| shared.world.ask_rate_limit_service(service, message));
+                    let answer = service
+                        .ok_or_else(not_sent)
+                        .and_then(|service| shared.world.ask_rate_limit_service(service, message));
                     let answer = match answer {
                         Ok(message) => Response::parse(&message),
-                        Err(status) => {
-                            Err(Failure::of_call(&GrpcFailure { status, ..GrpcFailure::default() }, ""))
-                        }
+                        Err(failure) => Err(Failure::of_call(&failure, cluster)),
                     };
                     trace::note(|| {
                         Note::new("service").holds(answer.as_ref().ok().map(|answer| !answer.over_limit))

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use jwt_auth::fetch::remote::Remote;
 use mesh_filters_cli::decide::{Fetch, Plugin, Request, World};
 use mesh_filters_cli::filters;
+use plugin_kit::host::GrpcFailure;
 use rate_limit::config::Global;
 use serde_json::Value;
 
@@ -396,7 +397,7 @@ impl World for Outside {
         }
     }
 
-    fn ask_rate_limit_service(&self, _: &Global, _: &[u8]) -> Result<Vec<u8>, u32> {
+    fn ask_rate_limit_service(&self, _: &Global, _: &[u8]) -> Result<Vec<u8>, GrpcFailure> {
         // `overall_code`: OK.
         Ok(vec![0x08, 0x01])
     }
