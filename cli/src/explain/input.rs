@@ -41,6 +41,7 @@ pub(crate) struct Installed {
 type Documents = Vec<(Option<String>, Vec<u8>)>;
 
 /// The configuration, and what is around it.
+#[derive(Default)]
 pub(crate) struct Input {
     pub(crate) sources: Vec<Source>,
     pub(crate) plugins: Vec<Installed>,

@@ -15,8 +15,12 @@ pub(crate) struct Received {
     status: Option<u16>,
     /// The deny code, from the body, response code details, or a header.
     code: Option<String>,
+    /// The response code details of the access log: they say who has answered.
+    details: Option<String>,
     /// The limit that denied.
     limit: Option<String>,
+    /// Whether the limit comes from a header, which others set, too.
+    limit_is_of_header: bool,
     /// What the filter published beside the code.
     detail: Option<String>,
     request_id: Option<String>,
@@ -51,7 +55,9 @@ impl Received {
         let mut received = Self {
             status: None,
             code: None,
+            details: None,
             limit: None,
+            limit_is_of_header: false,
             detail: None,
             request_id: None,
             retry_after: None,
@@ -88,9 +94,12 @@ impl Received {
             match name.as_str() {
                 "retry-after" => self.retry_after = Some(value.to_owned()),
                 "x-request-id" => self.request_id = Some(value.to_owned()),
-                "ratelimit" => self.limit = value.split('"').nth(1).map(str::to_owned),
+                "ratelimit" => {
+                    self.limit = value.split('"').nth(1).map(str::to_owned);
+                    self.limit_is_of_header = true;
+                }
                 "grpc-status" if self.status == Some(200) => self.status = None,
-                "www-authenticate" => {
+                "www-authenticate" if is_challenge(value) => {
                     self.scopes = value
                         .split_once("scope=\"")
                         .and_then(|(_, rest)| rest.split('"').next())
@@ -127,6 +136,8 @@ impl Received {
         let number =
             json.get("status").and_then(|status| status.as_u64().or_else(|| status.as_str()?.parse().ok()));
         self.status = number.and_then(|status| status.try_into().ok()).or(self.status);
+        // In a problem document (RFC 9457) it could be a text for people.
+        self.details = text("details").filter(|details| !details.contains(' ')).map(str::to_owned);
         // `jwt` and `rate_limit` are those of the access log.
         for name in ["code", "jwt", "details"] {
             if let Some(code) = text(name).filter(|code| meaning::of(code).is_some()) {
@@ -136,6 +147,7 @@ impl Received {
         }
         let violated = json.get("violated-policies").and_then(|list| list.get(0)).and_then(Value::as_str);
         let limit = text("rate_limit").or(violated).map(str::to_owned);
+        self.limit_is_of_header &= limit.is_none();
         self.limit = limit.or_else(|| self.limit.take());
         self.request_id = text("requestId")
             .or_else(|| text("request_id"))
@@ -165,8 +177,9 @@ impl Received {
             return Some(meaning);
         }
         // Without a code the status and what is beside it have to do.
-        let code = match (self.status, &self.limit, &self.scopes) {
-            (Some(429), ..) | (_, Some(_), _) => "rate_limit_exceeded",
+        let limit = self.limit.as_ref().filter(|_| !self.limit_is_of_header);
+        let code = match (self.status, limit, &self.scopes) {
+            (Some(429) | None, Some(_), _) => "rate_limit_exceeded",
             (Some(403), _, Some(_)) => "insufficient_scope",
             _ => return None,
         };
@@ -179,7 +192,30 @@ impl Received {
     /// No filter has such a reply.
     pub(super) fn explain(&self, input: &Input, decided: Option<&Decided>) -> Result<Explained, String> {
         let status = self.status.map_or_else(String::new, |status| format!("{status} "));
+        if let Some((by, why)) = self.details.as_deref().and_then(another) {
+            let details = self.details.as_deref().map(printable).unwrap_or_default();
+            return Ok(Explained {
+                headline: format!("{status}by {by}"),
+                code: None,
+                lines: vec![format!("The response code details are `{details}`."), why.to_owned()],
+                places: Vec::new(),
+            });
+        }
         let Some(meaning) = self.meaning() else {
+            if let Some(filter) = self.status.and_then(may_be_of) {
+                return Ok(Explained {
+                    headline: format!("{status}may be from {filter}, and from another filter or the service as well"),
+                    code: None,
+                    lines: [
+                        "Nothing in the reply tells these filters from others, which is so where `denyResponse.body` leaves the code out, too.",
+                        "The access log tells who has answered: `details` (`%RESPONSE_CODE_DETAILS%`) begins with `jwt_auth_` or \
+                         `rate_limit_` for these filters, and is `via_upstream` for the service.",
+                    ]
+                    .map(str::to_owned)
+                    .into(),
+                    places: Vec::new(),
+                });
+            }
             return Err(format!(
                 "{status}has no code of these filters: the service or another filter has answered, unless `denyResponse.body` leaves \
                  the code out; the access log has it as `jwt`, `rate_limit` and `details`"
@@ -278,6 +314,66 @@ impl Received {
     }
 }
 
+/// Whether a challenge has the form of jwt-auth's: `Bearer`, a realm that is a name, and what RFC 6750 section 3 knows. The realm of
+/// Envoy's own filter for tokens is a URL.
+fn is_challenge(value: &str) -> bool {
+    let parameters = value.strip_prefix("Bearer realm=\"").and_then(|rest| rest.split_once('"'));
+    parameters.is_some_and(|(realm, rest)| {
+        let known = |one: &str| {
+            one.is_empty()
+                || ["error=", "scope=", "resource_metadata="].iter().any(|name| one.starts_with(name))
+        };
+        !realm.contains("://") && rest.split(',').all(|one| known(one.trim()))
+    })
+}
+
+/// Who has answered, and why, by response code details that are of none of these filters.
+fn another(details: &str) -> Option<(&'static str, &'static str)> {
+    let is_ours = ["jwt_auth_", "rate_limit_"].iter().any(|start| details.starts_with(start))
+        || details.ends_with("_panicked")
+        || meaning::of(details).is_some();
+    if is_ours {
+        return None;
+    }
+    let of_connections =
+        ["upstream_", "no_healthy_upstream", "cluster_not_found", "max_duration", "response_timeout"];
+    Some(match details {
+        "via_upstream" => ("the service", "The service itself has answered, and its log says why."),
+        "local_rate_limited" => {
+            ("Envoy's own local rate limit", "An EnvoyFilter, or another policy, has the limit.")
+        }
+        "request_rate_limited" | "rate_limiter_error" => {
+            ("Envoy's own global rate limit", "An EnvoyFilter, or another policy, has the limit.")
+        }
+        _ if details.starts_with("jwt_authn_") => {
+            ("Envoy's own check of tokens", "A RequestAuthentication of Istio configures it.")
+        }
+        _ if details.starts_with("rbac_access_denied") => {
+            ("Envoy's access control", "An AuthorizationPolicy of Istio does not let the request pass.")
+        }
+        _ if details.starts_with("ext_authz_") => {
+            ("Envoy's external authorization", "The service that it asks has refused the request.")
+        }
+        _ if of_connections.iter().any(|start| details.starts_with(start)) => {
+            ("the proxy", "It has no connection to the service, or got no answer in time.")
+        }
+        _ => (
+            "the proxy",
+            "None of these filters has such details: the proxy itself or another filter has answered.",
+        ),
+    })
+}
+
+/// The filter of these that has such a status.
+fn may_be_of(status: u16) -> Option<&'static str> {
+    match status {
+        401 | 403 => Some("jwt-auth"),
+        429 => Some("rate-limit"),
+        503 => Some("jwt-auth or rate-limit"),
+        _ => None,
+    }
+}
+
 /// A line for a terminal.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(400).collect()
@@ -318,5 +414,78 @@ impl Explained {
             "meaning": self.lines,
             "configuration": places.collect::<Vec<_>>(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headline(reply: &str) -> String {
+        let input = Input::default();
+        Received::of(reply).unwrap().explain(&input, None).unwrap().headline
+    }
+
+    #[test]
+    fn details_say_who_has_answered() {
+        for (details, status, expected) in [
+            ("via_upstream", 429, "429 by the service"),
+            ("via_upstream", 401, "401 by the service"),
+            ("local_rate_limited", 429, "429 by Envoy's own local rate limit"),
+            ("request_rate_limited", 429, "429 by Envoy's own global rate limit"),
+            ("jwt_authn_access_denied{Jwt_is_missing}", 401, "401 by Envoy's own check of tokens"),
+            ("rbac_access_denied_matched_policy[none]", 403, "403 by Envoy's access control"),
+            ("upstream_reset_before_response_started{connection_failure}", 503, "503 by the proxy"),
+            ("rate_limit_exceeded", 429, "429 rate_limit_exceeded, by rate-limit"),
+            ("jwt_auth_token_expired", 401, "401 token_expired, by jwt-auth"),
+            ("jwt-auth_not_configured", 503, "503 not_configured, by the proxy"),
+            ("wasm_fail_stream", 503, "503 wasm_fail_stream, by the proxy"),
+        ] {
+            // What a filter has published in report mode does not make it the one that has answered.
+            for more in ["", r#","jwt":"token_missing","rate_limit":"per-user""#] {
+                let line =
+                    format!(r#"{{"method":"GET","path":"/","status":{status},"details":"{details}"{more}}}"#);
+                if expected.contains(" by ") && !expected.contains(", by") || more.is_empty() {
+                    assert_eq!(headline(&line), expected, "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn status_alone_is_no_mark_of_a_filter() {
+        for (reply, expected) in [
+            ("HTTP/1.1 429 Too Many Requests\n\nslow down", "429 may be from rate-limit"),
+            (
+                "HTTP/1.1 429 Too Many Requests\nretry-after: 3\nratelimit: \"a\";r=0;t=3\n\n",
+                "429 may be from rate-limit",
+            ),
+            (
+                "HTTP/1.1 401 Unauthorized\nwww-authenticate: Basic realm=\"x\"\n\n",
+                "401 may be from jwt-auth",
+            ),
+            (
+                "HTTP/1.1 401 Unauthorized\nwww-authenticate: Bearer realm=\"http://a/b\"\n\nJwt is missing",
+                "401 may be from jwt-auth",
+            ),
+            ("HTTP/1.1 403 Forbidden\n\nno", "403 may be from jwt-auth"),
+            ("HTTP/1.1 503 Service Unavailable\n\nno", "503 may be from jwt-auth or rate-limit"),
+            (
+                "HTTP/1.1 401 Unauthorized\nwww-authenticate: Bearer realm=\"service\"\n\n",
+                "401 token_missing, by jwt-auth",
+            ),
+            (
+                "HTTP/1.1 403 Forbidden\nwww-authenticate: Bearer realm=\"service\", error=\"insufficient_scope\", scope=\"a b\"\n\n",
+                "403 insufficient_scope, by jwt-auth",
+            ),
+            (
+                "HTTP/1.1 429 Too Many Requests\n\n{\"status\":429,\"code\":\"rate_limit_exceeded\"}",
+                "429 rate_limit_exceeded, by rate-limit",
+            ),
+            (r#"{"status":429,"rate_limit":"per-user"}"#, "429 rate_limit_exceeded, by rate-limit"),
+        ] {
+            let found = headline(reply);
+            assert!(found.starts_with(expected), "{reply}: {found}");
+        }
     }
 }
