@@ -265,13 +265,18 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
             let mut auth =
                 beside().filter(|(_, (_, facts))| facts.publishes.is_some()).map(|(_, other)| other);
             let own = facts.publishes.as_ref();
-            if let Some((first, _)) =
-                auth.clone().find(|(first, _)| own.is_none() && first.order > plugin.order)
-            {
-                let message = format!(
-                    "{path}: {} runs after this plugin, so that there is no claim yet",
-                    first.resource.title()
-                );
+            let is_late =
+                |first: &Plugin<'_>| first.order > plugin.order || first.order.is_tie(&plugin.order);
+            if let Some((first, _)) = auth.clone().find(|(first, _)| own.is_none() && is_late(first)) {
+                let title = first.resource.title();
+                let message = if first.order.is_tie(&plugin.order) {
+                    format!(
+                        "{path}: {title} has the same phase and priority as this plugin, so that it hangs on the time of their creation \
+                         and on their names which of the two runs first; expected a higher priority there"
+                    )
+                } else {
+                    format!("{path}: {title} runs after this plugin, so that there is no claim yet")
+                };
                 findings.push(finding(plugin, Code::LimitBeforeToken, span, message));
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Kubernetes resources, and the plugins that they install.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -75,8 +76,53 @@ pub(crate) struct Plugin<'a> {
     pub(crate) variables: BTreeMap<String, String>,
     /// The workloads that it runs on.
     pub(crate) workloads: Workloads,
-    /// When it runs among the plugins of a workload: the phase, then the priority, highest first.
-    pub(crate) order: (u8, i64),
+    /// When it runs among the plugins of a workload.
+    pub(crate) order: Order,
+}
+
+/// When a plugin runs among those of a workload, as Istio sorts them (`WasmPluginsByListenerInfo` of its `push_context.go`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order {
+    /// `phase`, and behind all phases what an `EnvoyFilter` inserts.
+    phase: u8,
+    /// `priority`, highest first; one that is not set is lower than any that is.
+    priority: Reverse<i64>,
+    /// Those of the pod's own namespace come first.
+    is_of_mesh: bool,
+    /// When the resource was created, if it comes from a cluster.
+    created: String,
+    name: String,
+    namespace: String,
+}
+
+impl Order {
+    fn of_istio(resource: &Resource<'_>, spec: &Node) -> Self {
+        let phase = match text(spec, &["phase"]) {
+            "AUTHN" => 0,
+            "AUTHZ" => 1,
+            "STATS" => 2,
+            _ => 3,
+        };
+        let priority = spec.get("priority").and_then(|priority| priority.value().as_i64());
+        Self {
+            phase,
+            priority: Reverse(priority.unwrap_or(i64::from(i32::MIN))),
+            is_of_mesh: resource.namespace == ROOT,
+            created: text(resource.node, &["metadata", "creationTimestamp"]).to_owned(),
+            name: resource.name.to_owned(),
+            namespace: resource.namespace.to_owned(),
+        }
+    }
+
+    /// Where the resources do not say when it runs: behind the plugins of Istio, in the order of the input.
+    fn last() -> Self {
+        Self { phase: 4, ..Self::default() }
+    }
+
+    /// Whether it hangs on more than phase and priority which of two plugins of Istio runs first.
+    pub(crate) fn is_tie(&self, other: &Self) -> bool {
+        (self.phase, self.priority) == (other.phase, other.priority) && self.phase < 4
+    }
 }
 
 /// Which workloads something is about.
@@ -243,13 +289,6 @@ fn istio<'a>(resource: &'a Resource<'a>, spec: &'a Node, wasm: &'a Node) -> Plug
     let filter = named(text(wasm, &["pluginName"])).or_else(|| within(url));
     let is_ours = filter.is_some() || url.contains("mesh-filters");
     let filter = filter.or_else(|| by_members(config).filter(|_| is_ours));
-    let phase = match text(spec, &["phase"]) {
-        "AUTHN" => 0,
-        "AUTHZ" => 1,
-        "STATS" => 2,
-        _ => 3,
-    };
-    let priority = spec.get("priority").and_then(|priority| priority.value().as_i64()).unwrap_or(0);
     Plugin {
         resource,
         filter,
@@ -265,7 +304,7 @@ fn istio<'a>(resource: &'a Resource<'a>, spec: &'a Node, wasm: &'a Node) -> Plug
             labels: labels(spec.at(&["selector", "matchLabels"])),
             targets: targets(spec),
         },
-        order: (phase, priority.saturating_neg()),
+        order: Order::of_istio(resource, spec),
     }
 }
 
@@ -290,7 +329,7 @@ fn gateway<'a>(resource: &'a Resource<'a>, wasm: &'a Node) -> Plugin<'a> {
             labels: BTreeMap::new(),
             targets: resource.node.get("spec").map(targets).unwrap_or_default(),
         },
-        order: (3, 0),
+        order: Order::last(),
     }
 }
 
@@ -331,7 +370,7 @@ fn by_hand<'a>(resource: &'a Resource<'a>, patch: &'a Node) -> Option<Plugin<'a>
             .chain(labels(given))
             .collect(),
         workloads,
-        order: (3, 0),
+        order: Order::last(),
     })
 }
 
@@ -394,7 +433,7 @@ fn native<'a>(
         hidden,
         variables: given,
         workloads,
-        order: (3, 0),
+        order: Order::last(),
     })
 }
 
@@ -424,7 +463,7 @@ fn bare<'a>(resource: &'a Resource<'a>) -> Plugin<'a> {
         hidden: Vec::new(),
         variables: secret::variables(resource.node).map(|name| (name, STAND_IN.to_owned())).collect(),
         workloads: Workloads::default(),
-        order: (0, 0),
+        order: Order::default(),
     }
 }
 
@@ -506,6 +545,28 @@ mod tests {
             let nodes = crate::document::parse(text).ok().unwrap();
             assert_eq!(is_config(&nodes[0]), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn plugins_run_by_phase_priority_and_name() {
+        let order = |name: &str, more: &str| {
+            let text = format!("{{metadata: {{name: {name}, namespace: shop}}, spec: {{{more}}}}}");
+            let node = crate::document::parse(&text).ok().unwrap().remove(0);
+            Order::of_istio(&Resource::of(0, &text, &node), node.get("spec").unwrap())
+        };
+        let sorted = [
+            order("z", "phase: AUTHN"),
+            order("z", "phase: AUTHZ, priority: 1"),
+            order("z", "phase: AUTHZ, priority: 0"),
+            order("z", "phase: AUTHZ, priority: -5"),
+            order("a", "phase: AUTHZ"),
+            order("b", "phase: AUTHZ"),
+            order("a", "priority: 10"),
+            order("a", ""),
+            Order::last(),
+        ];
+        assert!(sorted.is_sorted_by(|first, second| first < second), "{sorted:?}");
+        assert!(sorted[4].is_tie(&sorted[5]) && !sorted[3].is_tie(&sorted[4]));
     }
 
     #[test]

@@ -204,7 +204,7 @@ pub(crate) fn installed(
     if found.is_empty() && !sources.is_empty() {
         return Err("the configuration has no plugin of these filters".to_owned());
     }
-    found.sort_by_key(|plugin| plugin.order);
+    found.sort_by(|one, other| one.order.cmp(&other.order));
     Ok(found.into_iter().map(|plugin| of(&plugin, variables)).collect())
 }
 
