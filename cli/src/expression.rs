@@ -2,7 +2,7 @@
 
 use cel::Program;
 use mesh_filters_cli::decide::is_function;
-use plugin_kit::request::cel::{NOT_CEL, NOT_RE2};
+use plugin_kit::request::cel::{NOT_CEL, NOT_RE2, bounds};
 
 use crate::document::offset_of;
 
@@ -25,6 +25,10 @@ pub(crate) fn fault(message: &str, text: &str) -> Option<Fault> {
 }
 
 fn of_cel(text: &str) -> Option<Fault> {
+    if let Err((at, _)) = bounds(text) {
+        let why = "this text does not end, or has an escape that CEL does not have".to_owned();
+        return Some(Fault { at, why });
+    }
     let program = match Program::compile(text) {
         Ok(program) => program,
         Err(errors) => {
@@ -103,6 +107,7 @@ mod tests {
             ("request.path.split('/')[1]", 13, "the proxy has no function `split`"),
             ("'split(' + split ('a') + x.other()", 11, "the proxy has no function `split`"),
             ("true &&\n  # x", 10, ""),
+            ("jwt.sub == 'a", 11, "this text does not end"),
         ] {
             let fault = fault(NOT_CEL, text).unwrap();
             assert_eq!(fault.at, at, "{text}: {}", fault.why);

@@ -136,8 +136,16 @@ enum Deny {
     Warnings,
 }
 
+/// The parsers of YAML and of expressions go down by recursion: what they take must fit, however this was built.
+const STACK: usize = 64 << 20;
+
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let command = Arguments::parse().command;
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || run(command));
+    let done = thread
+        .map_err(|error| format!("a thread: {error}"))
+        .and_then(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    match done {
         Ok(code) => code,
         Err(error) => {
             eprintln!("mesh-filters: {error}");

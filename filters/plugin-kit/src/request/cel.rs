@@ -57,6 +57,9 @@ pub const TIME_FUNCTIONS: [&str; 12] = [
 /// What a configuration is told about an expression that the host does not take.
 pub const NOT_CEL: &str = "is not a CEL expression that the proxy accepts";
 
+/// The same about one that no host is given, see [`bounds`].
+pub const TOO_DEEP: &str = "is more than the proxy takes: at most 65536 bytes, 32 brackets within each other, and 128 operators in a row";
+
 /// The same about a regular expression.
 pub const NOT_RE2: &str = "is not a regular expression of RE2";
 
@@ -103,6 +106,7 @@ impl Expression {
     }
 
     fn compile(text: &str, suffix: &str, environment: &dyn Environment) -> Result<Self, String> {
+        bounds(text).map_err(|(_, message)| message.to_owned())?;
         let wrong = |error: HostError| refusal(error, NOT_CEL);
         // Alone first: within brackets `a) || (b` would pass.
         environment.compile(text).map_err(wrong)?;
@@ -138,6 +142,91 @@ impl Expression {
         with: Option<Variable<'_>>,
     ) -> Result<Option<Vec<u8>>, HostError> {
         exchange.evaluate(self.0, with)
+    }
+}
+
+/// Whether an expression is small enough for the parser of any host. Envoy's own (`max_recursion_depth` of cel-cpp) takes a depth of
+/// 32 and says no more than that the expression is wrong; others parse and evaluate by recursion, and would run out of stack.
+///
+/// # Errors
+/// Where it is too large, in bytes, and [`TOO_DEEP`]; or [`NOT_CEL`], where a text begins that does not end or has an escape that
+/// CEL does not have, behind which nobody knows what is a text.
+pub fn bounds(text: &str) -> Result<(), (usize, &'static str)> {
+    const MOST_BYTES: usize = 65_536;
+    const MOST_BRACKETS: usize = 32;
+    const MOST_OPERATORS: usize = 128;
+    const OPERATORS: &[u8] = b"!-+*/%<>=?:.";
+    let bytes = text.as_bytes();
+    // The operators in a row before each open bracket, those in the innermost one, and all of them.
+    let (mut open, mut row, mut all) = (Vec::new(), 0_usize, 0_usize);
+    let (mut word, mut at, mut before) = (0_usize, 0_usize, b' ');
+    while let Some(byte) = bytes.get(at).copied() {
+        let is_word = byte.is_ascii_alphanumeric() || byte == b'_';
+        let of_word = bytes.get(word..at).unwrap_or_default();
+        let mut next = at.saturating_add(1);
+        let is_operator = OPERATORS.contains(&byte) && !OPERATORS.contains(&before);
+        if is_operator || (!is_word && of_word == b"in") || b"([{".contains(&byte) {
+            row = row.saturating_add(1);
+            all = all.saturating_add(1);
+        }
+        match byte {
+            b'\'' | b'"' => next = end_of_text(bytes, at, of_word).ok_or((at, NOT_CEL))?,
+            b'/' if bytes.get(next) == Some(&b'/') => {
+                let comment = bytes.get(at..).unwrap_or_default();
+                let end = comment.iter().position(|byte| *byte == b'\n');
+                next = end.map_or(bytes.len(), |end| at.saturating_add(end));
+            }
+            b'(' | b'[' | b'{' => open.push(core::mem::take(&mut row)),
+            b')' | b']' | b'}' => {
+                all = all.saturating_sub(row);
+                row = open.pop().unwrap_or_default();
+            }
+            // An expression is no deeper for more of these.
+            b',' | b'&' | b'|' => all = all.saturating_sub(core::mem::take(&mut row)),
+            _ => {}
+        }
+        if next > MOST_BYTES || open.len() > MOST_BRACKETS || all > MOST_OPERATORS {
+            return Err((at, TOO_DEEP));
+        }
+        if !is_word {
+            word = next;
+        }
+        (before, at) = (byte, next);
+    }
+    Ok(())
+}
+
+/// The end of the text of an expression that begins with the quote at `at`, behind `prefix`.
+fn end_of_text(bytes: &[u8], at: usize, prefix: &[u8]) -> Option<usize> {
+    let is_raw = match prefix {
+        b"" | b"b" | b"B" => false,
+        b"r" | b"R" | b"br" | b"bR" | b"Br" | b"BR" => true,
+        _ => return None,
+    };
+    let mut rest = bytes.get(at..)?;
+    let three = rest.get(..3).filter(|three| three.iter().all(|byte| Some(byte) == rest.first()));
+    let quote = three.or(rest.get(..1))?;
+    rest = rest.get(quote.len()..)?;
+    loop {
+        if let Some(behind) = rest.strip_prefix(quote) {
+            return bytes.len().checked_sub(behind.len());
+        }
+        let length = match rest {
+            [b'\n' | b'\r', ..] if quote.len() == 1 => return None,
+            [b'\\', escape, behind @ ..] if !is_raw => {
+                let digits = match escape {
+                    b'x' | b'X' | b'0'..=b'3' => 2,
+                    b'u' => 4,
+                    b'U' => 8,
+                    _ if b"abfnrtv\"'\\?`".contains(escape) => 0,
+                    _ => return None,
+                };
+                behind.get(..digits).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+                digits.saturating_add(2)
+            }
+            _ => 1,
+        };
+        rest = rest.get(length..)?;
     }
 }
 

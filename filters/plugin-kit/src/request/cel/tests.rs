@@ -51,6 +51,47 @@ fn an_expression_is_compiled_alone_and_then_with_its_type() {
 }
 
 #[test]
+fn expression_that_is_too_deep_for_a_parser_reaches_no_host() {
+    let taking = host(|_| 0);
+    let within = |n: usize, open: &str, close: &str| open.repeat(n) + "true" + &close.repeat(n);
+    let row = |n: usize, what: &str| format!("a{}", what.repeat(n));
+    for (taken, refused) in [
+        (within(32, "(", ")"), within(33, "(", ")")),
+        (within(32, "[", "]"), within(150, "[", "]")),
+        (within(32, "{1:", "}"), within(33, "{ 1: ", "}")),
+        (within(32, "string(", ")"), within(60, "string(", ")")),
+        (row(128, " + 1"), row(600, " + 1")),
+        (row(64, "=='('+'('"), row(65, "=='('+'('")),
+        (row(127, " in b"), row(130, " in b")),
+        (row(128, "[0]"), row(129, "[0]")),
+        (row(64, ".m()"), row(65, ".m()")),
+        (row(64, " ? b : c"), row(65, " ? b : c")),
+        (row(40, "+(1*2*3)"), row(31, "+(1*2*3-4") + &")".repeat(31)),
+        // What a text or a comment seems to be does not hide what stands behind it.
+        (r"'\'((' + '(('".to_owned(), r"r'\' + ".to_owned() + &within(33, "(", ")") + "'"),
+        ("// it's\n1".to_owned(), "// it's\n".to_owned() + &within(33, "(", ")")),
+        ("'''it's \n'''".to_owned(), "'''''' + ".to_owned() + &within(33, "(", ")")),
+        // More of these are no deeper.
+        (row(1_000, " == 1 || b.c == 2 && d"), "1".repeat(70_000)),
+        (format!("a in [{}]", row(5_000, ", 'b'")), format!("'{}'", "(".repeat(70_000))),
+        (format!("'{}' in a", "([{.+".repeat(1_000)), within(20_000, "(", ")")),
+    ] {
+        assert!(Expression::condition(&taken, &taking).is_ok(), "{taken}");
+        taking.seen.borrow_mut().clear();
+        assert_eq!(Expression::text(&refused, &taking).unwrap_err(), TOO_DEEP, "{refused}");
+        assert!(taking.seen.borrow().is_empty(), "{refused}");
+    }
+    for wrong in
+        ["'", "a == 'b", r"'\q'", r"'\x1'", r"'\u00g0'", "'a\n'", r#"""" """#, r"1r'\'", "rb'a'", r"'\"]
+    {
+        assert_eq!(Expression::text(wrong, &taking).unwrap_err(), NOT_CEL, "{wrong}");
+    }
+    for right in [r"'\'\\\x41\u00e9\U0001F600\101'", r"r'\' + R'''\'''", r#"b'a' + BR"\""#, "'é' // '"] {
+        assert!(Expression::text(right, &taking).is_ok(), "{right}");
+    }
+}
+
+#[test]
 fn what_the_host_does_not_take_is_named() {
     let refusing = host(|expression| if expression.contains("bad") { 2 } else { 0 });
     let error = Expression::condition("bad", &refusing).unwrap_err();
