@@ -182,12 +182,11 @@ impl Filter for JwtAuth {
     }
 
     fn on_call_elsewhere(&self, call: &ElsewhereCall<'_>) -> Vec<u32> {
+        // The very same call: what comes for the secret in a header is for nobody who does not send it.
+        let sent = || call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let brought = |document: &Document| {
             self.authenticator.fetching(*document).is_some_and(|(remote, _)| {
-                remote.cluster == call.cluster
-                    && call.header(":authority") == Some(remote.authority.as_str())
-                    && call.header(":path") == Some(remote.path.as_str())
-                    && remote.headers.0.iter().all(|(name, value)| call.header(name) == Some(value.as_str()))
+                remote.cluster == call.cluster && sent().eq(request_headers(remote, *document))
             })
         };
         let documents: Vec<Document> = self.authenticator.documents().filter(brought).collect();
@@ -449,15 +448,8 @@ impl JwtAuth {
     fn fetch(&self, document: Document, current: u32) -> bool {
         let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
         let (Some(remote), Ok(now)) = (remote, host::monotonic_time()) else { return false };
-        let Remote { cluster, scheme, authority, path, headers, settings, .. } = remote;
-        let mut all = vec![
-            (":method", "GET"),
-            (":scheme", scheme),
-            (":authority", authority.as_str()),
-            (":path", path.as_str()),
-            ("accept", document.accept()),
-        ];
-        all.extend(headers.0.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let Remote { cluster, settings, .. } = remote;
+        let all = request_headers(remote, document);
         match host::http_call(self.root, current, cluster, &all, b"", settings.timeout) {
             Ok(token) => {
                 self.calls.borrow_mut().push((token, document));
@@ -542,6 +534,19 @@ fn body(response: &CallResponse, timeout: Duration) -> Result<(Vec<u8>, Option<D
     }
     let max_age = head.and_then(|head| head.first("cache-control")).and_then(max_age);
     Ok((body.map_err(Failure::unread)?, max_age))
+}
+
+/// The headers of the request for a document.
+fn request_headers(remote: &Remote, document: Document) -> Vec<(&str, &str)> {
+    let usual = [
+        (":method", "GET"),
+        (":scheme", remote.scheme),
+        (":authority", remote.authority.as_str()),
+        (":path", remote.path.as_str()),
+        ("accept", document.accept()),
+    ];
+    let own = remote.headers.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    usual.into_iter().chain(own).collect()
 }
 
 fn warn_of_refused_keys(provider: &str, set: &KeySet) {

@@ -44,13 +44,6 @@ pub struct ElsewhereCall<'a> {
     pub at: Duration,
 }
 
-impl ElsewhereCall<'_> {
-    /// The value of a request header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-}
-
 /// Why a gRPC call brought no message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GrpcFailure {
