@@ -2,6 +2,7 @@
 
 pub(crate) mod input;
 mod meaning;
+mod path;
 mod reply;
 mod tree;
 
@@ -9,12 +10,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use mesh_filters_cli::decide::{Chain, Decided, Proxy, Response, Step, Verdict};
+use mesh_filters_cli::decide::{Chain, Decided, Proxy, Request, Response, Step, Verdict};
 use mesh_filters_cli::filters;
 use serde_json::{Value, json};
 
 use crate::document::Node;
 use crate::explain::input::{Input, Installed, Outside};
+use crate::explain::path::Normalization;
 use crate::explain::tree::{Item, Written};
 use crate::times;
 
@@ -71,6 +73,10 @@ pub(crate) struct Explain {
     /// The proxy is a gateway and not a sidecar.
     #[arg(long)]
     gateway: bool,
+    /// How the proxy normalises a path before the filters see it: `meshConfig.pathNormalization` of Istio. Without it, the path is
+    /// what the filters see.
+    #[arg(long, value_enum, value_name = "HOW")]
+    path_normalization: Option<Normalization>,
     /// The status of the service's answer.
     #[arg(long, value_name = "STATUS", default_value_t = 200)]
     response: u16,
@@ -100,8 +106,14 @@ enum Format {
 pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
     let reply = arguments.reply.as_ref().map(|file| reply::Received::read(file)).transpose()?;
     let has_config = !arguments.config.is_empty();
-    let request = match (input::request(arguments)?, &reply) {
-        (Some(request), _) => Some(request),
+    let given = input::request(arguments)?;
+    let title = given.as_ref().map(title_of_request).unwrap_or_default();
+    let note = given.as_ref().and_then(|request| note_of_path(request, arguments.path_normalization));
+    let request = match (given, &reply) {
+        (Some(request), _) => {
+            let how = arguments.path_normalization.unwrap_or(Normalization::None);
+            Some(Request { path: path::normalized(&request.path, how), ..request })
+        }
         (None, Some(reply)) => reply.request(),
         (None, None) => return Err("expected a URL or `--log-line`".to_owned()),
     };
@@ -123,13 +135,41 @@ pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
             Format::Json => pretty(&explained.json()),
         });
     }
-    let (Some(decisions), Some(request)) = (decisions, request) else {
+    let Some(decisions) = decisions else {
         return Err("expected a URL or `--log-line`".to_owned());
     };
-    let title = format!("{} {}", request.method, input::without_query(&request));
     Ok(match arguments.format {
-        Format::Text => decisions.text(&title, &input),
-        Format::Json => pretty(&decisions.json(&title, &input)),
+        Format::Text => {
+            let note = note.map_or_else(String::new, |note| format!("\n{note}"));
+            decisions.text(&format!("{title}{note}"), &input)
+        }
+        Format::Json => {
+            let mut json = decisions.json(&title, &input);
+            if let Some(note) = note {
+                json["note"] = note.into();
+            }
+            pretty(&json)
+        }
+    })
+}
+
+fn title_of_request(request: &Request) -> String {
+    format!("{} {}", request.method, input::without_query(request))
+}
+
+/// What is to be said of a path that a proxy changes before its filters see it.
+fn note_of_path(request: &Request, how: Option<Normalization>) -> Option<String> {
+    let strongest = Normalization::DecodeAndMergeSlashes;
+    let normalized = path::normalized(&request.path, how.unwrap_or(strongest));
+    let path = tree::shown(normalized.split('?').next().unwrap_or_default());
+    if normalized == request.path {
+        return None;
+    }
+    Some(match how {
+        Some(_) => format!("the filters see the path {path}"),
+        None => format!(
+            "the path is taken as the filters see it; a proxy with DECODE_AND_MERGE_SLASHES shows them {path} (`--path-normalization`)"
+        ),
     })
 }
 
@@ -145,11 +185,7 @@ struct Decisions {
     is_tunnel: bool,
 }
 
-fn decide(
-    arguments: &Explain,
-    input: &Input,
-    request: &mesh_filters_cli::decide::Request,
-) -> Result<Decisions, String> {
+fn decide(arguments: &Explain, input: &Input, request: &Request) -> Result<Decisions, String> {
     let now = match &arguments.now {
         Some(text) => Duration::from_secs(times::parse(text)?),
         None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
