@@ -9,8 +9,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, MapExpr, StructExpr, operators};
+use cel::common::types::CelString;
 use cel::objects::Key;
-use cel::{Context, Program, Value};
+use cel::{Context, IdedExpr as Parsed, Program, Value};
 use plugin_kit::host::HostError;
 use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS, claims};
 
@@ -28,7 +30,8 @@ pub enum Evaluated {
 }
 
 struct Expression {
-    program: Rc<Program>,
+    /// As it was written, and as it is evaluated.
+    program: Rc<(Program, Parsed)>,
     is_here: bool,
     is_condition: bool,
 }
@@ -53,15 +56,18 @@ impl Expressions {
         if !functions.iter().all(|name| is_function(name)) {
             return Err(refused);
         }
-        let variables = references.variables();
-        // `request.time` is a time in the proxy.
-        let is_here = functions.iter().all(|name| !TIME_FUNCTIONS.contains(name))
-            && !text.contains("request.time")
-            && variables.iter().all(|name| !OF_A_PROXY_ALONE.contains(name));
+        let asks_times = functions.iter().any(|name| TIME_FUNCTIONS.contains(name));
+        let mut parsed = program.expression().clone();
+        let mut asks_proxy = false;
+        each(&mut parsed, &mut |part| {
+            header_name_in_lower_case(part);
+            asks_proxy |= names(part).is_some_and(|names| is_of_a_proxy_alone(&names));
+        });
+        let is_here = !asks_times && !asks_proxy;
         self.any_not_here.set(self.any_not_here.get() || !is_here);
         let is_condition = text.ends_with("? true : false") || text.starts_with(&format!("{TEXT}.matches("));
         let mut all = self.all.borrow_mut();
-        all.push(Expression { program: Rc::new(program), is_here, is_condition });
+        all.push(Expression { program: Rc::new((program, parsed)), is_here, is_condition });
         Ok(u32::try_from(all.len()).unwrap_or_default())
     }
 
@@ -87,12 +93,12 @@ impl Expressions {
             return Evaluated::NotHere;
         }
         let mut context = Context::default();
-        for name in program.references().variables() {
+        for name in program.0.references().variables() {
             if let Some(value) = facts.and_then(|facts| variable(facts, name)) {
                 context.add_variable_from_value(name, value);
             }
         }
-        let value = program.execute(&context).ok().and_then(|value| serialised(&value));
+        let value = Value::resolve(&program.1, &context).ok().and_then(|value| serialised(&value));
         value.map_or(Evaluated::Nothing, Evaluated::Value)
     }
 }
@@ -105,17 +111,151 @@ pub fn is_function(name: &str) -> bool {
 }
 
 /// Variables about which nothing is known here.
-const OF_A_PROXY_ALONE: [&str; 9] = [
+const OF_A_PROXY_ALONE: [&str; 15] = [
     "destination",
     "upstream",
     "metadata",
     "filter_state",
+    "plugin_name",
     "plugin_root_id",
     "plugin_vm_id",
     "route_name",
+    "route_metadata",
     "cluster_name",
+    "cluster_metadata",
+    "listener_direction",
+    "listener_metadata",
+    "connection_id",
     "node",
 ];
+
+/// Attributes about which nothing is known here, of variables of which others are known.
+const ATTRIBUTES_OF_A_PROXY_ALONE: [(&str, &[&str]); 4] = [
+    ("request", &["time", "duration", "total_size"]),
+    ("response", &["size", "total_size", "flags", "grpc_status", "trailers", "backend_latency"]),
+    (
+        "connection",
+        &[
+            "id",
+            "tls_version",
+            "subject_local_certificate",
+            "subject_peer_certificate",
+            "dns_san_local_certificate",
+            "dns_san_peer_certificate",
+            "uri_san_local_certificate",
+            "sha256_peer_certificate_digest",
+            "transport_failure_reason",
+            "termination_details",
+        ],
+    ),
+    (
+        "xds",
+        &[
+            "cluster_name",
+            "cluster_metadata",
+            "route_name",
+            "route_metadata",
+            "upstream_host_metadata",
+            "upstream_host_locality_metadata",
+            "filter_chain_name",
+            "listener_direction",
+            "listener_metadata",
+            "virtual_host_name",
+            "virtual_host_metadata",
+        ],
+    ),
+];
+
+fn is_of_a_proxy_alone(names: &[&str]) -> bool {
+    match names {
+        [variable] => OF_A_PROXY_ALONE.contains(variable),
+        [variable, name] => {
+            let all = ATTRIBUTES_OF_A_PROXY_ALONE.iter().find(|(known, _)| known == variable);
+            all.is_some_and(|(_, names)| names.contains(name))
+        }
+        ["xds", "node", name] => !["id", "metadata"].contains(name),
+        ["xds", "node", "metadata", name] => !["LABELS", "NAMESPACE"].contains(name),
+        _ => false,
+    }
+}
+
+/// Does something with each part of an expression.
+fn each(parsed: &mut Parsed, act: &mut dyn FnMut(&mut Parsed)) {
+    act(parsed);
+    match &mut parsed.expr {
+        Expr::Call(call) => {
+            let parts = call.target.iter_mut().map(|target| &mut **target).chain(&mut call.args);
+            parts.for_each(|part| each(part, act));
+        }
+        Expr::Comprehension(comprehension) => {
+            let comprehension = &mut **comprehension;
+            for part in [
+                &mut comprehension.iter_range,
+                &mut comprehension.accu_init,
+                &mut comprehension.loop_cond,
+                &mut comprehension.loop_step,
+                &mut comprehension.result,
+            ] {
+                each(part, act);
+            }
+        }
+        Expr::List(list) => list.elements.iter_mut().for_each(|part| each(part, act)),
+        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
+            for entry in entries {
+                match &mut entry.expr {
+                    EntryExpr::StructField(field) => each(&mut field.value, act),
+                    EntryExpr::MapEntry(entry) => {
+                        each(&mut entry.key, act);
+                        each(&mut entry.value, act);
+                    }
+                }
+            }
+        }
+        Expr::Select(select) => each(&mut select.operand, act),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+    }
+}
+
+/// The names of `a.b` or `a['b']`.
+fn names(parsed: &Parsed) -> Option<Vec<&str>> {
+    let (operand, name) = match &parsed.expr {
+        Expr::Ident(name) => return Some(vec![name]),
+        Expr::Select(select) => (&*select.operand, select.field.as_str()),
+        Expr::Call(CallExpr { func_name, target: None, args }) if func_name == operators::INDEX => {
+            match args.as_slice() {
+                [operand, Parsed { expr: Expr::Literal(LiteralValue::String(name)), .. }] => {
+                    (operand, name.inner())
+                }
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    let mut names = names(operand)?;
+    names.push(name);
+    Some(names)
+}
+
+/// The proxy looks headers up in any case, and has their names in lower case.
+fn header_name_in_lower_case(parsed: &mut Parsed) {
+    let are_headers = |operand: &Parsed| {
+        names(operand).is_some_and(|names| matches!(names.as_slice(), ["request" | "response", "headers"]))
+    };
+    match &mut parsed.expr {
+        Expr::Select(select) if are_headers(&select.operand) => select.field.make_ascii_lowercase(),
+        Expr::Call(CallExpr { func_name, target: None, args }) => {
+            let name = match (func_name.as_str(), args.as_mut_slice()) {
+                (operators::INDEX | operators::OPT_INDEX, [operand, name]) if are_headers(operand) => name,
+                (operators::IN, [name, operand]) if are_headers(operand) => name,
+                _ => return,
+            };
+            if let Expr::Literal(LiteralValue::String(name)) = &mut name.expr {
+                *name = CelString::from(Arc::new(name.inner().to_ascii_lowercase()));
+            }
+        }
+        _ => {}
+    }
+}
 
 fn serialised(value: &Value) -> Option<Vec<u8>> {
     Some(match value {
@@ -232,4 +372,66 @@ fn headers(headers: Vec<(String, Vec<u8>)>) -> Value {
         }
     }
     map(joined.into_iter().map(|(name, value)| (name, text(value))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Parsed {
+        let mut parsed = Program::compile(text).unwrap().expression().clone();
+        each(&mut parsed, &mut header_name_in_lower_case);
+        parsed
+    }
+
+    fn holds(text: &str) -> Option<bool> {
+        let mut context = Context::default();
+        let pairs = vec![("x-a".to_owned(), b"1".to_vec()), ("x_b".to_owned(), b"2".to_vec())];
+        context.add_variable_from_value("request", map([("headers".to_owned(), headers(pairs))]));
+        match Value::resolve(&parsed(text), &context) {
+            Ok(Value::Bool(holds)) => Some(holds),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn headers_are_looked_up_in_any_case() {
+        for text in [
+            "request.headers['X-A'] == '1'",
+            "request['headers']['X-a'] == '1'",
+            "'X-A' in request.headers",
+            "request.headers.X_B == '2' && has(request.headers.X_B)",
+            "['a', 'b'].exists(x, request.headers['X-A'] == '1' && x == 'a')",
+            "{'k': request.headers['X-A']}['k'] == '1'",
+        ] {
+            assert_eq!(holds(text), Some(true), "{text}");
+        }
+        assert_eq!(holds("'X-A' == 'x-a'"), Some(false), "a text that names no header stays as it is");
+        assert_eq!(holds("request.headers['X-C'] == '1'"), None);
+    }
+
+    #[test]
+    fn what_a_proxy_alone_has_is_not_evaluated() {
+        for (text, expected) in [
+            ("request.total_size > 5", Evaluated::NotHere),
+            ("request['total_size'] > 5", Evaluated::NotHere),
+            ("has(request.duration)", Evaluated::NotHere),
+            ("request.time < timestamp('2026-01-01T00:00:00Z')", Evaluated::NotHere),
+            ("xds.cluster_name == 'inbound|8080||'", Evaluated::NotHere),
+            ("xds.node.cluster == 'x'", Evaluated::NotHere),
+            ("xds.node.metadata.NAME == 'x'", Evaluated::NotHere),
+            ("xds.node.metadata['NAME'] == 'x'", Evaluated::NotHere),
+            ("connection.tls_version == 'TLSv1.3'", Evaluated::NotHere),
+            ("[1].all(x, response.flags == x)", Evaluated::NotHere),
+            ("upstream.address == 'x'", Evaluated::NotHere),
+            ("'request.time' == 'request.time'", Evaluated::Value(vec![1])),
+            ("{'a': {'total_size': 1}}.a.total_size == 1", Evaluated::Value(vec![1])),
+            ("request.path == '/'", Evaluated::Nothing),
+            ("xds.node.metadata.NAMESPACE == 'x'", Evaluated::Nothing),
+        ] {
+            let expressions = Expressions::default();
+            let number = expressions.compile(text).unwrap();
+            assert_eq!(expressions.evaluate(number, None), expected, "{text}");
+        }
+    }
 }
