@@ -59,10 +59,11 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
             let named = filter.and_then(|filter| filters::NAMES.into_iter().find(|known| *known == filter));
             plugin.filter = plugin.filter.or(named);
         }
-        let secrets = if plugin.filter.is_some() { plugin.config.as_deref().map(secrets) } else { None };
-        let secrets = secrets.unwrap_or_default();
+        let mut secrets = plugin.config.as_deref().map(secrets).unwrap_or_default();
         let spans = secrets.iter().map(|secret| secret.span.clone()).chain(plugin.hidden.clone());
         hidden.extend(spans.map(|span| (plugin.resource.source, span)));
+        // What is nobody's configuration may be anything, and is only not shown.
+        secrets.retain(|secret| plugin.filter.is_some() && !secret.message.is_empty());
         let facts = alone(&plugin, &secrets, &mut findings);
         read.push((plugin, facts));
     }
@@ -94,7 +95,7 @@ fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -
     for (code, span, message) in &plugin.faults {
         add(*code, span.clone(), message.clone());
     }
-    for secret in secrets.iter().filter(|secret| !secret.message.is_empty()) {
+    for secret in secrets {
         add(Code::SecretInConfig, secret.span.clone(), format!("{}: {}", secret.path, secret.message));
     }
     let Some(filter) = plugin.filter else {

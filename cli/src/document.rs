@@ -1,6 +1,7 @@
 //! Documents, in YAML or JSON, with the place of each value in its file.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::ops::Range;
@@ -389,22 +390,37 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// What was read, and what could not be.
+#[derive(Default)]
+pub(crate) struct Inputs {
+    /// Each file once, in order.
+    pub(crate) sources: Vec<Source>,
+    /// Why others were not read.
+    pub(crate) unread: Vec<String>,
+    /// Where files and folders are that were come to.
+    seen: BTreeSet<PathBuf>,
+}
+
 /// Reads files, folders (every `.yaml`, `.yml` and `.json` file below them) and standard input.
 ///
 /// # Errors
 /// Something could not be read.
 pub(crate) fn read_all(inputs: &[PathBuf]) -> Result<Vec<Source>, String> {
-    let mut sources = Vec::new();
+    let Inputs { sources, unread, .. } = read_each(inputs);
+    unread.into_iter().next().map_or(Ok(sources), Err)
+}
+
+/// The same, where what could not be read does not hide the others.
+pub(crate) fn read_each(inputs: &[PathBuf]) -> Inputs {
+    let mut all = Inputs::default();
     for input in inputs {
         if input.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
-            sources.push(Source { name: "standard input".to_owned(), text: without_mark(text), named: true });
+            all.add("standard input".to_owned(), true, std::io::stdin());
         } else {
-            read(input, true, &mut sources)?;
+            all.read(input, true);
         }
     }
-    Ok(sources)
+    all
 }
 
 /// Without a byte order mark.
@@ -412,33 +428,61 @@ fn without_mark(text: String) -> String {
     text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
 
-fn read(path: &Path, named: bool, sources: &mut Vec<Source>) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    if path.is_dir() {
-        let entries = fs::read_dir(path).map_err(failed)?;
-        let mut entries = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(failed)?;
-        entries.sort();
-        let hidden =
-            |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        return entries
-            .iter()
-            .filter(|entry| !hidden(entry))
-            .try_for_each(|entry| read(entry, false, sources));
+impl Inputs {
+    /// Reads what is there to its end, which a device may not have.
+    fn add(&mut self, name: String, named: bool, from: impl Read) {
+        const MOST: u64 = 256 << 20;
+        let mut text = String::new();
+        match from.take(MOST).read_to_string(&mut text) {
+            Ok(length) if u64::try_from(length).is_ok_and(|length| length < MOST) => {
+                self.sources.push(Source { name, text: without_mark(text), named });
+            }
+            Ok(_) => self.unread.push(format!("{name}: is larger than 256 MiB")),
+            Err(error) => self.unread.push(format!("{name}: {error}")),
+        }
     }
-    let known = ["yaml", "yml", "json"];
-    if named
-        || path
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .is_some_and(|extension| known.contains(&extension))
-    {
-        let text = fs::read_to_string(path).map_err(failed)?;
-        sources.push(Source { name: path.display().to_string(), text: without_mark(text), named });
+
+    fn read(&mut self, path: &Path, named: bool) {
+        const KNOWN: [&str; 3] = ["yaml", "yml", "json"];
+        let has_end = |end: &std::ffi::OsStr| KNOWN.iter().any(|known| end == *known);
+        let is_known = named || path.extension().is_some_and(has_end);
+        let name = path.display().to_string();
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if is_known => return self.unread.push(format!("{name}: {error}")),
+            Err(_) => return,
+        };
+        if !found.is_dir() && !is_known {
+            return;
+        }
+        // Links may lead here again. What has no place, such as a pipe, is there once.
+        if fs::canonicalize(path).is_ok_and(|place| !self.seen.insert(place)) {
+            return;
+        }
+        if found.is_dir() {
+            match fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+                Ok(entries) => {
+                    let mut entries: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+                    entries.sort();
+                    entries.retain(|entry| {
+                        !entry.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+                    });
+                    for entry in &entries {
+                        self.read(entry, false);
+                    }
+                }
+                Err(error) => self.unread.push(format!("{name}: {error}")),
+            }
+        } else if !named && !found.is_file() {
+            // To read from a pipe might wait for ever.
+            self.unread.push(format!("{name}: is neither a file nor a folder"));
+        } else {
+            match fs::File::open(path) {
+                Ok(file) => self.add(name, named, file),
+                Err(error) => self.unread.push(format!("{name}: {error}")),
+            }
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::document::Node;
 use crate::explain::input::{Input, Installed, Outside};
 use crate::explain::path::Normalization;
 use crate::explain::tree::{Item, Written};
+use crate::secret::is_secret_name;
 use crate::times;
 
 /// The request, the configuration, and what is around them.
@@ -248,7 +249,13 @@ fn reply_lines(decided: &Decided, input: &Input) -> Vec<String> {
         return Vec::new();
     }
     let Response { headers, body, .. } = &decided.response;
-    let mut lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let mut lines: Vec<String> = headers
+        .iter()
+        .map(|(name, value)| {
+            let value = if is_secret_name(name) { "a value that is not shown" } else { value };
+            format!("{name}: {value}")
+        })
+        .collect();
     lines.extend(String::from_utf8_lossy(body).lines().map(str::to_owned));
     lines
 }

@@ -43,7 +43,8 @@ enum Command {
     /// Checks files, folders or standard input (`-`), and says what is wrong and what may surprise.
     ///
     /// It reads WasmPlugin, TrafficExtension, EnvoyFilter and EnvoyExtensionPolicy resources and bare pluginConfigs, in YAML or
-    /// JSON. The exit code is 0 where nothing is wrong, 1 where something is, and 2 where the input could not be read.
+    /// JSON. The exit code is 0 where nothing is wrong, 1 where something is, and 2 where some input could not be read: the rest is
+    /// checked all the same.
     Check {
         /// Files, folders, or `-`.
         #[arg(default_value = "-")]
@@ -148,7 +149,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mesh-filters: {error}");
+            eprintln!("mesh-filters: {}", secret::concealed(&error));
             ExitCode::from(2)
         }
     }
@@ -159,8 +160,11 @@ fn run(command: Command) -> Result<ExitCode, String> {
     let text = match command {
         Command::Check { explain: Some(code), .. } => format!("{}\n", code.explanation()),
         Command::Check { inputs, format, deny, filter, explain: None } => {
-            let sources = document::read_all(&inputs)?;
-            if sources.iter().all(|source| source.text.trim().is_empty()) {
+            let document::Inputs { sources, unread, .. } = document::read_each(&inputs);
+            for error in &unread {
+                eprintln!("mesh-filters: {error}");
+            }
+            if unread.is_empty() && sources.iter().all(|source| source.text.trim().is_empty()) {
                 return Err("there is nothing to check: the input is empty".to_owned());
             }
             let checked = check::check(&sources, filter.as_deref());
@@ -173,10 +177,10 @@ fn run(command: Command) -> Result<ExitCode, String> {
             };
             let denies = |severity| severity == Severity::Error || deny == Some(Deny::Warnings);
             let failed = findings.iter().any(|finding| denies(finding.code.severity()));
-            write(&mut out, &text)?;
-            return Ok(ExitCode::from(u8::from(failed)));
+            write(&mut out, &secret::concealed(&text))?;
+            return Ok(ExitCode::from(if unread.is_empty() { u8::from(failed) } else { 2 }));
         }
-        Command::Explain(arguments) => explain::run(&arguments)?,
+        Command::Explain(arguments) => secret::concealed(&explain::run(&arguments)?),
         Command::Hash { inputs, filter, all } => hash::of(&inputs, filter.as_deref(), all)?,
         Command::Token(command) => token::run(command)?,
         Command::Completions { shell } => {

@@ -4,12 +4,13 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
-use plugin_kit::config::Severity;
+use plugin_kit::config::{Code, Severity};
 use serde_json::{Value, json};
 
 use crate::check::Checked;
 use crate::document::Source;
 use crate::finding::Finding;
+use crate::secret::{concealed, is_secret_name};
 
 /// The sources, each with the places where its lines begin.
 struct Lines<'a>(Vec<(&'a Source, Vec<usize>)>);
@@ -51,6 +52,20 @@ fn covered(text: &str, line: Range<usize>, hidden: &[Range<usize>]) -> String {
         .collect()
 }
 
+/// A line of what could not be read, where what follows the name of a secret is covered.
+fn unread(line: &str) -> String {
+    let names = line.match_indices([':', '=']).map(|(at, _)| at);
+    let is_end = |c: char| !c.is_alphanumeric() && c != '_' && c != '-';
+    let is_secret = |at: &usize| {
+        let before = line[..*at].trim_end_matches(is_end);
+        is_secret_name(before.rsplit(is_end).next().unwrap_or_default())
+    };
+    match names.into_iter().find(is_secret) {
+        Some(at) => format!("{}{}", &line[..=at], "*".repeat(line.len() - at - 1)),
+        None => line.to_owned(),
+    }
+}
+
 /// For people: each finding with its line, and a caret under what it is about.
 pub(crate) fn text(checked: &Checked, sources: &[Source], styled: bool) -> String {
     let Checked { plugins, findings, hidden } = checked;
@@ -63,7 +78,11 @@ pub(crate) fn text(checked: &Checked, sources: &[Source], styled: bool) -> Strin
             (*n == finding.source && span.start < line.end && span.end > line.start).then(|| span.clone())
         };
         let hidden: Vec<Range<usize>> = hidden.iter().filter_map(of_line).collect();
-        let shown = covered(&source.text, line.clone(), &hidden);
+        let shown = match finding.code {
+            Code::NotYaml => unread(&source.text[line.clone()]),
+            _ => covered(&source.text, line.clone(), &hidden),
+        };
+        let shown = concealed(&shown);
         // Of a value over several lines the first is shown.
         let within = |at: usize| at.clamp(line.start, line.end) - line.start;
         let (start, end) = (within(finding.span.start), within(finding.span.end));

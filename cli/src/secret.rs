@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
+
 use crate::document::{Kind, Node};
 
 /// A secret.
@@ -21,6 +23,67 @@ const NAMED: &str = "is no name of a variable, and may be the secret itself; exp
                      name of `vmConfig.env`, with `valueFrom: HOST`";
 const LITERAL: &str = "is a secret; expected `env: NAME`, and the secret in the variable NAME of `vmConfig.env`, with `valueFrom: HOST`";
 const TOKEN: &str = "is a token, with which anybody who reads this can make requests until it expires";
+
+/// Whether the value of a header, a cookie, a parameter or an option of this name is not shown. Names are compared by their words:
+/// `X-Api-Key`, `api_key` and `apiKey` are the same.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    const WITHIN: [&str; 15] = [
+        "apikey",
+        "accesskey",
+        "assertion",
+        "authorization",
+        "cookie",
+        "credential",
+        "jwt",
+        "passphrase",
+        "passwd",
+        "password",
+        "privatekey",
+        "secret",
+        "session",
+        "signature",
+        "token",
+    ];
+    const WORDS: [&str; 9] = ["auth", "code", "key", "otp", "pass", "pin", "pwd", "sid", "sig"];
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with("access-control-") {
+        return false;
+    }
+    let joined: String = lower.chars().filter(char::is_ascii_alphanumeric).collect();
+    WITHIN.iter().any(|word| joined.contains(word))
+        || lower.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| WORDS.contains(&word))
+}
+
+/// A text without what makes requests: the signature of each token in it, and who logs in by a URL. As long as it was, in bytes.
+pub(crate) fn concealed(text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    let mut hide = |span: Range<usize>| {
+        for byte in &mut bytes[span] {
+            // Outside of a token a character may have several bytes.
+            *byte = b'*';
+        }
+    };
+    for (start, _) in text.match_indices("eyJ") {
+        let of_token = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let length = text[start..].find(|c| !of_token(c)).unwrap_or(text.len() - start);
+        let token = &text[start..start + length];
+        let mut dots = token.match_indices('.').map(|(at, _)| at);
+        if let Some(second) = dots.nth(1) {
+            hide(start + second + 1..start + length);
+        }
+    }
+    for (start, _) in text.match_indices("://") {
+        hide(user_of(text, start + 3));
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| "a text that is not shown".to_owned())
+}
+
+/// Where the user information of a URL stands (RFC 3986, section 3.2.1), whose authority begins at `start`.
+fn user_of(text: &str, start: usize) -> Range<usize> {
+    let is_end = |c: char| "/?#\"'`".contains(c) || c.is_whitespace() || c.is_control();
+    let authority = text[start..].split(is_end).next().unwrap_or_default();
+    start..start + authority.rfind('@').unwrap_or(0)
+}
 
 /// The secrets of a pluginConfig, as far as they can be told by their form or by where they stand.
 pub(crate) fn secrets(config: &Node) -> Vec<Secret> {
@@ -48,6 +111,26 @@ fn named(node: &Node, of_secret: bool, found: &mut Vec<String>) {
     }
 }
 
+/// Whether no option of the filters has this name, and one that had it would hold a secret.
+fn is_secret_option(name: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "accesskey",
+        "accesstoken",
+        "apikey",
+        "authorization",
+        "clientsecret",
+        "idtoken",
+        "passwd",
+        "password",
+        "privatekey",
+        "refreshtoken",
+        "secret",
+        "token",
+    ];
+    let joined: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    NAMES.contains(&joined.to_ascii_lowercase().as_str())
+}
+
 /// Where a value stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -55,6 +138,10 @@ enum Place {
     OfSecret,
     /// The name of such a variable.
     Name,
+    /// The headers of a request, an answer or a test, by their names.
+    OfHeaders,
+    /// What is not shown, whatever it is.
+    Hidden,
     /// What describes a secret.
     Description,
     Elsewhere,
@@ -75,6 +162,9 @@ fn walk(node: &Node, path: String, place: Place, found: &mut Vec<Secret>) {
                     (_, "pseudonym" | "keyFrom" | "secrets") => Place::OfSecret,
                     (Place::OfSecret, "env") => Place::Name,
                     (Place::OfSecret, "keyId" | "encoding") => Place::Description,
+                    (Place::OfHeaders, name) if is_secret_name(name) => Place::Hidden,
+                    (Place::Elsewhere, "headers" | "addHeaders" | "jwksHeaders") => Place::OfHeaders,
+                    (Place::Elsewhere, name) if is_secret_option(name) => Place::Hidden,
                     (place, _) => place,
                 };
                 match name.as_str() {
@@ -91,6 +181,7 @@ fn walk(node: &Node, path: String, place: Place, found: &mut Vec<Secret>) {
                 walk(element, format!("{path}[{n}]"), place, found);
             }
         }
+        Kind::Scalar(Value::Number(_)) if place == Place::Hidden => add(found, node, path, ""),
         Kind::Scalar(_) => {
             let Some(text) = node.text() else { return };
             let message = match place {
@@ -100,6 +191,7 @@ fn walk(node: &Node, path: String, place: Place, found: &mut Vec<Secret>) {
                 _ if is_token(text) => TOKEN,
                 _ => match key_in(text) {
                     Some(message) => message,
+                    None if place == Place::Hidden || concealed(text) != text => "",
                     None => return,
                 },
             };
@@ -143,6 +235,64 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_told_by_their_names() {
+        for name in [
+            "api_key",
+            "X-Api-Key",
+            "apikey",
+            "token",
+            "sig",
+            "x-sig",
+            "X-Hub-Signature",
+            "code",
+            "access_token",
+            "id_token",
+            "clientSecret",
+            "client-secret",
+            "password",
+            "x-goog-iap-jwt-assertion",
+            "Set-Cookie",
+            "proxy-authorization",
+            "key",
+            "sid",
+            "x-amz-security-token",
+        ] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in [
+            "x-user-id",
+            "design",
+            "sigma",
+            "monkey",
+            "codec",
+            "access-control-allow-credentials",
+            "www-authenticate",
+            "tenant",
+            "passenger",
+            "",
+        ] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn neither_signatures_nor_users_of_a_url_are_shown() {
+        for (text, shown) in [
+            (
+                "a eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2ln_-1/é",
+                "a eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.*******/é",
+            ),
+            ("/x/eyJh.eyJz.c2ln?t=eyJh.a.b.c.d", "/x/eyJh.eyJz.****?t=eyJh.a.*****"),
+            ("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0"),
+            ("GET https://user:p@w@host/a@b", "GET https://********@host/a@b"),
+            ("'spiffe://a/b' u@host https://host?a@b", "'spiffe://a/b' u@host https://host?a@b"),
+            ("https://é@h", "https://**@h"),
+        ] {
+            assert_eq!(concealed(text), shown);
+        }
+    }
 
     #[test]
     fn name_of_a_variable_is_told_from_a_secret() {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use jwt_auth::fetch::remote::Remote;
+use jwt_auth::keys::jwk::KeySet;
 use mesh_filters_cli::decide::{Fetch, Plugin, Request, World};
 use mesh_filters_cli::filters;
 use plugin_kit::host::GrpcFailure;
@@ -89,6 +90,7 @@ impl Input {
         let input =
             Self { plugins, sources, keys: files(&arguments.keys)?, revoked: files(&arguments.revoked)? };
         input.check_secrets()?;
+        input.check_documents()?;
         Ok(input)
     }
 
@@ -104,6 +106,37 @@ impl Input {
     /// Whether a list of revoked tokens is given for this provider.
     pub(super) fn has_list(&self, provider: &str) -> bool {
         self.revoked.iter().any(|(name, _)| name.as_deref().is_none_or(|name| name == provider))
+    }
+
+    /// What is given for a provider must be for one of the configuration, and keys must be keys: otherwise they would be missing where
+    /// signatures are verified.
+    fn check_documents(&self) -> Result<(), String> {
+        let providers = self.auth().filter_map(|config| config["providers"].as_object()).flatten();
+        let known: Vec<&str> = providers.map(|(name, _)| name.as_str()).collect();
+        for (option, documents) in [("--keys", &self.keys), ("--revoked", &self.revoked)] {
+            let unknown = documents.iter().filter_map(|(name, _)| name.as_deref());
+            match unknown.into_iter().find(|name| !known.contains(name)) {
+                Some(name) if known.is_empty() => {
+                    return Err(format!("{option}: the configuration has no provider, such as `{name}`"));
+                }
+                Some(name) => {
+                    let known = known.join("`, `");
+                    return Err(format!(
+                        "{option}: no provider is named `{name}`; expected one of `{known}`"
+                    ));
+                }
+                None => {}
+            }
+        }
+        for (name, body) in &self.keys {
+            KeySet::parse(body).map_err(|_| {
+                let of = name.as_ref().map_or_else(String::new, |name| format!(" of `{name}`"));
+                format!(
+                    "--keys: the file{of} is no key set; expected a JWK set, `{{\"keys\": [...]}}`, or PEM"
+                )
+            })?;
+        }
+        Ok(())
     }
 
     /// Secrets of tokens must be there: with another value every signature would look wrong.
@@ -285,8 +318,10 @@ fn of_url(url: &str) -> Request {
     let rest = url.split_once("://").map(|(_, rest)| rest);
     let (authority, path) = match rest {
         Some(rest) => {
-            let at = rest.find(['/', '?']).unwrap_or(rest.len());
+            let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             let (authority, path) = rest.split_at(at);
+            // Who logs in is not sent as a part of it (RFC 9110, section 4.2.4).
+            let authority = authority.rsplit('@').next().unwrap_or_default();
             (authority, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
         }
         None => ("service", url.to_owned()),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::explain::meaning;
+use crate::secret::is_secret_name;
 use crate::times;
 
 /// How something came out.
@@ -178,25 +179,6 @@ impl Written<'_> {
     }
 }
 
-/// Names of headers, cookies and parameters whose values are not shown.
-pub(crate) fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    [
-        "authorization",
-        "cookie",
-        "token",
-        "secret",
-        "password",
-        "api-key",
-        "apikey",
-        "session",
-        "credential",
-        "signature",
-    ]
-    .iter()
-    .any(|word| name.contains(word))
-}
-
 /// A value from outside: printable, short, and no token.
 pub(crate) fn shown(value: &str) -> String {
     const MOST: usize = 96;
@@ -213,7 +195,7 @@ pub(crate) fn shown(value: &str) -> String {
 
 #[allow(clippy::unnecessary_wraps, reason = "it goes where there may be nothing")]
 fn received(note: &Note) -> Option<String> {
-    let hidden = note.what == "headers" && note.name.as_deref().is_some_and(is_secret);
+    let hidden = note.what == "headers" && note.name.as_deref().is_some_and(is_secret_name);
     Some(match &note.received {
         Some(_) if hidden => "a value that is not shown".to_owned(),
         Some(value) => shown(value),
@@ -279,7 +261,7 @@ fn part(note: &Note, written: &Written<'_>, base: &str) -> Item {
         _ => {}
     }
     let name = path.strip_prefix(base).unwrap_or(&path).trim_start_matches('.').to_owned();
-    let hidden = note.what == "headers" && note.name.as_deref().is_some_and(is_secret);
+    let hidden = note.what == "headers" && note.name.as_deref().is_some_and(is_secret_name);
     let expected = written.value(&path).map(|value| {
         if hidden && value.as_object().is_none_or(|test| test.keys().any(|part| part != "present")) {
             "a value that is not shown".to_owned()
@@ -697,13 +679,7 @@ fn limits(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 if let Some((n, at)) = positions.last() {
                     let path = format!("limits[{n}].key[{k}]");
                     let source = written.value(&path);
-                    let secret = source.is_some_and(|source| {
-                        source.get("cookie").is_some()
-                            || source.get("env").is_some()
-                            || ["header", "queryParam"]
-                                .iter()
-                                .any(|kind| source[kind].as_str().is_some_and(is_secret))
-                    });
+                    let secret = source.is_some_and(is_of_secret);
                     let text = format!("key {}", source.map_or_else(String::new, source_text));
                     let value = note.received.as_deref().map(|value| {
                         if secret { "a value that is not shown".to_owned() } else { shown(value) }
@@ -784,9 +760,19 @@ fn tags(step: &Step, written: &Written<'_>) -> Vec<Item> {
         .collect()
 }
 
+/// Whether a source, or one of several, is about what has the name of a secret.
+fn is_of_secret(source: &Value) -> bool {
+    source.as_array().is_some_and(|sources| sources.iter().any(is_of_secret))
+        || source.get("cookie").is_some()
+        || source.get("env").is_some()
+        || ["header", "queryParam", "baggage"]
+            .iter()
+            .any(|kind| source[kind].as_str().is_some_and(is_secret_name))
+}
+
 fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
     let value = |name: &str, value: &str| {
-        Some(if is_secret(name) { "a value that is not shown".to_owned() } else { shown(value) })
+        Some(if is_secret_name(name) { "a value that is not shown".to_owned() } else { shown(value) })
     };
     let item = |change: &Change| match change {
         Change::Set(name, text) => {
@@ -805,6 +791,11 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
             let tags = written.config["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
             let is_pseudonym = what == "writes the tag"
                 && tags.iter().any(|tag| tag["name"] == name.as_str() && tag.get("pseudonym").is_some());
+            let is_of_secret = is_secret_name(&name)
+                || tags
+                    .iter()
+                    .filter(|tag| tag["name"] == name.as_str() && tag.get("pseudonym").is_none())
+                    .any(|tag| is_of_secret(&tag["from"]));
             let shown = match key.as_str() {
                 "jwt" => "all claims".to_owned(),
                 _ if is_pseudonym && written.has_stand_in => {
@@ -815,6 +806,7 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 }
                 // It is made for a log: printable, and without secrets.
                 "jwt.deny_detail" | "ratelimit.detail" => format!("`{text}`"),
+                _ if is_of_secret && what == "writes the tag" => "a value that is not shown".to_owned(),
                 _ => shown(&text),
             };
             Item::new(Mark::Info, format!("{what} `{name}`")).received(Some(shown))
