@@ -133,11 +133,25 @@ fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -
             add(Code::NoDigest, spec.locate("url"), message.to_owned());
         }
     }
-    if plugin.resource.kind == "WasmPlugin" && spec.get("match").is_none() && !plugin.workloads.are_gateways()
+    let expected = match plugin.resource.kind {
+        "WasmPlugin" => Some("match: [{ mode: SERVER }]"),
+        "EnvoyFilter" => Some("context: SIDECAR_INBOUND"),
+        _ => None,
+    };
+    // A limit or a tag may be meant for them.
+    let is_by_default = plugin.resource.kind == "WasmPlugin"
+        && spec.get("match").is_none_or(|entries| entries.elements().is_empty());
+    if let Some(expected) = expected
+        && plugin.sides.outbound
+        && (is_by_default || checks_tokens)
+        && !plugin.workloads.are_gateways()
     {
-        let message =
-            "the plugin runs on requests that its workloads send, too; expected `match: [{ mode: SERVER }]`";
-        add(Code::OutboundToo, plugin.span.clone(), message.to_owned());
+        let found = if plugin.sides.inbound {
+            "the plugin runs on requests that its workloads send, too"
+        } else {
+            "the plugin runs on requests that its workloads send, and checks none that they receive"
+        };
+        add(Code::OutboundToo, plugin.span.clone(), format!("{found}; expected `{expected}`"));
     }
     let (value, node) = match plugin.config.as_deref() {
         // What Envoy takes for a JSON document, and is none.

@@ -377,6 +377,15 @@ pub(crate) fn unfolded<'a>(source: &str, node: &'a Node) -> Cow<'a, Node> {
     node.text().and_then(document).map_or(Cow::Borrowed(node), Cow::Owned)
 }
 
+/// What the text of a node says after decoding: a JSON document as that document, all of it in the place of the node.
+pub(crate) fn decoded(node: &Node, text: &str) -> Node {
+    let document = plugin_kit::config::document(text.as_bytes()).ok().and_then(|_| parse(text).ok());
+    match document.and_then(|nodes| <[Node; 1]>::try_from(nodes).ok()) {
+        Some([document]) => document.placed(&|_| node.span.clone()),
+        None => Node { span: node.span.clone(), kind: Kind::Scalar(Value::from(text)) },
+    }
+}
+
 /// The place in bytes of a line and a column, both from 1.
 pub(crate) fn offset_of(text: &str, line: u64, column: u64) -> usize {
     let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);

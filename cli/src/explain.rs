@@ -109,7 +109,11 @@ pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
     let has_config = !arguments.config.is_empty();
     let given = input::request(arguments)?;
     let title = given.as_ref().map(title_of_request).unwrap_or_default();
-    let note = given.as_ref().and_then(|request| note_of_path(request, arguments.path_normalization));
+    let mut notes = given
+        .as_ref()
+        .and_then(|request| note_of_path(request, arguments.path_normalization))
+        .into_iter()
+        .collect::<Vec<_>>();
     let request = match (given, &reply) {
         (Some(request), _) => {
             let how = arguments.path_normalization.unwrap_or(Normalization::None);
@@ -122,6 +126,13 @@ pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
         return Err("expected the configuration: `--config FILE`".to_owned());
     }
     let input = Input::read(arguments)?;
+    let of = if arguments.gateway { "that passes a gateway" } else { "that its workload receives" };
+    notes.extend(
+        input
+            .elsewhere
+            .iter()
+            .map(|one| format!("{} runs on no request {of}: its `match` is for others", one.title)),
+    );
     let decisions = match &request {
         // What a reply means can be said without a decision.
         Some(request) if has_config && reply.is_some() => decide(arguments, &input, request).ok(),
@@ -141,13 +152,13 @@ pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
     };
     Ok(match arguments.format {
         Format::Text => {
-            let note = note.map_or_else(String::new, |note| format!("\n{note}"));
-            decisions.text(&format!("{title}{note}"), &input)
+            let lines: Vec<String> = std::iter::once(title).chain(notes).collect();
+            decisions.text(&lines.join("\n"), &input)
         }
         Format::Json => {
             let mut json = decisions.json(&title, &input);
-            if let Some(note) = note {
-                json["note"] = note.into();
+            if !notes.is_empty() {
+                json["notes"] = notes.into();
             }
             pretty(&json)
         }

@@ -5,10 +5,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use mesh_filters_cli::filters;
 use plugin_kit::config::Code;
 
-use crate::document::{Kind, Node, unfolded};
+use crate::document::{Kind, Node, decoded, unfolded};
 use crate::secret;
 
 /// A resource of the input.
@@ -54,6 +56,9 @@ impl<'a> Resource<'a> {
 /// Stands for the value of a variable that only the proxy has. It is long enough for a key.
 pub(crate) const STAND_IN: &str = "a value that the proxy has, and this program has not";
 
+/// What is wrong, where, and how it is said.
+pub(crate) type Fault = (Code, Range<usize>, String);
+
 /// A Wasm plugin.
 pub(crate) struct Plugin<'a> {
     /// The resource that installs it.
@@ -69,7 +74,7 @@ pub(crate) struct Plugin<'a> {
     /// Its configuration, if it has one. Where Envoy takes it as a text, it is what the text says.
     pub(crate) config: Option<Cow<'a, Node>>,
     /// What is wrong around its configuration.
-    pub(crate) faults: Vec<(Code, Range<usize>, String)>,
+    pub(crate) faults: Vec<Fault>,
     /// Places of values that are not shown.
     pub(crate) hidden: Vec<Range<usize>>,
     /// Its variables that have a value here.
@@ -78,6 +83,49 @@ pub(crate) struct Plugin<'a> {
     pub(crate) workloads: Workloads,
     /// When it runs among the plugins of a workload.
     pub(crate) order: Order,
+    /// On which requests it runs.
+    pub(crate) sides: Sides,
+}
+
+/// On which requests a plugin runs: `match.mode` of Istio's plugins, `match.context` of an `EnvoyFilter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sides {
+    /// Those that a pod receives.
+    pub(crate) inbound: bool,
+    /// Those that a pod sends.
+    pub(crate) outbound: bool,
+    /// Those that pass a gateway.
+    pub(crate) gateway: bool,
+}
+
+impl Sides {
+    const ALL: Self = Self { inbound: true, outbound: true, gateway: true };
+
+    /// Without an entry, a plugin runs on all. Ports are not looked at.
+    fn of_istio(spec: &Node) -> Self {
+        let entries = spec.get("match").map(Node::elements).unwrap_or_default();
+        let of = |entry: &Node| match text(entry, &["mode"]) {
+            "CLIENT" => Self { inbound: false, ..Self::ALL },
+            "SERVER" => Self { inbound: true, outbound: false, gateway: false },
+            _ => Self::ALL,
+        };
+        let either = |one: Self, other: Self| Self {
+            inbound: one.inbound || other.inbound,
+            outbound: one.outbound || other.outbound,
+            gateway: one.gateway || other.gateway,
+        };
+        entries.iter().map(of).reduce(either).unwrap_or(Self::ALL)
+    }
+
+    fn of_patch(patch: &Node) -> Self {
+        let none = Self { inbound: false, outbound: false, gateway: false };
+        match text(patch, &["match", "context"]) {
+            "SIDECAR_INBOUND" => Self { inbound: true, ..none },
+            "SIDECAR_OUTBOUND" => Self { outbound: true, ..none },
+            "GATEWAY" => Self { gateway: true, ..none },
+            _ => Self::ALL,
+        }
+    }
 }
 
 /// When a plugin runs among those of a workload, as Istio sorts them (`WasmPluginsByListenerInfo` of its `push_context.go`).
@@ -305,6 +353,7 @@ fn istio<'a>(resource: &'a Resource<'a>, spec: &'a Node, wasm: &'a Node) -> Plug
             targets: targets(spec),
         },
         order: Order::of_istio(resource, spec),
+        sides: Sides::of_istio(spec),
     }
 }
 
@@ -330,6 +379,7 @@ fn gateway<'a>(resource: &'a Resource<'a>, wasm: &'a Node) -> Plugin<'a> {
             targets: resource.node.get("spec").map(targets).unwrap_or_default(),
         },
         order: Order::last(),
+        sides: Sides::ALL,
     }
 }
 
@@ -349,12 +399,13 @@ fn by_hand<'a>(resource: &'a Resource<'a>, patch: &'a Node) -> Option<Plugin<'a>
         targets: Vec::new(),
     };
     if let Some(module) = either(typed, ["dynamic_module_config", "dynamicModuleConfig"]) {
-        return native(resource, typed, module, workloads);
+        let plugin = native(resource, typed, module, workloads)?;
+        return Some(Plugin { sides: Sides::of_patch(patch), ..plugin });
     }
     let config = typed.get("config")?;
     let name = text(config, &["name"]);
     let filter = named(name).or_else(|| named(text(config, &["root_id"]))).or_else(|| within(name))?;
-    let written = config.get("configuration").map(|written| written.get("value").unwrap_or(written));
+    let (written, fault) = config.get("configuration").map(|any| of_any(resource, any)).unwrap_or_default();
     let variables = config.at(&["vm_config", "environment_variables"]);
     let given = variables.and_then(|variables| variables.get("key_values"));
     Some(Plugin {
@@ -363,15 +414,42 @@ fn by_hand<'a>(resource: &'a Resource<'a>, patch: &'a Node) -> Option<Plugin<'a>
         is_ours: true,
         spec: config,
         span: resource.node.locate("metadata.name"),
-        config: written.map(|written| unfolded(resource.text, written)),
-        faults: Vec::new(),
+        config: written,
+        faults: fault.into_iter().collect(),
         hidden: given.into_iter().flat_map(Node::members).map(|(_, value)| value.span.clone()).collect(),
         variables: of_host(variables.and_then(|variables| variables.get("host_env_keys")))
             .chain(labels(given))
             .collect(),
         workloads,
         order: Order::last(),
+        sides: Sides::of_patch(patch),
     })
+}
+
+/// What a Wasm filter gets of a `google.protobuf.Any`: Envoy unwraps a text and bytes, and hands every other message over as it is
+/// serialised, which the filters refuse.
+fn of_any<'a>(resource: &'a Resource<'a>, any: &'a Node) -> (Option<Cow<'a, Node>>, Option<Fault>) {
+    let value = any.get("value").unwrap_or(any);
+    let kind = text(any, &["@type"]);
+    let kind = kind.rsplit_once('/').map_or(kind, |(_, kind)| kind);
+    let wrong = |node: &Node, found: &str| {
+        let message = format!(
+            "configuration: {found}; expected `\"@type\": type.googleapis.com/google.protobuf.StringValue` with the JSON document as \
+             the text of `value`"
+        );
+        (None, Some((Code::NotJson, node.span.clone(), message)))
+    };
+    match kind {
+        "" | "google.protobuf.StringValue" => (Some(unfolded(resource.text, value)), None),
+        "google.protobuf.BytesValue" => {
+            let bytes = value.text().and_then(|text| BASE64_STANDARD.decode(text).ok());
+            match bytes.and_then(|bytes| String::from_utf8(bytes).ok()) {
+                Some(text) => (Some(Cow::Owned(decoded(value, &text))), None),
+                None => wrong(value, "the value is no text in base64"),
+            }
+        }
+        other => wrong(any.get("@type").unwrap_or(any), &format!("the filter gets a serialised `{other}`")),
+    }
 }
 
 /// What a native filter is configured with, beside the configuration itself.
@@ -434,6 +512,7 @@ fn native<'a>(
         variables: given,
         workloads,
         order: Order::last(),
+        sides: Sides::ALL,
     })
 }
 
@@ -464,6 +543,7 @@ fn bare<'a>(resource: &'a Resource<'a>) -> Plugin<'a> {
         variables: secret::variables(resource.node).map(|name| (name, STAND_IN.to_owned())).collect(),
         workloads: Workloads::default(),
         order: Order::default(),
+        sides: Sides::ALL,
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::Explain;
 use crate::check::{json_text, unpacked};
 use crate::document::{self, Kind, Node, Source};
-use crate::resource::{self, Resource, STAND_IN};
+use crate::resource::{self, Resource, STAND_IN, Sides};
 
 /// A plugin that takes part in the decision.
 pub(crate) struct Installed {
@@ -36,6 +36,8 @@ pub(crate) struct Installed {
     pub(crate) span: Range<usize>,
     /// Whether a variable is there in name only.
     pub(crate) has_stand_in: bool,
+    /// On which requests it runs.
+    pub(crate) sides: Sides,
 }
 
 /// Documents, each for a provider or for all.
@@ -46,6 +48,8 @@ type Documents = Vec<(Option<String>, Vec<u8>)>;
 pub(crate) struct Input {
     pub(crate) sources: Vec<Source>,
     pub(crate) plugins: Vec<Installed>,
+    /// Plugins that do not run on what the pod receives, or what passes the gateway.
+    pub(crate) elsewhere: Vec<Installed>,
     keys: Documents,
     revoked: Documents,
 }
@@ -86,9 +90,10 @@ impl Input {
             filter: arguments.filter.as_deref(),
             of_one_workload: true,
         };
-        let plugins = installed(&sources, &wanted, &variables)?;
-        let input =
-            Self { plugins, sources, keys: files(&arguments.keys)?, revoked: files(&arguments.revoked)? };
+        let runs = |one: &Installed| if arguments.gateway { one.sides.gateway } else { one.sides.inbound };
+        let (plugins, elsewhere) = installed(&sources, &wanted, &variables)?.into_iter().partition(runs);
+        let (keys, revoked) = (files(&arguments.keys)?, files(&arguments.revoked)?);
+        let input = Self { sources, plugins, elsewhere, keys, revoked };
         input.check_secrets()?;
         input.check_documents()?;
         Ok(input)
@@ -265,6 +270,7 @@ fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> In
         node,
         span: plugin.config.as_ref().map_or_else(|| plugin.span.clone(), |node| node.span.clone()),
         has_stand_in,
+        sides: plugin.sides,
     }
 }
 
