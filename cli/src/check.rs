@@ -280,8 +280,11 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
             let mut auth =
                 beside().filter(|(_, (_, facts))| facts.publishes.is_some()).map(|(_, other)| other);
             let own = facts.publishes.as_ref();
-            let is_late =
-                |first: &Plugin<'_>| first.order > plugin.order || first.order.is_tie(&plugin.order);
+            // Tags of claims are written when the response passes.
+            let is_late = |first: &Plugin<'_>| {
+                plugin.filter != Some("trace-tags")
+                    && (first.order > plugin.order || first.order.is_tie(&plugin.order))
+            };
             if let Some((first, _)) = auth.clone().find(|(first, _)| own.is_none() && is_late(first)) {
                 let title = first.resource.title();
                 let message = if first.order.is_tie(&plugin.order) {

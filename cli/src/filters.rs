@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use plugin_kit::config::{Code, ConfigErrors, Diagnostic};
 use plugin_kit::host::{Environment, HostError};
-use plugin_kit::request::source::Source;
 use serde_json::Value;
 use trace_tags::tags::tag::Phase;
 
@@ -62,18 +61,18 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
         }
         "rate-limit" => {
             let read = rate_limit::config::Config::read(config, &env)?;
-            for (n, limit) in read.limits.iter().enumerate() {
-                for (m, source) in limit.key.iter().enumerate() {
-                    if let Source::Claim(claim) = source {
-                        let claim = claim.trim_start_matches("jwt.").to_owned();
-                        facts.asks.push((claim, format!("limits[{n}].key[{m}].claim")));
-                    }
-                }
-            }
+            facts.asks = asked_by_limits(config);
             facts.warnings = read.warnings;
         }
         "trace-tags" => {
             facts.warnings = trace_tags::config::Config::read(config, &env, env.sent_at)?.warnings;
+            for (n, tag) in list(config, "tags") {
+                facts.asks.extend(
+                    list(tag, "from").filter_map(|(m, source)| {
+                        Some((claim(source)?, format!("tags[{n}].from[{m}].claim")))
+                    }),
+                );
+            }
         }
         "mesh-filters" => {
             let parts = mesh_filters::config::Parts::parse(config)?;
@@ -112,6 +111,38 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
         }
     }
     Ok(facts)
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = (usize, &'a Value)> {
+    value[name].as_array().into_iter().flatten().enumerate()
+}
+
+/// The claim that a source is about.
+fn claim(source: &Value) -> Option<String> {
+    source["claim"].as_str().map(str::to_owned)
+}
+
+/// The claims that limits and exemptions read, with the JSON path of each.
+fn asked_by_limits(config: &Value) -> Vec<(String, String)> {
+    let tested = |of: &Value, path: String| {
+        let names = of["match"]["claims"].as_object().into_iter().flat_map(serde_json::Map::keys);
+        names.map(move |name| (name.clone(), format!("{path}.match.claims.{name}"))).collect::<Vec<_>>()
+    };
+    let mut asks = Vec::new();
+    for (n, limit) in list(config, "limits") {
+        let keys = list(limit, "key").map(|(m, source)| (source, format!("key[{m}]")));
+        let others = [(&limit["plans"]["from"], "plans.from"), (&limit["costFrom"], "costFrom")];
+        let others = others.map(|(source, path)| (source, path.to_owned()));
+        asks.extend(
+            keys.chain(others)
+                .filter_map(|(source, path)| Some((claim(source)?, format!("limits[{n}].{path}.claim")))),
+        );
+        asks.extend(tested(limit, format!("limits[{n}]")));
+    }
+    for (n, exempt) in list(config, "exempt") {
+        asks.extend(tested(exempt, format!("exempt[{n}]")));
+    }
+    asks
 }
 
 /// The members of a pluginConfig that tell which filter it is for.

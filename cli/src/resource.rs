@@ -65,7 +65,7 @@ pub(crate) struct Plugin<'a> {
     pub(crate) resource: &'a Resource<'a>,
     /// The filter; `None` where it is another plugin than one of these filters, or nothing tells which.
     pub(crate) filter: Option<&'static str>,
-    /// Whether its image is named after these filters.
+    /// Whether its image is named after these filters, or its configuration is plainly theirs.
     pub(crate) is_ours: bool,
     /// What is configured of it: `spec`, or that part of `spec` which is about Wasm.
     pub(crate) spec: &'a Node,
@@ -287,6 +287,18 @@ fn by_members(config: Option<&Node>) -> Option<&'static str> {
     config?.members().find_map(|(name, _)| filters::by_member(name))
 }
 
+/// Whether a configuration could hardly be that of another plugin, whatever its image is called. A part of a resource, for a tool that
+/// joins it with the rest, names no image.
+fn is_plainly_ours(config: &Node) -> bool {
+    config.members().any(|(name, value)| match name {
+        "jwtAuth" | "rateLimit" | "traceTags" => true,
+        "providers" => value.members().any(|(_, provider)| provider.get("issuer").is_some()),
+        "limits" => value.elements().iter().any(|limit| limit.get("rate").is_some()),
+        "tags" => value.elements().iter().any(|tag| tag.get("from").is_some()),
+        _ => false,
+    })
+}
+
 fn text<'a>(node: &'a Node, names: &[&str]) -> &'a str {
     node.at(names).and_then(Node::text).unwrap_or_default()
 }
@@ -335,8 +347,9 @@ fn istio<'a>(resource: &'a Resource<'a>, spec: &'a Node, wasm: &'a Node) -> Plug
     let config = wasm.get("pluginConfig");
     let url = text(wasm, &["url"]);
     let filter = named(text(wasm, &["pluginName"])).or_else(|| within(url));
-    let is_ours = filter.is_some() || url.contains("mesh-filters");
-    let filter = filter.or_else(|| by_members(config).filter(|_| is_ours));
+    let is_named = filter.is_some() || url.contains("mesh-filters");
+    let is_ours = is_named || (!url.is_empty() && config.is_some_and(is_plainly_ours));
+    let filter = filter.or_else(|| by_members(config).filter(|_| is_named));
     Plugin {
         resource,
         filter,
@@ -362,11 +375,11 @@ fn gateway<'a>(resource: &'a Resource<'a>, wasm: &'a Node) -> Plugin<'a> {
     let config = wasm.get("config");
     let url = text(wasm, &["code", "image", "url"]);
     let filter = named(text(wasm, &["name"])).or_else(|| within(url));
-    let is_ours = filter.is_some() || url.contains("mesh-filters");
+    let is_named = filter.is_some() || url.contains("mesh-filters");
     Plugin {
         resource,
-        filter: filter.or_else(|| by_members(config).filter(|_| is_ours)),
-        is_ours,
+        filter: filter.or_else(|| by_members(config).filter(|_| is_named)),
+        is_ours: is_named || (!url.is_empty() && config.is_some_and(is_plainly_ours)),
         spec: wasm,
         span: resource.node.locate("metadata.name"),
         config: config.map(Cow::Borrowed),
