@@ -182,13 +182,14 @@ codes! {
     Error SameFilterTwice,
     /// A limit counts by a claim, and its filter runs before jwt-auth on this workload, so that there is no
     /// claim yet. Let rate-limit run later: phase AUTHN for jwt-auth and AUTHZ or STATS for rate-limit, or a
-    /// lower priority in the same phase.
+    /// lower priority in the same phase. A priority that is not set is the lowest.
     Error LimitBeforeToken,
     /// A limit or a tag asks for a claim that no jwt-auth on the workload publishes. Name the claim in
     /// `publishClaims` of jwt-auth.
     Error ClaimNotPublished,
     /// A `WasmPlugin` without `match` runs on requests that the workload sends, too: jwt-auth then asks for
-    /// tokens on calls to other services. Say `match: [{ mode: SERVER }]`.
+    /// tokens on calls to other services. Say `match: [{ mode: SERVER }]`. In an `EnvoyFilter`, `match` has
+    /// `context: SIDECAR_INBOUND`.
     Warning OutboundToo,
     /// The image is named by a tag alone, which can be moved. Set `sha256`, or an image with `@sha256:…`.
     Warning NoDigest,
