@@ -133,6 +133,13 @@ pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
             .iter()
             .map(|one| format!("{} runs on no request {of}: its `match` is for others", one.title)),
     );
+    let pairs = input.plugins.iter().zip(input.plugins.iter().skip(1));
+    notes.extend(pairs.filter(|(one, other)| one.order.is_open(&other.order)).map(|(one, other)| {
+        format!(
+            "{} and {} have the same phase and priority: the one that was created first runs first, and here that of the first name",
+            one.title, other.title
+        )
+    }));
     let decisions = match &request {
         // What a reply means can be said without a decision.
         Some(request) if has_config && reply.is_some() => decide(arguments, &input, request).ok(),

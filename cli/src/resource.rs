@@ -171,6 +171,11 @@ impl Order {
     pub(crate) fn is_tie(&self, other: &Self) -> bool {
         (self.phase, self.priority) == (other.phase, other.priority) && self.phase < 4
     }
+
+    /// Whether the resources do not say which of two plugins runs first: a tie that the time of creation would decide.
+    pub(crate) fn is_open(&self, other: &Self) -> bool {
+        self.is_tie(other) && (self.created.is_empty() || other.created.is_empty())
+    }
 }
 
 /// Which workloads something is about.
@@ -660,6 +665,9 @@ mod tests {
         ];
         assert!(sorted.is_sorted_by(|first, second| first < second), "{sorted:?}");
         assert!(sorted[4].is_tie(&sorted[5]) && !sorted[3].is_tie(&sorted[4]));
+        assert!(sorted[4].is_open(&sorted[5]) && !sorted[3].is_open(&sorted[4]));
+        let created = |day: u32| Order { created: format!("2026-12-0{day}T07:00:00Z"), ..sorted[4].clone() };
+        assert!(created(1) < created(2) && !created(1).is_open(&created(2)));
     }
 
     #[test]

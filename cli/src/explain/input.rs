@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::Explain;
 use crate::check::{json_text, unpacked};
 use crate::document::{self, Kind, Node, Source};
-use crate::resource::{self, Resource, STAND_IN, Sides};
+use crate::resource::{self, Order, Resource, STAND_IN, Sides};
 
 /// A plugin that takes part in the decision.
 pub(crate) struct Installed {
@@ -38,6 +38,8 @@ pub(crate) struct Installed {
     pub(crate) has_stand_in: bool,
     /// On which requests it runs.
     pub(crate) sides: Sides,
+    /// When it runs among the others.
+    pub(crate) order: Order,
 }
 
 /// Documents, each for a provider or for all.
@@ -271,6 +273,7 @@ fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> In
         span: plugin.config.as_ref().map_or_else(|| plugin.span.clone(), |node| node.span.clone()),
         has_stand_in,
         sides: plugin.sides,
+        order: plugin.order.clone(),
     }
 }
 
