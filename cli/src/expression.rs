@@ -2,6 +2,7 @@
 
 use cel::Program;
 use mesh_filters_cli::decide::is_function;
+use mesh_filters_cli::re2;
 use plugin_kit::request::cel::{NOT_CEL, NOT_RE2, bounds};
 
 use crate::document::offset_of;
@@ -86,7 +87,10 @@ fn call(text: &str, name: &str) -> Option<usize> {
 }
 
 fn of_regex(text: &str) -> Option<Fault> {
-    let (span, why) = match regex_syntax::parse(text).err()? {
+    let Err(error) = regex_syntax::parse(text) else {
+        return re2::refused(text).map(|(at, why)| Fault { at, why: why.to_owned() });
+    };
+    let (span, why) = match error {
         regex_syntax::Error::Parse(error) => (*error.span(), error.kind().to_string()),
         regex_syntax::Error::Translate(error) => (*error.span(), error.kind().to_string()),
         _ => return None,
@@ -118,6 +122,7 @@ mod tests {
             ("é[z-a]", 3, "invalid character class range"),
             ("(?=x)", 0, "look-around"),
             ("a**{", 3, "repetition"),
+            ("/a**", 3, "repeats no repetition"),
         ] {
             let fault = fault(NOT_RE2, text).unwrap();
             assert_eq!(fault.at, at, "{text}: {}", fault.why);

@@ -3,3 +3,4 @@
 
 pub mod decide;
 pub mod filters;
+pub mod re2;

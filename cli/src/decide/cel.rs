@@ -17,6 +17,7 @@ use plugin_kit::host::HostError;
 use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS, claims};
 
 use super::facts::Facts;
+use crate::re2;
 
 /// What an expression came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,11 @@ impl Expressions {
     pub fn compile(&self, text: &str) -> Result<u32, HostError> {
         let refused = HostError { call: "expr_create", status: HostError::BAD_ARGUMENT };
         let program = Program::compile(text).map_err(|_| refused)?;
+        // A regular expression that is tried out, as the filters write it.
+        let tried = text.strip_prefix("''.matches('").and_then(|rest| rest.strip_suffix("')"));
+        if tried.is_some_and(|text| re2::refused(&text.replace("\\\\", "\\").replace("\\'", "'")).is_some()) {
+            return Err(refused);
+        }
         let references = program.references();
         let functions = references.functions();
         if !functions.iter().all(|name| is_function(name)) {
