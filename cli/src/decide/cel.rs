@@ -1,23 +1,25 @@
 //! Expressions in CEL, and the regular expressions in them, as another implementation evaluates them than the proxy's.
 //!
 //! Texts, numbers, lists, claims and the attributes of a request are the same there. What is known to differ is not evaluated here:
-//! times, and attributes that only a proxy has. Regular expressions are those of the crate `regex`, whose `\w` and `\d` are about all of
-//! Unicode, in contrast to RE2's.
+//! times, and attributes that only a proxy has. Regular expressions are read as RE2 reads them; one that is not understood the same
+//! way here is refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, MapExpr, StructExpr, operators};
 use cel::common::types::CelString;
 use cel::objects::Key;
-use cel::{Context, IdedExpr as Parsed, Program, Value};
+use cel::{Context, Env, IdedExpr as Parsed, Program, Value};
 use plugin_kit::host::HostError;
-use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS, claims};
+use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS, claims, re2};
 
 use super::facts::Facts;
 use crate::re2;
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(re2::environment()));
 
 /// What an expression came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +100,7 @@ impl Expressions {
         if !is_here {
             return Evaluated::NotHere;
         }
-        let mut context = Context::default();
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         for name in program.0.references().variables() {
             if let Some(value) = facts.and_then(|facts| variable(facts, name)) {
                 context.add_variable_from_value(name, value);

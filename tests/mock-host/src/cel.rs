@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cel::objects::Key;
-use cel::{Context, Program};
+use cel::{Context, Env, Program};
+use plugin_kit::request::cel::re2;
 use prost::Message;
 
 use crate::abi::Status;
@@ -15,6 +16,8 @@ use crate::filter_state::Type;
 use crate::imports::{self, Guest};
 use crate::properties::Value;
 use crate::protobuf::{self, Kind, Struct};
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(re2::environment()));
 
 /// The expressions of a root context (`ExpressionContext`). They end with it.
 #[derive(Default)]
@@ -88,7 +91,7 @@ pub(crate) fn evaluate(guest: &mut Guest, token: &[u8]) -> Result<Vec<u8>, Statu
     let root = guest.current_root().ok_or(Status::BAD_ARGUMENT)?;
     let program = root.expressions.programs.get(token).cloned().flatten().ok_or(Status::NOT_FOUND)?;
     let effective = std::mem::take(&mut guest.state().effective);
-    let mut context = Context::default();
+    let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
     for name in program.references().variables() {
         if let Some(value) = variable(guest, name) {
             context.add_variable_from_value(name, value);

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "cel")]
 pub mod claims;
+#[cfg(feature = "cel")]
+pub mod re2;
 
 use std::fmt::Write;
 

@@ -17,10 +17,10 @@ use regex::Regex;
 use super::attributes;
 use super::calls::of_plugin;
 use super::ffi::stream::{Attribute, Map, Stream};
-use crate::request::cel::{CLAIMS, FUNCTIONS, TEXT, claims};
+use crate::request::cel::{CLAIMS, FUNCTIONS, TEXT, claims, re2};
 
 /// Kept between requests: to make one takes longer than most expressions.
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(re2::environment()));
 
 /// A compiled expression.
 pub(super) enum Expression {
@@ -72,7 +72,7 @@ impl Expression {
     /// Compiles an expression; `None` if it is none, or calls what Envoy does not have.
     pub(super) fn compile(text: &str) -> Option<Self> {
         if let Some(regex) = pattern(text) {
-            return Regex::new(&regex).ok().map(Self::Matches);
+            return re2::compile(&regex).map(Self::Matches);
         }
         let program = ENVIRONMENT.compile(text).ok()?;
         let known = |name: &&str| {
