@@ -2,8 +2,7 @@
 
 use cel::Program;
 use mesh_filters_cli::decide::is_function;
-use mesh_filters_cli::re2;
-use plugin_kit::request::cel::{NOT_CEL, NOT_RE2, bounds};
+use plugin_kit::request::cel::{NOT_CEL, NOT_RE2, bounds, re2};
 
 use crate::document::offset_of;
 
@@ -88,7 +87,7 @@ fn call(text: &str, name: &str) -> Option<usize> {
 
 fn of_regex(text: &str) -> Option<Fault> {
     let Err(error) = regex_syntax::parse(text) else {
-        return re2::refused(text).map(|(at, why)| Fault { at, why: why.to_owned() });
+        return re2::refused(text).map(|fault| Fault { at: fault.at, why: fault.why.to_owned() });
     };
     let (span, why) = match error {
         regex_syntax::Error::Parse(error) => (*error.span(), error.kind().to_string()),

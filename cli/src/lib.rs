@@ -3,4 +3,3 @@
 
 pub mod decide;
 pub mod filters;
-pub mod re2;

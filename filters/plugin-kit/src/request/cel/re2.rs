@@ -41,9 +41,7 @@ fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Exe
 
 /// The same expression for the crate `regex`.
 fn translate(pattern: &str) -> Option<String> {
-    let ast = ast::parse::Parser::new().parse(pattern).ok()?;
-    let translation = Translation { pattern, changes: Vec::new(), repeated: vec![LARGEST] };
-    let changes = ast::visit(&ast, translation).ok()?;
+    let changes = visited(pattern)?.ok()?;
     let mut translated = String::with_capacity(pattern.len());
     let mut from = 0;
     for (span, text) in changes {
@@ -88,7 +86,29 @@ const CATEGORIES: [&str; 29] = [
     "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm", "So", "Zl", "Zp", "Zs",
 ];
 
-struct Refused;
+/// Why RE2 refuses an expression, or reads it differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// Where, in bytes.
+    pub at: usize,
+    /// What is wrong there.
+    pub why: &'static str,
+}
+
+const fn fault(span: &ast::Span, why: &'static str) -> Result<(), Fault> {
+    Err(Fault { at: span.start.offset, why })
+}
+
+/// What RE2 refuses of an expression that the crate `regex` takes, or would read differently.
+pub fn refused(pattern: &str) -> Option<Fault> {
+    visited(pattern)?.err()
+}
+
+fn visited(pattern: &str) -> Option<Result<Vec<(ast::Span, &'static str)>, Fault>> {
+    let ast = ast::parse::Parser::new().parse(pattern).ok()?;
+    let translation = Translation { pattern, changes: Vec::new(), repeated: vec![LARGEST] };
+    Some(ast::visit(&ast, translation))
+}
 
 struct Translation<'p> {
     pattern: &'p str,
@@ -121,7 +141,7 @@ impl Translation<'_> {
     }
 }
 
-fn literal(literal: &ast::Literal) -> Result<(), Refused> {
+fn literal(literal: &ast::Literal) -> Result<(), Fault> {
     use ast::HexLiteralKind::X;
     use ast::LiteralKind::{HexBrace, HexFixed, Meta, Special, Superfluous, Verbatim};
     let known = match &literal.kind {
@@ -130,10 +150,14 @@ fn literal(literal: &ast::Literal) -> Result<(), Refused> {
         Special(kind) => *kind != ast::SpecialLiteralKind::Space,
         _ => false,
     };
-    if known { Ok(()) } else { Err(Refused) }
+    let why = match literal.kind {
+        HexFixed(_) | HexBrace(_) => "RE2 writes a character by its number as `\\x{...}`",
+        _ => "RE2 does not know this escape",
+    };
+    if known { Ok(()) } else { fault(&literal.span, why) }
 }
 
-fn unicode(class: &ast::ClassUnicode) -> Result<(), Refused> {
+fn unicode(class: &ast::ClassUnicode) -> Result<(), Fault> {
     let known = match &class.kind {
         ast::ClassUnicodeKind::OneLetter(letter) => "CLMNPSZ".contains(*letter),
         ast::ClassUnicodeKind::Named(name) => {
@@ -144,29 +168,33 @@ fn unicode(class: &ast::ClassUnicode) -> Result<(), Refused> {
         }
         ast::ClassUnicodeKind::NamedValue { .. } => false,
     };
-    if known { Ok(()) } else { Err(Refused) }
+    if known {
+        Ok(())
+    } else {
+        fault(&class.span, "this class of characters is not one that RE2 is known to have")
+    }
 }
 
-fn flags(flags: &ast::Flags) -> Result<(), Refused> {
+fn flags(flags: &ast::Flags, span: &ast::Span) -> Result<(), Fault> {
     use ast::Flag::{CRLF, IgnoreWhitespace, Unicode};
     let refused = |item: &ast::FlagsItem| {
         matches!(item.kind, ast::FlagsItemKind::Flag(CRLF | IgnoreWhitespace | Unicode))
     };
-    if flags.items.iter().any(refused) { Err(Refused) } else { Ok(()) }
+    if flags.items.iter().any(refused) { fault(span, "RE2 has no flag `x`, `R` or `u`") } else { Ok(()) }
 }
 
 impl Visitor for Translation<'_> {
     type Output = Vec<(ast::Span, &'static str)>;
-    type Err = Refused;
+    type Err = Fault;
 
-    fn finish(self) -> Result<Self::Output, Refused> {
+    fn finish(self) -> Result<Self::Output, Fault> {
         Ok(self.changes)
     }
 
-    fn visit_pre(&mut self, ast: &Ast) -> Result<(), Refused> {
+    fn visit_pre(&mut self, ast: &Ast) -> Result<(), Fault> {
         use ast::AssertionKind::{EndLine, EndText, NotWordBoundary, StartLine, StartText, WordBoundary};
         match ast {
-            Ast::Flags(set) => flags(&set.flags),
+            Ast::Flags(set) => flags(&set.flags, &set.span),
             Ast::Literal(found) => literal(found),
             Ast::Assertion(assertion) => match assertion.kind {
                 StartLine | EndLine | StartText | EndText => Ok(()),
@@ -178,7 +206,7 @@ impl Visitor for Translation<'_> {
                     self.changes.push((assertion.span, r"(?-u:\B)"));
                     Ok(())
                 }
-                _ => Err(Refused),
+                _ => fault(&assertion.span, "RE2 has no such boundary"),
             },
             Ast::ClassUnicode(class) => unicode(class),
             Ast::ClassPerl(class) => {
@@ -186,39 +214,42 @@ impl Visitor for Translation<'_> {
                 Ok(())
             }
             Ast::Group(group) => match &group.kind {
-                ast::GroupKind::NonCapturing(found) => flags(found),
+                ast::GroupKind::NonCapturing(found) => flags(found, &group.span),
                 ast::GroupKind::CaptureName { name, .. } => {
                     let plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_';
-                    if name.name.bytes().all(plain) { Ok(()) } else { Err(Refused) }
+                    if name.name.bytes().all(plain) {
+                        Ok(())
+                    } else {
+                        fault(&name.span, "RE2 names a group by letters, digits and `_`")
+                    }
                 }
                 ast::GroupKind::CaptureIndex(_) => Ok(()),
             },
             Ast::Repetition(repetition) => {
-                // `a**` is an error of RE2.
+                let span = &repetition.op.span;
                 if matches!(*repetition.ast, Ast::Repetition(_)) {
-                    return Err(Refused);
+                    return fault(span, "RE2 repeats no repetition; expected a group around it");
                 }
                 let left = self.repeated.last().copied().unwrap_or(0);
                 let left = match &repetition.op.kind {
                     ast::RepetitionKind::Range(range) => {
                         let written = self.text(&repetition.op.span);
                         let plain = |byte: u8| byte.is_ascii_digit() || b"{},?".contains(&byte);
-                        // `{,3}` is a text in RE2.
                         if !written.bytes().all(plain) || written.starts_with("{,") {
-                            return Err(Refused);
+                            return fault(span, "RE2 takes this for text; expected `{0,...}`");
                         }
                         let (ast::RepetitionRange::Exactly(most)
                         | ast::RepetitionRange::AtLeast(most)
                         | ast::RepetitionRange::Bounded(_, most)) = *range;
                         if most > LARGEST {
-                            return Err(Refused);
+                            return fault(span, "RE2 repeats at most 1000 times");
                         }
                         left.checked_div(most).unwrap_or(left)
                     }
                     _ => left,
                 };
                 if left == 0 {
-                    return Err(Refused);
+                    return fault(span, "RE2 repeats at most 1000 times, also within repetitions");
                 }
                 self.repeated.push(left);
                 Ok(())
@@ -227,14 +258,14 @@ impl Visitor for Translation<'_> {
         }
     }
 
-    fn visit_post(&mut self, ast: &Ast) -> Result<(), Refused> {
+    fn visit_post(&mut self, ast: &Ast) -> Result<(), Fault> {
         if matches!(ast, Ast::Repetition(_)) {
             self.repeated.pop();
         }
         Ok(())
     }
 
-    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), Refused> {
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), Fault> {
         match item {
             ClassSetItem::Literal(found) => literal(found),
             ClassSetItem::Range(range) => literal(&range.start).and_then(|()| literal(&range.end)),
@@ -243,14 +274,15 @@ impl Visitor for Translation<'_> {
                 self.perl(class, true);
                 Ok(())
             }
-            // `[` is a letter there in RE2.
-            ClassSetItem::Bracketed(_) => Err(Refused),
+            ClassSetItem::Bracketed(class) => {
+                fault(&class.span, "RE2 takes `[` within brackets for a letter; expected `\\[`")
+            }
             _ => Ok(()),
         }
     }
 
-    fn visit_class_set_binary_op_pre(&mut self, _: &ast::ClassSetBinaryOp) -> Result<(), Refused> {
-        Err(Refused)
+    fn visit_class_set_binary_op_pre(&mut self, operation: &ast::ClassSetBinaryOp) -> Result<(), Fault> {
+        fault(&operation.span, "RE2 has no operations on classes")
     }
 }
 
@@ -329,6 +361,44 @@ mod tests {
             "(?<n.m>a)",
         ] {
             assert!(compile(pattern).is_none(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn fault_is_where_it_is() {
+        for (pattern, at) in [
+            (r"/a**", 3),
+            ("a+?*", 3),
+            ("a{2}{3}", 4),
+            ("/a{1,2000}", 2),
+            ("a{1001}", 1),
+            ("(?x)/a .*", 0),
+            ("(?i-u:a)", 0),
+            (r"/\u0041", 1),
+            (r"[a\U00000041]", 2),
+            (r"/\b{start}a", 1),
+            ("/é[a&&b]", 4),
+        ] {
+            assert_eq!(refused(pattern).map(|fault| fault.at), Some(at), "{pattern}");
+        }
+        for pattern in [
+            r"/orders/[^/]+/(?P<id>\d+)?(?:a|b)*?",
+            "a{1000}b{2,}?",
+            "[*+{]+",
+            "[]**]*",
+            "[[:alpha:]*+]?",
+            r"\*+\\*",
+            "(?i)a*",
+            "(?is-m:a+)+",
+            r"\bx{3}",
+            "",
+            "é?",
+            r"[\]*+]",
+            "(?<x>a)",
+            "^(?:/a+)$",
+        ] {
+            assert_eq!(refused(pattern), None, "{pattern}");
+            assert!(compile(pattern).is_some(), "{pattern}");
         }
     }
 
