@@ -74,6 +74,11 @@ impl Default for Proxy {
 pub trait World {
     /// Answers a request for a document.
     fn fetch(&self, document: &Remote, accept: &str) -> Fetch;
+    /// Whether it also has the metadata of issuers, which says where their keys are. If not, it answers a request
+    /// for the metadata with the keys.
+    fn has_metadata(&self) -> bool {
+        true
+    }
     /// Answers a question to the rate limit service with a message of its protocol, or says why there is none.
     fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, GrpcFailure>;
     /// What an expression is taken to come to that only the proxy can evaluate.

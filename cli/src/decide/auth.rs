@@ -105,7 +105,13 @@ impl Auth {
         let Some((remote, mut fetching)) = self.authenticator.fetching(document) else { return };
         fetching.started(now);
         drop(fetching);
-        let fetched = shared.world.fetch(remote, document.accept());
+        let mut fetched = shared.world.fetch(remote, document.accept());
+        if shared.world.has_metadata()
+            && let (Some(discovery), Fetch::Answer { status: 200, body, .. }) = (&remote.discovery, &fetched)
+        {
+            let keys = discovery.keys(body, remote);
+            fetched = keys.map_or(Fetch::Failed, |keys| shared.world.fetch(&keys, document.accept()));
+        }
         if self.receive(document, now, fetched).is_none()
             && let Some((_, mut fetching)) = self.authenticator.fetching(document)
         {

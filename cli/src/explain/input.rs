@@ -442,6 +442,10 @@ impl World for Outside {
         }
     }
 
+    fn has_metadata(&self) -> bool {
+        false
+    }
+
     fn ask_rate_limit_service(&self, _: &Global, _: &[u8]) -> Result<Vec<u8>, GrpcFailure> {
         // `overall_code`: OK.
         Ok(vec![0x08, 0x01])

@@ -1,5 +1,6 @@
 //! What is fetched: keys of issuers and lists of revoked tokens, and the requests that wait for them.
 
+pub mod discovery;
 pub mod documents;
 pub mod failure;
 pub mod remote;

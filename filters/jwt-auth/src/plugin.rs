@@ -45,11 +45,20 @@ pub struct JwtAuth {
     authenticator: Authenticator,
     root: u32,
     metrics: Metrics,
-    /// The fetches under way: the token of the call, and the document that it brings.
-    calls: RefCell<Vec<(u32, Document)>>,
+    /// The fetches under way.
+    calls: RefCell<Vec<Call>>,
     waiting: RefCell<Waiting>,
     /// The lines about refusals, by reason and by the position of the rule.
     refusals: Repeats<(DenyReason, Option<usize>)>,
+}
+
+/// A fetch that is under way.
+struct Call {
+    token: u32,
+    /// What it brings.
+    document: Document,
+    /// Where it is fetched, if the metadata of an issuer has said that.
+    discovered: Option<Rc<Remote>>,
 }
 
 impl Filter for JwtAuth {
@@ -171,11 +180,22 @@ impl Filter for JwtAuth {
     }
 
     fn on_call(&self, token: u32, response: &CallResponse) -> Vec<u32> {
-        let position = self.calls.borrow().iter().position(|(call, _)| *call == token);
+        let position = self.calls.borrow().iter().position(|call| call.token == token);
         let Some(position) = position else { return Vec::new() };
-        let (_, document) = self.calls.borrow_mut().swap_remove(position);
+        let Call { document, discovered, .. } = self.calls.borrow_mut().swap_remove(position);
         let Ok(now) = host::monotonic_time() else { return Vec::new() };
-        if let Err(error) = self.receive(document, response, now, true) {
+        if discovered.is_none()
+            && let Some(metadata) = self.metadata(document)
+        {
+            match discover(metadata, response) {
+                // The requests wait on, for the keys.
+                Ok(keys) if self.call(document, &keys, Some(&keys), self.root, now) => return Vec::new(),
+                Ok(_) => {}
+                Err(error) => self.fetch_failed(document, now, &error),
+            }
+            return self.waiting.borrow_mut().wake(document);
+        }
+        if let Err(error) = self.receive(document, discovered.as_deref(), response, now, true) {
             self.fetch_failed(document, now, &error);
         }
         self.waiting.borrow_mut().wake(document)
@@ -186,12 +206,14 @@ impl Filter for JwtAuth {
         let sent = || call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let brought = |document: &Document| {
             self.authenticator.fetching(*document).is_some_and(|(remote, _)| {
-                remote.cluster == call.cluster && sent().eq(request_headers(remote, *document))
+                remote.discovery.is_none()
+                    && remote.cluster == call.cluster
+                    && sent().eq(request_headers(remote, *document))
             })
         };
         let documents: Vec<Document> = self.authenticator.documents().filter(brought).collect();
         // What is wrong with a document is told where it was asked for.
-        let good = |document: &Document| self.receive(*document, call.response, call.at, false).is_ok();
+        let good = |document: &Document| self.receive(*document, None, call.response, call.at, false).is_ok();
         let good = documents.into_iter().filter(good);
         good.flat_map(|document| self.waiting.borrow_mut().wake(document)).collect()
     }
@@ -395,16 +417,13 @@ impl JwtAuth {
     fn receive(
         &self,
         document: Document,
+        discovered: Option<&Remote>,
         response: &CallResponse,
         now: Duration,
         own: bool,
     ) -> Result<(), Failure> {
-        let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
-        if let Some(error) = response.not_sent {
-            return Err(Failure::not_sent(remote.map_or("", |remote| remote.cluster.as_str()), error));
-        }
-        let timeout = remote.map(|remote| remote.settings.timeout).unwrap_or_default();
-        let (body, max_age) = body(response, timeout)?;
+        let remote = discovered.or(self.authenticator.fetching(document).map(|(remote, _)| remote));
+        let (body, max_age) = body(response, remote)?;
         match document {
             Document::Keys(provider) => {
                 let purpose = remote.map(|remote| remote.purpose).unwrap_or_default();
@@ -444,15 +463,35 @@ impl JwtAuth {
         log::warn!("jwt-auth: provider {}: {what} not fetched: {failure}", self.name(document.provider()));
     }
 
+    /// Where the metadata is that says where a document is, if that is how it is found.
+    fn metadata(&self, document: Document) -> Option<&Remote> {
+        self.authenticator
+            .fetching(document)
+            .map(|(remote, _)| remote)
+            .filter(|remote| remote.discovery.is_some())
+    }
+
     /// Starts to fetch a document, while the callback of `current` runs. Returns whether the fetch started.
     fn fetch(&self, document: Document, current: u32) -> bool {
         let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
         let (Some(remote), Ok(now)) = (remote, host::monotonic_time()) else { return false };
+        self.call(document, remote, None, current, now)
+    }
+
+    /// The same from this place, at which it was `discovered` or is always.
+    fn call(
+        &self,
+        document: Document,
+        remote: &Remote,
+        discovered: Option<&Rc<Remote>>,
+        current: u32,
+        now: Duration,
+    ) -> bool {
         let Remote { cluster, settings, .. } = remote;
         let all = request_headers(remote, document);
         match host::http_call(self.root, current, cluster, &all, b"", settings.timeout) {
             Ok(token) => {
-                self.calls.borrow_mut().push((token, document));
+                self.calls.borrow_mut().push(Call { token, document, discovered: discovered.map(Rc::clone) });
                 if let Some((_, mut fetching)) = self.authenticator.fetching(document) {
                     fetching.started(now);
                 }
@@ -513,10 +552,14 @@ fn clear_claims(clear: bool) -> Result<(), HostError> {
     if clear { host::set_filter_state(CLAIMS, b"") } else { Ok(()) }
 }
 
-/// The body of the response to a fetch, and how long the server says that it is good. `timeout` is how long the fetch may take.
-fn body(response: &CallResponse, timeout: Duration) -> Result<(Vec<u8>, Option<Duration>), Failure> {
+/// The body of the response to a fetch from this place, and how long the server says that it is good.
+fn body(response: &CallResponse, remote: Option<&Remote>) -> Result<(Vec<u8>, Option<Duration>), Failure> {
     /// Where the proxy answers in the place of the server, its text is short.
     const LONGEST_TEXT: usize = 512;
+    if let Some(error) = response.not_sent {
+        return Err(Failure::not_sent(remote.map_or("", |remote| remote.cluster.as_str()), error));
+    }
+    let timeout = remote.map(|remote| remote.settings.timeout).unwrap_or_default();
     let head = response.head.as_ref();
     let is_good = head.is_some_and(|head| head.first(":status") == Some(b"200"));
     if is_good && response.body_size > schedule::LARGEST {
@@ -547,6 +590,13 @@ fn request_headers(remote: &Remote, document: Document) -> Vec<(&str, &str)> {
     ];
     let own = remote.headers.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     usual.into_iter().chain(own).collect()
+}
+
+/// Where the keys are, as the metadata says that a fetch brought.
+fn discover(metadata: &Remote, response: &CallResponse) -> Result<Rc<Remote>, Failure> {
+    let (body, _) = body(response, Some(metadata))?;
+    let keys = metadata.discovery.as_ref().map(|discovery| discovery.keys(&body, metadata));
+    keys.unwrap_or_else(|| Ok(metadata.clone())).map(Rc::new)
 }
 
 fn warn_of_refused_keys(provider: &str, set: &KeySet) {

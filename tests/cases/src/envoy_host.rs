@@ -15,9 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The names of the cluster by which plugins may call the key server.
-pub const ISSUER_CLUSTERS: [&str; 4] = [
+pub const ISSUER_CLUSTERS: [&str; 5] = [
     "jwks",
     "outbound|80||issuer.test",
+    "outbound|443||issuer.test",
     "outbound|8080||issuer.test",
     "outbound|8080||auth-service.adaptive-learning.svc.cluster.local",
 ];

@@ -13,6 +13,7 @@ use crate::config::raw::{
     self, RawAllow, RawJwksCache, RawProvider, RawRevoked, RawRule, RawSecret, RawTokenLocation,
     SecretEncoding,
 };
+use crate::fetch::discovery::Discovery;
 use crate::fetch::remote::{FetchHeaders, Remote, Settings};
 use crate::fetch::revocation::{RemoteList, Revoked};
 use crate::keys::algorithm::Algorithm;
@@ -21,6 +22,7 @@ use crate::keys::key::{Key, Material};
 use crate::policy::place::Place;
 use crate::policy::provider::{Issuer, KeySource, Provider};
 use crate::policy::rules::Verify;
+use crate::reply::origin_of;
 use crate::token::base64url;
 use crate::token::claims::{ClaimPath, Pattern, Policy};
 use crate::token::compact::short_type;
@@ -158,8 +160,13 @@ impl RawProvider {
         path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<KeySource> {
-        if !self.jwks_headers.is_empty() && self.jwks_uri.is_none() {
-            errors.add(&path.field("jwksHeaders"), "goes with `jwksUri`");
+        let is_inline = self.jwks.is_some() || !self.secrets.is_empty();
+        if !self.jwks_headers.is_empty() && is_inline {
+            errors.add(&path.field("jwksHeaders"), "goes with keys that are fetched");
+        }
+        let has_options = self.discovery.uri.is_some() || !self.discovery.jwks_hosts.is_empty();
+        if has_options && (is_inline || self.jwks_uri.is_some()) {
+            errors.add(&path.field("discovery"), "goes with neither `jwks`, `jwksUri` nor `secrets`");
         }
         match (&self.jwks, &self.jwks_uri, self.secrets.as_slice()) {
             (Some(jwks), None, []) => {
@@ -174,12 +181,22 @@ impl RawProvider {
                 }
                 Some(KeySource::Inline(Rc::new(set)))
             }
-            (None, Some(url), []) => {
+            (None, url, []) => {
+                let discovery = if url.is_none() { Some(self.discovery(path, errors)?) } else { None };
+                let (field, url) = match (&discovery, url) {
+                    (None, Some(url)) => (path.field("jwksUri"), url.clone()),
+                    (Some(_), _) if self.discovery.uri.is_some() => {
+                        (path.field("discovery").field("uri"), self.discovery.uri.clone().unwrap_or_default())
+                    }
+                    (Some(found), _) => (path.field("issuer"), Discovery::url_of(&found.issuer)),
+                    (None, None) => return None,
+                };
                 let settings = self.jwks_cache.settings(&path.field("jwksCache"), errors);
                 let headers = self.fetch_headers(env, &path.field("jwksHeaders"), errors);
-                let remote = Remote::parse(url, self.cluster.as_deref(), settings);
-                let remote = errors.check(&path.field("jwksUri"), remote)?;
-                Some(KeySource::Remote(Remote { headers, purpose: self.purpose(), ..remote }))
+                let remote = Remote::parse(&url, self.cluster.as_deref(), settings);
+                let remote = errors.check(&field, remote)?;
+                let discovery = discovery.map(Box::new);
+                Some(KeySource::Remote(Remote { headers, purpose: self.purpose(), discovery, ..remote }))
             }
             (None, None, [_, ..]) => {
                 if self.algorithms.is_none() {
@@ -192,10 +209,31 @@ impl RawProvider {
                 Some(KeySource::Inline(Rc::new(KeySet::of(keys.map(Rc::new).collect()))))
             }
             _ => {
-                errors.add(path, "expected one of `jwks`, `jwksUri` and `secrets`");
+                errors.add(path, "expected at most one of `jwks`, `jwksUri` and `secrets`");
                 None
             }
         }
+    }
+
+    /// What the metadata of the issuer must say.
+    #[inline(never)]
+    fn discovery(&self, path: &JsonPath, errors: &mut ErrorList) -> Option<Discovery> {
+        let issuer =
+            self.issuer.as_ref().filter(|issuer| !issuer.contains('*') && origin_of(issuer).is_some());
+        if issuer.is_none() {
+            let message = "expected one of `jwks`, `jwksUri` and `secrets`: only a provider whose `issuer` is one URL finds its keys by \
+                           discovery";
+            errors.add(path, message);
+        }
+        for (n, host) in self.discovery.jwks_hosts.iter().enumerate() {
+            if origin_of(&format!("https://{host}"))
+                .is_none_or(|origin| origin.len() != host.len().saturating_add(8))
+            {
+                let message = "is not a host; expected one such as `www.googleapis.com`, in lower case";
+                errors.add(&path.field("discovery").field("jwksHosts").index(n), message);
+            }
+        }
+        Some(Discovery { issuer: issuer?.clone(), jwks_hosts: self.discovery.jwks_hosts.clone() })
     }
 
     /// Whose tokens the provider confirms.

@@ -86,8 +86,8 @@ config_object! {
         /// dropped. Default: any audience, or none.
         pub(super) audiences: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// The key set, as an object or as text: a JWK set, an object from key IDs to PEM, or PEM. PEM is of public
-        /// keys or of certificates (X.509), of which the key alone counts. A provider has exactly one of `jwks`,
-        /// `jwksUri` and `secrets`.
+        /// keys or of certificates (X.509), of which the key alone counts. A provider has at most one of `jwks`,
+        /// `jwksUri` and `secrets`. Without any of them, the metadata of the issuer says where its keys are.
         pub(super) jwks: Option<Value>,
         /// The `http` or `https` URL from which the key set is fetched, in any form that `jwks` has.
         pub(super) jwks_uri: Option<String>,
@@ -95,8 +95,11 @@ config_object! {
         pub(super) jwks_headers: Vec<RawFetchHeader> = Vec::new(),
         /// The secrets of tokens that are signed with `HS256`, `HS384` or `HS512`.
         pub(super) secrets: NonEmpty<Vec<RawSecret>> = NonEmpty::default(),
-        /// The cluster of the proxy through which `jwksUri` is fetched. Istio's name for it is
-        /// `outbound|8080||name.namespace.svc.cluster.local`. Default: Istio's name, derived from `jwksUri`.
+        /// How the keys are found by the metadata of the issuer: OpenID Connect Discovery, or RFC 8414. It is used
+        /// by a provider without `jwks`, `jwksUri` and `secrets`.
+        pub(super) discovery: RawDiscovery = RawDiscovery::default(),
+        /// The cluster of the proxy through which `jwksUri` or the issuer's metadata is fetched. Istio's name for it is
+        /// `outbound|8080||name.namespace.svc.cluster.local`. Default: Istio's name, derived from the URL.
         pub(super) cluster: Option<String>,
         /// How long fetched keys are used, and how they are fetched.
         pub(super) jwks_cache: RawJwksCache = RawJwksCache::default(),
@@ -146,6 +149,19 @@ config_object! {
         /// Whether the service gets the token. If not, the token is removed from its header, query or cookie,
         /// and whatever stands beside it there stays as it is.
         pub(super) forward_original_token: bool = false,
+    }
+}
+
+config_object! {
+    /// How keys are found by the metadata of an issuer.
+    #[derive(Debug, Default)]
+    pub(super) struct RawDiscovery {
+        /// The `http` or `https` URL of the metadata. Its `issuer` must be equal to that of the provider.
+        /// Default: the issuer followed by `/.well-known/openid-configuration`.
+        pub(super) uri: Option<String>,
+        /// The hosts, with a port if the URL has one, besides the issuer's own, at which `jwks_uri` may be:
+        /// `www.googleapis.com`.
+        pub(super) jwks_hosts: Vec<String> = Vec::new(),
     }
 }
 

@@ -85,6 +85,11 @@ impl Failure {
         Self::new(Kind::NoCluster, text)
     }
 
+    /// The content is not what it must be, for this reason.
+    pub fn wrong(reason: String) -> Self {
+        Self::new(Kind::Content, reason)
+    }
+
     /// The response is too long.
     pub fn too_long(size: usize, most: usize) -> Self {
         Self::new(Kind::Content, format!("{size} bytes; expected at most {most}"))

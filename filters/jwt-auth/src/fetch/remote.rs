@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::fetch::discovery::Discovery;
 use crate::keys::jwk::Purpose;
 
 /// How long a fetched document is used, and how it is fetched.
@@ -34,6 +35,8 @@ pub struct Remote {
     pub headers: FetchHeaders,
     /// What the keys are for, if it is a key set.
     pub purpose: Purpose,
+    /// If the document there only says where the keys are: what it must say.
+    pub discovery: Option<Box<Discovery>>,
     /// How long it is used, and how it is fetched.
     pub settings: Settings,
 }
@@ -52,9 +55,9 @@ impl fmt::Debug for FetchHeaders {
 impl Remote {
     /// Whether both are the same document at the same URL, asked for in the same way.
     pub fn is_same_place(&self, other: &Self) -> bool {
-        let Self { cluster, scheme, authority, path, headers, purpose, settings: _ } = self;
+        let Self { cluster, scheme, authority, path, headers, purpose, discovery, settings: _ } = self;
         (cluster, scheme, authority, path) == (&other.cluster, &other.scheme, &other.authority, &other.path)
-            && (headers, purpose) == (&other.headers, &other.purpose)
+            && (headers, purpose, discovery) == (&other.headers, &other.purpose, &other.discovery)
     }
 
     /// Reads a URL. Unless a cluster is named, it is the one that Istio has for the host and port.
@@ -88,7 +91,8 @@ impl Remote {
         }
         let cluster = cluster.map_or_else(|| format!("outbound|{port}||{host}"), str::to_owned);
         let (headers, purpose) = (FetchHeaders::default(), Purpose::default());
-        Ok(Self { cluster, scheme, authority: authority.to_owned(), path, headers, purpose, settings })
+        let authority = authority.to_owned();
+        Ok(Self { cluster, scheme, authority, path, headers, purpose, discovery: None, settings })
     }
 }
 

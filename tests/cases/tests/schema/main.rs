@@ -61,11 +61,8 @@ fn narrow(schema: &mut Value) {
         ("Provider/properties/algorithms/items", "pattern", json!(algorithms)),
         ("Provider/properties/maxKeysTried", "minimum", json!(1)),
         ("Provider/properties/maxKeysTried", "maximum", json!(100)),
-        (
-            "Provider",
-            "anyOf",
-            json!([{ "required": ["jwks"] }, { "required": ["jwksUri"] }, { "required": ["secrets"] }]),
-        ),
+        ("Provider", "anyOf", json!([{ "required": ["issuer"] }, { "required": ["trustDomain"] }])),
+        ("Discovery/properties/uri", "pattern", json!(URL)),
         ("Revoked/properties/uri", "pattern", json!(URL)),
         ("Rule/properties/name", "pattern", json!(NAME)),
         ("Rule", "anyOf", json!([{ "required": ["allow"] }, { "required": ["require"] }])),
@@ -195,7 +192,7 @@ fn refusals(document: &Value) -> Vec<(String, &Value, String)> {
 }
 
 /// What a parser refuses and a schema cannot, by a part of the error; and why it cannot.
-const BEYOND_A_SCHEMA: [(&str, &str); 29] = [
+const BEYOND_A_SCHEMA: [(&str, &str); 30] = [
     ("node id of this proxy", "the proxy is known where the filter runs"),
     ("a sidecar takes the address", "the proxy is known where the filter runs"),
     ("is not an origin", "`*` stands alone, and hosts have public suffixes"),
@@ -217,6 +214,7 @@ const BEYOND_A_SCHEMA: [(&str, &str); 29] = [
         "the joined schema says `minProperties`, and its parts are checked here",
     ),
     ("there is no provider of this name", "providers are looked up by name"),
+    ("goes with neither", "the error is about other options of the object"),
     ("expected `authorizationServers`", "the error is about other options of the document"),
     ("there is no rule of this name", "rules are looked up by name"),
     ("`global` beside `limits`", "the error is about another part of the document"),
