@@ -212,7 +212,7 @@ impl Authenticator {
         let now = exchange.recent_unix_time().ok()?.as_secs();
         let all = self.verification.known(token, now)?;
         let position = all.iter().position(|verified| providers.contains(&verified.provider))?;
-        let forward = tokens::forwards(&self.config, &all);
+        let forward = tokens::forwards(&self.config, &all, providers);
         let spent = if forward { One::new() } else { One::from([(Cow::Borrowed(name.as_str()), None)]) };
         let identity = Some(Granted { all, position });
         Some(Outcome::Allow(Pass { spent, identity, why: Why::Token, rule: None }))

@@ -259,6 +259,10 @@ impl RawProvider {
                 let message = "has `trustDomain`; expected `audiences`, since a JWT-SVID is good for those alone that it names";
                 errors.add(path, message);
             }
+            if !self.require_expiration {
+                let message = "is false beside `trustDomain`; expected true, since a JWT-SVID must expire";
+                errors.add(&path.field("requireExpiration"), message);
+            }
             if !self.secrets.is_empty() {
                 errors.add(path, "has `trustDomain`; expected `jwks` or `jwksUri`");
             }

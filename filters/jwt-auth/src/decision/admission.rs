@@ -4,6 +4,7 @@ use plugin_kit::host::HostError;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::headers::HeaderMap;
 use plugin_kit::trace::{self, Note};
+use serde_json::Value;
 use std::rc::Rc;
 
 use crate::config::{Config, CorsPreflight};
@@ -188,10 +189,12 @@ fn candidates(confirmed: &[Confirmed<'_>]) -> Vec<(usize, Granted)> {
     candidates
 }
 
-/// Whether two tokens are about the same subject of the same issuer.
+/// Whether two tokens are about the same subject of the same issuer. Tokens without a subject are so only if they say the same.
 fn is_same_subject(one: Option<&Verified>, other: Option<&Verified>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
-    ["iss", "sub"].iter().all(|claim| one.claims.get(*claim) == other.claims.get(*claim))
+    let same = |claim: &str| one.claims.get(claim) == other.claims.get(claim);
+    let named = one.claims.get("sub").is_some_and(Value::is_string);
+    (named && same("iss") && same("sub")) || one.claims == other.claims
 }
 
 /// Whether the rule has no condition, or its condition holds for the request and the claims of its token, or

@@ -63,9 +63,10 @@ pub(super) fn find<'a>(
     if found.len() > most { Err(DenyReason::SeveralTokens) } else { Ok(found) }
 }
 
-/// Whether a provider that confirms the token leaves it in the request.
-pub(super) fn forwards(config: &Config, all: &[Verified]) -> bool {
-    all.iter().any(|verified| config.providers.get(verified.provider).is_some_and(|p| p.forward))
+/// Whether one of `providers`, which look at the place of the token, confirms it and leaves it in the request.
+pub(super) fn forwards(config: &Config, all: &[Verified], providers: &[usize]) -> bool {
+    let forwards = |position: usize| config.providers.get(position).is_some_and(|provider| provider.forward);
+    all.iter().any(|verified| providers.contains(&verified.provider) && forwards(verified.provider))
 }
 
 /// Whether every provider that looks at a place, for whichever rules, leaves tokens there.
@@ -79,7 +80,7 @@ pub(super) fn spent<'a>(config: &'a Config, head: &HeaderMap, confirmed: &[Confi
     let spent = |n: usize, place: &Place| {
         let mut here = confirmed.iter().filter(|confirmed| confirmed.place == n).peekable();
         match here.peek() {
-            Some(_) => here.any(|confirmed| !forwards(config, &confirmed.all)),
+            Some(_) => here.any(|confirmed| !forwards(config, &confirmed.all, &confirmed.providers)),
             None => !forwards_all_at(config, place) && place.location.is_taken(head),
         }
     };

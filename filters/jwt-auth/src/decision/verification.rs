@@ -136,7 +136,7 @@ impl Verification {
                 Ok(confirmed) if first_good => {
                     // If both tokens stay, the service could take the other one.
                     let here = found.iter().filter(|other| other.place == token.place).count();
-                    if here > 1 && forwards(config, &confirmed.all) {
+                    if here > 1 && forwards(config, &confirmed.all, &confirmed.providers) {
                         return Err(DenyReason::SeveralTokens.into());
                     }
                     return Ok(vec![confirmed]);

@@ -44,8 +44,10 @@ impl Discovery {
                 self.issuer
             )));
         }
-        let named = printable(url, LONGEST);
-        let Ok(keys) = Remote::parse(url, None, metadata.settings) else {
+        let named = shown(url);
+        let is_plain = |keys: &Remote| !keys.path.split(['/', '?']).any(|part| matches!(part, "." | ".."));
+        let keys = Remote::parse(url, None, metadata.settings).ok().filter(is_plain);
+        let Some(keys) = keys else {
             return Err(Failure::wrong(format!(
                 "the metadata says that the keys are at `{named}`, which is no URL to fetch"
             )));
@@ -68,6 +70,15 @@ impl Discovery {
         let headers = if is_there { metadata.headers.clone() } else { keys.headers };
         Ok(Remote { cluster, headers, purpose: metadata.purpose, ..keys })
     }
+}
+
+/// A URL for the log: without user information and query, which can hold secrets.
+fn shown(url: &str) -> String {
+    let place = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = place.split_once("://") else { return printable(place, LONGEST) };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    printable(&[scheme, "://", host, path].concat(), LONGEST)
 }
 
 #[cfg(test)]
@@ -112,9 +123,11 @@ mod tests {
             ("https://a.test@evil.test/keys", "no URL to fetch"),
             ("http://a.test/keys", "expected `https`"),
             ("file:///etc/passwd", "no URL to fetch"),
+            ("https://a.test/keys/../admin", "no URL to fetch"),
+            ("https://u:secret@evil.test/keys?secret", "at `https://evil.test/keys`, which"),
         ] {
             let error = keys("https://a.test/", &["b.test:8443"], &body(url)).unwrap_err();
-            assert!(error.contains(part), "{url}: {error}");
+            assert!(error.contains(part) && !error.contains("secret"), "{url}: {error}");
         }
     }
 

@@ -178,7 +178,7 @@ impl KeySet {
         };
         match (set, set.get("keys")) {
             (_, Some(Value::Array(list))) => {
-                for (n, member) in list.iter().enumerate() {
+                for (n, member) in list.iter().enumerate().take(MOST_KEYS.saturating_add(1)) {
                     let kid = member.get("kid").and_then(Value::as_str);
                     let key = if n < MOST_KEYS { parse_key(member, purpose) } else { Err(KeyError::TooMany) };
                     add(n, kid, key);
@@ -403,6 +403,14 @@ mod tests {
 
     fn key(kid: &str) -> Value {
         public_keys()["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid).unwrap().clone()
+    }
+
+    #[test]
+    fn elements_beyond_the_hundredth_are_told_of_once() {
+        let mut keys = vec![key("rsa-1")];
+        keys.resize(10_000, json!(1));
+        let set = KeySet::read(&json!({ "keys": keys }), Purpose::Signatures).unwrap();
+        assert_eq!((set.keys.len(), set.refused.len()), (1, MOST_KEYS));
     }
 
     /// The key with these members changed; null removes one.

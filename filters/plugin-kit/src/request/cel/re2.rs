@@ -159,10 +159,10 @@ fn literal(literal: &ast::Literal) -> Result<(), Fault> {
 
 fn unicode(class: &ast::ClassUnicode) -> Result<(), Fault> {
     let known = match &class.kind {
-        ast::ClassUnicodeKind::OneLetter(letter) => "CLMNPSZ".contains(*letter),
+        ast::ClassUnicodeKind::OneLetter(letter) => "LMNPSZ".contains(*letter),
         ast::ClassUnicodeKind::Named(name) => {
             let name = name.as_str();
-            (name.len() == 1 && "CLMNPSZ".contains(name))
+            (name.len() == 1 && "LMNPSZ".contains(name))
                 || CATEGORIES.contains(&name)
                 || SCRIPTS.contains(&name)
         }
@@ -209,6 +209,15 @@ impl Visitor for Translation<'_> {
                 _ => fault(&assertion.span, "RE2 has no such boundary"),
             },
             Ast::ClassUnicode(class) => unicode(class),
+            Ast::ClassBracketed(class) => {
+                let written = self.text(&class.span).trim_start_matches('[');
+                let written = written.strip_prefix('^').unwrap_or(written);
+                let range = |start| written.strip_prefix(start).is_some_and(|rest| !rest.starts_with(']'));
+                if range("--") || range("]-") {
+                    return fault(&class.span, "RE2 takes this for a range; expected `\\-` or `\\]`");
+                }
+                Ok(())
+            }
             Ast::ClassPerl(class) => {
                 self.perl(class, false);
                 Ok(())
@@ -352,6 +361,12 @@ mod tests {
             "((a{1,100}){1,100})",
             "(a{1,30}){1,34}",
             "a{,3}",
+            "[--9]",
+            "[^--9]",
+            "[]-a]",
+            "[^]-a]",
+            r"\pC",
+            r"\PC",
             r"\<a",
             r"a\>",
             r"\b{start}a",
