@@ -4,11 +4,8 @@ use plugin_kit::reply::detail::printable;
 use plugin_kit::wire::json;
 use serde_json::Value;
 
-use crate::fetch::failure::Failure;
+use crate::fetch::failure::{Failure, LONGEST, shown_url};
 use crate::fetch::remote::Remote;
-
-/// The longest text of a document that the log shows, in bytes.
-const LONGEST: usize = 256;
 
 /// What the metadata of an issuer must say. Keys that are fetched by way of it are at the `jwks_uri` that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +41,7 @@ impl Discovery {
                 self.issuer
             )));
         }
-        let named = shown(url);
+        let named = shown_url(url);
         let is_plain = |keys: &Remote| !keys.path.split(['/', '?']).any(|part| matches!(part, "." | ".."));
         let keys = Remote::parse(url, None, metadata.settings).ok().filter(is_plain);
         let Some(keys) = keys else {
@@ -70,15 +67,6 @@ impl Discovery {
         let headers = if is_there { metadata.headers.clone() } else { keys.headers };
         Ok(Remote { cluster, headers, purpose: metadata.purpose, ..keys })
     }
-}
-
-/// A URL for the log: without user information and query, which can hold secrets.
-fn shown(url: &str) -> String {
-    let place = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = place.split_once("://") else { return printable(place, LONGEST) };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    printable(&[scheme, "://", host, path].concat(), LONGEST)
 }
 
 #[cfg(test)]

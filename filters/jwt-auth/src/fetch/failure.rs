@@ -11,7 +11,7 @@ use plugin_kit::wire::json;
 use serde_json::{Map, Value};
 
 /// The longest text of a server or of the proxy that the log shows, in bytes.
-const LONGEST: usize = 256;
+pub(super) const LONGEST: usize = 256;
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $code:literal,)*) => {
@@ -129,9 +129,7 @@ impl Failure {
         if status.starts_with('3')
             && let Some(location) = head.first("location")
         {
-            // A query can hold a secret.
-            let location = location.split(|byte| *byte == b'?').next().unwrap_or_default();
-            let location = shown(location);
+            let location = shown_url(&String::from_utf8_lossy(location));
             let text = format!("status {status}: a redirect, which is not followed, to `{location}`");
             return Some(Self::new(Kind::Redirect, text));
         }
@@ -178,9 +176,18 @@ fn kind_of(body: &[u8]) -> Option<String> {
     kind_of_object(&json::object(body).ok()?)
 }
 
+/// A URL that a server has named, for the log: without user information and query, which can hold secrets.
+pub(super) fn shown_url(url: &str) -> String {
+    let place = url.trim().split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = place.split_once("//") else { return printable(place, LONGEST) };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    printable(&[scheme, "//", host, path].concat(), LONGEST)
+}
+
 fn kind_of_object(members: &Map<String, Value>) -> Option<String> {
     if let Some(url) = members.get("jwks_uri").and_then(Value::as_str) {
-        let url = printable(url, LONGEST);
+        let url = shown_url(url);
         return Some(format!(
             "an OpenID Connect discovery document, which says that the keys are at `{url}`"
         ));
@@ -250,6 +257,10 @@ mod tests {
                 "status 302: a redirect, which is not followed, to `https://login.test/x`".to_owned()
             )
         );
+        for location in ["https://u:s3cr3t@login.test/x", "//u:s3cr3t@login.test/x#s3cr3t"] {
+            let (_, text) = of("302", &[("location", location)], "").unwrap();
+            assert!(text.contains("//login.test/x`") && !text.contains("s3cr3t"), "{text}");
+        }
         let (kind, text) = of("200", &[("content-encoding", "gzip")], "").unwrap();
         assert_eq!((kind, text.contains("(gzip)")), (Kind::Content, true));
     }
@@ -259,6 +270,10 @@ mod tests {
         for (body, expected) in [
             (
                 &b"{\"issuer\":\"a\",\"jwks_uri\":\"https://a.test/keys\"}"[..],
+                "discovery document, which says that the keys are at `https://a.test/keys`",
+            ),
+            (
+                b"{\"jwks_uri\":\"https://u:s3cr3t@a.test/keys?s3cr3t\"}",
                 "discovery document, which says that the keys are at `https://a.test/keys`",
             ),
             (b"\x1f\x8b\x08", "compressed content (gzip)"),
