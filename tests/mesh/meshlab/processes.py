@@ -3,8 +3,9 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from .places import LOGS, environment
 
@@ -42,22 +43,40 @@ def wait_until(what: str, ready: Callable[[], bool], seconds: float = 60) -> Non
 
 def named(name: str) -> list[Path]:
     """The folders in /proc of the processes of that name; the lab's are all that is seen."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    names = _read(Path("/proc").glob("[0-9]*"), lambda process: (process / "comm").read_text().strip())
+    return [process for process, its_name in names.items() if its_name == name]
+
+
+def of_pods(processes: Iterable[Path], prefix: str) -> list[Path]:
+    """Those of the processes that belong to pods whose names begin so."""
+    environments = _read(processes, lambda process: (process / "environ").read_bytes())
+    return [process for process, variables in environments.items() if f"POD_NAME={prefix}".encode() in variables]
+
+
+def resident(processes: Iterable[Path]) -> dict[Path, int]:
+    """MiB of memory of each process."""
+    pages = _read(processes, lambda process: int((process / "statm").read_text().split()[1]))
+    return {process: count * os.sysconf("SC_PAGESIZE") >> 20 for process, count in pages.items()}
+
+
+def cpu_seconds(processes: Iterable[Path]) -> dict[Path, float]:
+    """Seconds of CPU so far of each process."""
+    def ticks(process: Path) -> int:
+        return sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
+    return {process: count / os.sysconf("SC_CLK_TCK") for process, count in _read(processes, ticks).items()}
+
+
+def cpu_since(before: dict[Path, float]) -> list[float]:
+    """Seconds of CPU since `before`, for each of those processes that still runs."""
+    return [now - before[process] for process, now in cpu_seconds(before).items()]
+
+
+def _read(processes: Iterable[Path], read: Callable[[Path], Any]) -> dict[Path, Any]:
+    """What `read` finds of each process. One that ends meanwhile is left out: pods come and go while a check looks."""
+    found = {}
+    for process in processes:
         try:
-            if (folder / "comm").read_text().strip() == name:
-                found.append(folder)
-        except OSError:  # ended meanwhile
+            found[process] = read(process)
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return found
-
-
-def resident(process: Path) -> int:
-    """MiB."""
-    return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
-
-
-def cpu_seconds(process: Path) -> float:
-    """Seconds of CPU so far."""
-    user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from .. import istio, kube, lab, probe, registry
 from ..gateway import ADMIN, ask
 from ..places import MANIFESTS, NAMESPACE, SERVICES
-from ..processes import cpu_seconds, named, wait_until
+from ..processes import cpu_seconds, cpu_since, named, wait_until
 from ..report import check, expect, stats
 from ..tokens import Key
 from .edge import PATHS
@@ -100,10 +100,10 @@ def pulled() -> str:
     for service in ("content", "scheduler"):
         kube.output("kubectl", "scale", "-n", NAMESPACE, f"deployment/{service}-service", "--replicas=1")
     lab.wait_ready(NAMESPACE)
-    begun, before = time.monotonic(), {envoy: cpu_seconds(envoy) for envoy in named("envoy")}
+    begun, before = time.monotonic(), cpu_seconds(named("envoy"))
     install()
     wait_until("the filters", in_force, 120)
-    cost = max(cpu_seconds(envoy) - spent for envoy, spent in before.items() if envoy.exists())
+    cost = max(cpu_since(before))
     return f"after {time.monotonic() - begun:.1f} s, push included; {cost:.1f} s of CPU at most in one sidecar"
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from .. import istio, kube, probe, prometheus
 from ..gateway import ADMIN, ask
 from ..places import NAMESPACE, ROOT, SERVICES, environment
-from ..processes import cpu_seconds, named, resident, wait_until
+from ..processes import cpu_seconds, cpu_since, named, of_pods, resident, wait_until
 from ..report import check, expect
 from .accepted import SHIPPED, alerts
 from .change import load
@@ -227,16 +227,16 @@ def symptoms() -> str:
 def capacity() -> str:
     """Memory of each Envoy and agent, and the CPU time that a request costs user-service's Envoys."""
     envoys, agents = named("envoy"), named("pilot-agent")
-    most = max(map(resident, envoys)), max(map(resident, agents))
+    most = max(resident(envoys).values()), max(resident(agents).values())
     expect(sum(most) < 512, True, f"MiB of Envoy and agent, with a limit of 512: {most}")
 
-    own = [one for one in envoys if b"POD_NAME=user-service" in (one / "environ").read_bytes()]
-    before = sum(map(cpu_seconds, own))
+    before = cpu_seconds(of_pods(envoys, "user-service"))
     with load(rate=200, concurrency=8) as results:
         time.sleep(5)
-    cost = (sum(map(cpu_seconds, own)) - before) / len(results)
+    cost = sum(cpu_since(before)) / len(results)
     expect(set(probe.statuses(results)), {200}, "answers under load")
     # The objectives ask 40 requests a second of a service, from two pods or more.
     expect(cost * 40 < 0.2, True, f"{cost * 1000:.2f} ms of CPU a request: more than a limit of 200m bears at 40 a second")
-    return (f"Envoy {sum(map(resident, envoys)) // len(envoys)} MiB, at most {most[0]}, agent at most {most[1]}; "
+    memory = resident(envoys).values()
+    return (f"Envoy {sum(memory) // len(memory)} MiB, at most {most[0]}, agent at most {most[1]}; "
             f"{cost * 1000:.2f} ms of CPU a request: {1 / cost:.0f} a second and core, {0.2 / cost:.0f} with 200m")
