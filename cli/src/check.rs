@@ -1,4 +1,4 @@
-//! The checks: each plugin by itself, then what only shows across resources.
+//! The checks: each plugin alone, then what shows only when resources are compared.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,18 +13,18 @@ use crate::finding::Finding;
 use crate::resource::{Near, Plugin, Resource, is_config, plugins};
 use crate::secret::{Secret, secrets};
 
-/// What was found in sources.
+/// The result of checking sources.
 #[derive(Default)]
 pub(crate) struct Checked {
     /// How many plugins of these filters there are.
     pub(crate) plugins: usize,
-    /// Everything that was found, in the order of the sources.
+    /// The findings, in the order of the sources.
     pub(crate) findings: Vec<Finding>,
-    /// What is not to be shown: places, each with the position of its source.
+    /// The places of secrets, which no output shows, each with the position of its source.
     pub(crate) hidden: Vec<(usize, Range<usize>)>,
 }
 
-/// Checks sources. `filter` is what a bare pluginConfig is for.
+/// Checks sources. A bare pluginConfig is taken for one of the filter `filter`.
 pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
     let mut hidden = Vec::new();
     let mut findings = Vec::new();
@@ -62,7 +62,7 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
         let mut secrets = plugin.config.as_deref().map(secrets).unwrap_or_default();
         let spans = secrets.iter().map(|secret| secret.span.clone()).chain(plugin.hidden.clone());
         hidden.extend(spans.map(|span| (plugin.resource.source, span)));
-        // What is nobody's configuration may be anything, and is only not shown.
+        // If no filter is known for the configuration, its secrets are hidden, but they are not findings.
         secrets.retain(|secret| plugin.filter.is_some() && !secret.message.is_empty());
         let facts = alone(&plugin, &secrets, &mut findings);
         read.push((plugin, facts));
@@ -88,7 +88,7 @@ fn finding(plugin: &Plugin<'_>, code: Code, span: Range<usize>, message: String)
     Finding { code, source: plugin.resource.source, span, place: plugin.resource.title(), message }
 }
 
-/// What is wrong with a plugin by itself.
+/// Finds what is wrong with a plugin alone.
 fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -> Facts {
     let mut add =
         |code, span: Range<usize>, message: String| findings.push(finding(plugin, code, span, message));
@@ -138,7 +138,7 @@ fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -
         "EnvoyFilter" => Some("context: SIDECAR_INBOUND"),
         _ => None,
     };
-    // A limit or a tag may be meant for them.
+    // A limit or a tag may be meant for requests that its workloads send.
     let is_by_default = plugin.resource.kind == "WasmPlugin"
         && spec.get("match").is_none_or(|entries| entries.elements().is_empty());
     if let Some(expected) = expected
@@ -154,7 +154,7 @@ fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -
         add(Code::OutboundToo, plugin.span.clone(), format!("{found}; expected `{expected}`"));
     }
     let (value, node) = match plugin.config.as_deref() {
-        // What Envoy takes for a JSON document, and is none.
+        // Envoy reads this text as a JSON document.
         Some(text) if text.text().is_some() && plugin.resource.kind == "EnvoyFilter" => {
             match plugin_kit::config::document(text.text().unwrap_or_default().as_bytes()) {
                 Ok(value) => (value, None),
@@ -179,12 +179,12 @@ fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -
     }
 }
 
-/// A configuration that is the text of a JSON document, as plain Envoy takes it.
+/// A configuration as plain Envoy takes it: the text of a JSON document.
 pub(crate) fn json_text(node: &Node) -> Option<Value> {
     serde_json::from_str(node.text()?).ok()
 }
 
-/// What the filter itself says to its configuration.
+/// Adds what the filter itself says about its configuration.
 fn told(
     plugin: &Plugin<'_>,
     node: Option<&Node>,
@@ -199,7 +199,7 @@ fn told(
             (None, Some(text)) => text.span.clone(),
             (None, None) => plugin.span.clone(),
         };
-        // Why a secret is not what the filter expects, or a key set with it, follows from that it is one.
+        // A secret is reported as a secret, so the filter's error about the same value is left out.
         let is_of = |secret: &Secret| {
             let within = secret.path.strip_prefix(&one.path);
             secret.span == span || within.is_some_and(|within| within.starts_with(".keys["))
@@ -239,7 +239,7 @@ fn fails_open(plugin: &Plugin<'_>) -> Option<(&'static str, &'static str)> {
         .map(|(option, _, expected)| (*option, *expected))
 }
 
-/// What is wrong between plugins of one workload.
+/// Finds what is wrong between the plugins of one workload.
 fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
     let installed: Vec<&(Plugin<'_>, Facts)> = read
         .iter()
@@ -253,7 +253,7 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
         for (_, (other, _)) in beside().filter(|(m, _)| *m < n) {
             let title = other.resource.title();
             let joined = [plugin.filter, other.filter].contains(&Some("mesh-filters"));
-            // Two plugins of limits, one before and one after the token is checked, are as good as one.
+            // Two rate-limit plugins, one before and one after the token is checked, do the work of one.
             if [plugin.filter, other.filter].contains(&Some("rate-limit")) {
                 continue;
             }
@@ -280,7 +280,7 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
             let mut auth =
                 beside().filter(|(_, (_, facts))| facts.publishes.is_some()).map(|(_, other)| other);
             let own = facts.publishes.as_ref();
-            // Tags of claims are written when the response passes.
+            // Tags of claims are written when the response passes, so their order does not matter.
             let is_late = |first: &Plugin<'_>| {
                 plugin.filter != Some("trace-tags")
                     && (first.order > plugin.order || first.order.is_tie(&plugin.order))
@@ -302,7 +302,7 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
                 .into_iter()
                 .chain(auth.by_ref().filter_map(|(_, facts)| facts.publishes.as_ref()))
                 .collect();
-            // Where no jwt-auth is in the input, another file may have it.
+            // If the input has no jwt-auth, another file may have it.
             if !publishers.is_empty() && !publishers.iter().any(|published| published.contains(claim)) {
                 let message = format!(
                     "{path}: no jwt-auth on the workload publishes the claim `{claim}`; expected it in `publishClaims`"
@@ -313,7 +313,7 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
     }
 }
 
-/// What is wrong between plugins and services.
+/// Finds what is wrong between plugins and services.
 fn of_services(resources: &[Resource<'_>], read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
     let mut hosts = BTreeSet::new();
     let mut has_services = false;
@@ -366,7 +366,7 @@ fn of_services(resources: &[Resource<'_>], read: &[(Plugin<'_>, Facts)], finding
     }
 }
 
-/// Whether Istio takes the protocol from this name of a port.
+/// Whether Istio derives the protocol from this name of a port.
 fn has_protocol(name: &str) -> bool {
     const PROTOCOLS: [&str; 11] =
         ["http", "http2", "https", "grpc", "grpc-web", "tls", "tcp", "udp", "mongo", "mysql", "redis"];

@@ -1,8 +1,10 @@
-//! What the filters decide about a request, without a proxy: the cores themselves, each with what its shell does for it.
+//! What the filters decide about a request, without a proxy. The cores are the filters' own, and each module
+//! below does for its core what the filter's shell does in a proxy.
 //!
-//! [`Chain`] is the plugins of one workload in the order of the mesh. [`Chain::send`] takes a request through them and the response
-//! back, and returns what each decided, what it noted on its way, and what the client and the service get. `explain` shows that, and
-//! the cases of `testdata/cases` are decided by it too, so that it shows what a proxy does.
+//! A [`Chain`] holds the plugins of one workload in the order of the mesh. [`Chain::send`] takes a request
+//! through them and the response back. It returns what each plugin decided, what it noted on its way, and
+//! what the client and the service get. `explain` shows that. The cases of `testdata/cases` are decided by it
+//! too, which holds it to what a proxy does.
 
 mod auth;
 pub(crate) mod cel;
@@ -38,9 +40,9 @@ pub type Headers = Vec<(String, String)>;
 pub struct Plugin {
     /// Its name, which keeps its limits apart from those of other plugins.
     pub name: String,
-    /// The filter; another name than those of the three single ones means mesh-filters.
+    /// The filter. Any name other than those of the three single filters means mesh-filters.
     pub filter: String,
-    /// Its pluginConfig.
+    /// The pluginConfig.
     pub config: Value,
     /// `vmConfig.env`.
     pub variables: BTreeMap<String, String>,
@@ -49,13 +51,13 @@ pub struct Plugin {
 /// The proxy around the plugins.
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    /// Its node ID.
+    /// The node ID.
     pub node: String,
-    /// The labels of its pod.
+    /// The labels of the pod.
     pub labels: BTreeMap<String, String>,
-    /// The namespace of its pod.
+    /// The namespace of the pod.
     pub namespace: String,
-    /// Whether it takes the client's address from the connection.
+    /// Whether the proxy takes the client's address from the connection, as an edge proxy does.
     pub is_edge: bool,
 }
 
@@ -70,25 +72,26 @@ impl Default for Proxy {
     }
 }
 
-/// What stands outside of the proxy.
+/// The services outside the proxy that the filters ask.
 pub trait World {
     /// Answers a request for a document.
     fn fetch(&self, document: &Remote, accept: &str) -> Fetch;
-    /// Whether it also has the metadata of issuers, which says where their keys are. If not, it answers a request
-    /// for the metadata with the keys.
+    /// Whether [`World::fetch`] also serves the metadata of issuers, which says where their keys are. If not,
+    /// it answers a request for the metadata with the keys.
     fn has_metadata(&self) -> bool {
         true
     }
-    /// Answers a question to the rate limit service with a message of its protocol, or says why there is none.
+    /// Answers as the rate limit service does, with a message of its protocol, or returns why there is no
+    /// answer.
     fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, GrpcFailure>;
-    /// What an expression is taken to come to that only the proxy can evaluate.
+    /// The value that is assumed for an expression that only the proxy can evaluate.
     fn assume(&self, is_condition: bool) -> Option<Vec<u8>>;
 }
 
-/// What came of the request for a document.
+/// The outcome of a fetch.
 #[derive(Debug, Clone)]
 pub enum Fetch {
-    /// This answer came.
+    /// The server has answered.
     Answer {
         /// The status.
         status: u16,
@@ -97,9 +100,9 @@ pub enum Fetch {
         /// The body.
         body: Vec<u8>,
     },
-    /// Nothing came.
+    /// There is no answer.
     Failed,
-    /// Whatever signature a token has is taken for good: the caller has no keys.
+    /// The caller has no keys: each signature is assumed to be valid.
     AssumeGood,
 }
 
@@ -108,7 +111,7 @@ pub enum Fetch {
 pub struct Request {
     /// The method.
     pub method: String,
-    /// Path and query; nothing for `CONNECT`.
+    /// The path and the query; empty for `CONNECT`.
     pub path: String,
     /// The authority.
     pub authority: String,
@@ -131,22 +134,22 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// What one filter did in one of its callbacks.
+/// What one filter did in one callback.
 #[derive(Debug, Clone)]
 pub struct Step {
     /// The position of the plugin in the chain.
     pub plugin: usize,
-    /// The filter; in mesh-filters the one of its filters.
+    /// The filter. In mesh-filters it is the one of the three that acted.
     pub filter: &'static str,
     /// The key of the filter's part in the configuration of mesh-filters.
     pub part: Option<&'static str>,
-    /// When it was.
+    /// The callback.
     pub moment: Moment,
-    /// What it tested and found.
+    /// The notes on what the filter tested, and with which result.
     pub notes: Vec<Note>,
-    /// What it changed.
+    /// What the filter changed.
     pub changes: Vec<Change>,
-    /// What it decided.
+    /// What the filter decided.
     pub verdict: Verdict,
 }
 
@@ -166,11 +169,11 @@ pub enum Moment {
 /// What a filter decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The request goes on. With the position of the rule that let it in.
+    /// The request goes on, by the rule at this position, if a rule let it in.
     Passed(Option<usize>),
     /// The request is denied.
     Denied(Denied),
-    /// The request would be denied, if the filter did not only report.
+    /// The filter is in report mode and would otherwise deny the request.
     Reported(Denied),
 }
 
@@ -179,30 +182,31 @@ pub enum Verdict {
 pub struct Denied {
     /// The deny code.
     pub code: &'static str,
-    /// The code and what is behind it.
+    /// The deny code, followed by its cause.
     pub cause: String,
     /// The position of the rule or of the limit.
     pub index: Option<usize>,
-    /// The scopes that the rule asks for.
+    /// The scopes that the rule demands.
     pub scopes: Vec<String>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone)]
 pub struct Decided {
     /// What the filters did, in order.
     pub steps: Vec<Step>,
-    /// What the client gets.
+    /// The response that the client gets.
     pub response: Response,
-    /// Response code details.
+    /// Envoy's response code details.
     pub details: String,
-    /// The headers with which the request reached the service, pseudo-headers among them, if it did.
+    /// The headers with which the request reached the service, including pseudo-headers; `None` if it did not
+    /// reach it.
     pub upstream: Option<Headers>,
-    /// Filter state by its key without `wasm.`.
+    /// The filter state, by its key without `wasm.`.
     pub filter_state: BTreeMap<String, Vec<u8>>,
 }
 
-/// What all filters of a chain share.
+/// The state that all filters of a chain share.
 pub(crate) struct Shared {
     pub(crate) proxy: Proxy,
     pub(crate) world: Box<dyn World>,
@@ -225,13 +229,13 @@ enum Filter {
     },
 }
 
-/// What the filters of one plugin keep of a request.
+/// The state of one plugin for one request.
 #[derive(Default)]
 struct Kept {
     tags: trace_tags::decision::Stream,
     limits: limits::Kept,
     published: Published,
-    /// Whether the request has come to the plugin.
+    /// Whether the request has reached the plugin.
     seen: bool,
 }
 
@@ -263,17 +267,17 @@ impl Environment for ChainEnvironment<'_> {
         Ok(match self.shared.expressions.evaluate(expression, None) {
             Evaluated::Value(value) => Some(value),
             Evaluated::Nothing => None,
-            // It is taken for good: the proxy knows.
+            // It is assumed to be valid, since only the proxy can tell.
             Evaluated::NotHere => Some(vec![0]),
         })
     }
 }
 
 impl Chain {
-    /// A proxy with these plugins, at this time since the Unix epoch.
+    /// Makes a proxy with these plugins. `now` is the time since the Unix epoch.
     ///
     /// # Errors
-    /// The first plugin that refuses its configuration, with what it says.
+    /// A plugin refuses its configuration. The error names the first such plugin and its message.
     pub fn start(
         plugins: &[Plugin],
         proxy: Proxy,
@@ -294,15 +298,16 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Whether some expression of the configurations can be evaluated by a proxy alone.
+    /// Whether some expression of the configurations can only be evaluated by a proxy.
     pub fn leaves_expressions_to_proxy(&self) -> bool {
         self.shared.expressions.any_not_here()
     }
 
-    /// Gives the plugins these configurations. If one is refused, all keep what they have.
+    /// Gives the plugins new configurations. If one is refused, all plugins keep the configuration that they
+    /// have.
     ///
     /// # Errors
-    /// The first plugin that refuses its configuration, with what it says.
+    /// A plugin refuses its configuration. The error names the first such plugin and its message.
     pub fn configure(&mut self, plugins: &[Plugin]) -> Result<(), (usize, ConfigErrors)> {
         let mut filters = Vec::new();
         for (n, plugin) in plugins.iter().enumerate() {
@@ -371,7 +376,7 @@ impl Chain {
         }
     }
 
-    /// Takes a request through the chain, and the service's answer back.
+    /// Takes a request through the chain to the service, and the service's response back.
     pub fn send(&self, request: &Request, answer: &Response) -> Decided {
         let facts = Facts::new(&self.shared, request);
         let mut steps = Vec::new();
@@ -421,7 +426,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs a filter, and remembers what it noted and changed.
+    /// Runs a filter and records what it noted and changed.
     fn step<T>(
         &mut self,
         filter: &'static str,
@@ -465,7 +470,7 @@ impl Run<'_> {
         }
     }
 
-    /// The three filters as one, in the order of mesh-filters.
+    /// Runs the three filters in the order of mesh-filters.
     fn mesh(
         &mut self,
         tags: Option<&trace_tags::decision::Core>,
@@ -552,7 +557,7 @@ impl Run<'_> {
     }
 }
 
-/// The response that Envoy makes of a filter's reply (`Utility::prepareLocalReply`).
+/// The response that Envoy makes from a filter's reply (`Utility::prepareLocalReply`).
 fn local_reply(reply: Reply, facts: &Facts<'_>) -> Response {
     let Reply { status, grpc_status, headers, body, .. } = reply;
     let mut response = Response { status, headers, body };

@@ -13,24 +13,25 @@ use serde_saphyr::{Location, Spanned};
 
 /// A file, or standard input.
 pub(crate) struct Source {
-    /// As the user named it, or how it was found below a folder.
+    /// Its name as the user gave it, or its path below a folder that the user named.
     pub(crate) name: String,
-    /// What is in it.
+    /// The content.
     pub(crate) text: String,
-    /// Whether the user named it; else it was found below a folder, and may be about anything.
+    /// Whether the user named the file itself. Otherwise it was found below a folder and may be about
+    /// anything.
     pub(crate) named: bool,
 }
 
-/// A value and where it stands.
+/// A value and its place in the source.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
-    /// In bytes.
+    /// The place, in bytes.
     pub(crate) span: Range<usize>,
-    /// What it is.
+    /// The value.
     pub(crate) kind: Kind,
 }
 
-/// What a value is.
+/// The kinds of values.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     /// A number, a text, a truth value or null.
@@ -42,7 +43,7 @@ pub(crate) enum Kind {
 }
 
 impl Node {
-    /// The value alone.
+    /// The value without places.
     pub(crate) fn value(&self) -> Value {
         match &self.kind {
             Kind::Scalar(value) => value.clone(),
@@ -81,17 +82,18 @@ impl Node {
         if let Kind::Scalar(value) = &self.kind { value.as_str() } else { None }
     }
 
-    /// The place of a JSON path such as `rules[2].match.paths[0]`, or of the nearest value above it that is there.
+    /// The place of the value at a JSON path such as `rules[2].match.paths[0]`, or of the nearest value above
+    /// it that exists.
     pub(crate) fn locate(&self, path: &str) -> Range<usize> {
         self.find(path, false)
     }
 
-    /// The same, but the place of the name, where the path ends with one.
+    /// The same, but if the path ends with a name, the place is that of the name.
     pub(crate) fn locate_name(&self, path: &str) -> Range<usize> {
         self.find(path, true)
     }
 
-    /// The value at a JSON path, or the nearest value above it that is there.
+    /// The value at a JSON path, or the nearest value above it that exists.
     pub(crate) fn nearest(&self, path: &str) -> &Self {
         self.walk(path, false).0
     }
@@ -116,7 +118,8 @@ impl Node {
                     (node, span, rest) = (element, element.span.clone(), after.trim_start_matches('.'));
                 }
                 Kind::Object(members) => {
-                    // A name may hold dots, which the path does not tell from its own: the longest name that fits is meant.
+                    // A name may contain dots, which look like those of the path. So the longest name that
+                    // fits is meant.
                     let fits = |name: &str| {
                         rest.strip_prefix(name)
                             .filter(|after| after.is_empty() || after.starts_with(['.', '[']))
@@ -140,7 +143,7 @@ impl Node {
         (node, span)
     }
 
-    /// The same value, with each place as `place` says.
+    /// The same value, with each place replaced by `place` of it.
     fn placed(self, place: &impl Fn(Range<usize>) -> Range<usize>) -> Self {
         let kind = match self.kind {
             Kind::Scalar(value) => Kind::Scalar(value),
@@ -233,20 +236,20 @@ impl<'de> Deserialize<'de> for Kind {
     }
 }
 
-/// What is wrong with a document, and where.
+/// An error of syntax in a document.
 pub(crate) struct Malformed {
-    /// In bytes.
+    /// The place, in bytes.
     pub(crate) span: Range<usize>,
-    /// The parser's words.
+    /// The message of the parser.
     pub(crate) message: String,
 }
 
 /// The documents of a source, in order.
 ///
 /// # Errors
-/// It is not YAML, and so not JSON either.
+/// The text is not YAML, and therefore not JSON either.
 pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Malformed> {
-    // As many as a cluster has: the parser's own bounds are for what strangers send.
+    // Enough for all resources of a cluster. The parser's own bounds are meant for input from strangers.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_documents: 1_000_000,
@@ -262,7 +265,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Malformed> {
     })
 }
 
-/// The characters of a literal block (`|`) whose first line with something on it begins at `span`, with their places in the source.
+/// The characters of a literal block (`|`), with their places in the source. `span` begins at the first line
+/// that is not empty. `None` if there is no literal block.
 fn of_block(source: &str, span: &Range<usize>) -> Option<Vec<(usize, char)>> {
     let before = source.get(..span.start)?;
     let header = before.trim_end();
@@ -281,8 +285,8 @@ fn of_block(source: &str, span: &Range<usize>) -> Option<Vec<(usize, char)>> {
     Some(found)
 }
 
-/// A text of YAML as it is written, character by character, with their places in the source. `None` if it stands on several lines
-/// that are folded.
+/// The characters of a text in YAML, with their places in the source. `None` if the text is folded from
+/// several lines.
 fn characters(source: &str, span: &Range<usize>) -> Option<Vec<(usize, char)>> {
     if let Some(block) = of_block(source, span) {
         return Some(block);
@@ -323,21 +327,21 @@ fn characters(source: &str, span: &Range<usize>) -> Option<Vec<(usize, char)>> {
     Some(all.map(|(at, character)| (span.start + at, character)).collect())
 }
 
-/// Where in the source the places of a text are that stands at `span` there: a list by the bytes of the text, with the end. `None`
-/// where the text is not written as it is read, such as one that is folded from several lines.
+/// For each byte of a text, and for its end, the place in the source. The text is written at `span` of the
+/// source. `None` if it is written otherwise than it is read, such as one that is folded from several lines.
 fn places(source: &str, span: &Range<usize>, text: &str) -> Option<Vec<usize>> {
     let characters = characters(source, span)?;
     let mut places = Vec::with_capacity(text.len() + 1);
     let mut written = characters.iter();
     for expected in text.chars() {
-        // The last line of a block gets an end of a line even where the source ends without one.
+        // The last line of a block ends with a newline, even if the source does not.
         let (at, character) = written.next().copied().unwrap_or((span.end, '\n'));
         if character != expected {
             return None;
         }
         places.extend(std::iter::repeat_n(at, expected.len_utf8()));
     }
-    // What a block has at its end, and the text has not.
+    // A block may end with white space that the text does not have.
     if !written.clone().all(|(_, character)| character.is_whitespace()) {
         return None;
     }
@@ -347,7 +351,8 @@ fn places(source: &str, span: &Range<usize>, text: &str) -> Option<Vec<usize>> {
     Some(places)
 }
 
-/// The place in the source of what a text that stands at `span` has at `at`, in bytes: one character. `None` where that is not known.
+/// The place in the source of one character: the one at byte `at` of a text that is written at `span`. `None`
+/// if the place is not known.
 pub(crate) fn place_in_text(
     source: &str,
     span: &Range<usize>,
@@ -360,7 +365,7 @@ pub(crate) fn place_in_text(
     Some(start..start + length)
 }
 
-/// A text that is a JSON document, as that document. Everything else is as it was.
+/// If a node is a text that holds a JSON document, that document, with its places; otherwise the node itself.
 pub(crate) fn unfolded<'a>(source: &str, node: &'a Node) -> Cow<'a, Node> {
     let document = |text: &str| {
         plugin_kit::config::document(text.as_bytes()).ok()?;
@@ -377,7 +382,7 @@ pub(crate) fn unfolded<'a>(source: &str, node: &'a Node) -> Cow<'a, Node> {
     node.text().and_then(document).map_or(Cow::Borrowed(node), Cow::Owned)
 }
 
-/// What the text of a node says after decoding: a JSON document as that document, all of it in the place of the node.
+/// The JSON document in a decoded text, or else the text. Every place is that of the encoded node.
 pub(crate) fn decoded(node: &Node, text: &str) -> Node {
     let document = plugin_kit::config::document(text.as_bytes()).ok().and_then(|_| parse(text).ok());
     match document.and_then(|nodes| <[Node; 1]>::try_from(nodes).ok()) {
@@ -386,7 +391,7 @@ pub(crate) fn decoded(node: &Node, text: &str) -> Node {
     }
 }
 
-/// The place in bytes of a line and a column, both from 1.
+/// The place, in bytes, of a line and a column, which both begin at 1.
 pub(crate) fn offset_of(text: &str, line: u64, column: u64) -> usize {
     let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
     let lines = text.split_inclusive('\n');
@@ -399,27 +404,27 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// What was read, and what could not be.
+/// The inputs that were read, and those that could not be read.
 #[derive(Default)]
 pub(crate) struct Inputs {
     /// Each file once, in order.
     pub(crate) sources: Vec<Source>,
-    /// Why others were not read.
+    /// An error for each input that could not be read.
     pub(crate) unread: Vec<String>,
-    /// Where files and folders are that were come to.
+    /// The canonical paths of the files and folders that have been visited.
     seen: BTreeSet<PathBuf>,
 }
 
 /// Reads files, folders (every `.yaml`, `.yml` and `.json` file below them) and standard input.
 ///
 /// # Errors
-/// Something could not be read.
+/// An input could not be read.
 pub(crate) fn read_all(inputs: &[PathBuf]) -> Result<Vec<Source>, String> {
     let Inputs { sources, unread, .. } = read_each(inputs);
     unread.into_iter().next().map_or(Ok(sources), Err)
 }
 
-/// The same, where what could not be read does not hide the others.
+/// The same, but an input that cannot be read does not hide the others.
 pub(crate) fn read_each(inputs: &[PathBuf]) -> Inputs {
     let mut all = Inputs::default();
     for input in inputs {
@@ -432,13 +437,13 @@ pub(crate) fn read_each(inputs: &[PathBuf]) -> Inputs {
     all
 }
 
-/// Without a byte order mark.
+/// The text without a byte order mark.
 fn without_mark(text: String) -> String {
     text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
 
 impl Inputs {
-    /// Reads what is there to its end, which a device may not have.
+    /// Reads to the end, but at most 256 MiB, since a device may have no end.
     fn add(&mut self, name: String, named: bool, from: impl Read) {
         const MOST: u64 = 256 << 20;
         let mut text = String::new();
@@ -464,7 +469,7 @@ impl Inputs {
         if !found.is_dir() && !is_known {
             return;
         }
-        // Links may lead here again. What has no place, such as a pipe, is there once.
+        // Links may lead here a second time. An input without a canonical path, such as a pipe, is read once.
         if fs::canonicalize(path).is_ok_and(|place| !self.seen.insert(place)) {
             return;
         }
@@ -483,7 +488,7 @@ impl Inputs {
                 Err(error) => self.unread.push(format!("{name}: {error}")),
             }
         } else if !named && !found.is_file() {
-            // To read from a pipe might wait for ever.
+            // Reading from a pipe might wait for ever.
             self.unread.push(format!("{name}: is neither a file nor a folder"));
         } else {
             match fs::File::open(path) {
@@ -557,7 +562,7 @@ mod tests {
             assert_eq!(place(name, '='), Some(after + TEXT[after..].find('=').unwrap()), "{name}");
         }
         assert_eq!(place("folded", '='), None);
-        // The end of a text is its closing quote, or what stands behind it.
+        // The end of a text is its closing quote, or whatever follows it.
         assert_eq!(place("end", '!').map(|at| &TEXT[at..=at]), Some("'"));
         assert_eq!(place("plain", '!'), Some(line("plain") + "plain: é = x".len()));
         assert_eq!(place("last", '!'), Some(TEXT.len()));

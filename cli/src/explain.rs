@@ -21,10 +21,10 @@ use crate::explain::tree::{Item, Written};
 use crate::secret::is_secret_name;
 use crate::times;
 
-/// The request, the configuration, and what is around them.
+/// The arguments: the request, the configuration, and what surrounds them.
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// The URL, or only the path.
+    /// The URL of the request, or only its path.
     url: Option<String>,
     /// The method; default: GET, or POST with `--data`.
     #[arg(short = 'X', long = "request", value_name = "METHOD")]
@@ -32,28 +32,32 @@ pub(crate) struct Explain {
     /// A header, such as `authorization: Bearer TOKEN`. It may be given several times.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The body. Only its size matters.
+    /// The body of the request. Only its size matters.
     #[arg(short, long, value_name = "TEXT")]
     data: Option<String>,
-    /// A line of an access log (JSON, as `install/istio.yaml` writes it) in the place of a URL; `-` reads it from standard input.
+    /// Takes the request from a line of an access log (JSON, as `install/istio.yaml` writes it) instead of a
+    /// URL; `-` reads the line from standard input.
     #[arg(long, value_name = "LINE")]
     log_line: Option<String>,
-    /// Explains a reply: a file with what `curl -i` printed, a body or a line of an access log; `-` is standard input.
+    /// Explains a reply: a file with what `curl -i` printed, a body or a line of an access log; `-` is
+    /// standard input.
     #[arg(long, value_name = "FILE")]
     reply: Option<PathBuf>,
     /// The configuration: files or folders as `check` reads them.
     #[arg(short, long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Only the plugins of these names, where the configuration has several workloads.
+    /// Uses only the plugins of these names, if the configuration has several workloads.
     #[arg(long, value_name = "NAME")]
     plugin: Vec<String>,
-    /// The filter that a bare pluginConfig is for, where its keys do not say it.
+    /// The filter that a bare pluginConfig is for, if its keys do not tell.
     #[arg(long, value_parser = filters::NAMES)]
     filter: Option<String>,
-    /// Keys (a JWK set) of a provider, or of all. Without keys, signatures are taken for good.
+    /// The keys (a JWK set) of a provider, or of all providers. Without keys, signatures are assumed to be
+    /// valid.
     #[arg(long, value_name = "[PROVIDER=]FILE")]
     keys: Vec<String>,
-    /// The list of revoked tokens of a provider, or of all. Without one, no token is taken to be on it.
+    /// The list of revoked tokens of a provider, or of all providers. Without a list, tokens are assumed not
+    /// to be revoked.
     #[arg(long, value_name = "[PROVIDER=]FILE")]
     revoked: Vec<String>,
     /// A variable of `vmConfig.env`.
@@ -68,20 +72,20 @@ pub(crate) struct Explain {
     /// The client's address.
     #[arg(long, value_name = "ADDRESS", default_value = "10.0.0.7")]
     client_address: String,
-    /// The peer's identity by mutual TLS: `spiffe://cluster.local/ns/shop/sa/web`.
+    /// The identity that the peer proves by mutual TLS: `spiffe://cluster.local/ns/shop/sa/web`.
     #[arg(long, value_name = "SPIFFE ID")]
     peer: Option<String>,
-    /// The proxy is a gateway and not a sidecar.
+    /// Treats the proxy as a gateway and not as a sidecar.
     #[arg(long)]
     gateway: bool,
-    /// How the proxy normalises a path before the filters see it: `meshConfig.pathNormalization` of Istio. Without it, the path is
-    /// what the filters see.
+    /// How the proxy normalises a path before the filters see it: `meshConfig.pathNormalization` of Istio.
+    /// Without it, the path is what the filters see.
     #[arg(long, value_enum, value_name = "HOW")]
     path_normalization: Option<Normalization>,
     /// The status of the service's answer.
     #[arg(long, value_name = "STATUS", default_value_t = 200)]
     response: u16,
-    /// Sends the request so many times and explains the last, for limits.
+    /// Sends the request this many times and explains the last one. This is for limits.
     #[arg(long, value_name = "N", default_value_t = 1)]
     times: u32,
     /// The time: seconds since the epoch, or `2026-12-01T07:30:00Z`; default: now.
@@ -94,16 +98,16 @@ pub(crate) struct Explain {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// A tree for people.
+    /// A tree, for people.
     Text,
-    /// An object.
+    /// A JSON object, for programs.
     Json,
 }
 
-/// What the filters decide, as text or JSON.
+/// Returns what the filters decide, as text or JSON.
 ///
 /// # Errors
-/// What is missing or cannot be read.
+/// An input is missing or cannot be read.
 pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
     let reply = arguments.reply.as_ref().map(|file| reply::Received::read(file)).transpose()?;
     let has_config = !arguments.config.is_empty();
@@ -141,7 +145,7 @@ pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
         )
     }));
     let decisions = match &request {
-        // What a reply means can be said without a decision.
+        // The meaning of a reply does not depend on the request.
         Some(request) if has_config && reply.is_some() => decide(arguments, &input, request).ok(),
         Some(request) if has_config => Some(decide(arguments, &input, request)?),
         _ => None,
@@ -176,7 +180,7 @@ fn title_of_request(request: &Request) -> String {
     format!("{} {}", request.method, input::without_query(request))
 }
 
-/// What is to be said of a path that a proxy changes before its filters see it.
+/// The warning about a path that a proxy may change before its filters see it.
 fn note_of_path(request: &Request, how: Option<Normalization>) -> Option<String> {
     let strongest = Normalization::DecodeAndMergeSlashes;
     let normalized = path::normalized(&request.path, how.unwrap_or(strongest));
@@ -196,7 +200,8 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// A decision, and the other one if it hangs on expressions that only the proxy evaluates.
+/// A decision. If it depends on expressions that only the proxy evaluates, also the decision for their other
+/// value.
 struct Decisions {
     decided: Decided,
     otherwise: Option<Decided>,
@@ -240,7 +245,7 @@ fn decide(arguments: &Explain, input: &Input, request: &Request) -> Result<Decis
     Ok(Decisions { decided, otherwise, is_tunnel: request.method == "CONNECT" })
 }
 
-/// The status, and who decided it why.
+/// The line with the status, who decided it, and why.
 fn outcome(decided: &Decided, input: &Input) -> (u16, Option<String>, String) {
     let status = decided.response.status;
     let denied = decided.steps.iter().find_map(|step| match &step.verdict {
@@ -261,7 +266,7 @@ fn header<'a>(decided: &'a Decided, name: &str) -> Option<&'a str> {
     headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
-/// What the client gets in the place of the service's answer.
+/// The response that the client gets instead of the service's.
 fn reply_lines(decided: &Decided, input: &Input) -> Vec<String> {
     if outcome(decided, input).1.is_none() {
         return Vec::new();
@@ -409,7 +414,7 @@ fn heading(step: &Step, input: &Input) -> String {
 }
 
 impl Installed {
-    /// File and line of what stands at a path of the pluginConfig.
+    /// The file and the line of a path in the pluginConfig.
     fn place(&self, input: &Input, path: &str) -> Option<String> {
         let span = self.node.as_ref().map_or_else(|| self.span.clone(), |node: &Node| node.locate(path));
         let source = input.sources.get(self.source)?;

@@ -1,4 +1,4 @@
-//! Where an expression of a configuration is wrong, and why.
+//! Finds where an expression of a configuration is wrong, and why.
 
 use cel::Program;
 use mesh_filters_cli::decide::is_function;
@@ -6,16 +6,16 @@ use plugin_kit::request::cel::{NOT_CEL, NOT_RE2, bounds, re2};
 
 use crate::document::offset_of;
 
-/// What is wrong with an expression.
+/// An error in an expression.
 pub(crate) struct Fault {
-    /// Where, in bytes.
+    /// The place, in bytes.
     pub(crate) at: usize,
-    /// What was found there.
+    /// The reason.
     pub(crate) why: String,
 }
 
-/// What is wrong with `text`, about which a filter has said `message`; `None` if that is no word about an expression, or the parsers
-/// here find nothing.
+/// The error in the expression `text`, which a filter refused with `message`. `None` if the message is not
+/// about an expression, or if the parsers here find no error.
 pub(crate) fn fault(message: &str, text: &str) -> Option<Fault> {
     match message {
         NOT_CEL => of_cel(text),
@@ -44,7 +44,7 @@ fn of_cel(text: &str) -> Option<Fault> {
     Some(Fault { at, why: format!("the proxy has no function `{name}`") })
 }
 
-/// The parser's words without the list of all tokens that it would have taken.
+/// The message of the parser without its list of all tokens that it would have accepted.
 fn plainly(message: &str) -> String {
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
     let message = message.split(" expecting ").next().unwrap_or_default();
@@ -63,7 +63,7 @@ fn plainly(message: &str) -> String {
     }
 }
 
-/// Where a function of this name is called, outside of literals.
+/// The place of a call of this function, outside literals.
 fn call(text: &str, name: &str) -> Option<usize> {
     let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let (mut quote, mut before) = (None, ' ');

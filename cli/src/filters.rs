@@ -12,23 +12,23 @@ use crate::decide::cel::{Evaluated, Expressions};
 /// The names of the filters.
 pub const NAMES: [&str; 4] = ["jwt-auth", "rate-limit", "trace-tags", "mesh-filters"];
 
-/// What a configuration means to the configurations of other filters.
+/// The facts about a configuration that matter to those of other filters.
 #[derive(Default)]
 pub struct Facts {
-    /// Claims that it publishes, where it checks tokens.
+    /// The claims that it publishes; `None` if it checks no tokens.
     pub publishes: Option<Vec<String>>,
-    /// Claims that it asks for, with the JSON path of what asks.
+    /// The claims that it reads, each with the JSON path of the field that reads it.
     pub asks: Vec<(String, String)>,
-    /// Hosts of key sets, with the JSON path.
+    /// The hosts of key sets, each with its JSON path.
     pub key_hosts: Vec<(String, String)>,
-    /// What may surprise.
+    /// The warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
 /// Reads a pluginConfig as a filter does.
 ///
 /// # Errors
-/// What the filter says to it.
+/// The errors that the filter reports.
 pub fn read(
     filter: &str,
     config: &Value,
@@ -39,7 +39,7 @@ pub fn read(
     let on = |node| {
         parse(filter, config, Proxy { variables, node, sent_at: Phase::Request, expressions: &expressions })
     };
-    // A configuration for a proxy of another kind than a sidecar says so, and a sidecar refuses it.
+    // A configuration for another kind of proxy names that kind, and a sidecar refuses it.
     on("sidecar~").or_else(|refused| on("envoy").map_err(|_| refused))
 }
 
@@ -117,12 +117,12 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = (usize, &'a Va
     value[name].as_array().into_iter().flatten().enumerate()
 }
 
-/// The claim that a source is about.
+/// The claim that a source reads.
 fn claim(source: &Value) -> Option<String> {
     source["claim"].as_str().map(str::to_owned)
 }
 
-/// The claims that limits and exemptions read, with the JSON path of each.
+/// The claims that limits and exemptions read, each with its JSON path.
 fn asked_by_limits(config: &Value) -> Vec<(String, String)> {
     let tested = |of: &Value, path: String| {
         let names = of["match"]["claims"].as_object().into_iter().flat_map(serde_json::Map::keys);
@@ -159,12 +159,12 @@ pub fn by_member(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A proxy whose expressions another implementation compiles, see [`crate::decide::cel`].
+/// A proxy whose expressions are compiled by [`crate::decide::cel`].
 #[derive(Clone, Copy)]
 struct Proxy<'a> {
     variables: &'a BTreeMap<String, String>,
     node: &'static str,
-    /// When trace-tags lets the request go on to the service.
+    /// The phase in which trace-tags lets the request go on to the service.
     sent_at: Phase,
     expressions: &'a Expressions,
 }

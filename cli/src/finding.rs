@@ -1,19 +1,19 @@
-//! What `check` finds.
+//! The findings of `check`.
 
 use std::ops::Range;
 
 use plugin_kit::config::Code;
 
-/// Something that was found.
+/// A finding.
 pub(crate) struct Finding {
-    /// What kind of thing.
+    /// The kind of finding.
     pub(crate) code: Code,
     /// The position of its source.
     pub(crate) source: usize,
-    /// Its place there, in bytes.
+    /// Its place in the source, in bytes.
     pub(crate) span: Range<usize>,
-    /// The resource that it is in, and the JSON path within its pluginConfig where it is about that.
+    /// The resource, and the JSON path in its pluginConfig if the finding is about that.
     pub(crate) place: String,
-    /// What was found, and what was expected.
+    /// The message: what was found and what was expected.
     pub(crate) message: String,
 }

@@ -9,10 +9,12 @@ use plugin_kit::config::{config_hash_metric, fingerprint};
 use crate::document;
 use crate::explain::input::{Installed, Wanted, installed};
 
-/// The hash of the configuration in these files, or with `all` those of each plugin, with the names of their gauges.
+/// The hash of the configuration in these files. With `all`, the hash of each plugin with the name of its
+/// gauge.
 ///
 /// # Errors
-/// A file cannot be read, a filter refuses its configuration, or there are several plugins and `all` is not set.
+/// A file cannot be read, a filter refuses its configuration, or there are several plugins and `all` is not
+/// set.
 pub(crate) fn of(inputs: &[PathBuf], filter: Option<&str>, all: bool) -> Result<String, String> {
     let sources = document::read_all(inputs)?;
     let plugins = installed(&sources, &Wanted { filter, ..Wanted::default() }, &BTreeMap::new())?;

@@ -1,4 +1,4 @@
-//! What the command line and the tests of the manifests share: the filters' own parsers, without a proxy.
+//! The filters' own parsers without a proxy, which the command line and the tests of the manifests share.
 #![allow(clippy::restriction)]
 
 pub mod decide;

@@ -1,5 +1,5 @@
-//! `mesh-filters`: what an operator can know of the filters without a proxy.
-// Doc comments are what `--help` shows.
+//! `mesh-filters`: tells an operator about the filters without a proxy.
+// `--help` shows the doc comments.
 #![allow(clippy::restriction, clippy::doc_markdown, clippy::format_push_string)]
 
 mod check;
@@ -24,7 +24,8 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use mesh_filters_cli::filters;
 use plugin_kit::config::{Code, Severity, not_one_of};
 
-/// What is wrong with configurations of jwt-auth, rate-limit, trace-tags and mesh-filters, and why a request is refused.
+/// Tells what is wrong with configurations of jwt-auth, rate-limit, trace-tags and mesh-filters, and why a
+/// request is refused.
 #[derive(Parser)]
 #[command(name = "mesh-filters", version, before_help = EXAMPLES, disable_help_subcommand = true)]
 struct Arguments {
@@ -42,42 +43,44 @@ The most common calls:
 enum Command {
     /// Checks files, folders or standard input (`-`), and says what is wrong and what may surprise.
     ///
-    /// It reads WasmPlugin, TrafficExtension, EnvoyFilter and EnvoyExtensionPolicy resources and bare pluginConfigs, in YAML or
-    /// JSON. The exit code is 0 where nothing is wrong, 1 where something is, and 2 where some input could not be read: the rest is
-    /// checked all the same.
+    /// It reads WasmPlugin, TrafficExtension, EnvoyFilter and EnvoyExtensionPolicy resources and bare
+    /// pluginConfigs, in YAML or JSON. The exit code is 0 if nothing is wrong, 1 if something is wrong, and 2
+    /// if some input could not be read; the rest is checked all the same.
     Check {
         /// Files, folders, or `-`.
         #[arg(default_value = "-")]
         inputs: Vec<PathBuf>,
-        /// How findings are printed.
+        /// The format of the findings.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
-        /// What else makes the exit code 1.
+        /// What else makes the exit code 1, besides errors.
         #[arg(long, value_enum)]
         deny: Option<Deny>,
-        /// The filter that a bare pluginConfig is for, where its keys do not say it.
+        /// The filter that a bare pluginConfig is for, if its keys do not tell.
         #[arg(long, value_parser = filters::NAMES)]
         filter: Option<String>,
-        /// Says what a code means, and ends.
+        /// Prints what a code means, and does nothing else.
         #[arg(long, value_parser = code, value_name = "CODE")]
         explain: Option<Code>,
     },
-    /// Decides about a request as the filters do, and says why: which rule, which check, which limit.
+    /// Decides about a request as the filters do, and says which rule, check or limit decided.
     ///
-    /// The filters' own code decides. What only a proxy can do is said plainly: without keys a signature is taken for good, and CEL and
-    /// RE2 are evaluated by another implementation. Tokens, signatures and secrets are not printed.
+    /// The filters' own code decides. The output names what only a proxy can tell: without keys, signatures
+    /// are assumed to be valid, and CEL and RE2 are evaluated by another implementation. Tokens, signatures
+    /// and secrets are not printed.
     Explain(Box<explain::Explain>),
     /// Prints the number that the gauge `…_config_hash_…` shows for a configuration.
     ///
-    /// It depends on neither white space nor the order of names, so that it tells whether a proxy runs what a file says.
+    /// The number depends on neither white space nor the order of names. Compare it with the gauge to see
+    /// whether a proxy runs the configuration of a file.
     Hash {
         /// Files, folders, or `-`.
         #[arg(default_value = "-")]
         inputs: Vec<PathBuf>,
-        /// Only plugins of this filter; it is also what a bare pluginConfig is for.
+        /// Uses only plugins of this filter. A bare pluginConfig is taken for one of this filter.
         #[arg(long, value_parser = filters::NAMES)]
         filter: Option<String>,
-        /// Each plugin of the input, with the name of its gauge.
+        /// Prints each plugin of the input, with the name of its gauge.
         #[arg(long)]
         all: bool,
     },
@@ -99,7 +102,7 @@ enum Command {
     },
     /// Prints the pseudonym by which trace-tags shows a user ID.
     ///
-    /// The key is taken from an environment variable, so that it stands in no history of commands.
+    /// The key is taken from an environment variable, so that it does not appear in the shell's history.
     Pseudonym {
         /// The value that the tag's source has, such as the claim `sub`.
         value: String,
@@ -114,9 +117,9 @@ enum Command {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people: each finding with its line.
+    /// Text for people: each finding with its line.
     Text,
-    /// A list of objects.
+    /// A list of JSON objects.
     Json,
     /// SARIF 2.1.0, for code scanning.
     Sarif,
@@ -133,11 +136,12 @@ fn code(name: &str) -> Result<Code, String> {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Deny {
-    /// Findings that may only surprise.
+    /// Warnings, too.
     Warnings,
 }
 
-/// The parsers of YAML and of expressions go down by recursion: what they take must fit, however this was built.
+/// The stack of the thread that works. The parsers of YAML and of expressions recurse, and whatever they
+/// accept must fit, in a build without optimisation too.
 const STACK: usize = 64 << 20;
 
 fn main() -> ExitCode {
@@ -211,7 +215,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
+/// Writes to standard output. If the reader has seen enough, as `head` has, that is not an error.
 fn write(out: &mut impl Write, text: &str) -> Result<(), String> {
     match out.write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

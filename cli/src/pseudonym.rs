@@ -1,4 +1,4 @@
-//! Pseudonyms of users, as trace-tags makes them.
+//! The pseudonyms that trace-tags makes of users.
 
 use trace_tags::tags::pseudonym::Pseudonym;
 

@@ -1,4 +1,4 @@
-//! Findings, as people and programs read them.
+//! The formats of findings, for people and for programs.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -24,7 +24,7 @@ impl<'a> Lines<'a> {
         Self(sources.iter().map(|source| (source, starts(&source.text))).collect())
     }
 
-    /// The source of a finding, the number of its line, from 1, and the line's place.
+    /// The source of a finding, the number of its line (from 1), and the place of the line.
     fn at(&self, finding: &Finding) -> (&'a Source, usize, Range<usize>) {
         let (source, starts) = &self.0[finding.source];
         let number = starts.partition_point(|start| *start <= finding.span.start).max(1);
@@ -32,7 +32,7 @@ impl<'a> Lines<'a> {
         (source, number, starts[number - 1]..end)
     }
 
-    /// The source, and the line and the column of a finding, from 1, in characters.
+    /// The source of a finding, its line and its column (both from 1, in characters).
     fn position(&self, finding: &Finding) -> (&'a Source, usize, usize) {
         let (source, number, line) = self.at(finding);
         let before = source.text.get(line.start..finding.span.start).unwrap_or_default();
@@ -40,11 +40,11 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A line, where what is not to be shown is covered.
+/// A line in which secrets are covered.
 fn covered(text: &str, line: Range<usize>, hidden: &[Range<usize>]) -> String {
     let is_hidden = |at: usize| hidden.iter().any(|span| span.contains(&at));
     let characters = text[line.clone()].char_indices();
-    // As many bytes, so that every place stays.
+    // The cover has as many bytes, so that no place moves.
     characters
         .map(|(at, character)| {
             if is_hidden(line.start + at) { "*".repeat(character.len_utf8()) } else { character.to_string() }
@@ -52,7 +52,7 @@ fn covered(text: &str, line: Range<usize>, hidden: &[Range<usize>]) -> String {
         .collect()
 }
 
-/// A line of what could not be read, where what follows the name of a secret is covered.
+/// A line of an input that could not be parsed. What follows the name of a secret is covered.
 fn unread(line: &str) -> String {
     let names = line.match_indices([':', '=']).map(|(at, _)| at);
     let is_end = |c: char| !c.is_alphanumeric() && c != '_' && c != '-';
@@ -66,7 +66,7 @@ fn unread(line: &str) -> String {
     }
 }
 
-/// For people: each finding with its line, and a caret under what it is about.
+/// Text for people: each finding with its line, and a caret under the place.
 pub(crate) fn text(checked: &Checked, sources: &[Source], styled: bool) -> String {
     let Checked { plugins, findings, hidden } = checked;
     let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
@@ -83,7 +83,7 @@ pub(crate) fn text(checked: &Checked, sources: &[Source], styled: bool) -> Strin
             _ => covered(&source.text, line.clone(), &hidden),
         };
         let shown = concealed(&shown);
-        // Of a value over several lines the first is shown.
+        // Only the first line of a value is shown.
         let within = |at: usize| at.clamp(line.start, line.end) - line.start;
         let (start, end) = (within(finding.span.start), within(finding.span.end));
         let level = if finding.code.severity() == Severity::Error { Level::ERROR } else { Level::WARNING };
@@ -116,7 +116,7 @@ fn number(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A list of objects.
+/// A list of JSON objects.
 pub(crate) fn json(findings: &[Finding], sources: &[Source]) -> String {
     let lines = Lines::of(sources);
     let list: Vec<Value> = findings

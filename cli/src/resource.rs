@@ -19,9 +19,9 @@ pub(crate) struct Resource<'a> {
     pub(crate) source: usize,
     /// The text of the source.
     pub(crate) text: &'a str,
-    /// What it is.
+    /// The document.
     pub(crate) node: &'a Node,
-    /// `kind`; empty for a bare pluginConfig.
+    /// The `kind`; empty for a bare pluginConfig.
     pub(crate) kind: &'a str,
     /// `metadata.namespace`; empty where it has none.
     pub(crate) namespace: &'a str,
@@ -43,7 +43,7 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// How a person names it.
+    /// Its name for people.
     pub(crate) fn title(&self) -> String {
         match (self.kind, self.namespace) {
             ("", _) => "pluginConfig".to_owned(),
@@ -53,55 +53,55 @@ impl<'a> Resource<'a> {
     }
 }
 
-/// Stands for the value of a variable that only the proxy has. It is long enough for a key.
+/// Stands in for the value of a variable that only the proxy knows. It is long enough for a key.
 pub(crate) const STAND_IN: &str = "a value that the proxy has, and this program has not";
 
-/// What is wrong, where, and how it is said.
+/// An error, its place, and its message.
 pub(crate) type Fault = (Code, Range<usize>, String);
 
 /// A Wasm plugin.
 pub(crate) struct Plugin<'a> {
     /// The resource that installs it.
     pub(crate) resource: &'a Resource<'a>,
-    /// The filter; `None` where it is another plugin than one of these filters, or nothing tells which.
+    /// The filter; `None` if the plugin is not one of these filters, or nothing tells which one it is.
     pub(crate) filter: Option<&'static str>,
     /// Whether its image is named after these filters, or its configuration is plainly theirs.
     pub(crate) is_ours: bool,
-    /// What is configured of it: `spec`, or that part of `spec` which is about Wasm.
+    /// Its settings: `spec`, or the part of `spec` that is about Wasm.
     pub(crate) spec: &'a Node,
     /// The place of its name.
     pub(crate) span: Range<usize>,
-    /// Its configuration, if it has one. Where Envoy takes it as a text, it is what the text says.
+    /// Its configuration, if it has one. If Envoy takes it as a text, this is the content of the text.
     pub(crate) config: Option<Cow<'a, Node>>,
-    /// What is wrong around its configuration.
+    /// Errors in what surrounds its configuration.
     pub(crate) faults: Vec<Fault>,
-    /// Places of values that are not shown.
+    /// The places of values that no output shows.
     pub(crate) hidden: Vec<Range<usize>>,
-    /// Its variables that have a value here.
+    /// The variables whose values are known here.
     pub(crate) variables: BTreeMap<String, String>,
     /// The workloads that it runs on.
     pub(crate) workloads: Workloads,
-    /// When it runs among the plugins of a workload.
+    /// Its place in the order of the workload's plugins.
     pub(crate) order: Order,
-    /// On which requests it runs.
+    /// The requests on which it runs.
     pub(crate) sides: Sides,
 }
 
-/// On which requests a plugin runs: `match.mode` of Istio's plugins, `match.context` of an `EnvoyFilter`.
+/// The requests on which a plugin runs: `match.mode` of Istio's plugins, `match.context` of an `EnvoyFilter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sides {
-    /// Those that a pod receives.
+    /// Requests that a pod receives.
     pub(crate) inbound: bool,
-    /// Those that a pod sends.
+    /// Requests that a pod sends.
     pub(crate) outbound: bool,
-    /// Those that pass a gateway.
+    /// Requests that pass a gateway.
     pub(crate) gateway: bool,
 }
 
 impl Sides {
     const ALL: Self = Self { inbound: true, outbound: true, gateway: true };
 
-    /// Without an entry, a plugin runs on all. Ports are not looked at.
+    /// Reads `match`. Without an entry, a plugin runs on all requests. Ports are ignored.
     fn of_istio(spec: &Node) -> Self {
         let entries = spec.get("match").map(Node::elements).unwrap_or_default();
         let of = |entry: &Node| match text(entry, &["mode"]) {
@@ -128,16 +128,17 @@ impl Sides {
     }
 }
 
-/// When a plugin runs among those of a workload, as Istio sorts them (`WasmPluginsByListenerInfo` of its `push_context.go`).
+/// The place of a plugin in the order of a workload's plugins, as Istio sorts them
+/// (`WasmPluginsByListenerInfo` in its `push_context.go`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Order {
-    /// `phase`, and behind all phases what an `EnvoyFilter` inserts.
+    /// The `phase`. A filter of an `EnvoyFilter` comes after all phases.
     phase: u8,
-    /// `priority`, highest first; one that is not set is lower than any that is.
+    /// The `priority`, highest first. An unset priority is the lowest.
     priority: Reverse<i64>,
-    /// Those of the pod's own namespace come first.
+    /// Whether the plugin is in the pod's own namespace; such plugins come first.
     is_of_mesh: bool,
-    /// When the resource was created, if it comes from a cluster.
+    /// The time at which the resource was created, if it comes from a cluster.
     created: String,
     name: String,
     namespace: String,
@@ -162,23 +163,25 @@ impl Order {
         }
     }
 
-    /// Where the resources do not say when it runs: behind the plugins of Istio, in the order of the input.
+    /// The order of plugins whose resources do not determine it: after the plugins of Istio, in the order of
+    /// the input.
     fn last() -> Self {
         Self { phase: 4, ..Self::default() }
     }
 
-    /// Whether it hangs on more than phase and priority which of two plugins of Istio runs first.
+    /// Whether phase and priority leave open which of two plugins of Istio runs first.
     pub(crate) fn is_tie(&self, other: &Self) -> bool {
         (self.phase, self.priority) == (other.phase, other.priority) && self.phase < 4
     }
 
-    /// Whether the resources do not say which of two plugins runs first: a tie that the time of creation would decide.
+    /// Whether the resources leave open which of two plugins runs first, since their times of creation would
+    /// decide and are not known.
     pub(crate) fn is_open(&self, other: &Self) -> bool {
         self.is_tie(other) && (self.created.is_empty() || other.created.is_empty())
     }
 }
 
-/// Which workloads something is about.
+/// The workloads that a resource selects.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Workloads {
     namespace: String,
@@ -186,19 +189,19 @@ pub(crate) struct Workloads {
     targets: Vec<String>,
 }
 
-/// The namespace whose plugins are about the mesh.
+/// The namespace whose plugins apply to the whole mesh.
 const ROOT: &str = "istio-system";
 
 /// The label by which most workloads are told apart.
 const APP: &str = "app";
 
-/// Workloads of many plugins, by namespace and the label `app`, so that each is compared with few others. Gateways are told apart by
-/// their names only, and stand with those without the label.
+/// The workloads of many plugins, by namespace and the label `app`, so that each is compared with few others.
+/// Gateways differ by their names only, and are kept with the workloads without the label.
 #[derive(Default)]
 pub(crate) struct Near(BTreeMap<String, BTreeMap<String, Vec<usize>>>);
 
 impl Near {
-    /// The workloads, in this order.
+    /// Groups the workloads. A workload's position is its place in `all`.
     pub(crate) fn of<'a>(all: impl Iterator<Item = &'a Workloads>) -> Self {
         let mut near = Self::default();
         for (position, workloads) in all.enumerate() {
@@ -210,7 +213,8 @@ impl Near {
 }
 
 impl Workloads {
-    /// Whether these are gateways, which have no inbound side: they are named as targets, or by Istio's own label.
+    /// Whether these are gateways, which have no inbound side. Gateways are named as targets or by Istio's
+    /// own label.
     pub(crate) fn are_gateways(&self) -> bool {
         !self.targets.is_empty() || self.labels.contains_key("istio")
     }
@@ -221,7 +225,7 @@ impl Workloads {
         here && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
     }
 
-    /// Those among many that can overlap these, in order: the positions.
+    /// The positions of the workloads that may overlap these, in order.
     pub(crate) fn near(&self, all: &Near) -> Vec<usize> {
         let own = [self.namespace.as_str(), ROOT].into_iter().filter_map(|namespace| all.0.get(namespace));
         let namespaces: Vec<_> =
@@ -238,8 +242,8 @@ impl Workloads {
         found
     }
 
-    /// Whether a workload can be among both. One without a selector is about its whole namespace, and in the root namespace
-    /// about the mesh.
+    /// Whether a workload can be among both. A resource without a selector selects its whole namespace, and
+    /// in the root namespace the whole mesh.
     pub(crate) fn overlap(&self, other: &Self) -> bool {
         let same_namespace = self.namespace == other.namespace
             || [&self.namespace, &other.namespace].iter().any(|name| *name == ROOT);
@@ -281,7 +285,8 @@ fn named(text: &str) -> Option<&'static str> {
     filters::NAMES.into_iter().find(|name| *name == text)
 }
 
-/// The filter that an image's or a plugin's name holds. `mesh-filters` is also what the images of all are stored under.
+/// The filter after which an image or a plugin is named. Only the last part of a path counts, since
+/// `mesh-filters` is also the name of the folder of all images.
 fn within(text: &str) -> Option<&'static str> {
     let last = text.rsplit('/').next().unwrap_or_default();
     let last = last.split([':', '@']).next().unwrap_or_default();
@@ -292,8 +297,8 @@ fn by_members(config: Option<&Node>) -> Option<&'static str> {
     config?.members().find_map(|(name, _)| filters::by_member(name))
 }
 
-/// Whether a configuration could hardly be that of another plugin, whatever its image is called. A part of a resource, for a tool that
-/// joins it with the rest, names no image.
+/// Whether a configuration is plainly that of these filters, whatever the name of its image. A patch that a
+/// tool merges into a resource names no image.
 fn is_plainly_ours(config: &Node) -> bool {
     config.members().any(|(name, value)| match name {
         "jwtAuth" | "rateLimit" | "traceTags" => true,
@@ -322,7 +327,7 @@ fn targets(node: &Node) -> Vec<String> {
         .collect()
 }
 
-/// Those that a pod sees. One whose value is kept elsewhere has a stand-in.
+/// The variables that a plugin sees. A variable whose value is kept elsewhere has a stand-in.
 fn variables(list: Option<&Node>) -> BTreeMap<String, String> {
     let list = list.map(Node::elements).unwrap_or_default();
     let variable = |one: &Node| {
@@ -335,13 +340,13 @@ fn variables(list: Option<&Node>) -> BTreeMap<String, String> {
     list.iter().map(variable).collect()
 }
 
-/// Where the values of variables stand.
+/// The places of the values of variables.
 fn values(list: Option<&Node>) -> Vec<Range<usize>> {
     let list = list.map(Node::elements).unwrap_or_default();
     list.iter().filter_map(|one| one.get("value")).map(|value| value.span.clone()).collect()
 }
 
-/// Variables that the proxy has from its own environment.
+/// The variables whose values the proxy takes from its own environment.
 fn of_host(names: Option<&Node>) -> impl Iterator<Item = (String, String)> {
     let names = names.map(Node::elements).unwrap_or_default();
     names.iter().filter_map(Node::text).map(|name| (name.to_owned(), STAND_IN.to_owned()))
@@ -401,15 +406,15 @@ fn gateway<'a>(resource: &'a Resource<'a>, wasm: &'a Node) -> Plugin<'a> {
     }
 }
 
-/// A member by one of its two names: those of the protocol buffer and of its JSON.
+/// A member by either of its two names: that of the protocol buffer, or that of its JSON form.
 fn either<'a>(node: &'a Node, names: [&str; 2]) -> Option<&'a Node> {
     names.iter().find_map(|name| node.get(name))
 }
 
-/// A plugin that an `EnvoyFilter` writes into the proxy's configuration by hand.
+/// A plugin that an `EnvoyFilter` inserts into the proxy's configuration.
 fn by_hand<'a>(resource: &'a Resource<'a>, patch: &'a Node) -> Option<Plugin<'a>> {
     let typed = patch.at(&["patch", "value", "typed_config"])?;
-    // An `xds.type.v3.TypedStruct` has the message as its value.
+    // In an `xds.type.v3.TypedStruct` the message is `value`.
     let typed = typed.get("value").filter(|value| matches!(value.kind, Kind::Object(_))).unwrap_or(typed);
     let workloads = Workloads {
         namespace: resource.namespace.to_owned(),
@@ -444,8 +449,8 @@ fn by_hand<'a>(resource: &'a Resource<'a>, patch: &'a Node) -> Option<Plugin<'a>
     })
 }
 
-/// What a Wasm filter gets of a `google.protobuf.Any`: Envoy unwraps a text and bytes, and hands every other message over as it is
-/// serialised, which the filters refuse.
+/// The configuration that a Wasm filter gets from a `google.protobuf.Any`. Envoy unwraps a text or bytes. It
+/// passes every other message on in its serialised form, which the filters refuse.
 fn of_any<'a>(resource: &'a Resource<'a>, any: &'a Node) -> (Option<Cow<'a, Node>>, Option<Fault>) {
     let value = any.get("value").unwrap_or(any);
     let kind = text(any, &["@type"]);
@@ -463,14 +468,14 @@ fn of_any<'a>(resource: &'a Resource<'a>, any: &'a Node) -> (Option<Cow<'a, Node
             let bytes = value.text().and_then(|text| BASE64_STANDARD.decode(text).ok());
             match bytes.and_then(|bytes| String::from_utf8(bytes).ok()) {
                 Some(text) => (Some(Cow::Owned(decoded(value, &text))), None),
-                None => wrong(value, "the value is no text in base64"),
+                None => wrong(value, "the value is not a text in base64"),
             }
         }
         other => wrong(any.get("@type").unwrap_or(any), &format!("the filter gets a serialised `{other}`")),
     }
 }
 
-/// What a native filter is configured with, beside the configuration itself.
+/// The fields of a native filter beside its configuration.
 const FRAME: [&str; 3] = ["pluginName", "pluginConfig", "vmConfig"];
 
 /// A filter of the native module.
@@ -503,7 +508,7 @@ fn native<'a>(
         Some((frame, Kind::Object(members))) => {
             for (name, span, _) in members.iter().filter(|(name, ..)| !FRAME.contains(&name.as_str())) {
                 let message = format!(
-                    "filter_config: `{name}` is no field of it; expected `pluginConfig` with the configuration, `pluginName` or `vmConfig`"
+                    "filter_config: `{name}` is not a field of it; expected `pluginConfig` with the configuration, `pluginName` or `vmConfig`"
                 );
                 faults.push((Code::UnknownField, span.clone(), message));
             }
@@ -512,7 +517,7 @@ fn native<'a>(
             hidden = values(frame.at(&["vmConfig", "env"]));
         }
         Some((frame, _)) => {
-            let message = "filter_config: is no JSON object; expected `pluginConfig` in a `google.protobuf.Struct`, or in the text of a \
+            let message = "filter_config: is not a JSON object; expected `pluginConfig` in a `google.protobuf.Struct`, or in the text of a \
                            `google.protobuf.StringValue`";
             faults.push((Code::NotJson, frame.span.clone(), message.to_owned()));
         }
@@ -534,8 +539,8 @@ fn native<'a>(
     })
 }
 
-/// Whether a document without a kind can be a pluginConfig: other files have members of these names, too, such as the tags of a
-/// dashboard.
+/// Whether a document without a kind can be a pluginConfig. Other files have members of these names too, such
+/// as the tags of a dashboard.
 pub(crate) fn is_config(node: &Node) -> bool {
     let is_object = |node: &Node| matches!(node.kind, Kind::Object(_));
     let fits = |value: &Node| match &value.kind {
@@ -546,7 +551,7 @@ pub(crate) fn is_config(node: &Node) -> bool {
     node.members().any(|(name, value)| filters::by_member(name).is_some() && fits(value))
 }
 
-/// A document that is nothing but a pluginConfig.
+/// A document that is a bare pluginConfig.
 fn bare<'a>(resource: &'a Resource<'a>) -> Plugin<'a> {
     let filter = by_members(Some(resource.node));
     Plugin {

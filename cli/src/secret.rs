@@ -1,4 +1,4 @@
-//! Secrets that stand in a pluginConfig, which the proxy's `config_dump` and everybody who reads the resource can see.
+//! Secrets in a pluginConfig. The proxy's `config_dump` shows them, and so does the resource.
 
 use std::ops::Range;
 
@@ -6,26 +6,26 @@ use serde_json::Value;
 
 use crate::document::{Kind, Node};
 
-/// A secret.
+/// A secret in a configuration.
 pub(crate) struct Secret {
-    /// Where it is.
+    /// Its place.
     pub(crate) span: Range<usize>,
-    /// The JSON path.
+    /// Its JSON path.
     pub(crate) path: String,
-    /// What it is, and where it belongs.
+    /// The message: what it is, and where it belongs.
     pub(crate) message: &'static str,
 }
 
 const SYMMETRIC: &str = "is a symmetric key; expected `secrets: [{ env: NAME }]` in the place of `jwks`, and the key in the variable \
                          NAME of `vmConfig.env`, with `valueFrom: HOST`";
 const PRIVATE: &str = "is a private key, which only the issuer may have; expected its public key (a JWK without `d`), or `jwksUri`";
-const NAMED: &str = "is no name of a variable, and may be the secret itself; expected the name, and the secret in the variable of this \
+const NAMED: &str = "is not the name of a variable, and may be the secret itself; expected the name, and the secret in the variable of this \
                      name of `vmConfig.env`, with `valueFrom: HOST`";
 const LITERAL: &str = "is a secret; expected `env: NAME`, and the secret in the variable NAME of `vmConfig.env`, with `valueFrom: HOST`";
 const TOKEN: &str = "is a token, with which anybody who reads this can make requests until it expires";
 
-/// Whether the value of a header, a cookie, a parameter or an option of this name is not shown. Names are compared by their words:
-/// `X-Api-Key`, `api_key` and `apiKey` are the same.
+/// Whether the value of a header, a cookie, a parameter or an option of this name is not shown. Names are
+/// compared by their words: `X-Api-Key`, `api_key` and `apiKey` are the same.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     const WITHIN: [&str; 15] = [
         "apikey",
@@ -54,12 +54,13 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
         || lower.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| WORDS.contains(&word))
 }
 
-/// A text without what makes requests: the signature of each token in it, and who logs in by a URL. As long as it was, in bytes.
+/// A text without its credentials: the signatures of tokens, and the user information of URLs. It stays as
+/// long as it was, in bytes.
 pub(crate) fn concealed(text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
     let mut hide = |span: Range<usize>| {
         for byte in &mut bytes[span] {
-            // Outside of a token a character may have several bytes.
+            // Outside tokens, a character may have several bytes.
             *byte = b'*';
         }
     };
@@ -78,21 +79,21 @@ pub(crate) fn concealed(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| "a text that is not shown".to_owned())
 }
 
-/// Where the user information of a URL stands (RFC 3986, section 3.2.1), whose authority begins at `start`.
+/// The place of a URL's user information (RFC 3986, section 3.2.1). The authority begins at `start`.
 fn user_of(text: &str, start: usize) -> Range<usize> {
     let is_end = |c: char| "/?#\"'`".contains(c) || c.is_whitespace() || c.is_control();
     let authority = text[start..].split(is_end).next().unwrap_or_default();
     start..start + authority.rfind('@').unwrap_or(0)
 }
 
-/// The secrets of a pluginConfig, as far as they can be told by their form or by where they stand.
+/// The secrets of a pluginConfig, as far as their form or their place tells.
 pub(crate) fn secrets(config: &Node) -> Vec<Secret> {
     let mut found = Vec::new();
     walk(config, String::new(), Place::Elsewhere, &mut found);
     found
 }
 
-/// The variables with secrets that a pluginConfig names, and the one that needs no name.
+/// The variables with secrets: those that a pluginConfig names, and the one that needs no name.
 pub(crate) fn variables(config: &Node) -> impl Iterator<Item = String> {
     let mut found = vec!["PSEUDONYM_KEY".to_owned()];
     named(config, false, &mut found);
@@ -111,7 +112,7 @@ fn named(node: &Node, of_secret: bool, found: &mut Vec<String>) {
     }
 }
 
-/// Whether no option of the filters has this name, and one that had it would hold a secret.
+/// Whether an option of this name would hold a secret. No option of the filters has such a name.
 fn is_secret_option(name: &str) -> bool {
     const NAMES: [&str; 12] = [
         "accesskey",
@@ -131,18 +132,18 @@ fn is_secret_option(name: &str) -> bool {
     NAMES.contains(&joined.to_ascii_lowercase().as_str())
 }
 
-/// Where a value stands.
+/// The context of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// What names a variable with a secret: `pseudonym`, `keyFrom`, `secrets`.
+    /// An option that names a variable with a secret: `pseudonym`, `keyFrom`, `secrets`.
     OfSecret,
     /// The name of such a variable.
     Name,
-    /// The headers of a request, an answer or a test, by their names.
+    /// The headers of a request, a response or a test, by name.
     OfHeaders,
-    /// What is not shown, whatever it is.
+    /// A value that is never shown.
     Hidden,
-    /// What describes a secret.
+    /// A description of a secret.
     Description,
     Elsewhere,
 }
@@ -170,7 +171,7 @@ fn walk(node: &Node, path: String, place: Place, found: &mut Vec<Secret>) {
                 match name.as_str() {
                     "k" if is_key => add(found, value, member(name), SYMMETRIC),
                     "d" if is_key => add(found, value, member(name), PRIVATE),
-                    // The finding about `d` is enough, but none of these is shown.
+                    // The finding about `d` is enough, but no other private member is shown either.
                     "p" | "q" | "dp" | "dq" | "qi" if is_key => add(found, value, member(name), ""),
                     _ => walk(value, member(name), within, found),
                 }
@@ -200,7 +201,7 @@ fn walk(node: &Node, path: String, place: Place, found: &mut Vec<Secret>) {
     }
 }
 
-/// What is secret in the text of a key set.
+/// The secrets in the text of a key set.
 fn key_in(text: &str) -> Option<&'static str> {
     let set: serde_json::Value =
         serde_json::from_str(text.trim()).ok().filter(|_| text.contains("\"kty\""))?;
@@ -219,8 +220,8 @@ fn is_token(text: &str) -> bool {
     parts.len() == 3 && parts.iter().all(in_base64url) && token.starts_with("eyJ")
 }
 
-/// Whether this is a name such as `PSEUDONYM_KEY_2`, and no secret that happens to have the characters of one: words of a few capital
-/// letters, and digits at the end alone.
+/// Whether this is a name such as `PSEUDONYM_KEY_2`, and not a secret in the same characters: a name consists
+/// of words of a few capital letters, with digits only at its end.
 fn is_name(text: &str) -> bool {
     let words: Vec<&str> = text.split('_').filter(|word| !word.is_empty()).collect();
     let is_word = |word: &str| {

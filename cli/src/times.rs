@@ -1,9 +1,9 @@
-//! Times, as people write and read them.
+//! Times in the forms that people write and read.
 
 /// Reads a time: seconds since the epoch, or `2026-12-01T07:30:00Z`.
 ///
 /// # Errors
-/// It is neither.
+/// The text is neither.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let expected =
         || format!("`{text}` is not a time; expected seconds since the epoch, or 2026-12-01T07:30:00Z");

@@ -20,7 +20,8 @@ pub(crate) enum Token {
     Mint(Box<Mint>),
     /// Shows header and claims of a token. It VERIFIES NOTHING, and never shows the signature.
     Inspect {
-        /// The token; `-` or nothing reads it from standard input, so that it stands in no history of commands.
+        /// The token. If it is `-` or left out, it is read from standard input, so that it does not appear in
+        /// the shell's history.
         token: Option<String>,
         /// The time to compare with: seconds since the epoch, or `2026-12-01T07:30:00Z`; default: now.
         #[arg(long, value_name = "TIME")]
@@ -28,10 +29,10 @@ pub(crate) enum Token {
     },
 }
 
-/// What a new token says, and who signs it.
+/// The content of a new token, and the key that signs it.
 #[derive(clap::Args)]
 pub(crate) struct Mint {
-    /// The private key: PEM, PKCS #8.
+    /// The private key, in PEM (PKCS #8).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["generate", "secret_env"])]
     key: Option<PathBuf>,
     /// Makes a new key, whose public half `--keys-out` writes.
@@ -40,7 +41,8 @@ pub(crate) struct Mint {
     /// The environment variable with the secret of an HS256, HS384 or HS512 token.
     #[arg(long, value_name = "NAME")]
     secret_env: Option<String>,
-    /// The algorithm; default: RS256, ES256, ES384 or EdDSA, as the key is one for it, HS256 for a secret, ES256 for a new key.
+    /// The algorithm; default: RS256, ES256, ES384 or EdDSA, as the key is one for it, HS256 for a secret,
+    /// ES256 for a new key.
     #[arg(long)]
     algorithm: Option<String>,
     /// The key ID; default: the name of the key's file without its extension.
@@ -58,7 +60,7 @@ pub(crate) struct Mint {
     /// `aud`. It may be given several times.
     #[arg(long, value_name = "AUDIENCE")]
     aud: Vec<String>,
-    /// `exp`: after so many seconds, before now with a minus.
+    /// `exp`, in seconds from now; a negative number makes a token that has expired.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, allow_negative_numbers = true)]
     expires_in: i64,
     /// A further claim. The value is JSON, or else a text; `null` leaves the claim out.
@@ -82,10 +84,10 @@ fn now(text: Option<&String>) -> Result<u64, String> {
     }
 }
 
-/// Carries a command out.
+/// Runs a command.
 ///
 /// # Errors
-/// What is missing or cannot be read.
+/// An input is missing or cannot be read.
 pub(crate) fn run(command: Token) -> Result<String, String> {
     match command {
         Token::Mint(mint) => {
@@ -169,7 +171,7 @@ impl Mint {
         };
         let options = HeaderOptions { content_type: None, signature_type: Some(self.typ.clone()) };
         let wrong = |error: jwt_simple::Error| format!("the key does not sign {algorithm}: {error}");
-        // The kinds of keys are types of their own, with methods of the same names.
+        // The types of the keys have no trait in common, only methods of the same names.
         macro_rules! signed {
             ($kind:ty, $generate:expr) => {{
                 let key = match &pem {
@@ -237,7 +239,7 @@ fn algorithm_of(pem: &str) -> Option<Algorithm> {
     }
 }
 
-/// Header and claims of a token, with its times in words.
+/// The header and the claims of a token, with its times in words.
 fn inspect(token: &str, now: u64) -> String {
     let token = token.trim();
     let token =

@@ -1,6 +1,6 @@
-//! Every case of `testdata/cases`, decided as `mesh-filters explain` decides: status, headers to the service, the reply's headers and
-//! body, filter state and tags. What only a proxy can decide stands in `undecided.txt` beside this file, with the reason.
-//! `UPDATE=1` writes it anew.
+//! Every case of `testdata/cases`, decided as `mesh-filters explain` decides: status, headers to the service,
+//! the reply's headers and body, filter state and tags. What only a proxy can decide stands in
+//! `undecided.txt` beside this file, with the reason. `UPDATE=1` writes it anew.
 #![allow(clippy::restriction)]
 
 use std::collections::{BTreeMap, BTreeSet};

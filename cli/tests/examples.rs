@@ -1,5 +1,5 @@
-//! What the documents and `testdata/explain` show of the command line is what it prints: each block that begins with `$ ` is run by a
-//! shell in the root of the repository. `UPDATE=1` writes the output anew.
+//! What the documents and `testdata/explain` show of the command line is what it prints: each block that
+//! begins with `$ ` is run by a shell in the root of the repository. `UPDATE=1` writes the output anew.
 #![allow(clippy::restriction, clippy::format_collect)]
 
 use std::fs;

@@ -73,8 +73,8 @@ fn keys_are_for_a_provider_and_are_keys() {
     for (option, value, expected) in [
         ("--keys", "nope=keys.json", "--keys: no provider is named `nope`; expected one of `shop`"),
         ("--revoked", "nope=keys.json", "--revoked: no provider is named `nope`; expected one of `shop`"),
-        ("--keys", "shop=c.yaml", "--keys: the file of `shop` is no key set; expected a JWK set"),
-        ("--keys", "c.yaml", "--keys: the file is no key set; expected a JWK set"),
+        ("--keys", "shop=c.yaml", "--keys: the file of `shop` is not a key set; expected a JWK set"),
+        ("--keys", "c.yaml", "--keys: the file is not a key set; expected a JWK set"),
     ] {
         let (code, out, err) = explain(option, value);
         assert!(code == Some(2) && err.contains(expected), "{value}: {out}{err}");

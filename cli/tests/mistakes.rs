@@ -1,4 +1,5 @@
-//! What `mesh-filters check` says to each mistake in `testdata/mistakes` stands beside it. `UPDATE=1` writes it anew.
+//! What `mesh-filters check` says to each mistake in `testdata/mistakes` stands beside it. `UPDATE=1` writes
+//! it anew.
 #![allow(clippy::restriction)]
 
 use std::fs;
@@ -49,7 +50,8 @@ fn each_mistake_has_the_output_beside_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The document with the text between `<!-- START -->` and `<!-- end -->` made anew by `make`, from what stands after START.
+/// The document with the text between `<!-- START -->` and `<!-- end -->` made anew by `make`, from what
+/// stands after START.
 fn filled(document: &str, start: &str, make: impl Fn(&str) -> String) -> String {
     let mut parts = document.split(start);
     let mut text = parts.next().unwrap().to_owned();

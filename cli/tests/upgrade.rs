@@ -30,7 +30,8 @@ fn messages(refusal: Option<&ConfigErrors>) -> BTreeSet<String> {
     refusal.into_iter().flat_map(ConfigErrors::iter).map(|error| error.message.clone()).collect()
 }
 
-/// A configuration of 0.1.0 that the notes tell to change, the error that they show, and what they have in its place.
+/// A configuration of 0.1.0 that the notes tell to change, the error that they show, and what they have in
+/// its place.
 struct Change {
     filter: String,
     before: Value,

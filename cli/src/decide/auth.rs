@@ -1,4 +1,4 @@
-//! jwt-auth without a proxy: what its shell does.
+//! jwt-auth without a proxy. This module does for the core what the shell does in a proxy.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) struct Auth {
     authenticator: Authenticator,
 }
 
-/// Checks signatures as a module does where its proxy cannot, and ES512 as well.
+/// Checks signatures by the code that a module uses if its proxy cannot check them, and ES512 as well.
 struct Signatures;
 
 impl Verifier for Signatures {
@@ -49,7 +49,7 @@ impl Verifier for Signatures {
     }
 }
 
-/// Checks ES512, which only the proxy checks for a module.
+/// Checks ES512, which a module leaves to the proxy.
 fn es512(key: &Key, token: &UntrustedToken<'_>) -> Option<()> {
     use p521::ecdsa::signature::Verifier;
     use p521::ecdsa::{Signature, VerifyingKey};
@@ -60,7 +60,7 @@ fn es512(key: &Key, token: &UntrustedToken<'_>) -> Option<()> {
     key.verify(token.signing_input.as_bytes(), &signature).ok()
 }
 
-/// A key that every token is taken to be signed with.
+/// A key set whose only key stands for the one that signed a token: its signatures are assumed to be valid.
 fn assumed(algorithms: &[jwt_auth::keys::algorithm::Algorithm]) -> KeySet {
     let key = Key {
         kid: None,
@@ -71,7 +71,7 @@ fn assumed(algorithms: &[jwt_auth::keys::algorithm::Algorithm]) -> KeySet {
     KeySet::of(vec![Rc::new(key)])
 }
 
-/// No configuration and no issuer can give such a key.
+/// Whether this is the key of [`assumed`]. No configuration and no issuer can supply one like it.
 fn is_assumed(key: &Key) -> bool {
     matches!(&key.material, Material::Secret(secret) if secret.is_empty())
 }
@@ -90,7 +90,7 @@ impl Auth {
         Ok(Self { authenticator })
     }
 
-    /// Fetches what is due.
+    /// Fetches the documents that are due.
     pub(super) fn tick(&self, shared: &Shared) {
         let documents: Vec<Document> = self.authenticator.documents().collect();
         for document in documents {
@@ -119,7 +119,7 @@ impl Auth {
         }
     }
 
-    /// `None` if the answer is not the document.
+    /// Stores an answer. Returns `None` if it is not the document that was asked for.
     fn receive(&self, document: Document, now: Duration, fetched: Fetch) -> Option<()> {
         match (document, fetched) {
             (Document::Keys(provider), Fetch::AssumeGood) => {
@@ -187,7 +187,8 @@ impl Auth {
                 }
                 Outcome::Wait { document, fetch } => {
                     trace::note(|| Note::new("waited"));
-                    // Here one request is decided after the other, so that none takes the place of another.
+                    // Requests are decided one after the other here, so no other request can change what this
+                    // one relies on.
                     if self.authenticator.config().most_waiting == 0 {
                         waited.give_up(document, DenyReason::TooManyWaiting);
                     } else if fetch {
@@ -231,7 +232,7 @@ impl Auth {
         let code = denial.reason.presentation().code;
         facts.set_state(DENY_CODE, code.as_bytes());
         exchange.note_published(DENY_CODE, code.as_bytes());
-        // It checks the claims again, which is not noted twice.
+        // The detail checks the claims a second time. These notes would repeat the first, and are dropped.
         let (detail, _) = trace::collect(|| self.authenticator.detail(denial, exchange));
         facts.set_state(DENY_DETAIL, detail.as_bytes());
         exchange.note_published(DENY_DETAIL, detail.as_bytes());
@@ -269,7 +270,7 @@ impl Auth {
     }
 }
 
-/// Clears the claims that a condition has seen, if later filters must not see them.
+/// Clears the claims that were published for a condition, if later filters must not see them.
 fn clear_shown_claims(facts: &Facts<'_>, clear: bool) {
     if clear {
         facts.set_state(CLAIMS, b"");

@@ -1,8 +1,9 @@
-//! Expressions in CEL, and the regular expressions in them, as another implementation evaluates them than the proxy's.
+//! Expressions in CEL and their regular expressions, evaluated by another implementation than the proxy's.
 //!
-//! Texts, numbers, lists, claims and the attributes of a request are the same there. What is known to differ is not evaluated here:
-//! times, and attributes that only a proxy has. Regular expressions are read as RE2 reads them; one that is not understood the same
-//! way here is refused.
+//! Both implementations agree on texts, numbers, lists, claims and the attributes of a request. Times are
+//! known to differ, and some attributes exist only in a proxy, so expressions with them are not evaluated
+//! here. Regular expressions are read as RE2 reads them. One that this implementation would understand
+//! differently is refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,19 +21,19 @@ use super::facts::Facts;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(re2::environment()));
 
-/// What an expression came to.
+/// The result of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evaluated {
-    /// This value, as the ABI of Proxy-Wasm writes it.
+    /// The value, in the encoding of the Proxy-Wasm ABI.
     Value(Vec<u8>),
-    /// It has no value.
+    /// The expression has no value.
     Nothing,
-    /// Only the proxy can evaluate it.
+    /// Only the proxy can evaluate the expression.
     NotHere,
 }
 
 struct Expression {
-    /// As it was written, and as it is evaluated.
+    /// The program as it was written, and the form of it that is evaluated.
     program: Rc<(Program, Parsed)>,
     is_here: bool,
     is_condition: bool,
@@ -46,10 +47,10 @@ pub struct Expressions {
 }
 
 impl Expressions {
-    /// Compiles an expression, and returns its number.
+    /// Compiles an expression and returns its number, by which it is evaluated.
     ///
     /// # Errors
-    /// It is no CEL, or calls a function that the proxy does not have.
+    /// The text is not valid CEL, or calls a function that the proxy does not have.
     pub fn compile(&self, text: &str) -> Result<u32, HostError> {
         let refused = HostError { call: "expr_create", status: HostError::BAD_ARGUMENT };
         let program = Program::compile(text).map_err(|_| refused)?;
@@ -73,7 +74,7 @@ impl Expressions {
         Ok(u32::try_from(all.len()).unwrap_or_default())
     }
 
-    /// Whether some expression can be evaluated by a proxy alone.
+    /// Whether some expression can only be evaluated by a proxy.
     pub fn any_not_here(&self) -> bool {
         self.any_not_here.get()
     }
@@ -84,7 +85,7 @@ impl Expressions {
         self.all.borrow().get(index).is_some_and(|expression| expression.is_condition)
     }
 
-    /// Evaluates an expression about a request, or one that asks for none.
+    /// Evaluates an expression. `facts` is the request; without it, the expression sees no attributes.
     pub fn evaluate(&self, expression: u32, facts: Option<&Facts<'_>>) -> Evaluated {
         let index = usize::try_from(expression).unwrap_or_default().wrapping_sub(1);
         let (program, is_here) = match self.all.borrow().get(index) {
@@ -112,7 +113,7 @@ pub fn is_function(name: &str) -> bool {
         || TIME_FUNCTIONS.contains(&name)
 }
 
-/// Variables about which nothing is known here.
+/// Variables that only a proxy knows.
 const OF_A_PROXY_ALONE: [&str; 15] = [
     "destination",
     "upstream",
@@ -131,7 +132,7 @@ const OF_A_PROXY_ALONE: [&str; 15] = [
     "node",
 ];
 
-/// Attributes about which nothing is known here, of variables of which others are known.
+/// Attributes that only a proxy knows, of variables whose other attributes are known here.
 const ATTRIBUTES_OF_A_PROXY_ALONE: [(&str, &[&str]); 4] = [
     ("request", &["time", "duration", "total_size"]),
     ("response", &["size", "total_size", "flags", "grpc_status", "trailers", "backend_latency"]),
@@ -181,7 +182,7 @@ fn is_of_a_proxy_alone(names: &[&str]) -> bool {
     }
 }
 
-/// Does something with each part of an expression.
+/// Calls `act` with each part of an expression.
 fn each(parsed: &mut Parsed, act: &mut dyn FnMut(&mut Parsed)) {
     act(parsed);
     match &mut parsed.expr {
@@ -238,7 +239,8 @@ fn names(parsed: &Parsed) -> Option<Vec<&str>> {
     Some(names)
 }
 
-/// The proxy looks headers up in any case, and has their names in lower case.
+/// Writes the name of a header in lower case. The proxy ignores case when it looks a header up, and stores
+/// names in lower case.
 fn header_name_in_lower_case(parsed: &mut Parsed) {
     let are_headers = |operand: &Parsed| {
         names(operand).is_some_and(|names| matches!(names.as_slice(), ["request" | "response", "headers"]))
@@ -282,7 +284,7 @@ fn map(fields: impl IntoIterator<Item = (String, Value)>) -> Value {
     )
 }
 
-/// A filter state, or else an attribute of Envoy.
+/// The value of a variable: filter state, or else an attribute of Envoy.
 fn variable(facts: &Facts<'_>, name: &str) -> Option<Value> {
     if let Some(state) = facts.attribute(&[name]) {
         return match name {
@@ -361,7 +363,7 @@ fn variable(facts: &Facts<'_>, name: &str) -> Option<Value> {
     })
 }
 
-/// A map from the name of a header to all of its values, joined by a comma.
+/// The map from each header's name to its values, joined by commas.
 fn headers(headers: Vec<(String, Vec<u8>)>) -> Value {
     let mut joined: Vec<(String, Vec<u8>)> = Vec::new();
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! A request as the cores see it, and what the filters change of it.
+//! A request as the cores see it, and the changes that the filters make to it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,20 +10,20 @@ use plugin_kit::trace::{self, Note};
 
 use super::{Evaluated, Headers, Request, Response, Shared};
 
-/// What a filter changed.
+/// A change by a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// It set a request header, in the place of all values.
+    /// A request header was set, replacing all of its values.
     Set(String, String),
-    /// It removed a request header.
+    /// A request header was removed.
     Removed(String),
-    /// It set a response header.
+    /// A response header was set.
     SetOnResponse(String, String),
-    /// It wrote filter state `wasm.<key>`.
+    /// Filter state `wasm.<key>` was written.
     State(String, Vec<u8>),
 }
 
-/// Request headers of which Envoy joins several values to one, by a comma.
+/// Request headers whose values Envoy joins to one, by a comma.
 const INLINE: [&str; 29] = [
     "accept",
     "accept-encoding",
@@ -56,7 +56,7 @@ const INLINE: [&str; 29] = [
     "x-request-id",
 ];
 
-/// A request on its way, and its response.
+/// A request on its way through the filters, and its response.
 pub struct Facts<'a> {
     shared: &'a Shared,
     headers: RefCell<Vec<(String, Vec<u8>)>>,
@@ -113,7 +113,7 @@ impl<'a> Facts<'a> {
             .and_then(|value| value.rsplit(',').next())
             .map(|last| last.trim().parse::<std::net::IpAddr>())
         {
-            // A sidecar takes the last entry for the client's address, whoever wrote it.
+            // A sidecar takes the last entry as the client's address, no matter who wrote it.
             source = std::net::SocketAddr::new(address, 0).to_string();
         }
         Self {
@@ -169,7 +169,7 @@ impl<'a> Facts<'a> {
         self.changed(Change::State(key.to_owned(), value.to_vec()));
     }
 
-    /// The response begins to pass the filters.
+    /// Records the response, which from now on passes the filters.
     pub(super) fn answer(&self, response: &Response, details: &str) {
         self.response.replace(Some((response.status, response.headers.clone(), details.to_owned())));
     }
@@ -182,7 +182,7 @@ impl<'a> Facts<'a> {
         self.changed(Change::SetOnResponse(name.to_owned(), value.to_owned()));
     }
 
-    /// All request headers, in bytes.
+    /// All request headers, as bytes.
     pub(super) fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
         self.headers.borrow().clone()
     }
@@ -213,7 +213,7 @@ impl<'a> Facts<'a> {
         self.changes.borrow_mut().push(change);
     }
 
-    /// An attribute of Envoy, or a filter state, as the ABI of Proxy-Wasm writes it.
+    /// An attribute of Envoy or a filter state, in the encoding of the Proxy-Wasm ABI.
     pub fn attribute(&self, path: &[&str]) -> Option<Vec<u8>> {
         let text = |text: &str| Some(text.as_bytes().to_vec());
         let number = |number: i64| Some(number.to_le_bytes().to_vec());
@@ -283,7 +283,7 @@ impl RequestHost for Facts<'_> {
         variable: Option<Variable<'_>>,
     ) -> Result<Option<Vec<u8>>, HostError> {
         if let Some((name, value)) = variable {
-            // It stays set, as a filter state does.
+            // A filter state cannot be removed, so an empty value stays.
             self.state.borrow_mut().insert(name.to_owned(), value.to_vec());
         }
         let evaluated = self.shared.expressions.evaluate(expression, Some(self));

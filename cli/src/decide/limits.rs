@@ -1,4 +1,4 @@
-//! rate-limit without a proxy: what its shell does.
+//! rate-limit without a proxy. This module does for the core what the shell does in a proxy.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -20,7 +20,7 @@ pub(super) struct RateLimits {
     limits: Limits,
 }
 
-/// What is kept of a request until its response.
+/// The state of a request until its response.
 #[derive(Default)]
 pub(super) struct Kept {
     headers: Vec<(String, String)>,

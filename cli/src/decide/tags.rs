@@ -1,4 +1,4 @@
-//! trace-tags without a proxy: what its shell does.
+//! trace-tags without a proxy. This module does for the core what the shell does in a proxy.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -10,7 +10,7 @@ use trace_tags::tags::request_id::HEADER;
 
 use super::facts::Facts;
 
-/// Bits of a new request ID.
+/// The random bits of a new request ID.
 #[allow(clippy::unnecessary_wraps, reason = "the core takes what a host may fail to give")]
 pub(super) fn random() -> Result<u128, HostError> {
     let part = || u128::from(RandomState::new().hash_one(0));

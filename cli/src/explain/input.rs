@@ -1,4 +1,4 @@
-//! What `explain` is given: a request, a configuration, keys.
+//! The inputs of `explain`: a request, a configuration, keys.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -22,35 +22,35 @@ use crate::resource::{self, Order, Resource, STAND_IN, Sides};
 
 /// A plugin that takes part in the decision.
 pub(crate) struct Installed {
-    /// As the chain runs it.
+    /// The plugin as the chain runs it.
     pub(crate) plugin: Plugin,
-    /// How a person names it.
+    /// Its name for people.
     pub(crate) title: String,
     /// The namespace of its resource.
     pub(crate) namespace: String,
     /// The position of its source.
     pub(crate) source: usize,
-    /// Its configuration with places, unless it stands in a text.
+    /// Its configuration with places; `None` if the resource holds it as a text.
     pub(crate) node: Option<Node>,
-    /// Where the whole of it stands.
+    /// The place of the whole configuration.
     pub(crate) span: Range<usize>,
-    /// Whether a variable is there in name only.
+    /// Whether the value of a variable is unknown, and another one stands in for it.
     pub(crate) has_stand_in: bool,
-    /// On which requests it runs.
+    /// The requests on which it runs.
     pub(crate) sides: Sides,
-    /// When it runs among the others.
+    /// Its place in the order of plugins.
     pub(crate) order: Order,
 }
 
-/// Documents, each for a provider or for all.
+/// Documents, each for one provider or for all.
 type Documents = Vec<(Option<String>, Vec<u8>)>;
 
-/// The configuration, and what is around it.
+/// The configuration, and what surrounds it.
 #[derive(Default)]
 pub(crate) struct Input {
     pub(crate) sources: Vec<Source>,
     pub(crate) plugins: Vec<Installed>,
-    /// Plugins that do not run on what the pod receives, or what passes the gateway.
+    /// Plugins that run neither on requests that the pod receives nor on those that pass the gateway.
     pub(crate) elsewhere: Vec<Installed>,
     keys: Documents,
     revoked: Documents,
@@ -65,7 +65,7 @@ pub(super) fn pairs(texts: &[String], option: &str) -> Result<Vec<(String, Strin
     texts.iter().map(pair).collect()
 }
 
-/// Files, each for a provider or for all.
+/// Files, each for one provider or for all.
 fn files(texts: &[String]) -> Result<Documents, String> {
     let file = |text: &String| {
         let (provider, file) = match text.split_once('=') {
@@ -78,10 +78,10 @@ fn files(texts: &[String]) -> Result<Documents, String> {
 }
 
 impl Input {
-    /// Reads the files that are named.
+    /// Reads the files that the arguments name.
     ///
     /// # Errors
-    /// A file cannot be read, or the plugins are not those of one workload.
+    /// A file cannot be read, or the plugins belong to several workloads.
     pub(super) fn read(arguments: &Explain) -> Result<Self, String> {
         let sources = document::read_all(&arguments.config)?;
         let variables: BTreeMap<String, String> = pairs(&arguments.env, "--env")?.into_iter().collect();
@@ -115,8 +115,8 @@ impl Input {
         self.revoked.iter().any(|(name, _)| name.as_deref().is_none_or(|name| name == provider))
     }
 
-    /// What is given for a provider must be for one of the configuration, and keys must be keys: otherwise they would be missing where
-    /// signatures are verified.
+    /// Checks that each provider that an argument names is in the configuration, and that keys are keys.
+    /// Otherwise the keys would be missing when signatures are verified.
     fn check_documents(&self) -> Result<(), String> {
         let providers = self.auth().filter_map(|config| config["providers"].as_object()).flatten();
         let known: Vec<&str> = providers.map(|(name, _)| name.as_str()).collect();
@@ -139,14 +139,14 @@ impl Input {
             KeySet::parse(body).map_err(|_| {
                 let of = name.as_ref().map_or_else(String::new, |name| format!(" of `{name}`"));
                 format!(
-                    "--keys: the file{of} is no key set; expected a JWK set, `{{\"keys\": [...]}}`, or PEM"
+                    "--keys: the file{of} is not a key set; expected a JWK set, `{{\"keys\": [...]}}`, or PEM"
                 )
             })?;
         }
         Ok(())
     }
 
-    /// Secrets of tokens must be there: with another value every signature would look wrong.
+    /// Checks that the secrets of tokens are known. With another value every signature would look wrong.
     fn check_secrets(&self) -> Result<(), String> {
         let stand_in = self.plugins.iter().find_map(|installed| {
             let config = match installed.plugin.filter.as_str() {
@@ -168,7 +168,7 @@ impl Input {
         }
     }
 
-    /// The providers that fetch their keys, or with `revoked` their list, at this URL.
+    /// The providers that fetch their keys from this URL, or with `revoked` their lists.
     fn providers_at(&self, remote: &Remote, revoked: bool) -> Vec<&str> {
         let url = format!("{}://{}{}", remote.scheme, remote.authority, remote.path);
         let is_it = |provider: &Value| {
@@ -180,25 +180,25 @@ impl Input {
     }
 }
 
-/// Which plugins of the sources are wanted.
+/// Chooses plugins of the sources.
 #[derive(Default)]
 pub(crate) struct Wanted<'a> {
-    /// Those of these names; all if there are none.
+    /// Plugins of these names; if there are none, all plugins.
     pub(crate) names: &'a [String],
-    /// Those that run on a pod with these labels, if there are any.
+    /// Plugins that run on a pod with these labels, if there are any.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Those that run on a pod in this namespace.
+    /// Plugins that run on a pod in this namespace.
     pub(crate) namespace: Option<&'a str>,
-    /// What a bare pluginConfig is for.
+    /// The filter that a bare pluginConfig is for.
     pub(crate) filter: Option<&'a str>,
-    /// Whether all must run on one workload.
+    /// Whether all plugins must run on one workload.
     pub(crate) of_one_workload: bool,
 }
 
 /// The plugins of the sources in the order of the mesh.
 ///
 /// # Errors
-/// A source is not YAML, there is no plugin, or the plugins are not those of one workload where they are to be.
+/// A source is not YAML, there is no plugin, or the plugins belong to several workloads and must not.
 pub(crate) fn installed(
     sources: &[Source],
     wanted: &Wanted<'_>,
@@ -277,7 +277,7 @@ fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> In
     }
 }
 
-/// The request of the arguments, if they have one.
+/// The request that the arguments describe, if they describe one.
 pub(super) fn request(arguments: &Explain) -> Result<Option<Request>, String> {
     let source =
         arguments.client_address.parse().map_err(|_| "--client-address: expected an address".to_owned())?;
@@ -308,7 +308,7 @@ pub(super) fn request(arguments: &Explain) -> Result<Option<Request>, String> {
         request.method.clone_from(method);
     }
     if request.method == "CONNECT" {
-        // It has no path: what is asked for is a host with a port.
+        // The target of `CONNECT` is a host with a port, and not a path.
         if let Some(target) = arguments.url.as_deref().filter(|url| !url.contains("://")) {
             target.clone_into(&mut request.authority);
         }
@@ -329,7 +329,7 @@ fn of_url(url: &str) -> Request {
         Some(rest) => {
             let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             let (authority, path) = rest.split_at(at);
-            // Who logs in is not sent as a part of it (RFC 9110, section 4.2.4).
+            // User information is not sent as a part of the authority (RFC 9110, section 4.2.4).
             let authority = authority.rsplit('@').next().unwrap_or_default();
             (authority, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
         }
@@ -372,13 +372,13 @@ pub(super) fn without_query(request: &Request) -> String {
     format!("{}{path}{query}", request.authority)
 }
 
-/// What stands outside of the proxy, as far as it is given.
+/// The services outside the proxy, as far as the arguments describe them.
 pub(super) struct Outside {
     keys: Documents,
     revoked: Documents,
-    /// The providers of each URL that is fetched: keys, and lists of revoked tokens.
+    /// For each URL that is fetched, the providers that fetch their keys or lists of revoked tokens from it.
     providers: Vec<(bool, String, Vec<String>)>,
-    /// Whether conditions that only the proxy evaluates are taken to hold.
+    /// Whether conditions that only the proxy evaluates are assumed to hold.
     assumes: bool,
     asked: Rc<Cell<bool>>,
 }
@@ -413,7 +413,7 @@ impl Outside {
         }
     }
 
-    /// Set when such a condition is asked.
+    /// Whether such a condition was asked for.
     pub(super) fn asked(&self) -> Rc<Cell<bool>> {
         Rc::clone(&self.asked)
     }

@@ -1,4 +1,5 @@
-//! What each deny code means, and which fields of the configuration it comes from. A code without a meaning does not compile.
+//! The meaning of each deny code, and the fields of the configuration that can cause it. A code without a
+//! meaning does not compile.
 
 use jwt_auth::reply::DenyCode;
 use rate_limit::reply::DenyReason;
@@ -8,17 +9,17 @@ use rate_limit::reply::DenyReason;
 pub(crate) struct Meaning {
     /// The code.
     pub(crate) code: &'static str,
-    /// The filter that has it.
+    /// The filter that uses the code.
     pub(crate) filter: &'static str,
     /// What happened.
     pub(crate) happened: &'static str,
-    /// What to do.
+    /// What the reader can do about it.
     pub(crate) advice: &'static str,
-    /// Fields of a provider that have a say.
+    /// The fields of a provider that can cause it.
     pub(crate) of_provider: &'static [&'static str],
-    /// Fields of the rule or of the limit that have a say.
+    /// The fields of the rule or the limit that can cause it.
     pub(crate) of_rule: &'static [&'static str],
-    /// Fields at the top that have a say.
+    /// The fields at the top level that can cause it.
     pub(crate) at_top: &'static [&'static str],
 }
 
@@ -279,7 +280,7 @@ pub(crate) fn of_limit(reason: DenyReason) -> Meaning {
     }
 }
 
-/// What a proxy answers for a filter that does not run.
+/// The codes with which a proxy answers for a filter that does not run.
 const NOT_RUNNING: [Meaning; 2] = [
     Meaning {
         code: "not_configured",
@@ -308,7 +309,7 @@ pub(crate) fn all() -> Vec<Meaning> {
     auth.chain(limits.map(of_limit)).chain(NOT_RUNNING).collect()
 }
 
-/// The meaning of a code as a reply, an access log or response code details have it.
+/// The meaning of a code, in the form that a reply, an access log or response code details have.
 pub(crate) fn of(code: &str) -> Option<Meaning> {
     let code = code.trim();
     let own = code.strip_prefix("jwt_auth_").unwrap_or(code);

@@ -1,9 +1,9 @@
-//! What a proxy makes of a path before its filters see it.
+//! How a proxy changes a path before its filters see it.
 
 /// How a proxy normalises paths: `meshConfig.pathNormalization.normalization` of Istio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Normalization {
-    /// Not at all.
+    /// The path stays as it is.
     None,
     /// Envoy's `normalize_path`: `.` and `..` are followed, `\` is `/`, and what needs no escape has none.
     Base,

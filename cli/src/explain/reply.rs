@@ -1,4 +1,4 @@
-//! `explain --reply`: what a refusal means, and which line of the configuration decided.
+//! `explain --reply`: the meaning of a refusal, and the line of the configuration that decided.
 
 use std::fs;
 use std::path::Path;
@@ -10,18 +10,18 @@ use super::input::{Input, of_log_line, standard_input};
 use super::meaning::{self, Meaning};
 use super::tree::shown;
 
-/// A reply, as far as it is given.
+/// A reply, as far as it is known.
 pub(crate) struct Received {
     status: Option<u16>,
     /// The deny code, from the body, response code details, or a header.
     code: Option<String>,
-    /// The response code details of the access log: they say who has answered.
+    /// The response code details of the access log, which say who answered.
     details: Option<String>,
     /// The limit that denied.
     limit: Option<String>,
-    /// Whether the limit comes from a header, which others set, too.
+    /// Whether the limit is known from a header, which others may have set.
     limit_is_of_header: bool,
-    /// What the filter published beside the code.
+    /// The detail that the filter published with the code.
     detail: Option<String>,
     request_id: Option<String>,
     retry_after: Option<String>,
@@ -29,7 +29,7 @@ pub(crate) struct Received {
     request: Option<Request>,
 }
 
-/// What a reply means.
+/// The meaning of a reply.
 pub(crate) struct Explained {
     headline: String,
     code: Option<&'static str>,
@@ -41,7 +41,7 @@ impl Received {
     /// Reads a reply from a file or from standard input.
     ///
     /// # Errors
-    /// It cannot be read, or says nothing of a refusal.
+    /// The input cannot be read, or is not about a refusal.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
         let text = if file.as_os_str() == "-" {
             standard_input()?
@@ -64,7 +64,7 @@ impl Received {
             scopes: None,
             request: None,
         };
-        // Headers come before an empty line; a body or an access log line may stand alone.
+        // An empty line ends the headers. A body or a line of an access log may stand alone.
         let mut body = text.trim_start();
         if body.starts_with("HTTP/") || body.starts_with("< HTTP/") {
             let normal = body.replace("\r\n", "\n");
@@ -114,7 +114,7 @@ impl Received {
         }
     }
 
-    /// Takes a text for the code if it is one.
+    /// Takes a text as the code, if it is one.
     fn known(&mut self, text: &str) {
         if meaning::of(text).is_some() {
             self.code = Some(text.to_owned());
@@ -136,9 +136,9 @@ impl Received {
         let number =
             json.get("status").and_then(|status| status.as_u64().or_else(|| status.as_str()?.parse().ok()));
         self.status = number.and_then(|status| status.try_into().ok()).or(self.status);
-        // In a problem document (RFC 9457) it could be a text for people.
+        // In a problem document (RFC 9457) this member could be a text for people.
         self.details = text("details").filter(|details| !details.contains(' ')).map(str::to_owned);
-        // `jwt` and `rate_limit` are those of the access log.
+        // `jwt` and `rate_limit` are the names in the access log.
         for name in ["code", "jwt", "details"] {
             if let Some(code) = text(name).filter(|code| meaning::of(code).is_some()) {
                 self.code = Some(code.to_owned());
@@ -176,7 +176,7 @@ impl Received {
         if let Some(meaning) = self.code.as_deref().and_then(meaning::of) {
             return Some(meaning);
         }
-        // Without a code the status and what is beside it have to do.
+        // Without a code, the status and the headers must do.
         let limit = self.limit.as_ref().filter(|_| !self.limit_is_of_header);
         let code = match (self.status, limit, &self.scopes) {
             (Some(429) | None, Some(_), _) => "rate_limit_exceeded",
@@ -186,10 +186,11 @@ impl Received {
         meaning::of(code)
     }
 
-    /// What the reply means. `decided` is what the configuration decides about the same request without its token.
+    /// The meaning of the reply. `decided` is what the configuration decides about the same request without
+    /// its token.
     ///
     /// # Errors
-    /// No filter has such a reply.
+    /// No filter sends such a reply.
     pub(super) fn explain(&self, input: &Input, decided: Option<&Decided>) -> Result<Explained, String> {
         let status = self.status.map_or_else(String::new, |status| format!("{status} "));
         if let Some((by, why)) = self.details.as_deref().and_then(another) {
@@ -246,7 +247,7 @@ impl Received {
         })
     }
 
-    /// What of the configuration has a say.
+    /// The fields of the configuration that can cause the refusal.
     fn places(
         &self,
         meaning: &Meaning,
@@ -314,8 +315,8 @@ impl Received {
     }
 }
 
-/// Whether a challenge has the form of jwt-auth's: `Bearer`, a realm that is a name, and what RFC 6750 section 3 knows. The realm of
-/// Envoy's own filter for tokens is a URL.
+/// Whether a challenge has the form of jwt-auth's: `Bearer`, a realm that is a name, and the attributes of
+/// RFC 6750 section 3. The realm of Envoy's own filter for tokens is a URL.
 fn is_challenge(value: &str) -> bool {
     let parameters = value.strip_prefix("Bearer realm=\"").and_then(|rest| rest.split_once('"'));
     parameters.is_some_and(|(realm, rest)| {
@@ -327,7 +328,7 @@ fn is_challenge(value: &str) -> bool {
     })
 }
 
-/// Who has answered, and why, by response code details that are of none of these filters.
+/// Who answered, and why, according to response code details that do not come from these filters.
 fn another(details: &str) -> Option<(&'static str, &'static str)> {
     let is_ours = ["jwt_auth_", "rate_limit_"].iter().any(|start| details.starts_with(start))
         || details.ends_with("_panicked")
@@ -364,7 +365,7 @@ fn another(details: &str) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// The filter of these that has such a status.
+/// The filter that answers with this status.
 fn may_be_of(status: u16) -> Option<&'static str> {
     match status {
         401 | 403 => Some("jwt-auth"),
@@ -379,7 +380,7 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
-/// The rule that decided in a plugin.
+/// The rule that decided in one plugin.
 fn rule_of(decided: &Decided, plugin: usize) -> Option<usize> {
     let step = decided.steps.iter().find(|step| step.plugin == plugin && step.filter == "jwt-auth")?;
     match &step.verdict {
@@ -441,7 +442,7 @@ mod tests {
             ("jwt-auth_not_configured", 503, "503 not_configured, by the proxy"),
             ("wasm_fail_stream", 503, "503 wasm_fail_stream, by the proxy"),
         ] {
-            // What a filter has published in report mode does not make it the one that has answered.
+            // In report mode a filter publishes a code, although it does not answer.
             for more in ["", r#","jwt":"token_missing","rate_limit":"per-user""#] {
                 let line =
                     format!(r#"{{"method":"GET","path":"/","status":{status},"details":"{details}"{more}}}"#);

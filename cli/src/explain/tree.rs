@@ -1,4 +1,4 @@
-//! A decision as a tree: what each filter tested, with what was expected and what was received.
+//! A decision as a tree: each test by a filter, with the expected and the received value.
 
 use mesh_filters_cli::decide::{Change, Denied, Moment, Step, Verdict};
 use plugin_kit::trace::Note;
@@ -9,15 +9,15 @@ use crate::explain::meaning;
 use crate::secret::is_secret_name;
 use crate::times;
 
-/// How something came out.
+/// The outcome of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mark {
-    /// It holds.
+    /// The test holds.
     Yes,
-    /// It does not hold.
+    /// The test does not hold.
     No,
-    /// It is not known.
+    /// The outcome is not known.
     Unknown,
     /// Nothing was tested.
     Info,
@@ -42,7 +42,7 @@ impl Mark {
     }
 }
 
-/// A line of the tree, with what is below it.
+/// A line of the tree, with the lines below it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Item {
     mark: Mark,
@@ -51,10 +51,10 @@ pub(crate) struct Item {
     expected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     received: Option<String>,
-    /// The JSON path of what the configuration says about it.
+    /// The JSON path of the field that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
-    /// File and line of that.
+    /// The file and the line of that field.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -113,21 +113,21 @@ impl Item {
     }
 }
 
-/// The configuration of the filter, as it is written.
+/// The configuration of the filter, as the operator wrote it.
 pub(crate) struct Written<'a> {
-    /// The filter's own part of it.
+    /// The filter's own part of the configuration.
     pub(crate) config: &'a Value,
-    /// Where that part stands in the pluginConfig, with a dot behind it; empty at the top.
+    /// The path of that part in the pluginConfig, with a dot at the end; empty at the top level.
     pub(crate) base: String,
-    /// File and line of a JSON path.
+    /// The file and the line of a JSON path.
     pub(crate) locate: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether the list of revoked tokens of a provider is given.
+    /// Whether the arguments have a provider's list of revoked tokens.
     pub(crate) has_list: &'a dyn Fn(&str) -> bool,
-    /// Whether expressions are taken to hold or not; only the proxy evaluates them.
+    /// Whether expressions that only the proxy evaluates are assumed to hold.
     pub(crate) assumes: bool,
-    /// Whether a variable is there in name only.
+    /// Whether the value of a variable is unknown, and another one stands in for it.
     pub(crate) has_stand_in: bool,
-    /// Whether the request opens a tunnel, which has no path.
+    /// Whether the request opens a tunnel and so has no path.
     pub(crate) is_tunnel: bool,
 }
 
@@ -145,7 +145,8 @@ impl Written<'_> {
                 rest = after.strip_prefix('.').unwrap_or(after);
                 continue;
             }
-            // A name may hold dots, which the path does not tell from its own: the longest name that fits is meant.
+            // A name may contain dots, which look like those of the path. So the longest name that fits is
+            // meant.
             let fits = |name: &str| {
                 rest.strip_prefix(name).filter(|after| after.is_empty() || after.starts_with(['.', '[']))
             };
@@ -169,17 +170,17 @@ impl Written<'_> {
         names.get(position).map_or_else(String::new, |name| (*name).clone())
     }
 
-    /// What is to be said of an expression that was asked.
+    /// The remark about an expression that was evaluated.
     fn about_expression(&self, evaluated: bool) -> String {
         if evaluated {
             return "evaluated here; the proxy's own evaluation may differ".to_owned();
         }
-        let assumed = if self.assumes { "is taken to hold" } else { "is taken not to hold" };
+        let assumed = if self.assumes { "is assumed to hold" } else { "is assumed not to hold" };
         format!("the proxy evaluates this expression; here it was not evaluated, and {assumed}")
     }
 }
 
-/// A value from outside: printable, short, and no token.
+/// A value from outside: made printable and short, and not shown if it is a token.
 pub(crate) fn shown(value: &str) -> String {
     const MOST: usize = 96;
     if value.split('.').count() == 3 && value.trim_start_matches("Bearer ").starts_with("ey") {
@@ -203,7 +204,7 @@ fn received(note: &Note) -> Option<String> {
     })
 }
 
-/// What the configuration expects, in one line.
+/// The expectation of the configuration, in one line.
 fn expectation(value: &Value) -> String {
     match value {
         Value::String(text) => shown(text),
@@ -234,7 +235,7 @@ fn expectation(value: &Value) -> String {
     }
 }
 
-/// What a filter did, as a tree.
+/// The tree of what one filter did.
 pub(crate) fn of_step(step: &Step, written: &Written<'_>) -> Vec<Item> {
     let mut items = match step.filter {
         "jwt-auth" => auth(step, written),
@@ -246,7 +247,7 @@ pub(crate) fn of_step(step: &Step, written: &Written<'_>) -> Vec<Item> {
     items
 }
 
-/// One part of a `match` that was tested.
+/// The item of one part of a `match` that was tested.
 fn part(note: &Note, written: &Written<'_>, base: &str) -> Item {
     let mut path = match (note.what, &note.name) {
         ("headers" | "claims", Some(name)) => {
@@ -287,7 +288,7 @@ fn part(note: &Note, written: &Written<'_>, base: &str) -> Item {
 
 const PARTS: [&str; 6] = ["methods", "hosts", "headers", "paths", "principals", "sourceAddress"];
 
-/// The item of a rule, a limit or an exemption that was asked whether it is about the request.
+/// The item of a rule, a limit or an exemption whose `match` was tested.
 fn asked(
     list: &str,
     what: &str,
@@ -317,20 +318,20 @@ fn asked(
     written.at(item, &base)
 }
 
-/// Whether the expressions that a part or a condition asks were evaluated; `None` if it asks none.
+/// Whether the expressions of a part or a condition were evaluated; `None` if it has none.
 fn evaluated(note: &Note) -> Option<bool> {
     note.index.filter(|_| note.what == "when" || PARTS.contains(&note.what)).map(|index| index == EVALUATED)
 }
 
-/// Stands in the place of a position that such a note does not have.
+/// Marks, as its position, a note whose expressions were evaluated. Such a note has no position of its own.
 const EVALUATED: usize = 1;
 
-/// The notes, where each about a test of expressions says whether these were evaluated.
+/// The notes. Each note on a test with expressions says whether they were evaluated.
 fn with_expressions(notes: &[Note]) -> Vec<Note> {
     let mut all = Vec::new();
     let mut evaluated: Option<bool> = None;
     for (n, note) in notes.iter().enumerate() {
-        // That the signature was taken for good says it.
+        // The item about the signature already says that it was assumed to be valid.
         if note.what == "signature" && n > 0 && notes[n - 1].what == "assumed" {
             continue;
         }
@@ -364,7 +365,7 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
             }
             (what, _) if PARTS.contains(&what) => parts.push(note.clone()),
             ("rule", Some(n)) => {
-                // An index finds the rules that can match; of the others the paths begin otherwise.
+                // An index finds the rules that can match. The paths of the other rules begin otherwise.
                 let first = asked_rules.last().map_or(0, |last| last + 1);
                 let skipped: Vec<usize> = (first..n).collect();
                 items.extend(passed_over(&skipped, written));
@@ -393,7 +394,7 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
             }
             ("place", _) if note.holds == Some(false) => {
                 let place = note.received.as_deref().unwrap_or("a place");
-                let text = format!("what stands in {place} is no token for this request");
+                let text = format!("what stands in {place} is not a token for this request");
                 tokens.push(Item::new(Mark::No, text));
             }
             ("deciding", index) => {
@@ -484,7 +485,7 @@ fn auth(step: &Step, written: &Written<'_>) -> Vec<Item> {
     items
 }
 
-/// Who a rule lets in, in words.
+/// Whom a rule lets in, in words.
 fn access(rule: &Value) -> &'static str {
     match rule["allow"].as_str() {
         Some("nobody") => "lets nobody in",
@@ -510,7 +511,7 @@ impl Written<'_> {
     }
 }
 
-/// The path of a list or an object of a requirement, or of those below it, that has this member.
+/// The path of the list or the object with this member, in a requirement or in one below it.
 fn find_member(written: &Written<'_>, base: &str, field: &str, name: &str) -> Option<String> {
     let own = format!("{base}.{field}");
     let has = match written.value(&own) {
@@ -542,7 +543,7 @@ fn passed_over(rules: &[usize], written: &Written<'_>) -> Option<Item> {
     Some(Item::new(Mark::No, text))
 }
 
-/// A check of a token by a provider.
+/// The item of a provider's check of a token.
 fn check(note: &Note, provider: Option<usize>, written: &Written<'_>) -> Option<Item> {
     let field = |name: &str| provider.map(|n| format!("providers.{}.{name}", written.provider(n)));
     let (text, default) = match note.what {
@@ -585,7 +586,7 @@ fn check(note: &Note, provider: Option<usize>, written: &Written<'_>) -> Option<
             })));
         }
         "assumed" => {
-            let text = "signature: not checked, and taken for good: no keys are given (`--keys`)";
+            let text = "signature: not checked, but assumed to be valid: no keys are given (`--keys`)";
             return Some(Item::new(Mark::Unknown, text));
         }
         "signature" => {
@@ -760,7 +761,7 @@ fn tags(step: &Step, written: &Written<'_>) -> Vec<Item> {
         .collect()
 }
 
-/// Whether a source, or one of several, is about what has the name of a secret.
+/// Whether a source, or one of several, reads something whose name tells that it is secret.
 fn is_of_secret(source: &Value) -> bool {
     source.as_array().is_some_and(|sources| sources.iter().any(is_of_secret))
         || source.get("cookie").is_some()
@@ -804,7 +805,7 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 "ratelimit.detail" if written.has_stand_in && written.config.get("pseudonym").is_some() => {
                     format!("`{text}`, where the proxy shows the pseudonym under another key (`--env`)")
                 }
-                // It is made for a log: printable, and without secrets.
+                // The detail is made for logs, so it is printable and has no secrets.
                 "jwt.deny_detail" | "ratelimit.detail" => format!("`{text}`"),
                 _ if is_of_secret && what == "writes the tag" => "a value that is not shown".to_owned(),
                 _ => shown(&text),
@@ -812,7 +813,7 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
             Item::new(Mark::Info, format!("{what} `{name}`")).received(Some(shown))
         }
     };
-    // What is written twice counts as it was written last.
+    // If a name is written twice, the last value counts.
     let mut items: Vec<Item> = Vec::new();
     for new in step.changes.iter().map(item) {
         items.retain(|known| known.text != new.text);
