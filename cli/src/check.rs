@@ -1,5 +1,7 @@
 //! The checks: each plugin alone, then what shows only when resources are compared.
 
+mod pods;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -69,6 +71,7 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
     }
     across(&read, &mut findings);
     of_services(&resources, &read, &mut findings);
+    pods::without_filter(&resources, &read, &mut findings);
     findings.sort_by_key(|finding| (finding.source, finding.span.start, finding.code as usize));
     let plugins = read.iter().filter(|(plugin, _)| plugin.is_ours || plugin.filter.is_some()).count();
     Checked { plugins, findings, hidden }
@@ -250,11 +253,21 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
         let mut beside = plugin.workloads.near(&near);
         beside.retain(|m| *m != n && plugin.workloads.overlap(&installed[*m].0.workloads));
         let beside = || beside.iter().map(|m| (*m, &installed[*m]));
-        for (_, (other, _)) in beside().filter(|(m, _)| *m < n) {
+        for (m, (other, _)) in beside().filter(|(m, _)| *m < n) {
             let title = other.resource.title();
             let joined = [plugin.filter, other.filter].contains(&Some("mesh-filters"));
             // Two rate-limit plugins, one before and one after the token is checked, do the work of one.
             if [plugin.filter, other.filter].contains(&Some("rate-limit")) {
+                let has = |name: &str| installed[m].1.limits.iter().any(|(limit, _)| limit == name);
+                for (name, path) in facts.limits.iter().filter(|(name, _)| has(name)) {
+                    let span = plugin
+                        .config
+                        .as_ref()
+                        .map_or_else(|| plugin.span.clone(), |config| config.locate(path));
+                    let message =
+                        format!("{path}: {title} has a limit `{name}` too, on a workload that both select");
+                    findings.push(finding(plugin, Code::SameLimitTwice, span, message));
+                }
                 continue;
             }
             let (code, message) = if plugin.filter == other.filter {

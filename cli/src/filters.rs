@@ -19,6 +19,8 @@ pub struct Facts {
     pub publishes: Option<Vec<String>>,
     /// The claims that it reads, each with the JSON path of the field that reads it.
     pub asks: Vec<(String, String)>,
+    /// The names of its limits, each with its JSON path.
+    pub limits: Vec<(String, String)>,
     /// The hosts of key sets, each with its JSON path.
     pub key_hosts: Vec<(String, String)>,
     /// The warnings.
@@ -62,6 +64,11 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
         "rate-limit" => {
             let read = rate_limit::config::Config::read(config, &env)?;
             facts.asks = asked_by_limits(config);
+            facts.limits = list(config, "limits")
+                .filter_map(|(n, limit)| {
+                    Some((limit["name"].as_str()?.to_owned(), format!("limits[{n}].name")))
+                })
+                .collect();
             facts.warnings = read.warnings;
         }
         "trace-tags" => {
@@ -96,6 +103,7 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
                 };
                 facts.publishes = facts.publishes.or(of_part.publishes);
                 facts.asks.extend(under(of_part.asks));
+                facts.limits.extend(under(of_part.limits));
                 facts.key_hosts.extend(under(of_part.key_hosts));
                 facts.warnings.extend(of_part.warnings.into_iter().map(|warning| warning.under(key)));
             }

@@ -225,6 +225,22 @@ impl Workloads {
         here && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
     }
 
+    /// Whether these are only some of the pods in this namespace that have the label which names their service.
+    pub(crate) fn are_some_of(&self, namespace: &str, (label, value): (&str, &str)) -> bool {
+        self.select(Some(namespace), &self.labels)
+            && self.labels.len() > 1
+            && self.labels.get(label).is_some_and(|own| own == value)
+    }
+
+    /// The labels that these have and a pod lacks.
+    pub(crate) fn lacking<'a>(
+        &'a self,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = String> {
+        let lacking = self.labels.iter().filter(|(name, value)| labels.get(*name) != Some(value));
+        lacking.map(|(name, value)| format!("{name}={value}"))
+    }
+
     /// The positions of the workloads that may overlap these, in order.
     pub(crate) fn near(&self, all: &Near) -> Vec<usize> {
         let own = [self.namespace.as_str(), ROOT].into_iter().filter_map(|namespace| all.0.get(namespace));
@@ -313,7 +329,7 @@ fn text<'a>(node: &'a Node, names: &[&str]) -> &'a str {
     node.at(names).and_then(Node::text).unwrap_or_default()
 }
 
-fn labels(node: Option<&Node>) -> BTreeMap<String, String> {
+pub(crate) fn labels(node: Option<&Node>) -> BTreeMap<String, String> {
     let members = node.into_iter().flat_map(Node::members);
     members.map(|(name, value)| (name.to_owned(), value.text().unwrap_or_default().to_owned())).collect()
 }

@@ -46,7 +46,7 @@ fn installation(values: &BTreeMap<&str, &str>) -> TempDir {
         text = text.replace(&line, &format!("\n  {key}: \"{value}\"\n"));
     }
     fs::write(settings, text).unwrap();
-    for component in ["native", "native-copied"] {
+    for component in ["native", "native-copied", "track"] {
         let folder = copy.path().join(format!("deployments-{component}"));
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("deployments.yaml"), DEPLOYMENTS).unwrap();
@@ -61,12 +61,18 @@ const DEPLOYMENTS: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: { name: user-service, namespace: adaptive-learning, labels: { form: native } }
-spec: { template: { spec: { containers: [{ name: service, image: user }] } } }
+spec:
+  template:
+    metadata: { labels: { app: user-service } }
+    spec: { containers: [{ name: service, image: user }] }
 ---
 apiVersion: apps/v1
 kind: Deployment
 metadata: { name: auth-service, namespace: adaptive-learning }
-spec: { template: { spec: { containers: [{ name: service, image: auth }] } } }
+spec:
+  template:
+    metadata: { labels: { app: auth-service } }
+    spec: { containers: [{ name: service, image: auth }] }
 ";
 
 /// A value for each setting that ships without one.
@@ -163,6 +169,7 @@ fn a_setting_without_a_value_is_an_error_that_names_it() {
                 "overlays/native",
                 "overlays/traffic-extension",
                 "overlays/edge",
+                "overlays/filter-canary",
                 "overlays/waypoint",
             ]
         };
@@ -265,9 +272,63 @@ fn a_deployment_with_the_label_has_the_module_in_its_proxies_and_others_do_not()
             assert_eq!(native["spec"]["initContainers"][0]["image"], NATIVE);
             assert_eq!(native["metadata"]["annotations"]["sidecar.istio.io/nativeSidecar"], "false");
         }
-        assert_eq!(wasm["metadata"], json!({ "labels": { "form": "wasm" } }));
+        assert_eq!(wasm["metadata"], json!({ "labels": { "app": "auth-service", "form": "wasm" } }));
         assert_eq!(wasm["spec"], json!({ "containers": [{ "name": "service", "image": "auth" }] }));
     }
+}
+
+/// What `mesh-filters check --deny warnings` says to these resources, and whether it finds nothing.
+fn check(resources: &[Value]) -> (bool, String) {
+    // Beside the folder `deps` that holds this test.
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("mesh-filters");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("resources.json");
+    fs::write(&file, json!({ "kind": "List", "items": resources }).to_string()).unwrap();
+    let done = Command::new(&program).args(["check", "--deny", "warnings"]).arg(&file).output();
+    let done = done.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    (done.status.success(), String::from_utf8(done.stdout).unwrap())
+}
+
+#[test]
+fn each_pod_has_the_plugins_of_its_track_and_the_check_finds_a_pod_without() {
+    let overlay = rendered("overlays/filter-canary");
+    let plugins = |track: &str| {
+        let of_track = |one: &&Value| one["spec"]["selector"]["matchLabels"]["track"] == track;
+        overlay.iter().filter(of_track).filter(|one| plugin(one).is_some()).cloned().collect::<Vec<_>>()
+    };
+    let (stable, canary) = (plugins("stable"), plugins("canary"));
+    assert_eq!((stable.len(), canary.len()), (22, 22));
+    // The stable ones are those of filters/ that select fewer pods; the others differ by what is tried.
+    for ((one, other), before) in stable.iter().zip(&canary).zip(rendered("filters")) {
+        let mut wide = one.clone();
+        wide["spec"]["selector"]["matchLabels"].as_object_mut().unwrap().remove("track");
+        assert_eq!(wide, *before);
+        let name = one["metadata"]["name"].as_str().unwrap();
+        assert_eq!(other["metadata"]["name"], format!("{name}-canary"));
+        if name != "jwt-auth-user" {
+            assert_eq!(one["spec"]["pluginConfig"], other["spec"]["pluginConfig"]);
+        }
+    }
+    let services: Vec<Value> = rendered("base")
+        .iter()
+        .filter(|one| one["kind"] == "Service" && one["metadata"]["namespace"] == "adaptive-learning")
+        .cloned()
+        .collect();
+    let with = |more: &[Value]| check(&[overlay, &services, more].concat());
+    let labelled = rendered("deployments-track");
+    let mut pods = labelled.to_vec();
+    pods[0]["metadata"]["name"] = json!("user-service-canary");
+    pods[0]["spec"]["template"]["metadata"]["labels"]["track"] = json!("canary");
+    assert!(with(&pods).0, "{}", with(&pods).1);
+    pods[0]["spec"]["template"]["metadata"]["labels"]["track"] = json!("other");
+    let (fine, said) = with(&pods);
+    assert!(!fine && said.matches("pods-without-filter").count() == 3, "{said}");
+    let (fine, said) = check(&[rendered("filters"), &canary].concat());
+    let count = |code: &str| said.matches(code).count();
+    assert!(
+        !fine && count("error[same-filter-twice]") == 14 && count("error[same-limit-twice]") == 15,
+        "{said}"
+    );
 }
 
 #[test]

@@ -46,10 +46,11 @@ def deployment(name: str, *, namespace: str = NAMESPACE, version: str = "v1", re
 
 def platform() -> list[dict]:
     """The seven services. Some are of more than one pod, for the checks that need a choice of pods; one has certificates that are
-    valid for a minute, for the check that they rotate."""
+    valid for a minute, for the check that they rotate. All run the filters that are in force, and no canary of one."""
     replicas = {"user": 2, "content": 3, "scheduler": 3}
     annotations = {"ml": {"proxy.istio.io/config": json.dumps({"proxyMetadata": {"SECRET_TTL": "1m"}})}}
-    return [deployment(f"{name}-service", replicas=replicas.get(name, 1), annotations=annotations.get(name, {})) for name in SERVICES]
+    return [deployment(f"{name}-service", replicas=replicas.get(name, 1), labels={"track": "stable"}, annotations=annotations.get(name, {}))
+            for name in SERVICES]
 
 
 @dataclass

@@ -180,6 +180,13 @@ codes! {
     /// Two plugins of one filter select the same workload. Of two jwt-auth the first removes the token, so
     /// that the second answers 401 to every request.
     Error SameFilterTwice,
+    /// Two plugins of rate-limit select the same workload and have a limit of one name. Each charges a request,
+    /// and metrics and logs do not tell the limits apart. Select other pods, or give one limit another name.
+    Error SameLimitTwice,
+    /// A plugin selects some of the pods of a service, by a label beside the one that names the service, and no
+    /// plugin of the same filter selects these pods: their requests pass unchecked. Give the pods the label, or
+    /// add a plugin that selects them.
+    Warning PodsWithoutFilter,
     /// A limit counts by a claim, and its filter runs before jwt-auth on this workload, so that there is no
     /// claim yet. Let rate-limit run later: phase AUTHN for jwt-auth and AUTHZ or STATS for rate-limit, or a
     /// lower priority in the same phase. A priority that is not set is the lowest.

@@ -18,16 +18,21 @@ SERVED = [(service, path) for service, path in PATHS.items() if service != "auth
 FOLDER = istio.COPY / "deployments"
 
 
+def patient(deployment: dict) -> dict:
+    """A Deployment whose pods answer until no proxy chooses them any more, as a service of a real platform does."""
+    pod = deployment["spec"]["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = 15
+    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 4}}}
+    return deployment
+
+
 def deploy(*native: str, component: bool = True) -> None:
     """Applies the Deployments as a user does, with the label form=native on those of these services, and waits for the rollout."""
     deployments = probe.platform()
     for one in deployments:
         name = one["metadata"]["name"]
         one["spec"]["replicas"] = kube.get("-n", NAMESPACE, f"deployment/{name}")["spec"]["replicas"]
-        # A pod answers until no proxy chooses it any more, as a service of a real platform does.
-        pod = one["spec"]["template"]["spec"]
-        pod["terminationGracePeriodSeconds"] = 15
-        pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 4}}}
+        patient(one)
         if name.removesuffix("-service") in native:
             one["metadata"]["labels"] = {"form": "native"}
     FOLDER.mkdir(exist_ok=True)
