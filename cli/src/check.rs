@@ -145,11 +145,11 @@ fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -
     let is_by_default = plugin.resource.kind == "WasmPlugin"
         && spec.get("match").is_none_or(|entries| entries.elements().is_empty());
     if let Some(expected) = expected
-        && plugin.sides.outbound
+        && plugin.sides.outbound()
         && (is_by_default || checks_tokens)
         && !plugin.workloads.are_gateways()
     {
-        let found = if plugin.sides.inbound {
+        let found = if plugin.sides.inbound() {
             "the plugin runs on requests that its workloads send, too"
         } else {
             "the plugin runs on requests that its workloads send, and checks none that they receive"

@@ -1,5 +1,6 @@
 //! `mesh-filters explain`: what the filters decide about a request, and why.
 
+mod access_log;
 pub(crate) mod input;
 mod meaning;
 mod path;
@@ -24,19 +25,38 @@ use crate::times;
 /// The arguments: the request, the configuration, and what surrounds them.
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// The URL of the request, or only its path.
+    /// The URL of the request, or only its path, which begins with `/`. As for curl, `http://` may be left
+    /// out.
     url: Option<String>,
-    /// The method; default: GET, or POST with `--data`.
+    /// The method; default: GET, POST with `--data`, or HEAD with `--head`.
     #[arg(short = 'X', long = "request", value_name = "METHOD")]
     method: Option<String>,
-    /// A header, such as `authorization: Bearer TOKEN`. It may be given several times.
+    /// A header, such as `authorization: Bearer TOKEN`. It may be given several times. `NAME:` removes a
+    /// header that another option sets.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The body of the request. Only its size matters.
+    /// The body of the request, or `@` and the file that has it. Only its size matters. Several are joined by
+    /// `&`.
     #[arg(short, long, value_name = "TEXT")]
-    data: Option<String>,
-    /// Takes the request from a line of an access log (JSON, as `install/istio.yaml` writes it) instead of a
-    /// URL; `-` reads the line from standard input.
+    data: Vec<String>,
+    /// Sends GET with the text of `--data` in the query.
+    #[arg(short = 'G', long)]
+    get: bool,
+    /// Sends HEAD.
+    #[arg(short = 'I', long)]
+    head: bool,
+    /// User and password for `authorization: Basic`.
+    #[arg(short, long, value_name = "USER:PASSWORD")]
+    user: Option<String>,
+    /// The cookies of the request: `NAME=VALUE; NAME=VALUE`.
+    #[arg(short = 'b', long = "cookie", value_name = "NAME=VALUE")]
+    cookies: Vec<String>,
+    /// The port of the pod, or with `--gateway` of the gateway, that the request comes to; default: the port
+    /// of the URL. It chooses the plugins whose `match` names ports.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Takes the request from a line of an access log instead of a URL: JSON as `install/istio.yaml` writes
+    /// it, or the default text of Istio or Envoy; `-` reads the line from standard input.
     #[arg(long, value_name = "LINE")]
     log_line: Option<String>,
     /// Explains a reply: a file with what `curl -i` printed, a body or a line of an access log; `-` is
@@ -129,14 +149,10 @@ pub(crate) fn run(arguments: &Explain) -> Result<String, String> {
     if !has_config && reply.is_none() {
         return Err("expected the configuration: `--config FILE`".to_owned());
     }
-    let input = Input::read(arguments)?;
-    let of = if arguments.gateway { "that passes a gateway" } else { "that its workload receives" };
-    notes.extend(
-        input
-            .elsewhere
-            .iter()
-            .map(|one| format!("{} runs on no request {of}: its `match` is for others", one.title)),
-    );
+    let port =
+        arguments.port.or_else(|| request.as_ref().and_then(|request| input::port(&request.authority)));
+    let input = Input::read(arguments, port)?;
+    notes.extend(input.notes.iter().cloned());
     let pairs = input.plugins.iter().zip(input.plugins.iter().skip(1));
     notes.extend(pairs.filter(|(one, other)| one.order.is_open(&other.order)).map(|(one, other)| {
         format!(
@@ -271,16 +287,16 @@ fn reply_lines(decided: &Decided, input: &Input) -> Vec<String> {
     if outcome(decided, input).1.is_none() {
         return Vec::new();
     }
-    let Response { headers, body, .. } = &decided.response;
-    let mut lines: Vec<String> = headers
-        .iter()
-        .map(|(name, value)| {
-            let value = if is_secret_name(name) { "a value that is not shown" } else { value };
-            format!("{name}: {value}")
-        })
-        .collect();
-    lines.extend(String::from_utf8_lossy(body).lines().map(str::to_owned));
+    let mut lines: Vec<String> =
+        reply_headers(decided).map(|(name, value)| format!("{name}: {value}")).collect();
+    lines.extend(String::from_utf8_lossy(&decided.response.body).lines().map(str::to_owned));
     lines
+}
+
+/// The headers that the client gets, without the values of those that are secret.
+fn reply_headers(decided: &Decided) -> impl Iterator<Item = (&str, &str)> {
+    let shown = |name: &str| is_secret_name(name).then_some("a value that is not shown");
+    decided.response.headers.iter().map(move |(name, value)| (name.as_str(), shown(name).unwrap_or(value)))
 }
 
 fn title<'a>(step: &Step, input: &'a Input) -> &'a str {
@@ -347,8 +363,14 @@ impl Decisions {
             let (status, code, by) = outcome(decided, input);
             json!({ "status": status, "code": code, "by": by })
         };
-        let steps: Vec<Value> = self
-            .steps(input)
+        let steps = self.steps(input);
+        let tags: serde_json::Map<String, Value> = steps
+            .iter()
+            .flat_map(|(_, items)| items)
+            .filter_map(Item::tag)
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        let steps: Vec<Value> = steps
             .into_iter()
             .map(|(step, items)| {
                 json!({
@@ -359,10 +381,14 @@ impl Decisions {
                 })
             })
             .collect();
-        let mut json = json!({ "request": title_of_request, "decision": one(&self.decided), "steps": steps });
-        let reply = reply_lines(&self.decided, input);
-        if !reply.is_empty() {
-            json["reply"] = json!(reply);
+        let mut json = json!({ "request": title_of_request, "decision": one(&self.decided), "steps": steps, "tags": tags });
+        if outcome(&self.decided, input).1.is_some() {
+            let Response { status, body, .. } = &self.decided.response;
+            let headers: Vec<Value> = reply_headers(&self.decided)
+                .map(|(name, value)| json!({ "name": name, "value": value }))
+                .collect();
+            json["reply"] =
+                json!({ "status": status, "headers": headers, "body": String::from_utf8_lossy(body) });
         }
         if let Some(other) = &self.otherwise {
             json["ifExpressionsDoNotHold"] = one(other);

@@ -87,45 +87,80 @@ pub(crate) struct Plugin<'a> {
     pub(crate) sides: Sides,
 }
 
-/// The requests on which a plugin runs: `match.mode` of Istio's plugins, `match.context` of an `EnvoyFilter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sides {
+/// The requests on which a plugin runs: those of any of these entries, from `match` of Istio's plugins and of
+/// an `EnvoyFilter`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sides(Vec<Side>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Side {
     /// Requests that a pod receives.
-    pub(crate) inbound: bool,
+    inbound: bool,
     /// Requests that a pod sends.
-    pub(crate) outbound: bool,
+    outbound: bool,
     /// Requests that pass a gateway.
-    pub(crate) gateway: bool,
+    gateway: bool,
+    /// The ports of these requests; every port if the list is empty.
+    ports: Vec<u16>,
+}
+
+impl Side {
+    const ALL: Self = Self { inbound: true, outbound: true, gateway: true, ports: Vec::new() };
 }
 
 impl Sides {
-    const ALL: Self = Self { inbound: true, outbound: true, gateway: true };
+    pub(crate) fn all() -> Self {
+        Self(vec![Side::ALL])
+    }
 
-    /// Reads `match`. Without an entry, a plugin runs on all requests. Ports are ignored.
+    /// Whether the plugin runs on requests that a pod receives.
+    pub(crate) fn inbound(&self) -> bool {
+        self.0.iter().any(|side| side.inbound)
+    }
+
+    /// Whether the plugin runs on requests that a pod sends.
+    pub(crate) fn outbound(&self) -> bool {
+        self.0.iter().any(|side| side.outbound)
+    }
+
+    /// The ports of the pod, or of the gateway, on which the plugin runs; `None` for every port.
+    pub(crate) fn ports(&self, gateway: bool) -> Option<Vec<u16>> {
+        let here = self.0.iter().filter(|side| if gateway { side.gateway } else { side.inbound });
+        let ports: Vec<&Vec<u16>> = here.map(|side| &side.ports).collect();
+        let are_all = ports.iter().any(|ports| ports.is_empty());
+        (!are_all).then(|| ports.into_iter().flatten().copied().collect())
+    }
+
+    /// Reads `match` of a `WasmPlugin` or a `TrafficExtension`. Without an entry, a plugin runs on all
+    /// requests.
     fn of_istio(spec: &Node) -> Self {
         let entries = spec.get("match").map(Node::elements).unwrap_or_default();
-        let of = |entry: &Node| match text(entry, &["mode"]) {
-            "CLIENT" => Self { inbound: false, ..Self::ALL },
-            "SERVER" => Self { inbound: true, outbound: false, gateway: false },
-            _ => Self::ALL,
+        let of = |entry: &Node| {
+            let ports = entry.get("ports").map(Node::elements).unwrap_or_default();
+            let ports = ports.iter().filter_map(|port| number(port.get("number")?)).collect();
+            match text(entry, &["mode"]) {
+                "CLIENT" => Side { inbound: false, ports, ..Side::ALL },
+                "SERVER" => Side { inbound: true, outbound: false, gateway: false, ports },
+                _ => Side { ports, ..Side::ALL },
+            }
         };
-        let either = |one: Self, other: Self| Self {
-            inbound: one.inbound || other.inbound,
-            outbound: one.outbound || other.outbound,
-            gateway: one.gateway || other.gateway,
-        };
-        entries.iter().map(of).reduce(either).unwrap_or(Self::ALL)
+        if entries.is_empty() { Self::all() } else { Self(entries.iter().map(of).collect()) }
     }
 
     fn of_patch(patch: &Node) -> Self {
-        let none = Self { inbound: false, outbound: false, gateway: false };
-        match text(patch, &["match", "context"]) {
-            "SIDECAR_INBOUND" => Self { inbound: true, ..none },
-            "SIDECAR_OUTBOUND" => Self { outbound: true, ..none },
-            "GATEWAY" => Self { gateway: true, ..none },
-            _ => Self::ALL,
-        }
+        let ports = patch.at(&["match", "listener", "portNumber"]).and_then(number).into_iter().collect();
+        let none = Side { inbound: false, outbound: false, gateway: false, ports };
+        Self(vec![match text(patch, &["match", "context"]) {
+            "SIDECAR_INBOUND" => Side { inbound: true, ..none },
+            "SIDECAR_OUTBOUND" => Side { outbound: true, ..none },
+            "GATEWAY" => Side { gateway: true, ..none },
+            _ => Side { ports: none.ports, ..Side::ALL },
+        }])
     }
+}
+
+fn number(node: &Node) -> Option<u16> {
+    node.value().as_u64().and_then(|number| number.try_into().ok())
 }
 
 /// The place of a plugin in the order of a workload's plugins, as Istio sorts them
@@ -219,10 +254,12 @@ impl Workloads {
         !self.targets.is_empty() || self.labels.contains_key("istio")
     }
 
-    /// Whether a pod with these labels is among them, in this namespace if one is given.
+    /// Whether a pod with these labels is among them, in this namespace if one is given. Where no labels are
+    /// given, they are not known.
     pub(crate) fn select(&self, namespace: Option<&str>, labels: &BTreeMap<String, String>) -> bool {
         let here = namespace.is_none_or(|name| [name, ROOT, ""].contains(&self.namespace.as_str()));
-        here && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+        let has = |(name, value): (&String, &String)| labels.get(name) == Some(value);
+        here && (labels.is_empty() || self.labels.iter().all(has))
     }
 
     /// Whether these are only some of the pods in this namespace that have the label which names their service.
@@ -272,6 +309,17 @@ impl Workloads {
             .iter()
             .any(|(name, value)| other.labels.get(name).is_some_and(|other| other != value));
         same_namespace && !contradict
+    }
+}
+
+/// The options of `explain` that choose these workloads.
+impl std::fmt::Display for Workloads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let namespace = Some(&self.namespace).filter(|name| !name.is_empty() && *name != ROOT);
+        let namespace =
+            namespace.map_or_else(|| "any namespace".to_owned(), |name| format!("`--namespace {name}`"));
+        let labels = self.labels.iter().map(|(name, value)| format!(" `--label {name}={value}`"));
+        write!(f, "{namespace}{}", labels.collect::<String>())
     }
 }
 
@@ -418,7 +466,7 @@ fn gateway<'a>(resource: &'a Resource<'a>, wasm: &'a Node) -> Plugin<'a> {
             targets: resource.node.get("spec").map(targets).unwrap_or_default(),
         },
         order: Order::last(),
-        sides: Sides::ALL,
+        sides: Sides::all(),
     }
 }
 
@@ -551,7 +599,7 @@ fn native<'a>(
         variables: given,
         workloads,
         order: Order::last(),
-        sides: Sides::ALL,
+        sides: Sides::all(),
     })
 }
 
@@ -582,7 +630,7 @@ fn bare<'a>(resource: &'a Resource<'a>) -> Plugin<'a> {
         variables: secret::variables(resource.node).map(|name| (name, STAND_IN.to_owned())).collect(),
         workloads: Workloads::default(),
         order: Order::default(),
-        sides: Sides::ALL,
+        sides: Sides::all(),
     }
 }
 

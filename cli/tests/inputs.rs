@@ -156,6 +156,136 @@ fn secrets_are_not_shown() {
     }
 }
 
+/// What `explain` decides about a request to the workloads of `testdata/explain/ports.yaml`.
+fn explained(arguments: &[&str]) -> serde_json::Value {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let options = ["explain", "-c", "testdata/explain/ports.yaml", "--format", "json"];
+    let (code, out, err) = run(&root, &[&options[..], arguments].concat());
+    if code == Some(0) { serde_json::from_str(&out).unwrap() } else { err.trim().into() }
+}
+
+#[test]
+fn flags_are_those_of_curl() {
+    const WEB: [&str; 4] = ["--namespace", "shop", "--label", "app=web"];
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&["/x", "-I", "-u", "user:HUNTER2"], "HEAD service/x", "200"),
+        (&["http://user:HUNTER2@web.shop/x", "-I"], "HEAD web.shop/x", "200"),
+        (&["web.shop:8080/x", "-I", "-u", "user:HUNTER3"], "HEAD web.shop:8080/x", "401 token_missing"),
+        (
+            &["web.shop", "-I", "-u", "user:HUNTER2", "-H", "Authorization:"],
+            "HEAD web.shop/",
+            "401 token_missing",
+        ),
+        (&["web.shop/find", "-G", "-d", "q=a%20b"], "GET web.shop/find?…", "200"),
+        (&["web.shop/find?a=b", "-G", "-d", "q=a%20b", "-d", "c=d"], "GET web.shop/find?…", "200"),
+        (&["web.shop/find", "-G", "-d", "q=c"], "GET web.shop/find?…", "403 condition_forbidden"),
+        (&["/x", "-d", "a=b"], "POST service/x", "200"),
+        (&["/x", "-d", "a=b", "-H", "content-type: text/plain"], "POST service/x", "401 token_missing"),
+        (&["/x", "-d", "a=b", "-X", "PUT"], "PUT service/x", "401 token_missing"),
+        (&["-X", "CONNECT", "web.shop:8080"], "CONNECT web.shop:8080", "401 token_missing"),
+    ];
+    for (arguments, title, decision) in cases {
+        let shown = explained(&[&WEB[..], arguments].concat());
+        assert_eq!(shown["request"], *title, "{arguments:?}: {shown}");
+        let of = &shown["decision"];
+        let code = of["code"].as_str().map_or_else(String::new, |code| format!(" {code}"));
+        assert_eq!(format!("{}{code}", of["status"]), *decision, "{arguments:?}: {shown}");
+        assert!(!shown.to_string().contains("dXNlcjpI"), "{shown}");
+    }
+    for (arguments, expected) in [
+        (&["http://"][..], "expected a URL with a host, or a path that begins with `/`"),
+        (&["?a=b"], "expected a URL with a host, or a path that begins with `/`"),
+        (&["ftp://web.shop/"], "expected a URL with `http` or `https`"),
+        (&["/x", "-H", "authorization"], "--header: expected `NAME: VALUE`"),
+        (&["/x", "-d", "@nowhere"], "--data: nowhere: No such file"),
+        (&["/x", "-G"], "--get: expected `--data`"),
+    ] {
+        let shown = explained(&[&WEB[..], arguments].concat());
+        assert!(shown.as_str().is_some_and(|shown| shown.contains(expected)), "{arguments:?}: {shown}");
+    }
+    let with_cookies = explained(&["--label", "app=api", "/x", "-b", "session=HUNTER2; a=b", "-b", "c=d"]);
+    let text = with_cookies.to_string();
+    assert!(text.contains("key cookie session") && !text.contains("HUNTER2"), "{text}");
+}
+
+#[test]
+fn plugin_runs_on_its_ports() {
+    let on = |more: &[&str]| {
+        let shown = explained(&[&["--label", "app=web"][..], more].concat());
+        (shown["decision"]["status"].as_u64(), shown["notes"].to_string())
+    };
+    let only = "WasmPlugin shop/web runs on the ports 8080, 8081 of the pod only, and the request is";
+    for (arguments, status, note) in [
+        (&["/x", "--port", "8081"][..], 401, "null"),
+        (&["http://web.shop:8080/x"], 401, "null"),
+        (&["http://web.shop:80/x", "--port", "8080"], 401, "null"),
+        (&["/x"], 401, "taken to come to one of them (`--port`)"),
+        (&["http://web.shop:80/x"], 200, "for the port 80 (`--port`)"),
+        (&["/x", "--port", "9090"], 200, "for the port 9090 (`--port`)"),
+        (&["/x", "--gateway", "--port", "8080"], 200, "runs on the port 80 of the gateway only"),
+    ] {
+        let (found, notes) = on(arguments);
+        assert_eq!(found, Some(status), "{arguments:?}: {notes}");
+        assert!(notes.contains(note), "{arguments:?}: {notes}");
+        assert_eq!(notes.contains(only), note.ends_with("(`--port`)"), "{arguments:?}: {notes}");
+    }
+}
+
+#[test]
+fn what_chooses_no_plugin_says_what_would() {
+    for (arguments, expected) in [
+        (&["--namespace", "shop"][..], "expected the labels of a pod, such as `--label app=orders`"),
+        (&["--namespace", "other"], "WasmPlugin shop/web is of `--namespace shop` `--label app=web`"),
+        (&["--label", "app=none"], "WasmPlugin shop/web is of `--namespace shop` `--label app=web`"),
+        (&["--plugin", "none"], "WasmPlugin shop/web is of `--namespace shop` `--label app=web`"),
+    ] {
+        let shown = explained(&[arguments, &["/x"]].concat());
+        assert!(shown.as_str().is_some_and(|shown| shown.contains(expected)), "{arguments:?}: {shown}");
+    }
+}
+
+#[test]
+fn programs_read_the_reply_and_the_tags() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let run = |config: &str, more: &[&str]| -> serde_json::Value {
+        let (code, out, err) =
+            run(&root, &[&["explain", "-c", config, "--format", "json", "/orders/7"][..], more].concat());
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let shown = run("testdata/explain/orders.yaml", &[]);
+    assert_eq!(shown["reply"]["status"], 401);
+    let headers = shown["reply"]["headers"].as_array().unwrap();
+    let challenge = serde_json::json!({ "name": "www-authenticate", "value": "Bearer realm=\"service\"" });
+    assert!(headers.contains(&challenge), "{shown}");
+    let body: serde_json::Value = serde_json::from_str(shown["reply"]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body["code"], "token_missing");
+    assert_eq!(shown["tags"]["request.id"], "00000000-0000-4000-8000-000000000001", "{shown}");
+}
+
+#[test]
+fn pseudonym_has_a_key_id_that_the_filter_takes() {
+    let of = |id: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mesh-filters"))
+            .args(["pseudonym", "alice", "--key-id", id])
+            .env("PSEUDONYM_KEY", "a-key-of-thirty-two-bytes-or-more")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, out, err) = of("2026a");
+    assert!(code == Some(0) && out.starts_with("2026a."), "{out}{err}");
+    for id in ["", "a.b", "0123456789abcdefg", "é"] {
+        let (code, out, err) = of(id);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{id}");
+        assert!(err.contains("--key-id: expected 1 to 16 ASCII letters and digits"), "{err}");
+    }
+}
+
 #[test]
 fn long_stream_and_long_list_are_read_to_their_ends() {
     let folder = folder("long");

@@ -7,15 +7,18 @@ use std::io::Read;
 use std::ops::Range;
 use std::rc::Rc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jwt_auth::fetch::remote::Remote;
 use jwt_auth::keys::jwk::KeySet;
 use mesh_filters_cli::decide::{Fetch, Plugin, Request, World};
 use mesh_filters_cli::filters;
 use plugin_kit::host::GrpcFailure;
+use plugin_kit::request::path::percent_decoded;
 use rate_limit::config::Global;
 use serde_json::Value;
 
-use super::Explain;
+use super::{Explain, access_log};
 use crate::check::{json_text, unpacked};
 use crate::document::{self, Kind, Node, Source};
 use crate::resource::{self, Order, Resource, STAND_IN, Sides};
@@ -50,8 +53,8 @@ type Documents = Vec<(Option<String>, Vec<u8>)>;
 pub(crate) struct Input {
     pub(crate) sources: Vec<Source>,
     pub(crate) plugins: Vec<Installed>,
-    /// Plugins that run neither on requests that the pod receives nor on those that pass the gateway.
-    pub(crate) elsewhere: Vec<Installed>,
+    /// Remarks about plugins that do not run on the request, or may not run on it.
+    pub(crate) notes: Vec<String>,
     keys: Documents,
     revoked: Documents,
 }
@@ -77,12 +80,35 @@ fn files(texts: &[String]) -> Result<Documents, String> {
     texts.iter().map(file).collect()
 }
 
+/// Whether a plugin runs on a request to this port, and a remark about that.
+fn takes_part(one: &Installed, gateway: bool, port: Option<u16>) -> (bool, Option<String>) {
+    let Some(ports) = one.sides.ports(gateway) else { return (true, None) };
+    let of = if gateway { "that passes a gateway" } else { "that its workload receives" };
+    if ports.is_empty() {
+        return (false, Some(format!("runs on no request {of}: its `match` is for others")));
+    }
+    let whose = if gateway { "the gateway" } else { "the pod" };
+    let listed: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let noun = if ports.len() == 1 { "port" } else { "ports" };
+    let only = format!("runs on the {noun} {} of {whose} only", listed.join(", "));
+    match port {
+        Some(port) if ports.contains(&port) => (true, None),
+        Some(port) => (false, Some(format!("{only}, and the request is for the port {port} (`--port`)"))),
+        None => (true, Some(format!("{only}, and the request is taken to come to one of them (`--port`)"))),
+    }
+}
+
+/// The port of an authority, if it has one.
+pub(super) fn port(authority: &str) -> Option<u16> {
+    authority.rsplit_once(':')?.1.parse().ok()
+}
+
 impl Input {
-    /// Reads the files that the arguments name.
+    /// Reads the files that the arguments name. `port` is the port that the request comes to, if it is known.
     ///
     /// # Errors
     /// A file cannot be read, or the plugins belong to several workloads.
-    pub(super) fn read(arguments: &Explain) -> Result<Self, String> {
+    pub(super) fn read(arguments: &Explain, port: Option<u16>) -> Result<Self, String> {
         let sources = document::read_all(&arguments.config)?;
         let variables: BTreeMap<String, String> = pairs(&arguments.env, "--env")?.into_iter().collect();
         let wanted = Wanted {
@@ -92,10 +118,15 @@ impl Input {
             filter: arguments.filter.as_deref(),
             of_one_workload: true,
         };
-        let runs = |one: &Installed| if arguments.gateway { one.sides.gateway } else { one.sides.inbound };
-        let (plugins, elsewhere) = installed(&sources, &wanted, &variables)?.into_iter().partition(runs);
+        let mut notes = Vec::new();
+        let mut plugins = installed(&sources, &wanted, &variables)?;
+        plugins.retain(|one| {
+            let (runs, note) = takes_part(one, arguments.gateway, port);
+            notes.extend(note.map(|note| format!("{} {note}", one.title)));
+            runs
+        });
         let (keys, revoked) = (files(&arguments.keys)?, files(&arguments.revoked)?);
-        let input = Self { sources, plugins, elsewhere, keys, revoked };
+        let input = Self { sources, plugins, notes, keys, revoked };
         input.check_secrets()?;
         input.check_documents()?;
         Ok(input)
@@ -215,7 +246,7 @@ pub(crate) fn installed(
     let resources =
         documents.iter().filter(is_something).map(|(n, node)| Resource::of(*n, &sources[*n].text, node));
     let resources: Vec<Resource<'_>> = resources.flat_map(unpacked).collect();
-    let mut found: Vec<resource::Plugin<'_>> = Vec::new();
+    let (mut found, mut others): (Vec<resource::Plugin<'_>>, Vec<resource::Plugin<'_>>) = Default::default();
     for mut plugin in resources.iter().flat_map(resource::plugins) {
         if plugin.resource.kind.is_empty() {
             let given = filters::NAMES.into_iter().find(|known| *filter == Some(*known));
@@ -223,10 +254,11 @@ pub(crate) fn installed(
         }
         let chosen = names.is_empty()
             || names.iter().any(|name| name == plugin.resource.name || *name == plugin.resource.title());
-        let runs_there =
-            (labels.is_empty() && namespace.is_none()) || plugin.workloads.select(*namespace, labels);
+        let runs_there = plugin.workloads.select(*namespace, labels);
         if plugin.filter.is_some() && chosen && runs_there {
             found.push(plugin);
+        } else if plugin.filter.is_some() {
+            others.push(plugin);
         }
     }
     let stranger = found.iter().enumerate().find_map(|(n, one)| {
@@ -239,6 +271,13 @@ pub(crate) fn installed(
              plugin of one workload",
             one.resource.title(),
             other.resource.title()
+        ));
+    }
+    if let (true, Some(one)) = (found.is_empty(), others.first()) {
+        return Err(format!(
+            "no plugin of the input is chosen; {} is of {}: expected `--namespace`, `--label` and `--plugin` of a pod that has a plugin",
+            one.resource.title(),
+            one.workloads
         ));
     }
     if found.is_empty() && !sources.is_empty() {
@@ -272,7 +311,7 @@ fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> In
         node,
         span: plugin.config.as_ref().map_or_else(|| plugin.span.clone(), |node| node.span.clone()),
         has_stand_in,
-        sides: plugin.sides,
+        sides: plugin.sides.clone(),
         order: plugin.order.clone(),
     }
 }
@@ -281,40 +320,90 @@ fn of(plugin: &resource::Plugin<'_>, variables: &BTreeMap<String, String>) -> In
 pub(super) fn request(arguments: &Explain) -> Result<Option<Request>, String> {
     let source =
         arguments.client_address.parse().map_err(|_| "--client-address: expected an address".to_owned())?;
+    let mut user = arguments.user.clone();
     let mut request = match (&arguments.log_line, &arguments.url) {
         (Some(line), _) => {
             let line = if line == "-" { standard_input()? } else { line.clone() };
             of_log_line(&line)?
         }
-        (None, Some(url)) => of_url(url),
+        (None, Some(url)) => {
+            let (request, of_url) = of_url(url)?;
+            user = user.or(of_url);
+            request
+        }
         (None, None) => return Ok(None),
     };
     request.source = std::net::SocketAddr::new(source, 41234).to_string();
     request.peer = arguments.peer.clone().or(request.peer);
-    for header in &arguments.headers {
-        let (name, value) = header.split_once(':').ok_or("--header: expected `NAME: VALUE`")?;
-        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().to_owned());
-        if name == "host" {
-            request.authority = value;
-        } else {
-            request.headers.push((name, value));
-        }
+    let data = data(arguments)?;
+    if let Some(data) = data.as_ref().filter(|_| arguments.get) {
+        request.path.push(if request.path.contains('?') { '&' } else { '?' });
+        request.path.push_str(data);
     }
-    if let Some(data) = &arguments.data {
+    let mut set = |name: &str, value: String| request.headers.push((name.to_owned(), value));
+    if let Some(user) = user {
+        set("authorization", format!("Basic {}", BASE64_STANDARD.encode(user)));
+    }
+    if !arguments.cookies.is_empty() {
+        set("cookie", arguments.cookies.join("; "));
+    }
+    if let Some(data) = data.filter(|_| !arguments.get) {
         "POST".clone_into(&mut request.method);
         request.headers.push(("content-length".to_owned(), data.len().to_string()));
+        request.headers.push(("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned()));
+    } else if arguments.get {
+        "GET".clone_into(&mut request.method);
     }
+    if arguments.head {
+        "HEAD".clone_into(&mut request.method);
+    }
+    own_headers(&arguments.headers, &mut request)?;
     if let Some(method) = &arguments.method {
         request.method.clone_from(method);
     }
     if request.method == "CONNECT" {
         // The target of `CONNECT` is a host with a port, and not a path.
-        if let Some(target) = arguments.url.as_deref().filter(|url| !url.contains("://")) {
-            target.clone_into(&mut request.authority);
-        }
         request.path.clear();
     }
     Ok(Some(request))
+}
+
+/// Adds the headers of `--header`. Each replaces the one that another option has set, and without a value
+/// only removes that one.
+fn own_headers(headers: &[String], request: &mut Request) -> Result<(), String> {
+    let mut own = Vec::new();
+    for header in headers {
+        let (name, value) = match (header.split_once(':'), header.strip_suffix(';')) {
+            (Some((name, value)), _) => (name, Some(value.trim()).filter(|value| !value.is_empty())),
+            (None, Some(name)) => (name, Some("")),
+            (None, None) => return Err("--header: expected `NAME: VALUE`".to_owned()),
+        };
+        let name = name.trim().to_ascii_lowercase();
+        request.headers.retain(|(known, _)| *known != name);
+        match value {
+            Some(value) if name == "host" => value.clone_into(&mut request.authority),
+            Some(value) => own.push((name, value.to_owned())),
+            None => {}
+        }
+    }
+    request.headers.append(&mut own);
+    Ok(())
+}
+
+/// The text of all `--data`, if there is one.
+fn data(arguments: &Explain) -> Result<Option<String>, String> {
+    if arguments.data.is_empty() {
+        let error = "--get: expected `--data`, which it puts into the query";
+        return if arguments.get { Err(error.to_owned()) } else { Ok(None) };
+    }
+    let one = |text: &String| match text.strip_prefix('@') {
+        Some(file) => fs::read(file)
+            .map(|bytes| String::from_utf8_lossy(&bytes).replace(['\r', '\n'], ""))
+            .map_err(|error| format!("--data: {file}: {error}")),
+        None => Ok(text.clone()),
+    };
+    let parts = arguments.data.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(parts.join("&")))
 }
 
 pub(super) fn standard_input() -> Result<String, String> {
@@ -323,36 +412,48 @@ pub(super) fn standard_input() -> Result<String, String> {
     Ok(text)
 }
 
-fn of_url(url: &str) -> Request {
-    let rest = url.split_once("://").map(|(_, rest)| rest);
-    let (authority, path) = match rest {
-        Some(rest) => {
-            let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            let (authority, path) = rest.split_at(at);
-            // User information is not sent as a part of the authority (RFC 9110, section 4.2.4).
-            let authority = authority.rsplit('@').next().unwrap_or_default();
-            (authority, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
-        }
-        None => ("service", url.to_owned()),
-    };
-    let path = path.split('#').next().unwrap_or_default().to_owned();
-    Request {
+/// The request of a URL, and the user information in the URL. As for curl, the scheme may be missing. A path
+/// alone begins with `/`.
+fn of_url(url: &str) -> Result<(Request, Option<String>), String> {
+    let (scheme, rest) = url.split_once("://").map_or((None, url), |(scheme, rest)| (Some(scheme), rest));
+    if scheme.is_some_and(|scheme| !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)))
+    {
+        return Err("expected a URL with `http` or `https`".to_owned());
+    }
+    let is_path = scheme.is_none() && (url.starts_with('/') || url == "*");
+    let at = if is_path { 0 } else { rest.find(['/', '?', '#']).unwrap_or(rest.len()) };
+    let (authority, path) = rest.split_at(at);
+    // User information is not sent as a part of the authority (RFC 9110, section 4.2.4).
+    let (user, authority) =
+        authority.rsplit_once('@').map_or((None, authority), |(user, rest)| (Some(user), rest));
+    if authority.is_empty() && !is_path {
+        return Err("expected a URL with a host, or a path that begins with `/`".to_owned());
+    }
+    let path = path.split('#').next().unwrap_or_default();
+    let path = if is_path || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let user = user.map(|user| {
+        let user = String::from_utf8_lossy(&percent_decoded(user.as_bytes())).into_owned();
+        if user.contains(':') { user } else { format!("{user}:") }
+    });
+    let request = Request {
         method: "GET".to_owned(),
         path,
-        authority: authority.to_owned(),
+        authority: if is_path { "service".to_owned() } else { authority.to_owned() },
         headers: Vec::new(),
         source: String::new(),
         peer: None,
-    }
+    };
+    Ok((request, user))
 }
 
-/// The request of an access log line as the manifests write it.
+/// The request of an access log line.
 pub(super) fn of_log_line(line: &str) -> Result<Request, String> {
-    let expected =
-        || "the line is not JSON with `method` and `path`, as install/istio.yaml writes it".to_owned();
-    let json: Value = serde_json::from_str(line.trim()).map_err(|_| expected())?;
+    let fields = access_log::fields(line).ok_or(
+        "the line is neither JSON, as install/istio.yaml writes it, nor the text that Istio or Envoy writes by default",
+    )?;
+    let expected = || "the line has no `method` and `path`, as install/istio.yaml writes them".to_owned();
     let text =
-        |name: &str| json[name].as_str().filter(|text| !text.is_empty() && *text != "-").map(str::to_owned);
+        |name: &str| fields[name].as_str().filter(|text| !text.is_empty() && *text != "-").map(str::to_owned);
     let mut headers = Vec::new();
     headers.extend(text("request_id").map(|id| ("x-request-id".to_owned(), id)));
     Ok(Request {

@@ -319,6 +319,15 @@ pub(crate) fn of(code: &str) -> Option<Meaning> {
     all().into_iter().find(is_it)
 }
 
+/// The deny code whose replies have this title.
+pub(crate) fn of_title(text: &str) -> Option<&'static str> {
+    DenyCode::ALL
+        .iter()
+        .map(|code| code.presentation())
+        .find(|one| one.title == text.trim())
+        .map(|one| one.code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

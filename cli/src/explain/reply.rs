@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use mesh_filters_cli::decide::{Decided, Request, Verdict};
+use plugin_kit::request::path::percent_decoded;
 use serde_json::{Value, json};
 
+use super::access_log;
 use super::input::{Input, of_log_line, standard_input};
 use super::meaning::{self, Meaning};
 use super::tree::shown;
@@ -17,6 +19,10 @@ pub(crate) struct Received {
     code: Option<String>,
     /// The response code details of the access log, which say who answered.
     details: Option<String>,
+    /// The response code details that go with the body, if the body is one of Envoy's own filters.
+    of_another: Option<String>,
+    /// The gRPC status.
+    grpc: Option<String>,
     /// The limit that denied.
     limit: Option<String>,
     /// Whether the limit is known from a header, which others may have set.
@@ -56,6 +62,8 @@ impl Received {
             status: None,
             code: None,
             details: None,
+            of_another: None,
+            grpc: None,
             limit: None,
             limit_is_of_header: false,
             detail: None,
@@ -74,7 +82,11 @@ impl Received {
             received.body(rest.trim());
         }
         received.body(body.trim());
-        if received.code.is_none() && received.status.is_none() {
+        if received.code.is_none()
+            && received.status.is_none()
+            && received.of_another.is_none()
+            && received.grpc.is_none()
+        {
             return Err(
                 "nothing tells a refusal; expected what `curl -i` printed, the body, or a line of the access log".to_owned()
             );
@@ -98,7 +110,8 @@ impl Received {
                     self.limit = value.split('"').nth(1).map(str::to_owned);
                     self.limit_is_of_header = true;
                 }
-                "grpc-status" if self.status == Some(200) => self.status = None,
+                "grpc-status" => self.grpc = Some(value.to_owned()),
+                "grpc-message" => self.body(&String::from_utf8_lossy(&percent_decoded(value.as_bytes()))),
                 "www-authenticate" if is_challenge(value) => {
                     self.scopes = value
                         .split_once("scope=\"")
@@ -122,8 +135,11 @@ impl Received {
     }
 
     fn body(&mut self, body: &str) {
-        let Ok(Value::Object(json)) = serde_json::from_str(body) else {
+        let Some(Value::Object(json)) = access_log::fields(body) else {
             if !body.is_empty() {
+                self.code = self.code.take().or(meaning::of_title(body).map(str::to_owned));
+                self.of_another = self.of_another.take().or_else(|| details_of_body(body));
+                self.grpcurl(body);
                 body.split_whitespace().for_each(|word| {
                     self.known(word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
                 });
@@ -138,6 +154,7 @@ impl Received {
         self.status = number.and_then(|status| status.try_into().ok()).or(self.status);
         // In a problem document (RFC 9457) this member could be a text for people.
         self.details = text("details").filter(|details| !details.contains(' ')).map(str::to_owned);
+        self.details = self.details.take().or_else(|| details_of_flags(text("flags")?));
         // `jwt` and `rate_limit` are the names in the access log.
         for name in ["code", "jwt", "details"] {
             if let Some(code) = text(name).filter(|code| meaning::of(code).is_some()) {
@@ -159,6 +176,18 @@ impl Received {
         }
     }
 
+    /// Reads what gRPC clients print: grpcurl, and libraries in Go.
+    fn grpcurl(&mut self, text: &str) {
+        let after = |start: &str| text.split_once(start).map(|(_, rest)| rest.trim_start());
+        let code =
+            after("Code: ").or_else(|| after("code = ")).and_then(|rest| rest.split_whitespace().next());
+        let Some(code) = code.and_then(|code| GRPC.iter().find(|(_, name)| *name == code)) else { return };
+        self.grpc = Some(code.0.to_string());
+        if let Some(message) = after("Message: ").or_else(|| after("desc = ")) {
+            self.body(message.lines().next().unwrap_or_default().trim());
+        }
+    }
+
     /// The request, if the reply is an access log line.
     pub(super) fn request(&self) -> Option<Request> {
         self.request.clone().map(|request| Request { source: "10.0.0.7:41234".to_owned(), ..request })
@@ -172,13 +201,31 @@ impl Received {
         rules.iter().enumerate().position(|(n, rule)| rule["name"] == name || name == format!("rules[{n}]"))
     }
 
+    /// The gRPC status, unless it is OK: number and name.
+    fn grpc(&self) -> Option<(u8, &'static str)> {
+        let number = self.grpc.as_ref()?.parse().ok().filter(|number| *number != 0)?;
+        Some(GRPC.into_iter().find(|(known, _)| *known == number).unwrap_or((number, "unknown")))
+    }
+
+    /// The HTTP status, or the one that the gRPC status stands for.
+    fn as_http(&self) -> Option<u16> {
+        match self.grpc() {
+            None => self.status,
+            Some((7, _)) => Some(403),
+            Some((8, _)) => Some(429),
+            Some((14, _)) => Some(503),
+            Some((16, _)) => Some(401),
+            Some(_) => None,
+        }
+    }
+
     fn meaning(&self) -> Option<Meaning> {
         if let Some(meaning) = self.code.as_deref().and_then(meaning::of) {
             return Some(meaning);
         }
         // Without a code, the status and the headers must do.
         let limit = self.limit.as_ref().filter(|_| !self.limit_is_of_header);
-        let code = match (self.status, limit, &self.scopes) {
+        let code = match (self.as_http(), limit, &self.scopes) {
             (Some(429) | None, Some(_), _) => "rate_limit_exceeded",
             (Some(403), _, Some(_)) => "insufficient_scope",
             _ => return None,
@@ -192,7 +239,11 @@ impl Received {
     /// # Errors
     /// No filter sends such a reply.
     pub(super) fn explain(&self, input: &Input, decided: Option<&Decided>) -> Result<Explained, String> {
-        let status = self.status.map_or_else(String::new, |status| format!("{status} "));
+        let status = match (self.status, self.grpc()) {
+            (_, Some((number, name))) => format!("gRPC status {number} ({name}) "),
+            (Some(status), None) => format!("{status} "),
+            (None, None) => String::new(),
+        };
         if let Some((by, why)) = self.details.as_deref().and_then(another) {
             let details = self.details.as_deref().map(printable).unwrap_or_default();
             return Ok(Explained {
@@ -202,8 +253,20 @@ impl Received {
                 places: Vec::new(),
             });
         }
+        // A code of these filters says more than a body.
+        if let (None, Some((by, why))) = (self.meaning(), self.of_another.as_deref().and_then(another)) {
+            return Ok(Explained {
+                headline: format!("{status}by {by}"),
+                code: None,
+                lines: vec![
+                    "The body of the reply is one that this filter sends.".to_owned(),
+                    why.to_owned(),
+                ],
+                places: Vec::new(),
+            });
+        }
         let Some(meaning) = self.meaning() else {
-            if let Some(filter) = self.status.and_then(may_be_of) {
+            if let Some(filter) = self.as_http().and_then(may_be_of) {
                 return Ok(Explained {
                     headline: format!("{status}may be from {filter}, and from another filter or the service as well"),
                     code: None,
@@ -326,6 +389,62 @@ fn is_challenge(value: &str) -> bool {
         };
         !realm.contains("://") && rest.split(',').all(|one| known(one.trim()))
     })
+}
+
+/// Statuses of gRPC, as its documents number and name them.
+const GRPC: [(u8, &str); 16] = [
+    (1, "Canceled"),
+    (2, "Unknown"),
+    (3, "InvalidArgument"),
+    (4, "DeadlineExceeded"),
+    (5, "NotFound"),
+    (6, "AlreadyExists"),
+    (7, "PermissionDenied"),
+    (8, "ResourceExhausted"),
+    (9, "FailedPrecondition"),
+    (10, "Aborted"),
+    (11, "OutOfRange"),
+    (12, "Unimplemented"),
+    (13, "Internal"),
+    (14, "Unavailable"),
+    (15, "DataLoss"),
+    (16, "Unauthenticated"),
+];
+
+/// The response code details that go with a body of Envoy's own filters.
+fn details_of_body(body: &str) -> Option<String> {
+    let details = match body.trim().trim_end_matches('.') {
+        "RBAC: access denied" => "rbac_access_denied",
+        "local_rate_limited" => "local_rate_limited",
+        "no healthy upstream" => "no_healthy_upstream",
+        "upstream request timeout" => "response_timeout",
+        body if body.starts_with("upstream connect error or disconnect/reset before headers") => {
+            "upstream_reset"
+        }
+        // The texts of Envoy's `jwt_verify_lib`.
+        body if ["Jwt ", "Jwks ", "Audiences in Jwt"].iter().any(|start| body.starts_with(start)) => {
+            "jwt_authn_access_denied"
+        }
+        _ => return None,
+    };
+    Some(details.to_owned())
+}
+
+/// The response code details that go with flags (`%RESPONSE_FLAGS%`), for formats without details. Replies of
+/// these filters have no flags.
+fn details_of_flags(flags: &str) -> Option<String> {
+    let details = match flags.split(',').next().unwrap_or_default() {
+        "UAEX" => "ext_authz_denied",
+        "RL" => "local_rate_limited",
+        "RLSE" => "rate_limiter_error",
+        "UF" | "UC" | "UR" | "LR" | "URX" => "upstream_reset",
+        "UH" => "no_healthy_upstream",
+        "UT" => "response_timeout",
+        "NC" => "cluster_not_found",
+        "NR" => "route_not_found",
+        _ => return None,
+    };
+    Some(details.to_owned())
 }
 
 /// Who answered, and why, according to response code details that do not come from these filters.
@@ -467,9 +586,55 @@ mod tests {
             ),
             (
                 "HTTP/1.1 401 Unauthorized\nwww-authenticate: Bearer realm=\"http://a/b\"\n\nJwt is missing",
+                "401 by Envoy's own check of tokens",
+            ),
+            (
+                "HTTP/1.1 401 Unauthorized\nwww-authenticate: Bearer realm=\"http://a/b\"\n\n",
                 "401 may be from jwt-auth",
             ),
             ("HTTP/1.1 403 Forbidden\n\nno", "403 may be from jwt-auth"),
+            ("HTTP/1.1 403 Forbidden\n\nRBAC: access denied", "403 by Envoy's access control"),
+            ("RBAC: access denied", "by Envoy's access control"),
+            ("HTTP/1.1 401 Unauthorized\n\nJwt verification fails", "401 by Envoy's own check of tokens"),
+            ("Audiences in Jwt are not allowed", "by Envoy's own check of tokens"),
+            ("HTTP/1.1 401 Unauthorized\n\nThe token has expired", "401 token_expired, by jwt-auth"),
+            (
+                "HTTP/2 200\ncontent-type: application/grpc\ngrpc-status: 16\ngrpc-message: The token has expired\n\n",
+                "gRPC status 16 (Unauthenticated) token_expired, by jwt-auth",
+            ),
+            (
+                "HTTP/2 200\ngrpc-status: 8\ngrpc-message: {%22status%22:429,%22code%22:%22rate_limit_exceeded%22}\n\n",
+                "gRPC status 8 (ResourceExhausted) rate_limit_exceeded, by rate-limit",
+            ),
+            (
+                "HTTP/2 200\ngrpc-status: 7\ngrpc-message: RBAC: access denied\n\n",
+                "gRPC status 7 (PermissionDenied) by Envoy's access control",
+            ),
+            ("HTTP/2 200\ngrpc-status: 8\n\n", "gRPC status 8 (ResourceExhausted) may be from rate-limit"),
+            (
+                "ERROR:\n  Code: PermissionDenied\n  Message: The token does not permit this\n",
+                "gRPC status 7 (PermissionDenied) claims_forbidden, by jwt-auth",
+            ),
+            (
+                "rpc error: code = Unauthenticated desc = A token is required",
+                "gRPC status 16 (Unauthenticated) token_missing, by jwt-auth",
+            ),
+            (
+                r#"[2026-12-01T07:30:00.000Z] "GET / HTTP/1.1" 401 - jwt_auth_token_expired - "-" 0 1 1 - "-" "c" "i" "a" "-" - - - - - -"#,
+                "401 token_expired, by jwt-auth",
+            ),
+            (
+                r#"[2026-12-01T07:30:00.000Z] "GET / HTTP/1.1" 403 - rbac_access_denied_matched_policy[none] - "-" 0 1 1 - "-" "c" "i" "a" "-""#,
+                "403 by Envoy's access control",
+            ),
+            (
+                r#"[2026-12-01T07:30:00.000Z] "GET / HTTP/1.1" 401 - 0 141 1 - "-" "c" "i" "a" "-""#,
+                "401 may be from jwt-auth",
+            ),
+            (
+                r#"[2026-12-01T07:30:00.000Z] "GET / HTTP/1.1" 503 UH 0 19 0 - "-" "c" "i" "a" "-""#,
+                "503 by the proxy",
+            ),
             ("HTTP/1.1 503 Service Unavailable\n\nno", "503 may be from jwt-auth or rate-limit"),
             (
                 "HTTP/1.1 401 Unauthorized\nwww-authenticate: Bearer realm=\"service\"\n\n",

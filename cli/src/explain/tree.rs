@@ -9,6 +9,9 @@ use crate::explain::meaning;
 use crate::secret::is_secret_name;
 use crate::times;
 
+/// The text of a line about a tag that is written.
+const WRITES_TAG: &str = "writes the tag";
+
 /// The outcome of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,6 +83,14 @@ impl Item {
 
     fn received(self, received: Option<String>) -> Self {
         Self { received, ..self }
+    }
+
+    /// The name and the value of the tag that this line is about, if it is about one.
+    pub(crate) fn tag(&self) -> Option<(&str, &str)> {
+        let name = self.text.strip_prefix(WRITES_TAG)?.trim_matches(['`', ' ']);
+        let value = self.received.as_deref()?;
+        let plain = value.strip_prefix('`').and_then(|value| value.strip_suffix('`'));
+        Some((name, plain.unwrap_or(value)))
     }
 
     fn line(&self) -> String {
@@ -786,11 +797,11 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
         Change::State(key, bytes) => {
             let text = String::from_utf8_lossy(bytes);
             let (what, name) = match key.strip_prefix("tag.") {
-                Some(tag) => ("writes the tag", tag.to_owned()),
+                Some(tag) => (WRITES_TAG, tag.to_owned()),
                 None => ("publishes", format!("wasm.{key}")),
             };
             let tags = written.config["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let is_pseudonym = what == "writes the tag"
+            let is_pseudonym = what == WRITES_TAG
                 && tags.iter().any(|tag| tag["name"] == name.as_str() && tag.get("pseudonym").is_some());
             let is_of_secret = is_secret_name(&name)
                 || tags
@@ -807,7 +818,7 @@ fn changes(step: &Step, written: &Written<'_>) -> Vec<Item> {
                 }
                 // The detail is made for logs, so it is printable and has no secrets.
                 "jwt.deny_detail" | "ratelimit.detail" => format!("`{text}`"),
-                _ if is_of_secret && what == "writes the tag" => "a value that is not shown".to_owned(),
+                _ if is_of_secret && what == WRITES_TAG => "a value that is not shown".to_owned(),
                 _ => shown(&text),
             };
             Item::new(Mark::Info, format!("{what} `{name}`")).received(Some(shown))

@@ -111,6 +111,14 @@ crate::config_object! {
 /// The environment variable that holds the key of pseudonyms, unless `keyFrom` names another.
 pub const KEY_VARIABLE: &str = "PSEUDONYM_KEY";
 
+/// What a key ID is.
+pub const KEY_ID: &str = "expected 1 to 16 ASCII letters and digits";
+
+/// Whether this is a key ID: see [`KEY_ID`].
+pub fn is_key_id(id: &str) -> bool {
+    (1..=16).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 impl Default for RawKeyFrom {
     fn default() -> Self {
         Self { env: SecretVariable::named(KEY_VARIABLE) }
@@ -121,10 +129,10 @@ impl RawPseudonym {
     /// The pseudonyms that it describes, or notes of what is wrong with it.
     pub fn parse(&self, path: &JsonPath, errors: &mut ErrorList, env: &dyn Environment) -> Option<Pseudonym> {
         if let Some(id) = &self.key_id
-            && (id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            && !is_key_id(id)
         {
             // The value is not shown, since it may be the key itself.
-            errors.add(&path.field("keyId"), "expected 1 to 16 ASCII letters and digits");
+            errors.add(&path.field("keyId"), KEY_ID);
             return None;
         }
         let at = path.field("keyFrom").field("env");
