@@ -6,18 +6,18 @@
 #
 # FILTER     jwt-auth or rate-limit, in a plugin of its own or in mesh-filters; mesh-filters means both of them there
 # SERVICE    the second part of the WasmPlugin's or TrafficExtension's name, FILTER-SERVICE: auth, user, sign-in, edge …
-# NAMESPACE  the namespace of the plugin; the default is adaptive-learning
+# NAMESPACE  the namespace of the plugin; needed if several namespaces have one of this name
 #
 # `on` keeps the previous modes in an annotation, and `off` restores them. Both may be repeated. `show` prints the modes.
 set -euo pipefail
 
-ANNOTATION=adaptive-learning.example/before-report-mode
-KEPT='adaptive-learning\.example/before-report-mode'
+ANNOTATION=mesh-filters/before-report-mode
+KEPT=$ANNOTATION
 
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 die() { echo "report-mode: $*" >&2; exit 1; }
 
-namespace=adaptive-learning
+namespace=
 words=()
 while [[ $# -gt 0 ]]; do
   case $1 in
@@ -40,13 +40,23 @@ filter=${words[0]} service=${words[1]} wanted=${words[2]}
 
 # The service's plugin: of this filter alone, else of mesh-filters; a WasmPlugin, else a TrafficExtension.
 find_plugin() {
-  local names=("$filter-$service") found=
+  local names=("$filter-$service") where=(-A) kind name all found
   [[ $filter == mesh-filters ]] || names+=("mesh-filters-$service")
-  found=$(kubectl get wasmplugin -n "$namespace" "${names[@]}" --ignore-not-found -o name)
-  # A cluster may not know the kind.
-  [[ -n $found ]] || found=$(kubectl get trafficextension -n "$namespace" "${names[@]}" --ignore-not-found -o name 2>/dev/null) || true
-  [[ -n $found ]] || die "namespace $namespace has no WasmPlugin or TrafficExtension ${names[*]}"
-  plugin=$(head -n 1 <<<"$found")
+  [[ -z $namespace ]] || where=(-n "$namespace")
+  for kind in wasmplugin trafficextension; do
+    # A cluster may not know the second kind.
+    all=$(kubectl get "$kind" "${where[@]}" -o "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{'\n'}{end}" 2>&1) ||
+      [[ $kind == trafficextension ]] || die "$all"
+    for name in "${names[@]}"; do
+      found=$(awk -v name="$name" '$2 == name { print $1 }' <<<"$all")
+      [[ -n $found ]] || continue
+      [[ $found != *$'\n'* ]] || die "several namespaces have $name: ${found//$'\n'/ }; say which by -n"
+      namespace=$found plugin=$kind.extensions.istio.io/$name
+      return
+    done
+  done
+  [[ -z $namespace ]] || die "namespace $namespace has no WasmPlugin or TrafficExtension ${names[*]}"
+  die "the cluster has no WasmPlugin or TrafficExtension ${names[*]}"
 }
 
 # How the plugin is: `version`, `kept`, `annotated`, and for each mode that is to be switched its `names`, `paths`, `modes`.

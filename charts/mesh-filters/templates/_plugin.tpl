@@ -5,11 +5,16 @@
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin
 metadata:
-  name: {{ .filter }}-{{ .name }}
-  namespace: {{ $values.namespace | default .root.Release.Namespace }}
+  name: {{ .filter }}-{{ .name }}{{ if eq $values.track "canary" }}-canary{{ end }}
+  namespace: {{ .namespace | default $values.namespace | default .root.Release.Namespace }}
   labels: { filter: {{ .filter }} }
 spec:
-  selector: { matchLabels: { app: {{ required (printf "services.%s.app is missing" .name) .app }} } }
+  selector:
+    matchLabels:
+      app: {{ required (printf "services.%s.app is missing" .name) .app }}
+      {{- with $values.track }}
+      track: {{ . }}
+      {{- end }}
   url: {{ required (printf "the image of %s is missing: its url" .filter) .shared.image.url | quote }}
   sha256: {{ required (printf "the image of %s is missing: its sha256" .filter) .shared.image.sha256 | quote }}
   {{- with $values.imagePullSecret }}
@@ -22,7 +27,7 @@ spec:
   {{- end }}
   failStrategy: {{ .shared.failStrategy }}
   match: [{ mode: SERVER }]
-  {{- if eq .filter "trace-tags" }}
+  {{- if ne .filter "jwt-auth" }}
   vmConfig:
     env:
       - { name: PSEUDONYM_KEY, value: {{ required "pseudonymKey is missing" $values.pseudonymKey | quote }} }

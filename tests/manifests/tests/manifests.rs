@@ -277,8 +277,8 @@ fn a_deployment_with_the_label_has_the_module_in_its_proxies_and_others_do_not()
     }
 }
 
-/// What `mesh-filters check --deny warnings` says to these resources, and whether it finds nothing.
-fn check(resources: &[Value]) -> (bool, String) {
+/// What `mesh-filters check --deny warnings` finds in these resources.
+fn check(resources: &[Value]) -> Result<(), String> {
     // Beside the folder `deps` that holds this test.
     let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("mesh-filters");
     let folder = tempfile::tempdir().unwrap();
@@ -286,7 +286,7 @@ fn check(resources: &[Value]) -> (bool, String) {
     fs::write(&file, json!({ "kind": "List", "items": resources }).to_string()).unwrap();
     let done = Command::new(&program).args(["check", "--deny", "warnings"]).arg(&file).output();
     let done = done.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    (done.status.success(), String::from_utf8(done.stdout).unwrap())
+    if done.status.success() { Ok(()) } else { Err(String::from_utf8(done.stdout).unwrap()) }
 }
 
 #[test]
@@ -319,16 +319,114 @@ fn each_pod_has_the_plugins_of_its_track_and_the_check_finds_a_pod_without() {
     let mut pods = labelled.to_vec();
     pods[0]["metadata"]["name"] = json!("user-service-canary");
     pods[0]["spec"]["template"]["metadata"]["labels"]["track"] = json!("canary");
-    assert!(with(&pods).0, "{}", with(&pods).1);
+    assert_eq!(with(&pods), Ok(()));
     pods[0]["spec"]["template"]["metadata"]["labels"]["track"] = json!("other");
-    let (fine, said) = with(&pods);
-    assert!(!fine && said.matches("pods-without-filter").count() == 3, "{said}");
-    let (fine, said) = check(&[rendered("filters"), &canary].concat());
+    let said = with(&pods).unwrap_err();
+    assert!(said.matches("pods-without-filter").count() == 3, "{said}");
+    let said = check(&[rendered("filters"), &canary].concat()).unwrap_err();
     let count = |code: &str| said.matches(code).count();
-    assert!(
-        !fine && count("error[same-filter-twice]") == 14 && count("error[same-limit-twice]") == 15,
-        "{said}"
-    );
+    assert!(count("error[same-filter-twice]") == 14 && count("error[same-limit-twice]") == 15, "{said}");
+}
+
+/// The names of the platform that the manifests are of, where a text has one.
+fn names_of_the_original(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.retain(|line| {
+        let services = ["auth", "user", "content", "scheduler", "ml", "event", "notification"];
+        line.contains("adaptive") || services.iter().any(|name| line.contains(&format!("{name}-service")))
+    });
+    lines
+}
+
+/// The Services and Deployments of a platform: each an app in a namespace, and the value of its label `track`.
+fn workloads(apps: &[(&str, &str, &str)]) -> Vec<Value> {
+    let of_app = |(app, namespace, track): &(&str, &str, &str)| {
+        let metadata = json!({ "name": app, "namespace": namespace });
+        let ports = json!([{ "name": "http", "port": 8080 }]);
+        let template = json!({
+            "metadata": { "labels": { "app": app, "track": track } },
+            "spec": { "containers": [{ "name": "service", "image": app }] },
+        });
+        [
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": { "ports": ports } }),
+            json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": { "template": template } }),
+        ]
+    };
+    apps.iter().flat_map(of_app).collect()
+}
+
+/// An installation with the folder `shop`, as the page shows it: three services in two namespaces.
+fn shop() -> TempDir {
+    let top = installation(&values());
+    let page = fs::read_to_string(root().join("wasmplugin-manifests/README.md")).unwrap();
+    let mut shown = page.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let folder = top.path().join("shop");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("kustomization.yaml"), shown.next().unwrap()).unwrap();
+    let orders = shown.next().unwrap();
+    let payments = orders.replace("orders", "payments");
+    let stock = orders.replace("orders", "stock").replace("namespace: shop", "namespace: warehouse");
+    fs::write(folder.join("plugins.yaml"), [orders, &payments, &stock].join("---\n")).unwrap();
+    let settings = fs::read_to_string(top.path().join("settings/filters/settings.yaml")).unwrap();
+    let settings = settings
+        .replace("https://auth.adaptive-learning.example/", "https://auth.shop.example/")
+        .replace("adaptive-learning-api", "shop")
+        .replace("auth-service.adaptive-learning.svc", "keys.shop.svc");
+    fs::write(folder.join("settings.yaml"), settings).unwrap();
+    top
+}
+
+const SHOP: [(&str, &str, &str); 4] = [
+    ("orders", "shop", "stable"),
+    ("payments", "shop", "canary"),
+    ("stock", "warehouse", "stable"),
+    ("keys", "shop", ""),
+];
+
+#[test]
+fn another_platform_has_no_name_of_this_one_and_nothing_is_wrong_with_it() {
+    let top = shop();
+    let text = kustomize(&top.path().join("shop")).unwrap();
+    assert_eq!(names_of_the_original(&text), Vec::<&str>::new());
+    let resources: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    assert_eq!(resources.len(), 9);
+    assert_eq!(check(&[resources, workloads(&SHOP)].concat()), Ok(()));
+
+    // The canary of a filter there, with the names that the page tells to replace.
+    let overlay = top.path().join("overlays/filter-canary");
+    for file in ["stable/kustomization.yaml", "canary/kustomization.yaml", "admission.yaml"] {
+        let file = overlay.join(file);
+        let text = fs::read_to_string(&file).unwrap();
+        let text = text.replace("../../../filters", "../../../shop").replace(
+            "matchLabels: { kubernetes.io/metadata.name: adaptive-learning }",
+            "matchExpressions: [{ key: kubernetes.io/metadata.name, operator: In, values: [shop, warehouse] }]",
+        );
+        let text = text.replace(".endsWith(\"-service\")", " in [\"orders\", \"payments\", \"stock\"]");
+        fs::write(file, text).unwrap();
+    }
+    let text = kustomize(&overlay).unwrap();
+    assert_eq!(names_of_the_original(&text), Vec::<&str>::new());
+    let resources: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    assert_eq!(resources.iter().filter_map(plugin).count(), 18);
+    assert_eq!(check(&[resources, workloads(&SHOP)].concat()), Ok(()));
+}
+
+#[test]
+fn what_scrapes_the_proxies_has_no_name_of_a_platform() {
+    let folder = root().join("wasmplugin-manifests/overlays/observability");
+    for file in
+        ["prometheus.yml", "operator/pod-monitor.yaml", "dashboard.json", "jaeger.yaml", "prometheus.yaml"]
+    {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        assert_eq!(names_of_the_original(&text), Vec::<&str>::new(), "{file}");
+    }
+    // The services that must be there, and the one with an objective of its own, as the page says.
+    let text = fs::read_to_string(folder.join("rules.yaml")).unwrap();
+    let mut others = names_of_the_original(&text);
+    others.retain(|line| !line.contains("label_replace(vector(1)") && !line.contains("ml-service"));
+    assert_eq!(others, Vec::<&str>::new());
+    let script = fs::read_to_string(root().join("wasmplugin-manifests/report-mode.sh")).unwrap();
+    assert_eq!(names_of_the_original(&script), Vec::<&str>::new());
 }
 
 #[test]
@@ -450,7 +548,18 @@ fn the_values_that_the_page_of_the_chart_shows_make_plugins_that_their_filters_t
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("values.yaml");
     fs::write(&file, shown).unwrap();
-    let rendered = template(&["--values".to_owned(), file.display().to_string()]).unwrap();
+    let values = ["--values".to_owned(), file.display().to_string()];
+    let rendered = template(&values).unwrap();
+    assert_eq!(names_of_the_original(&json!(rendered).to_string()), Vec::<&str>::new());
+    // One release for each track, where the pods have the label.
+    let of_track = |track: &str| {
+        let track = ["--set".to_owned(), format!("track={track}")];
+        template(&[values.as_slice(), &track].concat()).unwrap()
+    };
+    let workloads = workloads(&[SHOP.as_slice(), &[("auth", "shop", "")]].concat());
+    for resources in [rendered.clone(), [of_track("stable"), of_track("canary")].concat()] {
+        assert_eq!(check(&[resources, workloads.clone()].concat()), Ok(()));
+    }
     let mut names = Vec::new();
     for plugin in rendered.iter().map(|one| plugin(one).unwrap()) {
         let said = accepted(&plugin.filter, &plugin.config, &plugin.variables);
@@ -458,8 +567,13 @@ fn the_values_that_the_page_of_the_chart_shows_make_plugins_that_their_filters_t
         names.push(plugin.resource);
     }
     names.sort();
-    let plugin = |filter: &str| format!("WasmPlugin shop/{filter}-orders");
-    assert_eq!(names, ["jwt-auth", "rate-limit", "trace-tags"].map(plugin));
+    let of = |app: &'static str| move |filter: &&str| format!("WasmPlugin {app}").replace("FILTER", filter);
+    let all = ["jwt-auth", "rate-limit", "trace-tags"];
+    let mut wanted: Vec<String> = all.iter().map(of("shop/FILTER-orders")).collect();
+    wanted.extend(all.iter().map(of("shop/FILTER-payments")));
+    wanted.extend(["jwt-auth", "trace-tags"].iter().map(of("warehouse/FILTER-stock")));
+    wanted.sort();
+    assert_eq!(names, wanted);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 const GROUP: &str = "/apis/extensions.istio.io/v1alpha1";
-const ANNOTATION: &str = "adaptive-learning.example/before-report-mode";
+const ANNOTATION: &str = "mesh-filters/before-report-mode";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
@@ -140,6 +140,12 @@ fn answer(method: &str, path: &str, body: &[u8], store: &mut Store) -> (u16, Val
     };
     if !name.contains('/') {
         let of_kind = store.iter().filter(|(path, _)| path.split('/').nth(2) == Some(name));
+        let items = of_kind.map(|(_, one)| one).collect::<Vec<_>>();
+        return (200, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items }));
+    }
+    if let [_, namespace, kind] = name.split('/').collect::<Vec<_>>()[..] {
+        let of_kind =
+            store.iter().filter(|(path, _)| path.starts_with(&format!("namespaces/{namespace}/{kind}/")));
         let items = of_kind.map(|(_, one)| one).collect::<Vec<_>>();
         return (200, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items }));
     }
@@ -303,7 +309,7 @@ fn a_plugin_in_another_namespace_or_a_traffic_extension_is_found() {
     let spec = json!({ "wasm": { "pluginConfig": rate_limit() } });
     let extension = plugin("TrafficExtension", "adaptive-learning", "rate-limit-user", &spec);
     let cluster = Cluster::start(&[edge, extension]);
-    cluster.switch("-n istio-ingress jwt-auth edge on");
+    cluster.switch("jwt-auth edge on");
     let edge = cluster.get("namespaces/istio-ingress/wasmplugins/jwt-auth-edge");
     assert_eq!(edge["spec"]["pluginConfig"]["mode"], "report");
     cluster.switch("rate-limit user on");
@@ -318,6 +324,23 @@ fn a_plugin_in_another_namespace_or_a_traffic_extension_is_found() {
 }
 
 #[test]
+fn of_two_plugins_with_one_name_the_namespace_says_which() {
+    let both = ["shop", "stock"].map(|namespace| {
+        plugin("WasmPlugin", namespace, "jwt-auth-orders", &json!({ "pluginConfig": jwt_auth() }))
+    });
+    let cluster = Cluster::start(&both);
+    let said = cluster.run("jwt-auth orders on");
+    let expected = "several namespaces have jwt-auth-orders: shop stock; say which by -n";
+    assert!(!said.success && said.text.contains(expected), "{}", said.text);
+    cluster.switch("-n stock jwt-auth orders on");
+    let mode = |namespace: &str| {
+        let path = format!("namespaces/{namespace}/wasmplugins/jwt-auth-orders");
+        cluster.get(&path)["spec"]["pluginConfig"]["mode"].clone()
+    };
+    assert_eq!((mode("shop"), mode("stock")), (Value::Null, json!("report")));
+}
+
+#[test]
 fn what_is_not_there_or_not_said_right_is_refused() {
     let cluster = Cluster::start(&[
         wasm_plugin("jwt-auth-user", &jwt_auth()),
@@ -326,7 +349,7 @@ fn what_is_not_there_or_not_said_right_is_refused() {
     for (arguments, expected) in [
         (
             "jwt-auth usr on",
-            "namespace adaptive-learning has no WasmPlugin or TrafficExtension jwt-auth-usr mesh-filters-usr",
+            "the cluster has no WasmPlugin or TrafficExtension jwt-auth-usr mesh-filters-usr",
         ),
         ("-n other jwt-auth user on", "namespace other has no WasmPlugin"),
         ("rate-limit ml on", "has no rate-limit to switch"),

@@ -21,8 +21,8 @@ def up() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     text = (SHIPPED / "prometheus.yml").read_text()
     text = text.replace("/etc/prometheus/rules.yaml", str(SHIPPED / "rules.yaml")).replace("interval: 15s", "interval: 2s")  # faults here last seconds
-    discovery = r"kubernetes_sd_configs: \[\{ role: pod, namespaces: \{ names: \[([a-z-]+).*"
-    text, count = re.subn(discovery, rf"file_sd_configs: [{{ files: [{FOLDER}/\1.json] }}]", text)
+    discovery = r"kubernetes_sd_configs: \[\{ role: pod(?:, namespaces: .*)? \}\]"
+    text, count = re.subn(discovery, f"file_sd_configs: [{{ files: [{FOLDER}/pods.json] }}]", text)
     assert count == 2, count
     (FOLDER / "prometheus.yml").write_text(text)
     start("targets", sys.executable, "-m", "meshlab", "targets")
@@ -35,14 +35,12 @@ def find_pods() -> None:
     """Keeps telling Prometheus the pods, with the labels that its Kubernetes discovery gives them."""
     context = ssl.create_default_context(cafile=str(PKI / "ca.crt"))
     context.load_cert_chain(PKI / "admin.crt", PKI / "admin.key")
-    groups = {"adaptive-learning": ["adaptive-learning", "istio-ingress"], "istio-system": ["istio-system"]}
     while True:
         with urllib.request.urlopen(f"https://{NODE_IP}:6443/api/v1/pods", context=context) as response:
             pods = json.load(response)["items"]
-        for file, namespaces in groups.items():
-            found = [discovered(pod) for pod in pods if pod["metadata"]["namespace"] in namespaces and "podIP" in pod["status"]]
-            (FOLDER / f"{file}.new").write_text(json.dumps(found))
-            os.replace(FOLDER / f"{file}.new", FOLDER / f"{file}.json")
+        found = [discovered(pod) for pod in pods if "podIP" in pod["status"]]
+        (FOLDER / "pods.new").write_text(json.dumps(found))
+        os.replace(FOLDER / "pods.new", FOLDER / "pods.json")
         time.sleep(2)
 
 
@@ -51,6 +49,7 @@ def discovered(pod: dict) -> dict:
     for kind in ("label", "annotation"):
         for name, value in pod["metadata"].get(f"{kind}s", {}).items():
             labels[f"pod_{kind}_{re.sub('[^a-zA-Z0-9_]', '_', name)}"] = value
+    labels["namespace"] = pod["metadata"]["namespace"]
     return {"targets": [pod["status"]["podIP"]], "labels": {f"__meta_kubernetes_{name}": value for name, value in labels.items()}}
 
 

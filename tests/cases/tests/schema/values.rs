@@ -65,6 +65,7 @@ pub(crate) fn schema(filters: &[(&str, Value)]) -> Value {
         "A service: its pods, and what is its own in the configurations of the filters.",
         &json!({
             "app": text("The label `app` of the service's pods."),
+            "namespace": text("The namespace of the service, if it is not that of the others."),
             "traceTags": own("trace-tags"),
             "jwtAuth": own("jwt-auth"),
             "rateLimit": own("rate-limit"),
@@ -81,8 +82,12 @@ pub(crate) fn schema(filters: &[(&str, Value)]) -> Value {
         "The values of the chart mesh-filters.",
         &json!({
             "namespace": text("The namespace of the services; without it, that of the release."),
+            "track": {
+                "enum": ["", "stable", "canary"],
+                "description": "The label `track` of the pods that the plugins are for; without it, all pods of the services.",
+            },
             "imagePullSecret": text("The Secret by which images are pulled."),
-            "pseudonymKey": text("The key of the pseudonyms of trace-tags, a secret."),
+            "pseudonymKey": text("The key of the pseudonyms of trace-tags and rate-limit, a secret."),
             "traceTags": shared("trace-tags"),
             "jwtAuth": shared("jwt-auth"),
             "rateLimit": shared("rate-limit"),
