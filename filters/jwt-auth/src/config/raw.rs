@@ -6,8 +6,9 @@ use std::time::Duration;
 use plugin_kit::config::secret::SecretVariable;
 use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty};
 use plugin_kit::reply::denial::{Body, RawCors};
-use plugin_kit::request::matcher::{RawRequestMatch, RawValueTest};
+use plugin_kit::request::matcher::RawValueTest;
 use plugin_kit::request::path::PathCase;
+use plugin_kit::request_match;
 use plugin_kit::{config_choice, config_object};
 use serde_json::Value;
 
@@ -285,6 +286,16 @@ config_object! {
         pub(super) claim: String,
         /// The request header, which must not have a meaning of its own to browsers, proxies or servers.
         pub(super) header: String,
+    }
+}
+
+request_match! {
+    /// Which requests are meant. Every part that is given must hold, but of `paths` and `pathRegexes` one is
+    /// enough. Within a list one entry is enough.
+    #[derive(Debug, Clone, Default)]
+    pub(super) struct RawRequestMatch {
+        /// Says that every request is meant: `{ any: true }`, without any other part.
+        pub(super) any: Option<bool>,
     }
 }
 

@@ -86,11 +86,21 @@ impl RawRule {
             }
             return Some(RequestMatch::default());
         };
-        if raw.is_empty() && raw.any.is_none() {
-            let message = "is empty; expected a condition, or `{ any: true }` for every request";
-            errors.note(Code::EmptyList, &path.field("match"), message);
+        let (parts, path) = (raw.parts(), path.field("match"));
+        match (raw.any, parts.is_empty()) {
+            (None, true) => {
+                let message = "is empty; expected a condition, or `{ any: true }` for every request";
+                errors.note(Code::EmptyList, &path, message);
+            }
+            (Some(true), false) => {
+                errors.add(&path.field("any"), "stands alone; expected no other part beside it");
+            }
+            (Some(false), _) => {
+                errors.add(&path.field("any"), "expected `true`, or other parts in its place");
+            }
+            (None, false) | (Some(true), true) => {}
         }
-        RequestMatch::compile(raw, case, env, &path.field("match"), errors)
+        RequestMatch::compile(parts, case, env, &path, errors)
     }
 }
 

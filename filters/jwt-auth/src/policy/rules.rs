@@ -464,13 +464,11 @@ mod tests {
     #[test]
     fn rule_reads_path_if_its_condition_does() {
         let rule = |paths: &[&str]| {
-            let raw = plugin_kit::request::matcher::RawRequestMatch {
-                paths: paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>().into(),
-                ..Default::default()
-            };
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            let parts = plugin_kit::request::matcher::Parts { paths: &paths, ..Default::default() };
             let (case, env) = (plugin_kit::request::path::PathCase::Sensitive, |_: &str| None);
             let condition =
-                RequestMatch::compile(&raw, case, &env, &JsonPath::root(), &mut ErrorList::default())
+                RequestMatch::compile(parts, case, &env, &JsonPath::root(), &mut ErrorList::default())
                     .unwrap();
             Rule { name: String::new(), named: false, condition, access: Access::Nobody, when: None }
         };

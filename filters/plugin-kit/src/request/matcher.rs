@@ -1,6 +1,6 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
-use crate::config::{ByName, Code, ErrorList, JsonPath, NonEmpty};
+use crate::config::{Code, ErrorList, JsonPath};
 use crate::host::{Environment, HostError};
 use crate::request::address::{Principal, principal};
 use crate::request::cel::Expression;
@@ -25,34 +25,88 @@ use host::HostPattern;
 use text::matches_regex;
 use truth::{Truth, all, any};
 
-crate::config_object! {
-    /// Which requests are meant. Every part that is given must hold, but of `paths` and `pathRegexes` one is
-    /// enough. Within a list one entry is enough.
-    #[derive(Debug, Clone, Default)]
-    pub struct RawRequestMatch {
-        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or
-        /// `*.example` for all hosts below `example`. Port, letter case and a trailing dot do not matter.
-        pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Methods, in capitals, one of which the request must have.
-        pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Methods, in capitals, none of which the request may have.
-        pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all
-        /// paths below, `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash
-        /// makes no difference.
-        pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query.
-        /// The proxy evaluates them.
-        pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Tests of the values of request headers, by the header's name in lower case. All must hold.
-        pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
-        /// The networks one of which must contain the client's address.
-        pub source_address: Option<RawAddressMatch>,
-        /// SPIFFE identities, one of which the peer must prove by mutual TLS: `cluster.local/ns/shop/sa/web`.
-        pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Says that every request is meant: `{ any: true }`, without any other part.
-        pub any: Option<bool>,
-    }
+/// Declares the raw `match` of a filter: the parts that are the same in every filter, and after them those of the
+/// filter's own. It is a [`config_object!`](crate::config_object) whose method `parts` returns the former.
+///
+/// ```
+/// plugin_kit::request_match! {
+///     /// Which requests are meant.
+///     #[derive(Debug)]
+///     struct RawMatch {
+///         /// Whether the request must have a body.
+///         has_body: bool = false,
+///     }
+/// }
+/// let json = serde_json::json!({ "methods": ["POST"], "hasBody": true });
+/// let raw: RawMatch = plugin_kit::config::read(&json).unwrap();
+/// assert!(raw.has_body);
+/// assert_eq!(raw.parts().methods, ["POST"]);
+/// ```
+#[macro_export]
+macro_rules! request_match {
+    (
+        $(#[doc = $docs:literal])*
+        #[derive($($derive:ident),*)]
+        $visibility:vis struct $name:ident { $($own:tt)* }
+    ) => {
+        $crate::config_object! {
+            $(#[doc = $docs])*
+            #[derive($($derive),*)]
+            $visibility struct $name {
+                /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or
+                /// `*.example` for all hosts below `example`. Port, letter case and a trailing dot do not matter.
+                pub hosts: $crate::config::NonEmpty<Vec<String>> = $crate::config::NonEmpty::default(),
+                /// Methods, in capitals, one of which the request must have.
+                pub methods: $crate::config::NonEmpty<Vec<String>> = $crate::config::NonEmpty::default(),
+                /// Methods, in capitals, none of which the request may have.
+                pub methods_except: $crate::config::NonEmpty<Vec<String>> = $crate::config::NonEmpty::default(),
+                /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all
+                /// paths below, `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash
+                /// makes no difference.
+                pub paths: $crate::config::NonEmpty<Vec<String>> = $crate::config::NonEmpty::default(),
+                /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query.
+                /// The proxy evaluates them.
+                pub path_regexes: $crate::config::NonEmpty<Vec<String>> = $crate::config::NonEmpty::default(),
+                /// Tests of the values of request headers, by the header's name in lower case. All must hold.
+                pub headers: $crate::config::NonEmpty<$crate::config::ByName<$crate::request::matcher::RawValueTest>> = $crate::config::NonEmpty::default(),
+                /// The networks one of which must contain the client's address.
+                pub source_address: Option<$crate::request::matcher::RawAddressMatch>,
+                /// SPIFFE identities, one of which the peer must prove by mutual TLS: `cluster.local/ns/shop/sa/web`.
+                pub principals: $crate::config::NonEmpty<Vec<String>> = $crate::config::NonEmpty::default(),
+                $($own)*
+            }
+        }
+
+        impl $name {
+            /// The parts that are the same in every filter.
+            $visibility fn parts(&self) -> $crate::request::matcher::Parts<'_> {
+                $crate::request::matcher::Parts {
+                    hosts: &self.hosts,
+                    methods: &self.methods,
+                    methods_except: &self.methods_except,
+                    paths: &self.paths,
+                    path_regexes: &self.path_regexes,
+                    headers: &self.headers.0,
+                    source_address: self.source_address.as_ref(),
+                    principals: &self.principals,
+                }
+            }
+        }
+    };
+}
+
+/// What an operator wrote into a `match`, without the parts of one filter alone; see [`request_match!`](crate::request_match).
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs, reason = "the macro describes each part for the operator")]
+pub struct Parts<'a> {
+    pub hosts: &'a [String],
+    pub methods: &'a [String],
+    pub methods_except: &'a [String],
+    pub paths: &'a [String],
+    pub path_regexes: &'a [String],
+    pub headers: &'a [(String, RawValueTest)],
+    pub source_address: Option<&'a RawAddressMatch>,
+    pub principals: &'a [String],
 }
 
 /// A condition on requests.
@@ -71,7 +125,7 @@ pub struct RequestMatch {
 impl RequestMatch {
     /// Reads a condition, or notes under `path` what is wrong with it.
     pub fn compile(
-        raw: &RawRequestMatch,
+        raw: Parts<'_>,
         case: PathCase,
         environment: &dyn Environment,
         path: &JsonPath,
@@ -95,22 +149,14 @@ impl RequestMatch {
                 Ok(text.as_bytes().to_vec())
             }
         };
-        if let Some(any) = raw.any {
-            let path = path.field("any");
-            match (any, raw.is_empty()) {
-                (true, true) => {}
-                (true, false) => errors.add(&path, "stands alone; expected no other part beside it"),
-                (false, _) => errors.add(&path, "expected `true`, or other parts in its place"),
-            }
-        }
-        let hosts = list(&raw.hosts, &path.field("hosts"), errors, HostPattern::parse);
-        let methods = list(&raw.methods, &path.field("methods"), errors, method);
-        let methods_except = list(&raw.methods_except, &path.field("methodsExcept"), errors, method);
+        let hosts = list(raw.hosts, &path.field("hosts"), errors, HostPattern::parse);
+        let methods = list(raw.methods, &path.field("methods"), errors, method);
+        let methods_except = list(raw.methods_except, &path.field("methodsExcept"), errors, method);
         if !methods.is_empty() && !methods_except.is_empty() {
             errors.add(path, "has `methods` and `methodsExcept`; expected one of them");
         }
-        let paths = list(&raw.paths, &path.field("paths"), errors, |text| PathPattern::parse(text, case));
-        warn_of_segments(&raw.paths, &path.field("paths"), errors);
+        let paths = list(raw.paths, &path.field("paths"), errors, |text| PathPattern::parse(text, case));
+        warn_of_segments(raw.paths, &path.field("paths"), errors);
         for (n, text) in raw.path_regexes.iter().enumerate() {
             if let Some(message) = odd_path_regex(text) {
                 errors.note(Code::RegexIsWholePath, &path.field("pathRegexes").index(n), message);
@@ -121,9 +167,9 @@ impl RequestMatch {
             let flag = if case == PathCase::Insensitive { "(?i)" } else { "" };
             Expression::text_matches(&format!("{flag}{text}"), environment)
         };
-        let path_regexes = list(&raw.path_regexes, &path.field("pathRegexes"), errors, regex);
+        let path_regexes = list(raw.path_regexes, &path.field("pathRegexes"), errors, regex);
         let mut headers = Vec::new();
-        for (name, test) in &raw.headers.0 {
+        for (name, test) in raw.headers {
             let path = path.field("headers").field(name);
             if let Err(message) = header_name(name) {
                 errors.add(&path, message);
@@ -132,11 +178,11 @@ impl RequestMatch {
                 headers.push((name.clone(), test));
             }
         }
-        let source_address = match &raw.source_address {
+        let source_address = match raw.source_address {
             Some(raw) => Some(AddressMatch::compile(raw, &path.field("sourceAddress"), errors, environment)?),
             None => None,
         };
-        let principals = list(&raw.principals, &path.field("principals"), errors, Principal::parse);
+        let principals = list(raw.principals, &path.field("principals"), errors, Principal::parse);
         Some(Self {
             hosts,
             methods,
@@ -314,7 +360,7 @@ fn each<T>(own: &[T], others: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
         || (!others.is_empty() && others.iter().all(|other| own.iter().any(|own| covers(own, other))))
 }
 
-impl RawRequestMatch {
+impl Parts<'_> {
     /// Whether no part is given.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
@@ -322,7 +368,7 @@ impl RawRequestMatch {
             && self.methods_except.is_empty()
             && self.paths.is_empty()
             && self.path_regexes.is_empty()
-            && self.headers.0.is_empty()
+            && self.headers.is_empty()
             && self.source_address.is_none()
             && self.principals.is_empty()
     }

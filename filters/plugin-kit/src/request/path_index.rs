@@ -68,14 +68,13 @@ mod tests {
     use super::*;
     use crate::config::{ErrorList, JsonPath};
     use crate::request::headers::HeaderMap;
-    use crate::request::matcher::{RawRequestMatch, Request};
+    use crate::request::matcher::{Parts, Request};
     use crate::request::path::{PathCase, Readings};
     use crate::testing::{AnyCel, FakeHost};
 
     fn condition(paths: &[String]) -> RequestMatch {
-        let raw = RawRequestMatch { paths: paths.to_vec().into(), ..RawRequestMatch::default() };
         RequestMatch::compile(
-            &raw,
+            Parts { paths, ..Parts::default() },
             PathCase::Insensitive,
             &|_: &str| None,
             &JsonPath::root(),
@@ -121,14 +120,11 @@ mod tests {
 
     #[test]
     fn a_regular_expression_may_match_anywhere() {
-        let raw = RawRequestMatch {
-            paths: vec!["/a".to_owned()].into(),
-            path_regexes: vec!["/b".to_owned()].into(),
-            ..RawRequestMatch::default()
-        };
+        let (paths, path_regexes) = (["/a".to_owned()], ["/b".to_owned()]);
+        let parts = Parts { paths: &paths, path_regexes: &path_regexes, ..Parts::default() };
         let case = PathCase::Sensitive;
         let condition = RequestMatch::compile(
-            &raw,
+            parts,
             case,
             &AnyCel::default(),
             &JsonPath::root(),

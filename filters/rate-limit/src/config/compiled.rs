@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use plugin_kit::config::{Code, Diagnostic, ErrorList, JsonPath, Mode, NonEmpty, shown_name};
+use plugin_kit::config::{Code, Diagnostic, ErrorList, JsonPath, Mode, shown_name};
 use plugin_kit::host::Environment;
 use plugin_kit::reply::denial::Extras;
 use plugin_kit::request::cel::Expression;
-use plugin_kit::request::matcher::{RawRequestMatch, RequestMatch, ValueTest};
+use plugin_kit::request::matcher::{Parts, RequestMatch, ValueTest};
 use plugin_kit::request::path::PathCase;
 use plugin_kit::request::pseudonym::Pseudonym;
 use plugin_kit::request::source::{HeaderReads, Source};
@@ -157,7 +157,7 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
     let mut exempt = Vec::new();
     for (n, exemption) in raw.exempt.into_iter().enumerate() {
         let path = root.field("exempt").index(n).field("match");
-        let selector = Selector::compile(exemption.r#match, case, env, &path, errors);
+        let selector = Selector::compile(&exemption.r#match, case, env, &path, errors);
         if selector.as_ref().is_some_and(Selector::is_always) {
             errors.add(&path, "exempts every request; expected a condition");
         }
@@ -327,7 +327,7 @@ fn compile_limit(
     if raw.name.is_empty() || raw.name.len() > 63 || !raw.name.bytes().all(plain) {
         errors.add(&path.field("name"), "expected 1 to 63 letters, digits, `-` and `_`");
     }
-    let selector = Selector::compile(raw.r#match, case, env, &path.field("match"), errors);
+    let selector = Selector::compile(&raw.r#match, case, env, &path.field("match"), errors);
     let (keyed, sources) = (!raw.key.is_empty(), raw.key.len());
     let mut key = Vec::new();
     for (n, source) in raw.key.into_iter().enumerate() {
@@ -470,35 +470,24 @@ fn compile_plans(
 
 impl Selector {
     fn compile(
-        raw: RawSelector,
+        raw: &RawSelector,
         case: PathCase,
         env: &dyn Environment,
         path: &JsonPath,
         errors: &mut ErrorList,
     ) -> Option<Self> {
-        let mut request = RawRequestMatch {
-            hosts: raw.hosts,
-            methods: raw.methods,
-            methods_except: raw.methods_except,
-            paths: raw.paths,
-            path_regexes: raw.path_regexes,
-            headers: raw.headers,
-            source_address: raw.source_address,
-            principals: raw.principals,
-            any: None,
-        };
-        let compiled = RequestMatch::compile(&request, case, env, path, errors);
-        request.paths = NonEmpty::default();
-        request.path_regexes = NonEmpty::default();
-        let any_path = RequestMatch::compile(&request, case, env, path, &mut ErrorList::default());
+        let parts = raw.parts();
+        let request = RequestMatch::compile(parts, case, env, path, errors);
+        let any_path = Parts { paths: &[], path_regexes: &[], ..parts };
+        let any_path = RequestMatch::compile(any_path, case, env, path, &mut ErrorList::default());
         let mut claims = Vec::new();
         for (name, test) in &raw.claims.0 {
             let test = ValueTest::compile(test, &path.field("claims").field(name), errors);
             claims.extend(test.map(|test| (format!("jwt.{name}"), test)));
         }
-        let when =
-            raw.when.and_then(|when| errors.check(&path.field("when"), Expression::condition(&when, env)));
-        Some(Self { request: compiled?, any_path: any_path?, claims, when })
+        let when = raw.when.as_ref();
+        let when = when.and_then(|when| errors.check(&path.field("when"), Expression::condition(when, env)));
+        Some(Self { request: request?, any_path: any_path?, claims, when })
     }
 
     /// Whether every request that `other` matches is matched.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use plugin_kit::config::{ByName, DurationText, Mode, NonEmpty, Within};
 use plugin_kit::reply::denial::{Body, RawCors};
-use plugin_kit::request::matcher::{RawAddressMatch, RawValueTest};
+use plugin_kit::request::matcher::RawValueTest;
 use plugin_kit::request::path::PathCase;
 use plugin_kit::request::pseudonym::RawPseudonym;
 use plugin_kit::request::source::RawSource;
-use plugin_kit::{config_choice, config_object};
+use plugin_kit::{config_choice, config_object, request_match};
 
 use crate::limits::slots::OnFull;
 use crate::reply::{HeaderStyle, HeadersOn};
@@ -131,31 +131,11 @@ config_object! {
     }
 }
 
-config_object! {
+request_match! {
     /// Which requests are meant. All parts that are given must hold, but of `paths` and `pathRegexes` one is
     /// enough.
     #[derive(Debug, Default)]
     pub(super) struct RawSelector {
-        /// Hosts, one of which the request's authority must name: `api.example`, `[2001:db8::1]`, or
-        /// `*.example` for all hosts below `example`. Port, letter case and a trailing dot do not matter.
-        pub hosts: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Methods, in capitals, one of which the request must have.
-        pub methods: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Methods, in capitals, none of which the request may have.
-        pub methods_except: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Path patterns, one of which must match. `/healthz` is this path, `/admin/*` is `/admin` and all
-        /// paths below, `{*}` stands for one segment and `{**}` for any number of segments. A trailing slash
-        /// makes no difference.
-        pub paths: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Regular expressions (RE2), one of which must match the whole path, decoded and without the query.
-        /// The proxy evaluates them.
-        pub path_regexes: NonEmpty<Vec<String>> = NonEmpty::default(),
-        /// Tests of the values of request headers, by the header's name in lower case. All must hold.
-        pub headers: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),
-        /// The networks one of which must contain the client's address.
-        pub source_address: Option<RawAddressMatch>,
-        /// SPIFFE identities, one of which the peer must prove by mutual TLS: `cluster.local/ns/shop/sa/web`.
-        pub principals: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// Tests of the values of verified claims that jwt-auth publishes (`publishClaims`), by the claim's
         /// name. All must hold.
         pub claims: NonEmpty<ByName<RawValueTest>> = NonEmpty::default(),

@@ -4,12 +4,18 @@ use crate::request::claim::ClaimValues;
 use crate::request::headers::HeaderMap;
 use crate::testing::{AnyCel, FakeHost, Node};
 
+crate::request_match! {
+    /// The parts that are the same in every filter.
+    #[derive(Debug)]
+    struct RawMatch {}
+}
+
 fn compile(json: &str) -> Result<RequestMatch, String> {
-    let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap())
-        .map_err(|e| e.to_string())?;
+    let raw =
+        crate::config::read::<RawMatch>(&serde_json::from_str(json).unwrap()).map_err(|e| e.to_string())?;
     let mut errors = ErrorList::default();
     let compiled = RequestMatch::compile(
-        &raw,
+        raw.parts(),
         PathCase::Sensitive,
         &|_: &str| None,
         &JsonPath::root().field("match"),
@@ -305,10 +311,10 @@ fn what_may_be_a_secret_is_not_shown() {
 fn the_client_is_known_by_its_address_and_the_peer_by_its_certificate() {
     let json =
         r#"{"sourceAddress":{"cidrs":["10.0.0.0/8"]},"principals":["mesh/ns/a/sa/b","mesh/ns/c/sa/d"]}"#;
-    let raw = crate::config::read::<RawRequestMatch>(&serde_json::from_str(json).unwrap()).unwrap();
+    let raw = crate::config::read::<RawMatch>(&serde_json::from_str(json).unwrap()).unwrap();
     let (path, mut errors) = (JsonPath::root(), ErrorList::default());
     let condition =
-        RequestMatch::compile(&raw, PathCase::Sensitive, &Node::SIDECAR, &path, &mut errors).unwrap();
+        RequestMatch::compile(raw.parts(), PathCase::Sensitive, &Node::SIDECAR, &path, &mut errors).unwrap();
     assert!(!condition.is_always());
     let peer = |name: &str| {
         FakeHost::request("GET", "/")
@@ -334,11 +340,11 @@ fn the_client_is_known_by_its_address_and_the_peer_by_its_certificate() {
 
 #[test]
 fn a_regular_expression_is_the_hosts_to_evaluate() {
-    let raw =
-        RawRequestMatch { path_regexes: vec!["/v[0-9]".to_owned()].into(), ..RawRequestMatch::default() };
+    let path_regexes = ["/v[0-9]".to_owned()];
+    let parts = Parts { path_regexes: &path_regexes, ..Parts::default() };
     let compile = |case| {
         let (host, mut errors) = (AnyCel::default(), ErrorList::default());
-        let condition = RequestMatch::compile(&raw, case, &host, &JsonPath::root(), &mut errors).unwrap();
+        let condition = RequestMatch::compile(parts, case, &host, &JsonPath::root(), &mut errors).unwrap();
         (condition, host.compiled.into_inner().concat())
     };
     let (condition, text) = compile(PathCase::Sensitive);
