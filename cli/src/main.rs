@@ -3,6 +3,7 @@
 #![allow(clippy::restriction, clippy::doc_markdown, clippy::format_push_string)]
 
 mod check;
+mod convert;
 mod document;
 mod explain;
 mod expression;
@@ -69,6 +70,11 @@ enum Command {
     /// are assumed to be valid, and CEL and RE2 are evaluated by another implementation. Tokens, signatures
     /// and secrets are not printed.
     Explain(Box<explain::Explain>),
+    /// Converts RequestAuthentication and AuthorizationPolicy resources to jwt-auth, so that the same requests are let in.
+    ///
+    /// By default the plugins only report, beside the old resources. What cannot be converted is said, with the resources, and the exit
+    /// code is then 1. docs/migrate.md describes the way of a service.
+    Convert(convert::Convert),
     /// Prints the number that the gauge `…_config_hash_…` shows for a configuration.
     ///
     /// The number depends on neither white space nor the order of names. Compare it with the gauge to see
@@ -185,6 +191,11 @@ fn run(command: Command) -> Result<ExitCode, String> {
             return Ok(ExitCode::from(if unread.is_empty() { u8::from(failed) } else { 2 }));
         }
         Command::Explain(arguments) => secret::concealed(&explain::run(&arguments)?),
+        Command::Convert(arguments) => {
+            let (text, code) = convert::run(&arguments)?;
+            write(&mut out, &text)?;
+            return Ok(code);
+        }
         Command::Hash { inputs, filter, all } => hash::of(&inputs, filter.as_deref(), all)?,
         Command::Token(command) => token::run(command)?,
         Command::Completions { shell } => {
