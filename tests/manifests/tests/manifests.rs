@@ -490,6 +490,41 @@ fn each_service_is_scaled_and_kept_by_what_is_there() {
     }
 }
 
+/// Each route by the hosts and its name: where it leads, its timeout, and how often a request is repeated.
+type Routes = BTreeMap<(String, String), (String, String, u64)>;
+
+#[test]
+fn the_gateway_api_has_the_routes_timeouts_and_retries_of_base() {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let mut wanted = Routes::new();
+    for one in rendered("base").iter().filter(|one| one["kind"] == "VirtualService") {
+        for route in list(&one["spec"]["http"]) {
+            let host = text(&route["route"][0]["destination"]["host"]);
+            let to = host.split('.').next().unwrap().to_owned();
+            let of = (to, text(&route["timeout"]), route["retries"]["attempts"].as_u64().unwrap());
+            wanted.insert((text(&one["metadata"]["name"]), text(&route["name"])), of);
+        }
+    }
+    let mut found = Routes::new();
+    for one in rendered("overlays/gateway-api/routes").iter().filter(|one| one["kind"] == "HTTPRoute") {
+        let name = text(&one["metadata"]["name"]);
+        for rule in list(&one["spec"]["rules"]).iter().filter(|rule| rule.get("backendRefs").is_some()) {
+            let of = (
+                text(&rule["backendRefs"][0]["name"]),
+                text(&rule["timeouts"]["request"]),
+                rule["retry"]["attempts"].as_u64().unwrap_or(0),
+            );
+            let name = match name.split_once('-') {
+                Some(("api", service)) => ("api".to_owned(), format!("{service}-{}", text(&rule["name"]))),
+                _ => (name.clone(), text(&rule["name"])),
+            };
+            found.insert(name, of);
+        }
+    }
+    assert_eq!(found, wanted);
+}
+
 /// What Helm makes of the chart, where these values are set.
 fn helm(values: &[(String, &str)]) -> Result<Vec<Value>, String> {
     let set = values.iter().flat_map(|(name, value)| ["--set-string".to_owned(), format!("{name}={value}")]);

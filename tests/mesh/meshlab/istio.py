@@ -43,9 +43,9 @@ def install(*arguments: str) -> str:
 
 
 def gateway_api() -> None:
-    """The Gateway API's CRDs, which waypoints are made of."""
-    crds = module_source("sigs.k8s.io/gateway-api") / "config/crd/standard"
-    kube.output("kubectl", "apply", "--server-side", "-f", crds)
+    """The Gateway API's CRDs: of the experimental channel, which has the retries of an HTTPRoute."""
+    crds = module_source("sigs.k8s.io/gateway-api") / "config/crd/experimental"
+    kube.output("kubectl", "apply", "--server-side", *(f"--filename={file}" for file in sorted(crds.glob("gateway.*.yaml"))))
     kube.output("kubectl", "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 
 

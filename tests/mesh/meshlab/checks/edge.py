@@ -3,7 +3,7 @@
 import json
 import ssl
 
-from .. import kube, probe
+from .. import probe
 from ..gateway import ADMIN, API, ask, ask_plain, handshake
 from ..places import SERVICES
 from ..report import check, expect
@@ -49,7 +49,7 @@ def admin() -> str:
     expect(ask("/admin/users/x", host=ADMIN).status, 200, "an administrator")
     expect(ask("/users/x", host=ADMIN).status, 404, "a path of the API on the admin host")
     outside = probe.pod("plain", "outside")
-    gateway = kube.get("pods", "-n", "istio-ingress", "-l", "app=gateway")["items"][0]["status"]["podIP"]
+    gateway = probe.pod("gateway", "istio-ingress").address
     seen = {host: outside.ask(f"https://{host}/{path}", via=f"{gateway}:8443", headers={"host": host})
             for host, path in ((ADMIN, "admin/users/x"), (API, "users/x"))}
     expect(seen[ADMIN].status, 403, "the admin host from elsewhere")

@@ -15,6 +15,7 @@ from ..processes import cpu_seconds, cpu_since, named, wait_until
 from ..report import check, expect, stats
 from ..tokens import Key
 from .edge import PATHS
+from .gateway_api import routed
 
 KEY = Key("first")
 OTHER = Key("unknown")
@@ -248,8 +249,8 @@ def replaced(present: str, other: str) -> str:
 
 
 @check("edge: what has no valid token is refused at the gateway, and does not reach the service", "user-service", "istiod", changes=["gateway"])
-def edge() -> str:
-    gateway = kube.get("pods", "-n", "istio-ingress", "-l", "app=gateway")["items"][0]["metadata"]["name"]
+def edge(overlay: str = "overlays/edge") -> str:
+    gateway = probe.pod("gateway", "istio-ingress").name
 
     def denied(pod: str, namespace: str = NAMESPACE) -> int:
         return sum(stats(pod, "wasmcustom.jwt_auth_requests_denied$", namespace).values())
@@ -257,7 +258,7 @@ def edge() -> str:
     def denied_by() -> tuple[int, int]:
         return denied(gateway, "istio-ingress"), sum(denied(pod.name) for pod in probe.pods("user-service"))
 
-    kube.output("kubectl", "apply", "-k", istio.COPY / "overlays/edge")
+    kube.output("kubectl", "apply", "-k", istio.COPY / overlay)
     try:
         wait_until("the gateway to refuse", lambda: ask("/users/x").status == 401 and denied_by()[0] > 0, 60)
         before = denied_by()
@@ -266,6 +267,12 @@ def edge() -> str:
         expect(denied_by(), (before[0] + 3, before[1]), "refusals counted at the gateway and at the service")
         expect(ask("/auth/x").status, 200, "sign-in without a token")
     finally:
-        kube.output("kubectl", "delete", "--ignore-not-found", "-k", istio.COPY / "overlays/edge")
+        kube.output("kubectl", "delete", "--ignore-not-found", "-k", istio.COPY / overlay)
         wait_until("the gateway to let through", lambda: (before := denied_by()[0], ask("/users/x"), denied_by()[0] == before)[2], 60)
     return "3 of 3 refused at the gateway, none at the service"
+
+
+@check("Gateway API: the plugins of the edge find the gateway as their target", "user-service", alone=True)
+def edge_by_target() -> str:
+    with routed():
+        return edge("overlays/gateway-api/edge")

@@ -18,12 +18,13 @@ from .traffic import fresh_id
 
 
 @contextmanager
-def applied(overlay: str, *extra: dict, only: str = "") -> Iterator[None]:
+def applied(overlay: str, *extra: dict, only: str = "", base: str = "base") -> Iterator[None]:
     """What an overlay changes, in force, with some pods that it needs; as it is in base/ again afterwards.
 
+    `base`: what the overlay builds on, in force already.
     `only`: nothing but the resources of that name, so that other checks can go on.
     """
-    before = {identity(one): one for one in istio.documents(istio.kustomize("base"))}
+    before = {identity(one): one for one in istio.documents(istio.kustomize(base))}
     after = {identity(one): one for one in istio.documents(istio.kustomize(f"overlays/{overlay}"))}
     changed = {key for key, one in after.items() if one != before.get(key) and (not only or f"  name: {only}" in key)}
     kube.apply("\n---\n".join(after[key] for key in changed))
@@ -86,10 +87,10 @@ def versions(results: list[probe.Result]) -> Counter:
 
 
 @check("canary: a new version gets one request in ten", changes=["user-service", "gateway"], callers=["scheduler-service"])
-def canary() -> str:
+def canary(overlay: str = "canary", base: str = "base") -> str:
     v2 = probe.deployment("user-service-v2", app="user-service", version="v2")
     caller = probe.pod("scheduler-service")
-    with applied("canary", v2):
+    with applied(overlay, v2, base=base):
         url = "http://user-service:8080/internal/x"
         wait_until("the split", lambda: versions(caller.call(url, count=50, bodies=True)).keys() == {"v1", "v2"}, 30)
         reads = versions(caller.call(url, count=1000, concurrency=4, bodies=True))
@@ -98,11 +99,11 @@ def canary() -> str:
 
 
 @check("A/B: the header decides the version", changes=["user-service", "gateway"], callers=["scheduler-service"])
-def ab_test() -> str:
+def ab_test(overlay: str = "ab-test", base: str = "base") -> str:
     v2 = probe.deployment("user-service-v2", app="user-service", version="v2")
     caller = probe.pod("scheduler-service")
     url = "http://user-service:8080/internal/x"
-    with applied("ab-test", v2):
+    with applied(overlay, v2, base=base):
         b = {"x-variant": "b"}
         wait_until("variant b", lambda: versions(caller.call(url, headers=b, bodies=True)) == {"v2": 1}, 30)
         for method in ("GET", "POST"):
