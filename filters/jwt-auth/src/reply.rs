@@ -55,9 +55,9 @@ pub struct DenyResponse {
 /// The status that denials of a class have in the place of their own, and then tell nothing of the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hide {
-    /// Of those with status 401.
+    /// The status in the place of 401.
     pub unauthenticated: Option<Hidden>,
-    /// Of those with status 403.
+    /// The status in the place of 403.
     pub forbidden: Option<Hidden>,
 }
 

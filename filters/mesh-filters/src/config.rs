@@ -157,7 +157,8 @@ mod tests {
     fn no_filter_and_unknown_filters_are_refused() {
         let error = Parts::parse(&json!({})).unwrap_err().to_string();
         assert!(error.starts_with("$: expected at least one of"), "{error}");
-        // What a template leaves in the place of a filter is no reason to go without it: the filter refuses it.
+        // If a template left something else than an object here, the filter is not left out; it refuses the
+        // value.
         let parts = Parts::parse(&json!({ "jwtAuth": null, "rateLimit": {} })).unwrap();
         assert_eq!(parts.jwt_auth, Some(Value::Null));
         let error = Parts::parse(&json!({ "jwtauth": {} })).unwrap_err().to_string();

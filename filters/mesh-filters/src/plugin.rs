@@ -16,7 +16,7 @@ pub struct MeshFilters {
     trace_tags: Option<TraceTags>,
     jwt_auth: Option<JwtAuth>,
     rate_limit: Option<RateLimit>,
-    /// What may surprise between the parts.
+    /// The warnings about how the parts fit together.
     warnings: Vec<Diagnostic>,
 }
 

@@ -29,7 +29,7 @@ pub struct Problem<'a> {
     pub title: &'a str,
     /// HTTP status.
     pub status: u16,
-    /// What the client may know of this occurrence.
+    /// The part of the reason that the client may know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'a str>,
     /// The deny code, stable and listed in the documentation.

@@ -20,13 +20,14 @@ pub struct FakeHost {
     pub properties: BTreeMap<String, Vec<u8>>,
     /// Values of CEL expressions by their number; one that is not here has none.
     pub expressions: BTreeMap<u32, Option<Vec<u8>>>,
-    /// In their place: the value of an expression by its number and what the variable was set to.
+    /// If it is set, used instead of `expressions`: the value of an expression by its number and the value of
+    /// its variable.
     pub evaluate: Option<Evaluate>,
     /// Time since the Unix epoch.
     pub unix_time: Duration,
     /// Time on the monotonic clock.
     pub monotonic_time: Duration,
-    /// Where set, every call fails with it.
+    /// If it is set, every call fails with this error.
     pub failure: Option<HostError>,
 }
 
@@ -107,7 +108,8 @@ impl RequestHost for FakeHost {
     }
 }
 
-/// What a configuration finds around it where the host takes every CEL expression; each has the number [`AnyCel::NUMBER`].
+/// The environment of a configuration whose host takes every CEL expression; each has the number
+/// [`AnyCel::NUMBER`].
 #[derive(Debug, Default)]
 pub struct AnyCel {
     /// The expressions that it took.

@@ -1,14 +1,14 @@
-//! What a decision notes on its way, for who explains it.
+//! Notes that a decision makes on its way, for an explanation.
 //!
-//! The cores note what they test where they test it, so that an explanation cannot say anything else than what was decided. Without
-//! the feature `trace`, which only the command line has, [`note`] does nothing and the note is not made: it costs a module nothing.
+//! The cores note each test where they make it, so an explanation cannot differ from the decision. Only the
+//! command line has the feature `trace`. Without it, [`note`] does nothing and costs a module nothing.
 
 use std::fmt::Display;
 
 /// One thing that was tested or found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// What it is, such as `rule` or `methods`.
+    /// What the note is about, such as `rule` or `methods`.
     pub what: &'static str,
     /// Its position in the list of the configuration, if it has one.
     pub index: Option<usize>,
@@ -16,7 +16,7 @@ pub struct Note {
     pub name: Option<String>,
     /// Whether the test holds; `None` if that is in doubt, or nothing was tested.
     pub holds: Option<bool>,
-    /// What was found.
+    /// The value that was found.
     pub received: Option<String>,
 }
 

@@ -23,10 +23,10 @@ impl Config {
         Self::read(&document(json)?, env)
     }
 
-    /// As [`Config::parse`], for JSON that has been parsed already.
+    /// The same as [`Config::parse`], for JSON that has been parsed already.
     ///
     /// # Errors
-    /// Those of [`Config::parse`].
+    /// The errors of [`Config::parse`].
     pub fn read(document: &Value, env: &dyn Environment) -> Result<Self, ConfigErrors> {
         let raw: raw::RawConfig = read(document).map_err(|errors| {
             errors

@@ -21,7 +21,7 @@ pub(crate) struct Metrics {
     refunded: Counter,
     evicted: Counter,
     costs_invalid: Counter,
-    /// In the order of the limits.
+    /// The counters, in the order of the limits.
     by_limit: Vec<LimitCounters>,
     /// Only if limits are asked of the rate limit service.
     service: Option<ServiceCounters>,

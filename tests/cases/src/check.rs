@@ -71,7 +71,7 @@ fn report(case: &Case, host: &dyn Host, what: &str, log: &str) -> String {
 fn never(case: &Case, tokens: &Tokens) -> Result<Vec<(&'static str, String)>, String> {
     let mut never: Vec<_> =
         tokens.secrets().map(|secret| ("a token's signature", secret.to_owned())).collect();
-    // Short values are no secrets.
+    // Short values are not secrets.
     let env = case.env.values().filter(|value| value.len() >= 12);
     never.extend(env.map(|value| ("a value of env", value.clone())));
     for step in &case.steps {

@@ -60,7 +60,7 @@ pub struct Config {
     pub most_waiting: usize,
     /// How many signatures this module may check in a second, if the host does not check them.
     pub slow_verifications: u32,
-    /// What may surprise.
+    /// The warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -76,7 +76,7 @@ impl Config {
     /// The same, from JSON that has been read already.
     ///
     /// # Errors
-    /// Those of [`Config::parse`].
+    /// The errors of [`Config::parse`].
     #[inline(never)]
     pub fn read(document: &Value, env: &dyn Environment) -> Result<Self, ConfigErrors> {
         let raw: RawConfig = read(document)?;
@@ -275,7 +275,7 @@ impl RawDenyResponse {
         let extras = Extras::compile(self.add_headers, self.cors.as_ref(), path, errors);
         let RawHide { unauthenticated, forbidden } = self.hide;
         if unauthenticated == Some(Hidden::NotFound) && self.sign_in.is_some() {
-            let message = "is no secret where `signIn` sends browsers to sign in";
+            let message = "hides nothing from browsers, which `signIn` sends to sign in";
             errors.note(Code::HiddenAndShown, &path.field("hide").field("unauthenticated"), message);
         }
         DenyResponse {

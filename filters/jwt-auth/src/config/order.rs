@@ -1,4 +1,4 @@
-//! What may surprise in the order of the rules, of which the first that matches a request decides.
+//! Warnings about the order of the rules, of which the first that matches a request decides.
 
 use plugin_kit::config::{Code, ErrorList, JsonPath};
 use plugin_kit::request::matcher::RequestMatch;
@@ -6,7 +6,7 @@ use plugin_kit::request::path::PathPattern;
 
 use crate::policy::rules::{Access, Requirement, Rule};
 
-/// So many rules are compared with each other, which takes a few milliseconds.
+/// How many rules are compared with each other. This many take a few milliseconds.
 const MOST_COMPARED: usize = 500;
 
 /// Methods that change something.
@@ -35,7 +35,7 @@ enum Demand {
     Token,
     /// More than that.
     More,
-    /// What nobody has.
+    /// The rule lets nobody in.
     Everything,
 }
 
@@ -55,7 +55,8 @@ fn demand(rule: &Rule) -> Demand {
     }
 }
 
-/// Who decides about the requests of this condition: the first rule that matches all of them, or else none.
+/// The rule that decides about the requests of this condition: the first one that matches all of them, if
+/// any.
 fn decider<'a>(
     rules: &'a [Rule],
     condition: &RequestMatch,
@@ -65,7 +66,8 @@ fn decider<'a>(
     rules.iter().enumerate().find(|(_, rule)| rule.condition.covers(condition, method, paths))
 }
 
-/// What decides about the rule's requests with this method or these paths, if it demands less than the rule.
+/// The rule that decides about the rule's requests with this method or these paths, in words, if it demands
+/// less than the rule.
 #[inline(never)]
 fn weaker(rules: &[Rule], rule: &Rule, method: Option<&str>, paths: Option<&PathPattern>) -> Option<String> {
     match decider(rules, &rule.condition, method, paths) {

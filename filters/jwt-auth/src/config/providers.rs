@@ -285,7 +285,7 @@ impl RawProvider {
             let Some((value, variable)) = value else { continue };
             if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) || value.trim() != value {
                 let message =
-                    format!("`{variable}` holds what is no value of a header; expected printable ASCII");
+                    format!("`{variable}` does not hold the value of a header; expected printable ASCII");
                 errors.add(&path.field("env"), message);
             }
             headers.push((header.name.clone(), value));

@@ -50,7 +50,7 @@ impl<'a> Deciding<'a> {
 enum Entry {
     /// By this token, which says who makes the request.
     Token(Granted),
-    /// As a request that nobody has signed.
+    /// As a request without an identity.
     Anyone,
     /// As a CORS preflight.
     Preflight,

@@ -1,4 +1,4 @@
-//! What one decision has besides the configuration.
+//! The context of one decision, besides the configuration.
 
 use plugin_kit::request::exchange::Exchange;
 

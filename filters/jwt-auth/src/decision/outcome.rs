@@ -57,7 +57,7 @@ pub type One<T> = SmallVec<[T; 1]>;
 /// A request that goes on.
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
-    /// The headers that carried a token, each to be replaced, or to be removed if there is no value.
+    /// The headers that carried a token, each with its new value, or without one if it is to be removed.
     pub spent: One<Edit<'a>>,
     /// The one token that says who makes the request, if one does.
     pub identity: Option<Granted>,
@@ -75,7 +75,7 @@ pub enum Why {
     /// Anyone may make it.
     #[default]
     Anyone,
-    /// It is a CORS preflight.
+    /// The request is a CORS preflight.
     Preflight,
 }
 

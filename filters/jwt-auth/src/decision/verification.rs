@@ -41,7 +41,7 @@ impl From<DenyReason> for Stop {
     }
 }
 
-/// What the providers say of a token.
+/// The verdict of the providers on a token.
 struct Judgement {
     all: Rc<[Verified]>,
     /// The positions of those that could not say, and why.
@@ -379,7 +379,7 @@ impl Verification {
     }
 }
 
-/// What a request is to do that misses this document. The time of the next fetch is noted.
+/// How a request that needs this missing document proceeds. The time of the next fetch is noted.
 fn missing<T>(cache: &RefCell<Fetched<T>>, context: &mut Context<'_, '_>) -> Result<Missing, DenyReason> {
     let now = context.exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
     let cache = cache.borrow();

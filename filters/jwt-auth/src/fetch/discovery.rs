@@ -46,7 +46,7 @@ impl Discovery {
         let keys = Remote::parse(url, None, metadata.settings).ok().filter(is_plain);
         let Some(keys) = keys else {
             return Err(Failure::wrong(format!(
-                "the metadata says that the keys are at `{named}`, which is no URL to fetch"
+                "the metadata says that the keys are at `{named}`, which is not a URL that can be fetched"
             )));
         };
         let own = Remote::parse(&self.issuer, None, metadata.settings).ok();
@@ -108,10 +108,10 @@ mod tests {
             ("https://a.test.evil.test/keys", "not on the issuer's host"),
             ("https://a.test:444/keys", "not on the issuer's host"),
             ("https://b.test/keys", "not on the issuer's host"),
-            ("https://a.test@evil.test/keys", "no URL to fetch"),
+            ("https://a.test@evil.test/keys", "not a URL that can be fetched"),
             ("http://a.test/keys", "expected `https`"),
-            ("file:///etc/passwd", "no URL to fetch"),
-            ("https://a.test/keys/../admin", "no URL to fetch"),
+            ("file:///etc/passwd", "not a URL that can be fetched"),
+            ("https://a.test/keys/../admin", "not a URL that can be fetched"),
             ("https://u:secret@evil.test/keys?secret", "at `https://evil.test/keys`, which"),
         ] {
             let error = keys("https://a.test/", &["b.test:8443"], &body(url)).unwrap_err();

@@ -157,7 +157,7 @@ fn shown(bytes: &[u8]) -> String {
     printable(String::from_utf8_lossy(bytes).trim(), LONGEST)
 }
 
-/// What some content is that is no key set, as far as that is easy to see.
+/// What kind of content arrived in the place of a key set, as far as that is easy to see.
 #[inline(never)]
 fn kind_of(body: &[u8]) -> Option<String> {
     let text = body.trim_ascii();

@@ -95,7 +95,7 @@ impl<T> Default for SharedByUrl<T> {
 }
 
 impl<T> SharedByUrl<T> {
-    /// Nothing yet.
+    /// Shares nothing yet.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
@@ -113,7 +113,7 @@ impl<T> SharedByUrl<T> {
     }
 }
 
-/// What a request is to do that needs a missing document.
+/// How a request that needs a missing document proceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// Start a fetch (with [`Fetching::started`]) and wait for it.
@@ -175,7 +175,7 @@ impl<T> Fetched<T> {
         std::mem::replace(&mut self.shown, number) != number
     }
 
-    /// What a request is to do that did not find what it needs in the value.
+    /// How a request proceeds that did not find what it needs in the value.
     pub fn missing(&self, now: Duration) -> Missing {
         if self.in_flight.is_some() {
             return Missing::Wait;

@@ -17,9 +17,9 @@ pub struct Waiting {
 pub enum WaitingPlace {
     /// There is a place.
     Free,
-    /// There is no place.
+    /// All places are taken.
     None,
-    /// There is no place, unless one of these streams is gone. To find that out costs a host call for each
+    /// All places are taken, unless one of these streams is gone. To find that out costs a host call for each
     /// stream, so it is done at most once a tick.
     Suspects(Vec<u32>),
 }

@@ -63,7 +63,7 @@ pub enum KeyError {
     /// The bytes are not a certificate.
     #[error("not a certificate (X.509)")]
     Certificate,
-    /// The kind of key is not supported, or it is no key.
+    /// The kind of key is not supported, or the bytes are not a key.
     #[error("its algorithm is not supported; expected RSA, P-256, P-384, P-521 or Ed25519")]
     Unsupported,
     /// The key comes after [`MOST_KEYS`] others.

@@ -140,8 +140,8 @@ impl Requirement {
                 for requirement in any {
                     match requirement.check(tokens) {
                         Ok(used) => return Ok(used),
-                        // That a good token lacks something says more than that there is no token of another
-                        // provider.
+                        // A good token that lacks something is a better reason than a missing token of
+                        // another provider.
                         Err(new) if refusal.is_none() || new.reason != DenyReason::ProviderForbidden => {
                             refusal = Some(new);
                         }

@@ -13,9 +13,9 @@ pub enum TokenLocation {
     /// A header, in which the token follows a prefix whose case does not matter (`Bearer `). With an empty
     /// prefix, the whole value is the token.
     Header {
-        /// In lower case.
+        /// The name, in lower case.
         name: String,
-        /// With the space behind it.
+        /// The prefix, including the space at its end.
         prefix: String,
     },
     /// A parameter of the query.

@@ -3,9 +3,9 @@
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// It cannot be meant, or the proxy refuses it.
+    /// The proxy refuses the configuration, or it cannot be meant.
     Error,
-    /// It may surprise.
+    /// The proxy accepts the configuration, and its effect may surprise.
     Warning,
 }
 

@@ -180,9 +180,9 @@ struct Cors {
 enum Origin {
     Exact(String),
     Below {
-        /// With the slashes.
+        /// The scheme, including `://`.
         scheme: String,
-        /// With the dot before it and the port behind it.
+        /// The end of the host and the port, including the dot before them.
         suffix: String,
     },
 }

@@ -37,14 +37,14 @@ pub struct ClientAddress {
     num_trusted_proxies: usize,
 }
 
-/// What there is in the place of the client's address.
+/// The result of looking for the client's address.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     /// Its address. An IPv4 address is one however it was written.
     Address(IpAddr),
     /// A peer without an address of the Internet, such as a Unix domain socket.
     Peer(Vec<u8>),
-    /// Nothing that could be believed.
+    /// No address that can be believed.
     Unknown,
 }
 

@@ -56,7 +56,7 @@ pub const TIME_FUNCTIONS: [&str; 12] = [
     "timestamp",
 ];
 
-/// What a configuration is told about an expression that the host does not take.
+/// The error about an expression that the host refuses.
 pub const NOT_CEL: &str = "is not a CEL expression that the proxy accepts";
 
 /// The same about one that no host is given, see [`bounds`].
@@ -89,7 +89,7 @@ impl Expression {
     /// Whether [`TEXT`], all of it, matches a regular expression of RE2.
     ///
     /// # Errors
-    /// It is no regular expression, or the host has no CEL.
+    /// The text is not a regular expression, or the host has no CEL.
     pub fn text_matches(regex: &str, environment: &dyn Environment) -> Result<Self, String> {
         let wrong = |error: HostError| refusal(error, NOT_RE2);
         let of = |subject: &str, pattern: &str| {
@@ -183,7 +183,7 @@ pub fn bounds(text: &str) -> Result<(), (usize, &'static str)> {
                 all = all.saturating_sub(row);
                 row = open.pop().unwrap_or_default();
             }
-            // An expression is no deeper for more of these.
+            // More of these do not make an expression deeper.
             b',' | b'&' | b'|' => all = all.saturating_sub(core::mem::take(&mut row)),
             _ => {}
         }

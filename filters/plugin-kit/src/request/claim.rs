@@ -16,8 +16,8 @@ pub struct ClaimValues<'a> {
 }
 
 impl<'a> ClaimValues<'a> {
-    /// Of a claim as it stands in the token: itself, or the elements of its list; with `words` each string is a list of them. A
-    /// null is no claim and no element.
+    /// Of a claim as it stands in the token: itself, or the elements of its list; with `words` each string is
+    /// a list of them. A null is neither a claim nor an element.
     pub fn of(claim: Option<&'a Value>, words: bool) -> Self {
         match claim {
             None | Some(Value::Null) => Self { present: false, known: Vec::new(), more: false },
@@ -178,7 +178,7 @@ fn integer_text(number: &str) -> Option<String> {
 /// An empty string as it is published.
 pub const PUBLISHED_EMPTY: &[u8] = b"\"\"";
 
-/// With what a published text starts that is JSON.
+/// The first characters of published texts that are JSON.
 const JSON_STARTS: [u8; 3] = [b'[', b'{', b'"'];
 
 /// The longest text that is published, in bytes.

@@ -14,7 +14,7 @@ use crate::request::headers::HeaderMap;
 pub struct Exchange<'a> {
     id: u32,
     facts: &'a dyn RequestHost,
-    /// As it came from the host.
+    /// The headers as they came from the host.
     head: OnceCell<HeaderMap>,
     unix_time: OnceCell<Duration>,
     /// `None` where nobody would read them.
@@ -134,7 +134,7 @@ impl<'a> Exchange<'a> {
         self.note_edit(|| (name.into(), Some(value.into())));
     }
 
-    /// As [`Exchange::note_header`], where the header was removed.
+    /// The same as [`Exchange::note_header`] for a header that was removed.
     pub fn note_header_removed(&self, name: impl Into<Rc<str>>) {
         self.note_edit(|| (name.into(), None));
     }

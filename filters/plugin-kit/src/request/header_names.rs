@@ -86,7 +86,7 @@ const RESERVED: [&str; 66] = [
 /// Checks the name of a header that gets a value of the filter's own, such as a claim.
 ///
 /// # Errors
-/// It is not a header name, or that of a header with a meaning of its own.
+/// The text is not the name of a header, or the header has a meaning of its own.
 pub fn output_header_name(name: &str) -> Result<(), String> {
     header_name(name)?;
     // Some servers take an underscore for a dash.

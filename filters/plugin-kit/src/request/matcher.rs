@@ -325,7 +325,7 @@ impl RequestMatch {
     }
 
     /// For each path that the condition names alone: its position, and this path with everything below it.
-    /// Nothing where the condition has regular expressions.
+    /// `None` if the condition has regular expressions.
     pub fn below_paths(&self) -> impl Iterator<Item = (usize, PathPattern)> {
         let paths = if self.path_regexes.is_empty() { self.paths.as_slice() } else { &[] };
         paths.iter().enumerate().filter_map(|(n, path)| Some((n, path.below()?)))
@@ -384,7 +384,7 @@ pub(super) fn warn_of_segments(paths: &[String], path: &JsonPath, errors: &mut E
     }
 }
 
-/// What may surprise in a regular expression that must match the whole path.
+/// The warning about a regular expression that must match the whole path.
 fn odd_path_regex(text: &str) -> Option<&'static str> {
     let (anchored, begins) = match text.strip_prefix('^') {
         Some(begins) => (true, begins),

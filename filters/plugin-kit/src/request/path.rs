@@ -26,8 +26,8 @@ pub enum Readings<'a> {
     /// Servers differ: it has `//`, a `.` or `..` segment, `;`, `\`, a percent-encoded character that needs none, or an
     /// encoded delimiter. At least one reading, none twice.
     Several(Vec<Vec<u8>>),
-    /// It is no path: wrong percent-encoding, invalid UTF-8, a control character or a fragment, no `/` at its start, or
-    /// too long or too twisted to be read in every way.
+    /// The text is not a path: wrong percent-encoding, invalid UTF-8, a control character or a fragment, no
+    /// `/` at its start, or too long or too twisted to be read in every way.
     None,
 }
 
@@ -73,12 +73,12 @@ impl PathCase {
     }
 }
 
-/// What a look at every byte of a path tells.
+/// The form of a path, found by looking at each of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Form {
-    /// As it stands.
+    /// The path is read as it stands.
     Plain,
-    /// After percent-decoding, which changes no delimiter.
+    /// The path is read after percent-decoding, which changes no delimiter.
     Encoded,
     Ambiguous,
     Invalid,

@@ -7,9 +7,9 @@ use crate::request::path::first_segment;
 /// that few of a thousand are left to ask.
 #[derive(Debug, Default)]
 pub struct PathIndex {
-    /// In the order of segments.
+    /// The conditions by the first segment of their paths, in the order of segments.
     by_first_segment: Vec<(Vec<u8>, Vec<usize>)>,
-    /// Those that may hold for any path.
+    /// The conditions that may hold for any path.
     anywhere: Vec<usize>,
 }
 

@@ -111,7 +111,7 @@ crate::config_object! {
 /// The environment variable that holds the key of pseudonyms, unless `keyFrom` names another.
 pub const KEY_VARIABLE: &str = "PSEUDONYM_KEY";
 
-/// What a key ID is.
+/// The error about a text that is not a key ID.
 pub const KEY_ID: &str = "expected 1 to 16 ASCII letters and digits";
 
 /// Whether this is a key ID: see [`KEY_ID`].

@@ -115,17 +115,17 @@ pub enum Source {
     },
     /// The first query parameter of this name, percent-decoded.
     QueryParam {
-        /// As it stands in the query after decoding.
+        /// The name, as it stands in the query after decoding.
         name: String,
     },
     /// The first cookie of this name.
     Cookie {
-        /// As it stands in the `cookie` header.
+        /// The name, as it stands in the `cookie` header.
         name: String,
     },
     /// The first member of this name in the W3C baggage, percent-decoded.
     Baggage {
-        /// As it stands in the header.
+        /// The name, as it stands in the header.
         name: String,
     },
     /// The client's address without its port.
@@ -178,7 +178,7 @@ pub struct WorkloadLabel {
 /// What sources read of a request's head, so that a filter makes one host call for all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum HeaderReads {
-    /// Nothing.
+    /// No header is read.
     #[default]
     Nothing,
     /// This one header: [`Exchange::header_joined`] is the cheapest way.
@@ -188,7 +188,7 @@ pub enum HeaderReads {
 }
 
 impl HeaderReads {
-    /// What is read where both are.
+    /// What two sources read together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -637,7 +637,7 @@ pub fn baggage_members(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Decodes `%XX`, and `+` to `plus`: a space in forms. What is no valid escape stays as it is.
+/// Decodes `%XX`, and `+` to `plus`: a space in forms. An invalid escape stays as it is.
 fn decoded(text: &[u8], plus: u8) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -25,7 +25,7 @@ pub fn value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
 /// Reads one JSON object.
 ///
 /// # Errors
-/// Those of [`value`], or the value is no object.
+/// The errors of [`value`], or the value is not an object.
 pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     match value(bytes)? {
         Value::Object(members) => Ok(members),

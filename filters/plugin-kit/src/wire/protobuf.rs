@@ -71,13 +71,13 @@ impl Message {
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// Of any numeric type.
+    /// A number of any type.
     Number(u64),
     /// A text, bytes or a message.
     Bytes(&'a [u8]),
 }
 
-/// These bytes are no message.
+/// The bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 

@@ -68,7 +68,7 @@ pub struct Config {
     pub global: Option<Global>,
     /// The pseudonyms under which the detail of a denial shows keys.
     pub pseudonym: Option<Pseudonym>,
-    /// What may surprise.
+    /// The warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -219,7 +219,7 @@ fn tell_of_report(mode: Mode, enforce_percent: u32, path: &JsonPath, errors: &mu
 /// Notes limits that never deny, since another one always denies first.
 #[inline(never)]
 fn moot(limits: &[Limit], path: &JsonPath, errors: &mut ErrorList) {
-    /// So many limits are compared with each other.
+    /// How many limits are compared with each other.
     const MOST_COMPARED: usize = 200;
     let limits = limits.get(..MOST_COMPARED).unwrap_or(limits);
     for (n, limit) in limits.iter().enumerate() {

@@ -46,7 +46,7 @@ impl KeyHasher {
 
     /// Adds a part of the key. `None`, for a request that lacks the part, differs from an empty part.
     pub fn part(&mut self, part: Option<&[u8]>) {
-        // With its length, so that `a`, `bc` and `ab`, `c` differ.
+        // The length is hashed too, so that `a`, `bc` and `ab`, `c` differ.
         let length = part.map_or(u64::MAX, |part| part.len() as u64);
         self.0.write(&length.to_le_bytes());
         self.0.write(part.unwrap_or_default());

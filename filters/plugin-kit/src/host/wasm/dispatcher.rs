@@ -84,7 +84,7 @@ struct Dispatcher<F: Filter> {
     /// host call, for every request. So those that end without having been seen again are looked for, see
     /// [`Dispatcher::forget_gone`].
     streams: RefCell<HashMap<u32, Rc<Stream<F>>, BuildHasherDefault<StableHash>>>,
-    /// With so many of them, those that are gone are looked for.
+    /// How many streams are kept before those that are gone are looked for.
     crowded: Cell<usize>,
 }
 
@@ -96,7 +96,7 @@ const MOST_WOKEN_AT_ONCE: usize = 32;
 /// The most streams whose requests have yet to come: more than a stack bears. If there are more, the oldest has ended without one.
 const MOST_CREATED: usize = 512;
 
-/// So many kept streams are no reason to look for those that are gone.
+/// The most streams that are kept without looking for those that are gone.
 const FEW_STREAMS: usize = 1024;
 
 impl<F: Filter> Dispatcher<F> {
@@ -344,7 +344,7 @@ impl<F: Filter> Callbacks for Dispatcher<F> {
                 self.set_root(root, Some(Rc::new(filter)));
                 self.with_root(root, |root| root.short_ticks = at_once);
                 calls::start_ticks(if at_once { SHORT_TICK } else { TICK });
-                // It may have come in the place of another, which is not told of its end.
+                // This root may have replaced another one, which the proxy does not tell of its end.
                 self.forget_gone(root);
                 true
             }

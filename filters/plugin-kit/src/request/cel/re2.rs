@@ -89,9 +89,9 @@ const CATEGORIES: [&str; 29] = [
 /// Why RE2 refuses an expression, or reads it differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// Where, in bytes.
+    /// The place, in bytes.
     pub at: usize,
-    /// What is wrong there.
+    /// The reason.
     pub why: &'static str,
 }
 
@@ -99,7 +99,7 @@ const fn fault(span: &ast::Span, why: &'static str) -> Result<(), Fault> {
     Err(Fault { at: span.start.offset, why })
 }
 
-/// What RE2 refuses of an expression that the crate `regex` takes, or would read differently.
+/// The first part of an expression that RE2 refuses, or reads differently than the crate `regex`.
 pub fn refused(pattern: &str) -> Option<Fault> {
     visited(pattern)?.err()
 }

@@ -69,7 +69,7 @@ struct Job {
     charges: Vec<ChargeRequest>,
     /// Its response is one that its limit does not count: when it is there, the charge is given back.
     refund: bool,
-    /// It is no request but a configuration, which makes the table as large as this.
+    /// This is not a request but a configuration, which makes the table as large as this.
     grow: Option<Table>,
 }
 
