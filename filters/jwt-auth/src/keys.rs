@@ -8,4 +8,5 @@ pub mod jwk;
 pub mod key;
 pub mod pem;
 pub mod pure_rust;
+pub mod refused;
 pub mod signature;

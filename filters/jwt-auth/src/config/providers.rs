@@ -13,12 +13,12 @@ use crate::config::raw::{
     self, RawAllow, RawJwksCache, RawProvider, RawRevoked, RawRule, RawSecret, RawTokenLocation,
     SecretEncoding,
 };
-use crate::fetch::discovery::Discovery;
-use crate::fetch::remote::{FetchHeaders, Remote, Settings};
+use crate::fetch::remote::{Discovery, FetchHeaders, Remote, Settings};
 use crate::fetch::revocation::{RemoteList, Revoked};
 use crate::keys::algorithm::Algorithm;
-use crate::keys::jwk::{KeySet, MOST_KEYS, Purpose};
+use crate::keys::jwk::{KeySet, Purpose};
 use crate::keys::key::{Key, Material};
+use crate::keys::refused::MOST_KEYS;
 use crate::policy::place::Place;
 use crate::policy::provider::{Issuer, KeySource, Provider};
 use crate::policy::rules::Verify;

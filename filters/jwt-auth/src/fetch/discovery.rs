@@ -5,16 +5,7 @@ use plugin_kit::wire::json;
 use serde_json::Value;
 
 use crate::fetch::failure::{Failure, LONGEST, shown_url};
-use crate::fetch::remote::Remote;
-
-/// What the metadata of an issuer must say. Keys that are fetched by way of it are at the `jwks_uri` that it names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Discovery {
-    /// The issuer that the metadata must be of.
-    pub issuer: String,
-    /// The hosts, with their ports, besides the issuer's own, at which the keys may be.
-    pub jwks_hosts: Vec<String>,
-}
+use crate::fetch::remote::{Discovery, Remote};
 
 impl Discovery {
     /// Where `OpenID` Connect Discovery (section 4.1) has the metadata of an issuer.

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::fetch::discovery::Discovery;
 use crate::keys::jwk::Purpose;
 
 /// How long a fetched document is used, and how it is fetched.
@@ -39,6 +38,16 @@ pub struct Remote {
     pub discovery: Option<Box<Discovery>>,
     /// How long it is used, and how it is fetched.
     pub settings: Settings,
+}
+
+/// What the metadata of an issuer must say; [`crate::fetch::discovery`] reads it. Keys that are fetched by way
+/// of it are at the `jwks_uri` that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovery {
+    /// The issuer that the metadata must be of.
+    pub issuer: String,
+    /// The hosts, with their ports, besides the issuer's own, at which the keys may be.
+    pub jwks_hosts: Vec<String>,
 }
 
 /// Headers of a fetch, whose values are secrets.

@@ -8,68 +8,13 @@ use serde_json::{Map, Value};
 
 use crate::keys::algorithm::Algorithm;
 use crate::keys::key::{Key, Material, RSA_EXPONENT};
+use crate::keys::refused::{KeyError, MOST_KEYS};
 use crate::keys::{der, pem, pure_rust};
 use crate::token::base64url;
-
-/// The most keys of a set that are used.
-pub const MOST_KEYS: usize = 100;
 
 /// The most keys that one token is tried against if it has no `kid`, or several keys have this `kid`, unless
 /// the configuration says otherwise. Issuers have two or three keys.
 pub const MOST_TRIED: usize = 10;
-
-/// Why a key of a set is not used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The key is not a JSON object.
-    #[error("not an object")]
-    NotAnObject,
-    /// A member is missing or not a string.
-    #[error("`{0}` is missing or not a string")]
-    Member(&'static str),
-    /// A member is not base64url.
-    #[error("`{0}` is not base64url")]
-    Encoding(&'static str),
-    /// The kind of key is not supported.
-    #[error("its `kty` is not supported; expected `RSA`, `EC` or `OKP`")]
-    KeyType,
-    /// The key is a secret in a public set.
-    #[error("a symmetric key in a set that anyone can read")]
-    Symmetric,
-    /// The key is a private key in a public set.
-    #[error("a private key in a set that anyone can read")]
-    Private,
-    /// The curve is not supported.
-    #[error("its `crv` is not supported; expected `P-256`, `P-384`, `P-521` or `Ed25519`")]
-    Curve,
-    /// `use` is not `sig`, or `key_ops` lacks `verify`.
-    #[error("not meant to check signatures")]
-    Purpose,
-    /// `alg` is not supported, or is for another kind of key.
-    #[error("its `alg` does not fit the key")]
-    Algorithm,
-    /// The RSA modulus has this many bits.
-    #[error("RSA with {0} bits; expected 2048 to 4096")]
-    RsaSize(usize),
-    /// The RSA exponent is not 65537.
-    #[error("RSA with an exponent other than 65537")]
-    RsaExponent,
-    /// The RSA modulus is even, or the point is not on the curve or of small order.
-    #[error("it is not a valid key of its kind")]
-    Invalid,
-    /// The text is not one PEM block of a public key or a certificate.
-    #[error("not PEM of a public key or a certificate")]
-    Pem,
-    /// The bytes are not a certificate.
-    #[error("not a certificate (X.509)")]
-    Certificate,
-    /// The kind of key is not supported, or the bytes are not a key.
-    #[error("its algorithm is not supported; expected RSA, P-256, P-384, P-521 or Ed25519")]
-    Unsupported,
-    /// The key comes after [`MOST_KEYS`] others.
-    #[error("more than {MOST_KEYS} keys")]
-    TooMany,
-}
 
 /// The keys of an issuer.
 #[derive(Debug, Default)]
@@ -303,7 +248,7 @@ fn parse_key(member: &Value, purpose: Purpose) -> Result<Key, KeyError> {
     };
     let key_type = text(member, "kty")?;
     let material = match key_type {
-        "RSA" => rsa_key(bytes(member, "n")?, bytes(member, "e")?)?,
+        "RSA" => Material::rsa(bytes(member, "n")?, bytes(member, "e")?)?,
         "EC" => match text(member, "crv")? {
             "P-256" => Material::P256(point(member, 32)?),
             "P-384" => Material::P384(point(member, 48)?),
@@ -331,21 +276,6 @@ fn text<'a>(member: &'a Map<String, Value>, name: &'static str) -> Result<&'a st
 
 fn bytes(member: &Map<String, Value>, name: &'static str) -> Result<Vec<u8>, KeyError> {
     base64url::decode(text(member, name)?.as_bytes()).ok_or(KeyError::Encoding(name))
-}
-
-/// The key with this modulus and exponent.
-pub(super) fn rsa_key(n: Vec<u8>, e: Vec<u8>) -> Result<Material, KeyError> {
-    let without_zeros = |number: Vec<u8>| -> Vec<u8> { number.into_iter().skip_while(|b| *b == 0).collect() };
-    let n = without_zeros(n);
-    let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
-    let bits = n.len().saturating_mul(8).saturating_sub(unused);
-    if !(2048..=4096).contains(&bits) {
-        return Err(KeyError::RsaSize(bits));
-    }
-    if without_zeros(e) != RSA_EXPONENT {
-        return Err(KeyError::RsaExponent);
-    }
-    Ok(Material::Rsa(n))
 }
 
 /// x and y, which must have their full length (RFC 7518 section 6.2.1.2).

@@ -1,6 +1,7 @@
 //! A key that checks signatures.
 
 use crate::keys::algorithm::Algorithm;
+use crate::keys::refused::KeyError;
 
 /// A public key, or a secret, that checks signatures of some algorithms and no others.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +44,27 @@ impl std::fmt::Debug for Material {
             Self::Ed25519(_) => "Ed25519",
             Self::Secret(_) => "secret",
         })
+    }
+}
+
+impl Material {
+    /// The RSA key with this modulus and exponent.
+    ///
+    /// # Errors
+    /// The key is too short or too long, or has another exponent than 65537.
+    pub fn rsa(n: Vec<u8>, e: Vec<u8>) -> Result<Self, KeyError> {
+        let without_zeros =
+            |number: Vec<u8>| -> Vec<u8> { number.into_iter().skip_while(|b| *b == 0).collect() };
+        let n = without_zeros(n);
+        let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
+        let bits = n.len().saturating_mul(8).saturating_sub(unused);
+        if !(2048..=4096).contains(&bits) {
+            return Err(KeyError::RsaSize(bits));
+        }
+        if without_zeros(e) != RSA_EXPONENT {
+            return Err(KeyError::RsaExponent);
+        }
+        Ok(Self::Rsa(n))
     }
 }
 

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::keys::der::{self, PublicKey};
-use crate::keys::jwk::{KeyError, rsa_key};
 use crate::keys::key::Material;
+use crate::keys::refused::KeyError;
 
 const BEGIN: &str = "-----BEGIN ";
 
@@ -56,7 +56,7 @@ fn material(info: &[u8]) -> Result<Material, KeyError> {
         if is_whole { Ok(point.to_vec()) } else { Err(KeyError::Invalid) }
     };
     match der::public_key(info).ok_or(KeyError::Unsupported)? {
-        PublicKey::Rsa { n, e } => rsa_key(n.to_vec(), e.to_vec()),
+        PublicKey::Rsa { n, e } => Material::rsa(n.to_vec(), e.to_vec()),
         PublicKey::P256(key) => point(key, 32).map(Material::P256),
         PublicKey::P384(key) => point(key, 48).map(Material::P384),
         PublicKey::P521(key) => point(key, 66).map(Material::P521),
