@@ -92,10 +92,11 @@ fn updated(text: &str) -> (String, usize) {
 
 #[test]
 fn each_example_prints_what_is_shown() {
-    let mut files: Vec<PathBuf> = ["README.md", "cli/README.md", "docs/check-and-explain.md"]
-        .iter()
-        .map(|file| root().join(file))
-        .collect();
+    let mut files: Vec<PathBuf> =
+        ["README.md", "cli/README.md", "docs/check-and-explain.md", "docs/migrate.md"]
+            .iter()
+            .map(|file| root().join(file))
+            .collect();
     let shown = fs::read_dir(root().join("testdata/explain")).unwrap().map(|entry| entry.unwrap().path());
     files.extend(shown.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     let (mut wrong, mut all) = (Vec::new(), 0);
