@@ -1,8 +1,8 @@
 //! The checks: each plugin alone, then what shows only when resources are compared.
 
 mod pods;
+mod services;
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use mesh_filters_cli::filters::{self, Facts};
@@ -40,6 +40,7 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
                     source: n,
                     span,
                     place: String::new(),
+                    path: String::new(),
                     message,
                 });
             }
@@ -70,7 +71,7 @@ pub(crate) fn check(sources: &[Source], filter: Option<&str>) -> Checked {
         read.push((plugin, facts));
     }
     across(&read, &mut findings);
-    of_services(&resources, &read, &mut findings);
+    services::of_services(&resources, &read, &mut findings);
     pods::without_filter(&resources, &read, &mut findings);
     findings.sort_by_key(|finding| (finding.source, finding.span.start, finding.code as usize));
     let plugins = read.iter().filter(|(plugin, _)| plugin.is_ours || plugin.filter.is_some()).count();
@@ -87,19 +88,27 @@ pub(crate) fn unpacked(resource: Resource<'_>) -> Vec<Resource<'_>> {
     }
 }
 
-fn finding(plugin: &Plugin<'_>, code: Code, span: Range<usize>, message: String) -> Finding {
-    Finding { code, source: plugin.resource.source, span, place: plugin.resource.title(), message }
+/// A finding about a plugin. `path` is the JSON path in its pluginConfig, or nothing.
+fn finding(plugin: &Plugin<'_>, code: Code, span: Range<usize>, path: &str, message: &str) -> Finding {
+    let (path, message) = (path.to_owned(), message.to_owned());
+    Finding { code, source: plugin.resource.source, span, place: plugin.resource.title(), path, message }
 }
 
 /// Finds what is wrong with a plugin alone.
 fn alone(plugin: &Plugin<'_>, secrets: &[Secret], findings: &mut Vec<Finding>) -> Facts {
+    for secret in secrets {
+        findings.push(finding(
+            plugin,
+            Code::SecretInConfig,
+            secret.span.clone(),
+            &secret.path,
+            secret.message,
+        ));
+    }
     let mut add =
-        |code, span: Range<usize>, message: String| findings.push(finding(plugin, code, span, message));
+        |code, span: Range<usize>, message: String| findings.push(finding(plugin, code, span, "", &message));
     for (code, span, message) in &plugin.faults {
         add(*code, span.clone(), message.clone());
-    }
-    for secret in secrets {
-        add(Code::SecretInConfig, secret.span.clone(), format!("{}: {}", secret.path, secret.message));
     }
     let Some(filter) = plugin.filter else {
         if plugin.is_ours {
@@ -210,16 +219,26 @@ fn told(
         if secrets.iter().any(is_of) {
             continue;
         }
-        let mut message = one.to_string();
-        if let Some(text) = node.and_then(|node| node.nearest(&one.path).text())
-            && let Some(Fault { at, why }) = fault(&one.message, text)
-        {
-            message.push_str(": ");
-            message.push_str(&why);
-            span = place_in_text(plugin.resource.text, &span, text, at).unwrap_or(span);
+        let mut message = one.message.clone();
+        if let Some(text) = node.and_then(|node| node.nearest(&one.path).text()) {
+            let place = |at| place_in_text(plugin.resource.text, &span, text, at);
+            if let Some(Fault { at, why }) = fault(&one.message, text) {
+                message.push_str(": ");
+                message.push_str(&why);
+                span = place(at).unwrap_or(span);
+            } else if let Some(named) = placeholder(one, text) {
+                let ends = place(named.start).zip(place(named.end.saturating_sub(1)));
+                span = ends.map_or(span.clone(), |(first, last)| first.start..last.end);
+            }
         }
-        findings.push(finding(plugin, one.code, span, message));
+        findings.push(finding(plugin, one.code, span, &one.path, &message));
     }
+}
+
+/// Where a template has the placeholder that a finding names.
+fn placeholder(found: &Diagnostic, template: &str) -> Option<Range<usize>> {
+    let name = found.message.split('`').nth(1).filter(|_| found.code == Code::UnknownPlaceholder)?;
+    template.find(name).map(|at| at..at + name.len())
 }
 
 /// The option that lets requests pass while the filter does not run, and what it should say.
@@ -264,9 +283,8 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
                         .config
                         .as_ref()
                         .map_or_else(|| plugin.span.clone(), |config| config.locate(path));
-                    let message =
-                        format!("{path}: {title} has a limit `{name}` too, on a workload that both select");
-                    findings.push(finding(plugin, Code::SameLimitTwice, span, message));
+                    let message = format!("{title} has a limit `{name}` too, on a workload that both select");
+                    findings.push(finding(plugin, Code::SameLimitTwice, span, path, &message));
                 }
                 continue;
             }
@@ -285,7 +303,7 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
             } else {
                 continue;
             };
-            findings.push(finding(plugin, code, plugin.span.clone(), message));
+            findings.push(finding(plugin, code, plugin.span.clone(), "", &message));
         }
         for (claim, path) in &facts.asks {
             let span =
@@ -302,13 +320,13 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
                 let title = first.resource.title();
                 let message = if first.order.is_tie(&plugin.order) {
                     format!(
-                        "{path}: {title} has the same phase and priority as this plugin, so that it hangs on the time of their creation \
+                        "{title} has the same phase and priority as this plugin, so that it hangs on the time of their creation \
                          and on their names which of the two runs first; expected a higher priority there"
                     )
                 } else {
-                    format!("{path}: {title} runs after this plugin, so that there is no claim yet")
+                    format!("{title} runs after this plugin, so that there is no claim yet")
                 };
-                findings.push(finding(plugin, Code::LimitBeforeToken, span, message));
+                findings.push(finding(plugin, Code::LimitBeforeToken, span, path, &message));
                 continue;
             }
             let publishers: Vec<&Vec<String>> = own
@@ -318,72 +336,10 @@ fn across(read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
             // If the input has no jwt-auth, another file may have it.
             if !publishers.is_empty() && !publishers.iter().any(|published| published.contains(claim)) {
                 let message = format!(
-                    "{path}: no jwt-auth on the workload publishes the claim `{claim}`; expected it in `publishClaims`"
+                    "no jwt-auth on the workload publishes the claim `{claim}`; expected it in `publishClaims`"
                 );
-                findings.push(finding(plugin, Code::ClaimNotPublished, span, message));
+                findings.push(finding(plugin, Code::ClaimNotPublished, span, path, &message));
             }
         }
     }
-}
-
-/// Finds what is wrong between plugins and services.
-fn of_services(resources: &[Resource<'_>], read: &[(Plugin<'_>, Facts)], findings: &mut Vec<Finding>) {
-    let mut hosts = BTreeSet::new();
-    let mut has_services = false;
-    for resource in resources {
-        match resource.kind {
-            "Service" => {
-                has_services = true;
-                let (name, namespace) = (resource.name, resource.namespace);
-                hosts.insert(format!("{name}.{namespace}.svc.cluster.local"));
-                for (n, port) in resource
-                    .node
-                    .at(&["spec", "ports"])
-                    .map(Node::elements)
-                    .unwrap_or_default()
-                    .iter()
-                    .enumerate()
-                {
-                    let name = port.get("name").and_then(Node::text).unwrap_or_default();
-                    if port.get("appProtocol").is_none() && !has_protocol(name) {
-                        findings.push(Finding {
-                            code: Code::PortWithoutProtocol,
-                            source: resource.source,
-                            span: resource.node.locate(&format!("spec.ports[{n}].name")),
-                            place: resource.title(),
-                            message: "the port names no protocol; expected a name such as `http` or `grpc-api`, or appProtocol".to_owned(),
-                        });
-                    }
-                }
-            }
-            "ServiceEntry" => {
-                has_services = true;
-                let named = resource.node.at(&["spec", "hosts"]).map(Node::elements).unwrap_or_default();
-                hosts.extend(named.iter().filter_map(Node::text).map(str::to_owned));
-            }
-            _ => {}
-        }
-    }
-    if !has_services {
-        return;
-    }
-    let patterns: Vec<&str> = hosts.iter().filter_map(|known| known.strip_prefix('*')).collect();
-    let offered = |host: &str| hosts.contains(host) || patterns.iter().any(|below| host.ends_with(below));
-    for (plugin, facts) in read {
-        for (host, path) in facts.key_hosts.iter().filter(|(host, _)| !offered(host)) {
-            let span =
-                plugin.config.as_ref().map_or_else(|| plugin.span.clone(), |config| config.locate(path));
-            let message = format!("{path}: no Service and no ServiceEntry in the input is for `{host}`");
-            findings.push(finding(plugin, Code::KeysUnreachable, span, message));
-        }
-    }
-}
-
-/// Whether Istio derives the protocol from this name of a port.
-fn has_protocol(name: &str) -> bool {
-    const PROTOCOLS: [&str; 11] =
-        ["http", "http2", "https", "grpc", "grpc-web", "tls", "tcp", "udp", "mongo", "mysql", "redis"];
-    PROTOCOLS.iter().any(|protocol| {
-        name.strip_prefix(protocol).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    })
 }

@@ -1,6 +1,9 @@
 //! The filters' own parsers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jwt_auth::fetch::remote::{Remote, Settings};
 
 use plugin_kit::config::{Code, ConfigErrors, Diagnostic};
 use plugin_kit::host::{Environment, HostError};
@@ -21,10 +24,20 @@ pub struct Facts {
     pub asks: Vec<(String, String)>,
     /// The names of its limits, each with its JSON path.
     pub limits: Vec<(String, String)>,
-    /// The hosts of key sets, each with its JSON path.
-    pub key_hosts: Vec<(String, String)>,
+    /// The clusters of the proxy that the filter reaches.
+    pub reached: Vec<Reached>,
     /// The warnings.
     pub warnings: Vec<Diagnostic>,
+}
+
+/// A cluster of the proxy, by Istio's name, that a filter reaches.
+pub struct Reached {
+    /// `outbound|8080||name.namespace.svc.cluster.local`, or another name.
+    pub cluster: String,
+    /// The JSON path of what names it.
+    pub path: String,
+    /// Whether keys are fetched through it.
+    pub of_keys: bool,
 }
 
 /// Reads a pluginConfig as a filter does.
@@ -53,17 +66,14 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
             let claims = read.publish.iter().map(|(_, key)| key.trim_start_matches("jwt.").to_owned());
             facts.publishes = Some(claims.collect());
             facts.warnings = read.warnings;
-            for (name, provider) in config["providers"].as_object().into_iter().flatten() {
-                let host = provider["jwksUri"].as_str().and_then(|uri| uri.split('/').nth(2));
-                if let (Some(host), None) = (host, provider.get("cluster")) {
-                    let host = host.split(':').next().unwrap_or_default().to_owned();
-                    facts.key_hosts.push((host, format!("providers.{name}.jwksUri")));
-                }
-            }
+            facts.reached = reached_by_providers(config);
         }
         "rate-limit" => {
             let read = rate_limit::config::Config::read(config, &env)?;
             facts.asks = asked_by_limits(config);
+            let cluster = config["global"]["cluster"].as_str().map(str::to_owned);
+            let path = "global.cluster".to_owned();
+            facts.reached.extend(cluster.map(|cluster| Reached { cluster, path, of_keys: false }));
             facts.limits = list(config, "limits")
                 .filter_map(|(n, limit)| {
                     Some((limit["name"].as_str()?.to_owned(), format!("limits[{n}].name")))
@@ -104,7 +114,10 @@ fn parse(filter: &str, config: &Value, env: Proxy<'_>) -> Result<Facts, ConfigEr
                 facts.publishes = facts.publishes.or(of_part.publishes);
                 facts.asks.extend(under(of_part.asks));
                 facts.limits.extend(under(of_part.limits));
-                facts.key_hosts.extend(under(of_part.key_hosts));
+                let reached = of_part.reached.into_iter();
+                facts
+                    .reached
+                    .extend(reached.map(|one| Reached { path: format!("{key}.{}", one.path), ..one }));
                 facts.warnings.extend(of_part.warnings.into_iter().map(|warning| warning.under(key)));
             }
             if let Some(errors) = errors {
@@ -151,6 +164,45 @@ fn asked_by_limits(config: &Value) -> Vec<(String, String)> {
         asks.extend(tested(exempt, format!("exempt[{n}]")));
     }
     asks
+}
+
+/// The clusters through which providers fetch keys, metadata and lists of revoked tokens.
+fn reached_by_providers(config: &Value) -> Vec<Reached> {
+    let mut all = Vec::new();
+    for (name, provider) in config["providers"].as_object().into_iter().flatten() {
+        let mut add = |cluster: &Value, cluster_path: &str, url: &Value, path: &str, of_keys| {
+            let (cluster, path) = match (cluster.as_str(), url.as_str()) {
+                (Some(cluster), Some(_)) => (Some(cluster.to_owned()), cluster_path),
+                (None, Some(url)) => (cluster_of(url), path),
+                (_, None) => (None, path),
+            };
+            let path = format!("providers.{name}.{path}");
+            all.extend(cluster.map(|cluster| Reached { cluster, path, of_keys }));
+        };
+        let cluster = &provider["cluster"];
+        if provider.get("jwksUri").is_some() {
+            add(cluster, "cluster", &provider["jwksUri"], "jwksUri", true);
+        } else if provider.get("jwks").is_none() && provider.get("secrets").is_none() {
+            match &provider["discovery"]["uri"] {
+                Value::Null => add(cluster, "cluster", &provider["issuer"], "issuer", true),
+                uri => add(cluster, "cluster", uri, "discovery.uri", true),
+            }
+        }
+        let revoked = &provider["revoked"];
+        add(&revoked["cluster"], "revoked.cluster", &revoked["uri"], "revoked.uri", false);
+    }
+    all
+}
+
+/// Istio's name of the cluster for a URL.
+fn cluster_of(url: &str) -> Option<String> {
+    let settings = Settings {
+        duration: Duration::ZERO,
+        min_interval: Duration::ZERO,
+        timeout: Duration::ZERO,
+        stale_if_error: Duration::ZERO,
+    };
+    Remote::parse(url, None, settings).ok().map(|remote| remote.cluster)
 }
 
 /// The members of a pluginConfig that tell which filter it is for.

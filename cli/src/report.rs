@@ -87,13 +87,13 @@ pub(crate) fn text(checked: &Checked, sources: &[Source], styled: bool) -> Strin
         let within = |at: usize| at.clamp(line.start, line.end) - line.start;
         let (start, end) = (within(finding.span.start), within(finding.span.end));
         let level = if finding.code.severity() == Severity::Error { Level::ERROR } else { Level::WARNING };
-        let code = finding.code.name();
+        let (code, message) = (finding.code.name(), finding.text());
         let label = if finding.place.is_empty() { String::new() } else { format!("in {}", finding.place) };
         let snippet = Snippet::source(shown.as_str())
             .line_start(number)
             .path(source.name.as_str())
             .annotation(AnnotationKind::Primary.span(start..end.max(start)).label(label.as_str()));
-        let report = [level.primary_title(finding.message.as_str()).id(code.as_str()).element(snippet)];
+        let report = [level.primary_title(message.as_str()).id(code.as_str()).element(snippet)];
         text.push_str(&renderer.render(&report));
         text.push_str("\n\n");
     }
@@ -123,6 +123,7 @@ pub(crate) fn json(findings: &[Finding], sources: &[Source]) -> String {
         .iter()
         .map(|finding| {
             let (source, line, column) = lines.position(finding);
+            let (found, expected) = finding.found_and_expected();
             json!({
                 "code": finding.code.name(),
                 "severity": finding.code.severity().name(),
@@ -130,11 +131,26 @@ pub(crate) fn json(findings: &[Finding], sources: &[Source]) -> String {
                 "line": line,
                 "column": column,
                 "resource": finding.place,
-                "message": finding.message,
+                "path": finding.path,
+                "found": found,
+                "expected": expected,
+                "message": finding.text(),
             })
         })
         .collect();
     format!("{:#}\n", Value::Array(list))
+}
+
+/// The name of a file as a relative reference of RFC 3986, section 4.2. With a `:` in its first segment, that would be
+/// taken for a scheme.
+fn uri(name: &str) -> String {
+    let of = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    name.bytes().map(of).collect()
 }
 
 /// SARIF 2.1.0 (OASIS).
@@ -147,9 +163,9 @@ pub(crate) fn sarif(findings: &[Finding], sources: &[Source]) -> String {
             json!({
                 "ruleId": finding.code.name(),
                 "level": finding.code.severity().name(),
-                "message": { "text": finding.message },
+                "message": { "text": finding.text() },
                 "locations": [{ "physicalLocation": {
-                    "artifactLocation": { "uri": source.name },
+                    "artifactLocation": { "uri": uri(&source.name) },
                     "region": { "startLine": line, "startColumn": column },
                 } }],
             })
@@ -182,7 +198,7 @@ pub(crate) fn github(findings: &[Finding], sources: &[Source]) -> String {
             finding.code.severity().name(),
             property(&source.name),
             property(&finding.code.name()),
-            escaped(&finding.message)
+            escaped(&finding.text())
         );
     }
     text

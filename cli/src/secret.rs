@@ -75,6 +75,7 @@ pub(crate) fn concealed(text: &str) -> String {
     }
     for (start, _) in text.match_indices("://") {
         hide(user_of(text, start + 3));
+        query_of(text, start + 3).into_iter().for_each(&mut hide);
     }
     String::from_utf8(bytes).unwrap_or_else(|_| "a text that is not shown".to_owned())
 }
@@ -84,6 +85,21 @@ fn user_of(text: &str, start: usize) -> Range<usize> {
     let is_end = |c: char| "/?#\"'`".contains(c) || c.is_whitespace() || c.is_control();
     let authority = text[start..].split(is_end).next().unwrap_or_default();
     start..start + authority.rfind('@').unwrap_or(0)
+}
+
+/// Where the values of secret parameters stand in the query of a URL, whose authority begins at `start`.
+fn query_of(text: &str, start: usize) -> Vec<Range<usize>> {
+    let is_end = |c: char| "#\"'`<>".contains(c) || c.is_whitespace() || c.is_control();
+    let url = text[start..].split(is_end).next().unwrap_or_default();
+    let Some((before, query)) = url.split_once('?') else { return Vec::new() };
+    let (mut at, mut found) = (start + before.len() + 1, Vec::new());
+    for parameter in query.split('&') {
+        if let Some((name, _)) = parameter.split_once('=').filter(|(name, _)| is_secret_name(name)) {
+            found.push(at + name.len() + 1..at + parameter.len());
+        }
+        at += parameter.len() + 1;
+    }
+    found
 }
 
 /// The secrets of a pluginConfig, as far as their form or their place tells.
@@ -290,6 +306,8 @@ mod tests {
             ("GET https://user:p@w@host/a@b", "GET https://********@host/a@b"),
             ("'spiffe://a/b' u@host https://host?a@b", "'spiffe://a/b' u@host https://host?a@b"),
             ("https://é@h", "https://**@h"),
+            ("'https://h/k?a=b&key=SECRET&c=d#key=e' key=f", "'https://h/k?a=b&key=******&c=d#key=e' key=f"),
+            ("https://h?apiKey=é&sig=", "https://h?apiKey=**&sig="),
         ] {
             assert_eq!(concealed(text), shown);
         }

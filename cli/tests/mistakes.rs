@@ -115,6 +115,43 @@ fn a_warning_fails_where_warnings_are_denied() {
 }
 
 #[test]
+fn each_finding_has_what_was_found_and_what_was_expected() {
+    let mut count = 0;
+    let list: serde_json::Value =
+        serde_json::from_str(&text(&check(&["--format", "json", "testdata/mistakes"]))).unwrap();
+    for finding in list.as_array().unwrap() {
+        for field in ["found", "expected"] {
+            let said = finding[field].as_str().unwrap();
+            assert!(!said.is_empty() && !said.ends_with([';', ',', ' ']), "{field}: {finding}");
+        }
+        count += 1;
+    }
+    assert!(count > 60);
+    let of = |file: &str| -> serde_json::Value {
+        let file = format!("testdata/mistakes/{file}.yaml");
+        serde_json::from_str(&text(&check(&["--format", "json", &file]))).unwrap()
+    };
+    let truth = &of("truth-as-text")[0];
+    assert_eq!(
+        (&truth["found"], &truth["expected"]),
+        (&"the text `\"true\"`".into(), &"`true` or `false`".into()),
+        "{truth}"
+    );
+}
+
+#[test]
+fn names_of_files_are_references_in_sarif() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a b%c é.yaml"), "limits: 7\n").unwrap();
+    let file = folder.path().join("a b%c é.yaml");
+    let sarif: serde_json::Value =
+        serde_json::from_str(&text(&check(&["--format", "sarif", file.to_str().unwrap()]))).unwrap();
+    let location = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"];
+    let uri = location["uri"].as_str().unwrap();
+    assert!(uri.ends_with("/a%20b%25c%20%C3%A9.yaml"), "{uri}");
+}
+
+#[test]
 fn programs_read_the_same_findings() {
     let file = "testdata/mistakes/unknown-field.yaml";
     let list: serde_json::Value = serde_json::from_str(&text(&check(&["--format", "json", file]))).unwrap();
@@ -124,6 +161,14 @@ fn programs_read_the_same_findings() {
         (&first["code"], &first["line"], &first["column"]),
         (&"unknown-field".into(), &15.into(), &9.into())
     );
+    let said =
+        |field: &str| list.iter().map(|one| one[field].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(first["path"], "providers.shop.audience");
+    assert_eq!(first["found"], "unknown field `audience`");
+    assert!(first["expected"].as_str().unwrap().ends_with("did you mean `audiences`?"), "{first}");
+    for field in ["path", "found", "expected", "message", "resource", "file", "severity"] {
+        assert!(said(field).iter().all(|text| !text.is_empty()), "{field}: {list:?}");
+    }
     let sarif: serde_json::Value = serde_json::from_str(&text(&check(&["--format", "sarif", file]))).unwrap();
     let results = sarif["runs"][0]["results"].as_array().unwrap();
     assert_eq!(results.len(), list.len());

@@ -66,6 +66,7 @@ pub(super) fn without_filter(
                 source: resource.source,
                 span: resource.node.locate(path),
                 place: resource.title(),
+                path: path.to_owned(),
                 message,
             });
         }

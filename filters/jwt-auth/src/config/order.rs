@@ -95,7 +95,8 @@ fn hidden(rules: &[Rule], n: usize, path: &JsonPath, errors: &mut ErrorList) -> 
     let at = path.index(n).field("match");
     if rule.condition.covers(&RequestMatch::default(), None, None) {
         let is_last = n.saturating_add(1) == rules.len();
-        if !is_last {
+        // Of a rule whose condition is wrong, nothing more follows.
+        if !is_last && !errors.has_errors_at(&path.index(n)) {
             errors.note(Code::CatchAllFirst, &at, "matches every request, so that no later rule decides");
         }
         return true;
@@ -112,6 +113,13 @@ fn hidden(rules: &[Rule], n: usize, path: &JsonPath, errors: &mut ErrorList) -> 
             let message = format!("is part of what rules[{earlier}] matches, which decides");
             errors.note(Code::HiddenRule, &at, message);
         }
+        return false;
+    }
+    let before: Vec<&RequestMatch> = rules.iter().take(n).map(|rule| &rule.condition).collect();
+    if let Some(together) = rule.condition.covered_together(&before) {
+        let names: Vec<String> = together.iter().map(|n| format!("rules[{n}]")).collect();
+        let message = format!("is part of what {} match together, which decide", names.join(", "));
+        errors.note(Code::HiddenRule, &at, message);
     }
     false
 }

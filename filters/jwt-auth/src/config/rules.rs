@@ -5,7 +5,7 @@ use plugin_kit::host::Environment;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::matcher::{RequestMatch, ValueTest};
 use plugin_kit::request::path::PathCase;
-use plugin_kit::request::source::names;
+use plugin_kit::request::source::{names, warn_of_response};
 
 use crate::config::raw::{RawAllow, RawRequirement, RawRule};
 use crate::policy::provider::Provider;
@@ -60,6 +60,7 @@ impl RawRule {
                     "asks for claims, and `verify: never` looks at no token",
                 );
             }
+            warn_of_response(when, &path, errors);
             errors.check(&path, Expression::condition(when, env))
         });
         Some(Rule { name, named, condition: condition?, access: access?, when })

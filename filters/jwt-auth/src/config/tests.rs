@@ -246,7 +246,7 @@ fn rule_without_match_may_stand_last_only_and_not_open_everything() {
     assert_eq!(in_rules(&json!([some, last])), [""; 0]);
     assert_eq!(in_rules(&json!([some, any])), [""; 0]);
     assert_eq!(in_rules(&json!([some, open])), ["open-to-all rules[1]"]);
-    assert_eq!(in_rules(&json!([last, some])), ["rule-for-all rules[0]", "catch-all-first rules[0].match"]);
+    assert_eq!(in_rules(&json!([last, some])), ["rule-for-all rules[0]"]);
     let with = |condition: Value| in_rules(&json!([{ "match": condition, "allow": "anyone" }]));
     assert_eq!(with(json!({})), ["empty-list rules[0].match"]);
     assert_eq!(with(json!(null)), ["wrong-type rules[0].match"]);

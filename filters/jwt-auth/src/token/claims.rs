@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use plugin_kit::request::claim::ClaimValues;
+use plugin_kit::request::claim::{ClaimValues, URL_WITH_DOTS, is_unescaped_url};
 use plugin_kit::trace::{self, Note};
 use serde_json::{Map, Value};
 
@@ -267,12 +267,8 @@ impl ClaimPath {
         }
         names.push(name);
         // The dots of a URL lead into no object.
-        let is_url = names.len() > 1
-            && names.first().is_some_and(|first| first.as_bytes().windows(3).any(|part| part == b"://"));
-        if is_url {
-            return Err(
-                "is a URL with dots, which would lead into objects; expected `\\.` for each dot".to_owned()
-            );
+        if is_unescaped_url(text) {
+            return Err(URL_WITH_DOTS.to_owned());
         }
         if names.iter().any(String::is_empty) { Err(expected()) } else { Ok(Self(names)) }
     }

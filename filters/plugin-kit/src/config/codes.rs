@@ -94,8 +94,8 @@ codes! {
     /// The first rule that matches a request decides, and this rule matches all requests. The rules behind it
     /// never decide. Move it behind them.
     Warning CatchAllFirst,
-    /// An earlier rule matches every request that this rule matches, so that this rule never decides. Move it
-    /// before the other one, or remove it.
+    /// An earlier rule, or several earlier rules together, match every request that this rule matches, so that
+    /// this rule never decides. Move it before them, or remove it.
     Warning HiddenRule,
     /// An earlier rule has the same `match`, so that this rule never decides. Put what both demand into one
     /// rule.
@@ -105,6 +105,9 @@ codes! {
     /// The rule names some of the methods that change something (POST, PUT, PATCH, DELETE), and a request
     /// with another of them is decided by what demands less. Name this method too, or use `methodsExcept`.
     Warning MethodLeft,
+    /// The name of the method is nearly that of a method of HTTP, so that it may be a mistake, and the rule
+    /// matches no request. Correct the name. Methods of other specifications are taken as they are.
+    Warning MethodUnusual,
     /// `/admin` is this path alone. What is below it (`/admin/users`) is decided by what demands less. Add
     /// `/admin/*`, which is also `/admin`.
     Warning PathsBelowLeft,
@@ -149,7 +152,7 @@ codes! {
     Error SourceWithoutValue,
     /// The expression names `response`, which has no value when the request arrives.
     Warning CelAsksResponse,
-    /// The body has a name in braces that is not replaced.
+    /// The body has a name in braces that is not replaced. Correct the name, or leave the braces out.
     Warning UnknownPlaceholder,
     /// A limit or a tag asks for a claim, and this configuration has no `jwtAuth` that publishes it. Another
     /// plugin must do that, and run earlier.
@@ -200,9 +203,13 @@ codes! {
     Warning OutboundToo,
     /// The image is named by a tag alone, which can be moved. Set `sha256`, or an image with `@sha256:…`.
     Warning NoDigest,
-    /// The proxy reaches a JWKS host through a cluster, which Istio makes of a Service or a `ServiceEntry`.
-    /// None of the resources that were checked is for this host.
+    /// The proxy reaches the host of keys or of metadata through a cluster, which Istio makes of a Service or a
+    /// `ServiceEntry`. None of the resources that were checked is for this host, or it has other ports.
     Warning KeysUnreachable,
+    /// The proxy reaches a list of revoked tokens or a rate limit service through a cluster, which Istio makes of a
+    /// Service or a `ServiceEntry`. None of the resources that were checked is for this host, or it has other
+    /// ports.
+    Warning ClusterUnreachable,
     /// A Service port whose name begins with no protocol, and which has no `appProtocol`, may be taken for TCP,
     /// where no HTTP filter runs. Name it `http`, `http-…`, `http2-…` or `grpc-…`.
     Warning PortWithoutProtocol,

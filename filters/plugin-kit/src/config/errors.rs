@@ -165,6 +165,12 @@ impl ErrorList {
         self.0.iter().any(Diagnostic::is_error)
     }
 
+    /// Whether something at `path` or below it is wrong, and does not only surprise.
+    pub fn has_errors_at(&self, path: &JsonPath) -> bool {
+        let is_below = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+        self.0.iter().any(|found| found.is_error() && found.path.strip_prefix(&path.0).is_some_and(is_below))
+    }
+
     /// The value, or a note that it is wrong.
     pub fn check<T, E: fmt::Display>(&mut self, path: &JsonPath, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(path, error)).ok()

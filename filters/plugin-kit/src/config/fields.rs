@@ -212,7 +212,7 @@ fn described(value: &Value) -> String {
             _ => "a large number".to_owned(),
         },
         Value::String(text) if text.is_empty() => "an empty text".to_owned(),
-        Value::String(text) if is_scalar(text) => format!("the text `{text}`"),
+        Value::String(text) if is_scalar(text) => format!("the text `\"{text}\"`"),
         Value::String(_) => "a text".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),

@@ -99,8 +99,8 @@ fn everything_that_is_wrong_is_told_with_its_path() {
              found a text; on: expected `true` or `false`, found 1",
         ),
         (r#"{"inner":[{"clockSkew":"1s","issuer":null}]}"#, "inner[0].issuer: expected a text, found null"),
-        (r#"{"on":"true"}"#, "on: expected `true` or `false`, found the text `true`"),
-        (r#"{"few":"100"}"#, "few: expected a whole number of 0 to 255, found the text `100`"),
+        (r#"{"on":"true"}"#, "on: expected `true` or `false`, found the text `\"true\"`"),
+        (r#"{"few":"100"}"#, "few: expected a whole number of 0 to 255, found the text `\"100\"`"),
         (r#"{"few":""}"#, "few: expected a whole number of 0 to 255, found an empty text"),
         (r#"{"few":1234567890}"#, "few: expected a whole number of 0 to 255, found a large number"),
         (

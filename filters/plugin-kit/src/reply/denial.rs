@@ -5,7 +5,9 @@ use serde_json::Value;
 
 #[cfg(not(target_os = "wasi"))]
 use crate::config::Definitions;
-use crate::config::{ByName, Code, ConfigReader, ErrorList, FromConfig, JsonPath, NonEmpty, not_one_of};
+use crate::config::{
+    ByName, Code, ConfigReader, ErrorList, FromConfig, JsonPath, NonEmpty, not_one_of, one_of, shown_name,
+};
 use crate::reply::{Problem, Reply};
 use crate::request::header_names::header_name;
 
@@ -84,10 +86,12 @@ impl Body {
         for part in template.split('{').skip(1) {
             let name = part.split_once('}').map(|(name, _)| name).unwrap_or_default();
             let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
-            if is_name
-                && !["code", "status", "title", "requestId"].iter().chain(more).any(|known| *known == name)
-            {
-                let message = "has a name in braces that is not replaced";
+            let known: Vec<&str> =
+                ["code", "status", "title", "requestId"].iter().chain(more).copied().collect();
+            if is_name && !known.contains(&name) {
+                let known: Vec<String> = known.iter().map(|name| format!("{{{name}}}")).collect();
+                let message =
+                    format!("`{{{}}}` is not replaced; expected {}", shown_name(name), one_of(&known));
                 errors.note(Code::UnknownPlaceholder, &path.field("template"), message);
                 return;
             }

@@ -94,6 +94,21 @@ impl<'a> ClaimValues<'a> {
     }
 }
 
+/// What is wrong with the name of a claim, see [`is_unescaped_url`].
+pub const URL_WITH_DOTS: &str =
+    "is a URL with dots, which would lead into objects; expected `\\.` for each dot";
+
+/// Whether the name of a claim is a URL whose dots lead into objects, since no `\` stands before them.
+pub fn is_unescaped_url(name: &str) -> bool {
+    let Some((_, rest)) = name.split_once("://") else { return false };
+    let mut escapes = false;
+    rest.bytes().any(|byte| {
+        let is_dot = byte == b'.' && !escapes;
+        escapes = byte == b'\\' && !escapes;
+        is_dot
+    })
+}
+
 /// A string, number or boolean as text.
 pub fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {

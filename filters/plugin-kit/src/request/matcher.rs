@@ -1,6 +1,6 @@
 //! Which requests a rule or a limit is about: one matcher for all filters.
 
-use crate::config::{Code, ErrorList, JsonPath};
+use crate::config::{Code, ErrorList, JsonPath, nearest};
 use crate::host::{Environment, HostError};
 use crate::request::address::{Principal, principal};
 use crate::request::cel::Expression;
@@ -154,6 +154,9 @@ impl RequestMatch {
         let methods_except = list(raw.methods_except, &path.field("methodsExcept"), errors, method);
         if !methods.is_empty() && !methods_except.is_empty() {
             errors.add(path, "has `methods` and `methodsExcept`; expected one of them");
+        }
+        for (list, field) in [(raw.methods, "methods"), (raw.methods_except, "methodsExcept")] {
+            warn_of_methods(list, &path.field(field), errors);
         }
         let paths = list(raw.paths, &path.field("paths"), errors, |text| PathPattern::parse(text, case));
         warn_of_segments(raw.paths, &path.field("paths"), errors);
@@ -313,6 +316,41 @@ impl RequestMatch {
             && each(&self.principals, &other.principals, |own, other| own == other)
     }
 
+    /// Which of these conditions hold, together, for every request for which this one holds: their positions. `None`
+    /// if they do not, or if that is not known: methods and paths are looked at one by one, and everything else
+    /// must be covered by one condition.
+    pub fn covered_together(&self, others: &[&Self]) -> Option<Vec<usize>> {
+        // One method stands for all those that no condition names.
+        const ANOTHER: &[u8] = b"*";
+        const MOST: usize = 64;
+        let mut methods: Vec<&[u8]> = self.methods.iter().map(Vec::as_slice).collect();
+        if methods.is_empty() {
+            let named = others.iter().flat_map(|other| other.methods.iter().chain(&other.methods_except));
+            methods = named.map(Vec::as_slice).chain([ANOTHER]).collect();
+            methods.retain(|method| !self.methods_except.iter().any(|except| except == method));
+            methods.sort_unstable();
+            methods.dedup();
+        }
+        let paths: Vec<Option<&PathPattern>> = if self.path_regexes.is_empty() && !self.paths.is_empty() {
+            self.paths.iter().map(Some).collect()
+        } else {
+            vec![None]
+        };
+        if methods.len().saturating_mul(paths.len()) > MOST {
+            return None;
+        }
+        let mut positions = Vec::new();
+        for method in methods {
+            let method = std::str::from_utf8(method).ok()?;
+            for path in &paths {
+                positions.push(others.iter().position(|other| other.covers(self, Some(method), *path))?);
+            }
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        Some(positions)
+    }
+
     #[inline(never)]
     fn covers_path(&self, other: &Self, paths: Option<&PathPattern>) -> bool {
         let others = paths.map_or(other.paths.as_slice(), std::slice::from_ref);
@@ -380,6 +418,19 @@ pub(super) fn warn_of_segments(paths: &[String], path: &JsonPath, errors: &mut E
         if text.as_bytes().windows(2).any(|pair| pair == b"/:") {
             let message = "`:` has no meaning; expected `{*}` for a segment that may be anything";
             errors.note(Code::SegmentAsWritten, &path.index(n), message);
+        }
+    }
+}
+
+/// Notes names of methods that are nearly those of RFC 9110 and RFC 5789.
+fn warn_of_methods(methods: &[String], path: &JsonPath, errors: &mut ErrorList) {
+    const METHODS: [&str; 9] =
+        ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+    for (n, found) in methods.iter().enumerate().filter(|(_, found)| !METHODS.contains(&found.as_str())) {
+        let meant = nearest(found, METHODS).filter(|meant| strsim::levenshtein(found, meant) <= 2);
+        if let Some(meant) = meant.filter(|_| found.bytes().all(|byte| byte.is_ascii_uppercase())) {
+            let message = format!("`{found}` is no method of HTTP; did you mean `{meant}`?");
+            errors.note(Code::MethodUnusual, &path.index(n), message);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::host::Environment;
 use crate::host::HostError;
 use crate::request::address::{AddressFrom, ClientAddress, FORWARDED_FOR, Found, network, principal};
 use crate::request::cel::Expression;
-use crate::request::claim::PUBLISHED_EMPTY;
+use crate::request::claim::{PUBLISHED_EMPTY, URL_WITH_DOTS, is_unescaped_url};
 use crate::request::exchange::Exchange;
 use crate::request::matcher::warn_of_segments;
 use crate::request::path::{PathCase, PathPattern, Readings};
@@ -229,9 +229,12 @@ impl RawSource {
             let message = "is a number, a time or a map; expected an attribute that is a text";
             errors.note(Code::SourceWithoutValue, &path.field(kind), message);
         }
-        if self.cel.as_deref().is_some_and(|text| names(text, "response")) {
-            let message = "names `response`, which is not there yet when the request arrives";
-            errors.note(Code::CelAsksResponse, &path.field(kind), message);
+        if let Some(text) = &self.cel {
+            warn_of_response(text, &path.field(kind), errors);
+        }
+        if self.claim.as_deref().is_some_and(is_unescaped_url) {
+            errors.add(&path.field(kind), URL_WITH_DOTS);
+            return None;
         }
         if self.trust.is_some() && !source.is_written_by_client() {
             errors.add(
@@ -537,6 +540,14 @@ fn is_no_text(path: &[String]) -> bool {
         Some("connection") => matches!(name, Some("id" | "mtls" | "termination_code")),
         Some("source" | "destination" | "upstream") => matches!(name, Some("port")),
         _ => false,
+    }
+}
+
+/// Notes an expression in CEL that asks about the response while the request arrives.
+pub fn warn_of_response(expression: &str, path: &JsonPath, errors: &mut ErrorList) {
+    if names(expression, "response") {
+        let message = "names `response`, which is not there yet when the request arrives";
+        errors.note(Code::CelAsksResponse, path, message);
     }
 }
 

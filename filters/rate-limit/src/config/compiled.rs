@@ -6,10 +6,11 @@ use plugin_kit::config::{Code, Diagnostic, ErrorList, JsonPath, Mode, shown_name
 use plugin_kit::host::Environment;
 use plugin_kit::reply::denial::Extras;
 use plugin_kit::request::cel::Expression;
+use plugin_kit::request::claim::{URL_WITH_DOTS, is_unescaped_url};
 use plugin_kit::request::matcher::{Parts, RequestMatch, ValueTest};
 use plugin_kit::request::path::PathCase;
 use plugin_kit::request::pseudonym::Pseudonym;
-use plugin_kit::request::source::{HeaderReads, Source};
+use plugin_kit::request::source::{HeaderReads, Source, warn_of_response};
 
 use super::raw::{
     self, Before, OnConflict, OnFailure, OnInvalidCost, OnMissingKey, RawConfig, RawGlobal, RawLimit,
@@ -482,11 +483,18 @@ impl Selector {
         let any_path = RequestMatch::compile(any_path, case, env, path, &mut ErrorList::default());
         let mut claims = Vec::new();
         for (name, test) in &raw.claims.0 {
-            let test = ValueTest::compile(test, &path.field("claims").field(name), errors);
+            let path = path.field("claims").field(name);
+            if is_unescaped_url(name) {
+                errors.add(&path, URL_WITH_DOTS);
+            }
+            let test = ValueTest::compile(test, &path, errors);
             claims.extend(test.map(|test| (format!("jwt.{name}"), test)));
         }
-        let when = raw.when.as_ref();
-        let when = when.and_then(|when| errors.check(&path.field("when"), Expression::condition(when, env)));
+        let when = raw.when.as_ref().and_then(|when| {
+            let path = path.field("when");
+            warn_of_response(when, &path, errors);
+            errors.check(&path, Expression::condition(when, env))
+        });
         Some(Self { request: request?, any_path: any_path?, claims, when })
     }
 
