@@ -24,9 +24,9 @@ impl Offered {
 
     /// Says why the input has no cluster of this name, if it has none.
     fn lacks(&self, cluster: &str) -> Option<String> {
-        let mut parts = cluster.split('|');
+        let mut names = cluster.split('|');
         let (Some("outbound"), Some(port), Some(_), Some(host), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+            (names.next(), names.next(), names.next(), names.next(), names.next())
         else {
             // Somebody else has defined a cluster of another name.
             return None;

@@ -6,8 +6,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use envoy::{Answer, Bootstrap, Cluster, Envoy, Error, HttpFilter, JwksServer, Listener, Request, Upstream};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 struct Proxy {
@@ -128,6 +131,100 @@ fn refused_configuration_leaves_the_last_good_one_in_force() {
         let expected = expected.replace("pluginConfig.", "");
         assert!(log.contains(&expected), "{expected}: {log}");
         assert_eq!(proxy.send(&[]).0, 429);
+    }
+}
+
+/// The gauges of warnings and of report mode.
+fn gauges(envoy: &Envoy) -> [Option<u64>; 2] {
+    let stats = envoy.stats().unwrap();
+    ["config_warnings", "report_mode"]
+        .map(|name| stats.get(&format!("wasmcustom.rate_limit_{name}_shop.limits")).copied())
+}
+
+#[test]
+fn gauges_tell_report_mode_and_follow_what_is_in_force() {
+    let mut proxy = Proxy::start(2);
+    let limits = |more: Value| {
+        let mut limit = json!({ "name": "total", "rate": { "requests": 1, "per": "1h" } });
+        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let config = json!({ "pluginName": "shop.limits", "pluginConfig": { "limits": [limit] } });
+        filter(&cases::native_module().unwrap(), "rate-limit", &config)
+    };
+    proxy.configure(limits(json!({ "mode": "report" }))).unwrap();
+    assert_eq!(gauges(&proxy.envoy), [Some(1), Some(1)]);
+    assert!(proxy.configure(limits(json!({ "mode": "off" }))).is_err());
+    assert_eq!(gauges(&proxy.envoy), [Some(1), Some(1)]);
+    proxy.configure(limits(json!({ "enforcePercent": 10 }))).unwrap();
+    assert_eq!(gauges(&proxy.envoy), [Some(1), Some(1)]);
+    // A warning of another kind.
+    let odd = json!({ "match": { "paths": ["/users/:id"] } });
+    proxy.configure(limits(odd)).unwrap();
+    assert_eq!(gauges(&proxy.envoy), [Some(1), Some(0)]);
+    proxy.configure(limits(json!({}))).unwrap();
+    assert_eq!(gauges(&proxy.envoy), [Some(0), Some(0)]);
+}
+
+/// A server that ends each connection as soon as something comes.
+struct Breaking {
+    address: SocketAddr,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Breaking {
+    fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (address, ends) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let over = Arc::clone(&ends);
+        let thread = std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let _ = connection.and_then(|mut connection| connection.read(&mut [0; 1]));
+            }
+        });
+        Self { address, ends, thread: Some(thread) }
+    }
+}
+
+impl Drop for Breaking {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+#[test]
+fn reason_of_a_failed_call_is_what_the_proxy_knows() {
+    let upstream = Upstream::start().unwrap();
+    let breaking = Breaking::start();
+    let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let http2 = |name: &str, address| Cluster { http2: true, ..Cluster::new(name, address) };
+    let clusters = vec![
+        Cluster::new("service", upstream.address()),
+        http2("breaking", breaking.address),
+        http2("closed", closed),
+        Cluster { http2: true, ..Cluster::empty("empty") },
+    ];
+    let mut envoy = Envoy::start(&Bootstrap { clusters, ..Bootstrap::default() }, &[], 1).unwrap();
+    for (cluster, reason) in
+        [("breaking", "reset"), ("closed", "connect"), ("empty", "no_cluster"), ("none", "no_cluster")]
+    {
+        let limit = json!({ "name": "total", "rate": { "requests": 9, "per": "1d" }, "global": {} });
+        let global = json!({ "domain": "shop", "cluster": cluster, "timeout": "5s" });
+        let config = json!({ "pluginConfig": { "limits": [limit], "global": global } });
+        let filter = filter(&cases::native_module().unwrap(), "rate-limit", &config);
+        envoy.set_listeners(&[Listener::new("inbound", "service", vec![filter])]).unwrap();
+        let count = || {
+            let name = format!("wasmcustom.rate_limit_service_failure_{reason}");
+            envoy.stats().unwrap().get(&name).copied().unwrap_or(0)
+        };
+        let before = count();
+        let response = Request::new("GET", "/").send(envoy.address("inbound").unwrap()).unwrap();
+        assert_eq!(response.status, 503, "{cluster}");
+        assert_eq!(count(), before + 1, "{cluster}");
     }
 }
 
