@@ -98,12 +98,8 @@ fn each_code_is_explained() {
 
 #[test]
 fn a_warning_fails_where_warnings_are_denied() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let plugin = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("plugin.yaml");
-    fs::write(&file, plugin).unwrap();
-    let file = file.to_str().unwrap();
+    let file = "testdata/mistakes/mode-report.yaml";
     assert_eq!(check(&[file]).status.code(), Some(0));
     assert_eq!(check(&["--deny", "warnings", file]).status.code(), Some(1));
     fs::write(folder.path().join("empty.yaml"), "\n").unwrap();

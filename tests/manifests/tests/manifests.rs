@@ -458,6 +458,78 @@ fn a_configuration_in_a_document_is_one_that_its_filter_takes() {
     assert!(seen >= 8, "{seen}");
 }
 
+/// The findings of `mesh-filters check` in this text, but those that say that report mode is on: a rollout begins with it.
+fn findings(text: &str) -> Vec<String> {
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("mesh-filters");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("resources.yaml");
+    fs::write(&file, text).unwrap();
+    let done = Command::new(&program).args(["check", "--format", "json"]).arg(&file).output().unwrap();
+    let found: Vec<Value> = serde_json::from_slice(&done.stdout).unwrap();
+    let found = found.iter().filter(|one| one["code"] != "report-mode");
+    found.map(|one| format!("{}: {}", one["resource"], one["message"])).collect()
+}
+
+/// The filters of these in Envoy's own configuration, each as an `EnvoyFilter` adds it.
+fn of_envoy(value: &Value, found: &mut Vec<Value>) {
+    let typed = &value["typed_config"];
+    if typed["config"].get("configuration").is_some() || typed.get("dynamic_module_config").is_some() {
+        let patch = json!({ "applyTo": "HTTP_FILTER", "match": { "context": "GATEWAY" }, "patch": { "value": value } });
+        found.push(json!({ "kind": "EnvoyFilter", "metadata": { "name": "a" }, "spec": { "configPatches": [patch] } }));
+        return;
+    }
+    let (list, object) = (value.as_array(), value.as_object());
+    let below = list.into_iter().flatten().chain(object.into_iter().flat_map(serde_json::Map::values));
+    for value in below {
+        of_envoy(value, found);
+    }
+}
+
+/// Whole resources, with what stands beside them, as a user would check them before they are applied.
+#[test]
+fn what_users_copy_passes_the_check_with_warnings_denied() {
+    let (mut wrong, mut blocks, mut filters) = (Vec::new(), 0, 0);
+    let mut checked =
+        |name: &str, text: &str| wrong.extend(findings(text).iter().map(|one| format!("{name}: {one}")));
+    // These are parts of others: plugins without a key, and both forms of the filters, of which one is taken away.
+    let is_part = |name: &str| name.starts_with("filters/") || name == "overlays/mesh-filters/joined";
+    for (name, resources) in RENDERED.iter().filter(|(name, _)| !is_part(name)) {
+        checked(name, &json!({ "kind": "List", "items": resources }).to_string());
+    }
+    for file in files(&root().join("examples"), ".yaml") {
+        let all: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&file).unwrap()).unwrap();
+        let mut found = Vec::new();
+        for value in &all {
+            of_envoy(value, &mut found);
+        }
+        filters += found.len();
+        checked(&file.display().to_string(), &json!({ "kind": "List", "items": found }).to_string());
+    }
+    let documents =
+        files(&root().join("docs"), ".md").into_iter().chain(files(&root().join("examples"), ".md"));
+    for file in
+        documents.chain(["README.md", "cli/README.md", "demo/README.md"].map(|file| root().join(file)))
+    {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        for piece in text.split("```yaml\n").skip(1) {
+            let piece = piece.split("```").next().unwrap();
+            let first = piece.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+            // A list is one of limits.
+            let whole = if first.starts_with("- ") { format!("limits:\n{piece}") } else { piece.to_owned() };
+            blocks += 1;
+            checked(&file.display().to_string(), &whole);
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(blocks > 50 && filters >= 4, "{blocks} {filters}");
+    let (list, mut found) = (
+        json!([{ "typed_config": { "config": { "name": "jwt-auth", "configuration": { "value": "{}" } } } }]),
+        Vec::new(),
+    );
+    of_envoy(&list, &mut found);
+    assert!(!findings(&found[0].to_string()).is_empty(), "what is wrong in such a filter is found");
+}
+
 #[test]
 fn what_a_filter_refuses_is_seen() {
     let empty = Variables::new();
