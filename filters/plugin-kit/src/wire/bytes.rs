@@ -1,4 +1,6 @@
-//! Bytes in pieces: the platform's library takes them one by one.
+//! Comparisons of bytes in pieces of up to 16. The C library of `wasm32-wasip1` compares byte by byte, and names of
+//! headers, values and tokens are compared often: with it, a request through mesh-filters costs 68 k instructions
+//! instead of 62 k.
 
 /// Whether `a` and `b` are the same bytes.
 #[inline]
@@ -12,10 +14,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     let long = |(a, b): (&[u8; 16], &[u8; 16])| u128::from_le_bytes(*a) == u128::from_le_bytes(*b);
     // The last piece may have been seen in part.
     if let Some(ends) = a.last_chunk().zip(b.last_chunk()) {
-        let ((blocks, a), (others, b)) = (a.as_chunks(), b.as_chunks());
-        return long(ends)
-            && same_blocks(blocks, others)
-            && a.as_chunks().0.iter().zip(b.as_chunks().0).all(long);
+        return long(ends) && a.as_chunks().0.iter().zip(b.as_chunks().0).all(long);
     }
     if let (Some(starts), Some(ends)) =
         (a.first_chunk().zip(b.first_chunk()), a.last_chunk().zip(b.last_chunk()))
@@ -26,39 +25,6 @@ fn same(a: &[u8], b: &[u8]) -> bool {
         (Some(starts), Some(ends)) => half(starts) && half(ends),
         _ => a == b,
     }
-}
-
-/// In vectors: a proxy's V8 has had them for as long as it has had this ABI.
-#[cfg(target_arch = "wasm32")]
-#[target_feature(enable = "simd128")]
-#[allow(unsafe_code)]
-fn same_blocks(a: &[[u8; 64]], b: &[[u8; 64]]) -> bool {
-    use std::arch::wasm32::{v128_any_true, v128_load, v128_or, v128_xor};
-    for (a, b) in a.iter().zip(b) {
-        let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
-        // SAFETY: four times 16 of the 64 bytes of each; any alignment will do.
-        let differ = unsafe {
-            v128_or(
-                v128_or(
-                    v128_xor(v128_load(a), v128_load(b)),
-                    v128_xor(v128_load(a.add(1)), v128_load(b.add(1))),
-                ),
-                v128_or(
-                    v128_xor(v128_load(a.add(2)), v128_load(b.add(2))),
-                    v128_xor(v128_load(a.add(3)), v128_load(b.add(3))),
-                ),
-            )
-        };
-        if v128_any_true(differ) {
-            return false;
-        }
-    }
-    true
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn same_blocks(a: &[[u8; 64]], b: &[[u8; 64]]) -> bool {
-    a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 /// A set of ASCII characters that all bytes of a text can be looked up in at once.
@@ -72,7 +38,7 @@ impl AsciiSet {
     /// The empty set.
     pub const EMPTY: Self = Self { by_low: [0; 16] };
 
-    /// With a character more. A byte that is no ASCII is in no set.
+    /// The set with one character more. A byte that is not ASCII is never in a set.
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "four bits name one of sixteen")]
     pub const fn with(mut self, character: u8) -> Self {
@@ -113,7 +79,8 @@ impl AsciiSet {
     }
 }
 
-/// In vectors, see [`same_blocks`].
+/// In vectors, which the proxy's V8 has had for as long as it has had this ABI. trace-tags takes 1.1 k of 41 k instructions
+/// less by them.
 #[cfg(target_arch = "wasm32")]
 #[target_feature(enable = "simd128")]
 #[inline]

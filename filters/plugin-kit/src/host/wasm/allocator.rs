@@ -1,8 +1,9 @@
 //! The allocator of the modules: free lists of small blocks in front of the system's.
 //!
-//! A request allocates and frees a few dozen small blocks, nearly always of the same sizes; the general allocator takes a
-//! third of a filter's own time for them. Here a freed block goes to the list of its size and the next one of that size
-//! takes it from there. A module has one thread, so no lock is needed.
+//! A request allocates and frees a few dozen small blocks, nearly always of the same sizes. Here a freed block goes to
+//! the list of its size, and the next one of that size takes it from there. A module has one thread, so no lock is
+//! needed. Without it, a request with a token that jwt-auth has not seen costs 444 k instructions instead of 434 k,
+//! and one through mesh-filters 60 k instead of 59 k.
 
 #![allow(unsafe_code)]
 // Every block in a list is aligned to `STEP`.
@@ -120,9 +121,7 @@ mod tests {
                     let block = match blocks[at] {
                         None => lists.alloc(layout(size)),
                         Some((block, old, mark)) => {
-                            for byte in 0..old {
-                                prop_assert_eq!(block.add(byte).read(), mark);
-                            }
+                            prop_assert_eq!(std::slice::from_raw_parts(block, old), vec![mark; old]);
                             if size % 3 == 0 {
                                 lists.dealloc(block, layout(old));
                                 blocks[at] = None;
@@ -133,9 +132,7 @@ mod tests {
                             moved
                         }
                     };
-                    for byte in 0..size {
-                        block.add(byte).write(mark);
-                    }
+                    block.write_bytes(mark, size);
                     blocks[at] = Some((block, size, mark));
                 }
             }
