@@ -81,6 +81,8 @@ pub trait World {
     fn has_metadata(&self) -> bool {
         true
     }
+    /// Answers the question of a provider about a token, which is this form.
+    fn introspect(&self, provider: &str, endpoint: &Remote, form: &str) -> Fetch;
     /// Answers as the rate limit service does, with a message of its protocol, or returns why there is no
     /// answer.
     fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, GrpcFailure>;
@@ -102,7 +104,7 @@ pub enum Fetch {
     },
     /// There is no answer.
     Failed,
-    /// The caller has no keys: each signature is assumed to be valid.
+    /// The caller has no keys: each signature is assumed to be valid. Nothing is known of an opaque token.
     AssumeGood,
 }
 

@@ -80,6 +80,9 @@ pub(crate) struct Explain {
     /// to be revoked.
     #[arg(long, value_name = "[PROVIDER=]FILE")]
     revoked: Vec<String>,
+    /// What the issuer says of an opaque token (the answer of `introspection`), for a provider or for all.
+    #[arg(long, value_name = "[PROVIDER=]FILE")]
+    introspection: Vec<String>,
     /// A variable of `vmConfig.env`.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,

@@ -73,6 +73,12 @@ fn keys_are_for_a_provider_and_are_keys() {
     for (option, value, expected) in [
         ("--keys", "nope=keys.json", "--keys: no provider is named `nope`; expected one of `shop`"),
         ("--revoked", "nope=keys.json", "--revoked: no provider is named `nope`; expected one of `shop`"),
+        ("--introspection", "nope=keys.json", "--introspection: no provider is named `nope`"),
+        (
+            "--introspection",
+            "shop=keys.json",
+            "--introspection: not an answer of introspection: expected a JSON object",
+        ),
         ("--keys", "shop=c.yaml", "--keys: the file of `shop` is not a key set; expected a JWK set"),
         ("--keys", "c.yaml", "--keys: the file is not a key set; expected a JWK set"),
     ] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jwt_auth::config::Config;
 use jwt_auth::decision::{Authenticator, Decision, Denial, Granted, Outcome, Pass, Waited};
 use jwt_auth::fetch::documents::Document;
+use jwt_auth::fetch::introspection::{self, Answer};
 use jwt_auth::fetch::revocation::Revoked;
 use jwt_auth::fetch::schedule::max_age;
 use jwt_auth::keys::jwk::KeySet;
@@ -92,6 +93,7 @@ impl Auth {
 
     /// Fetches the documents that are due.
     pub(super) fn tick(&self, shared: &Shared) {
+        self.authenticator.tick_questions(shared.monotonic_time.get());
         let documents: Vec<Document> = self.authenticator.documents().collect();
         for document in documents {
             if self.authenticator.tick(document, shared.monotonic_time.get()) {
@@ -100,7 +102,26 @@ impl Auth {
         }
     }
 
+    /// Asks an issuer about a token.
+    fn ask(&self, shared: &Shared, document: Document) {
+        let now = shared.monotonic_time.get();
+        let Some((endpoint, question)) = self.authenticator.question(document) else { return };
+        let provider = self.authenticator.config().providers.get(document.provider());
+        let provider = provider.map(|provider| provider.name.as_str()).unwrap_or_default();
+        let answer = match shared.world.introspect(provider, &endpoint.remote, &question) {
+            Fetch::Answer { status: 200, body, .. } if body.len() <= introspection::LARGEST => {
+                Answer::parse(&body).ok()
+            }
+            Fetch::Answer { .. } | Fetch::Failed | Fetch::AssumeGood => None,
+        };
+        self.authenticator.asked(document, now);
+        self.authenticator.answered(document, answer, now);
+    }
+
     fn fetch(&self, shared: &Shared, document: Document) {
+        if let Document::Answer(..) = document {
+            return self.ask(shared, document);
+        }
         let now = shared.monotonic_time.get();
         let Some((remote, mut fetching)) = self.authenticator.fetching(document) else { return };
         fetching.started(now);
@@ -129,7 +150,7 @@ impl Auth {
             (Document::Revoked(provider), Fetch::AssumeGood) => {
                 self.authenticator.revoke(provider, now, Revoked::default(), None);
             }
-            (_, Fetch::Failed) => return None,
+            (Document::Answer(..), _) | (_, Fetch::Failed) => return None,
             (document, Fetch::Answer { status, cache_control, body }) => {
                 if status != 200 || body.len() > jwt_auth::fetch::schedule::LARGEST {
                     return None;
@@ -144,6 +165,7 @@ impl Auth {
                     Document::Revoked(provider) => {
                         self.authenticator.revoke(provider, now, Revoked::parse(&body).ok()?, max_age);
                     }
+                    Document::Answer(..) => return None,
                 }
             }
         }
@@ -194,7 +216,7 @@ impl Auth {
                     } else if fetch {
                         self.fetch(shared, document);
                     } else {
-                        waited.give_up(document, unavailable(document));
+                        waited.give_up(document, document.unavailable());
                     }
                 }
             }
@@ -252,11 +274,7 @@ impl Auth {
             exchange.note_published(Rc::clone(key), Rc::clone(value));
         }
         let head = exchange.headers().ok();
-        let waits = matches!(
-            denial.reason,
-            DenyReason::KeysUnavailable | DenyReason::RevocationUnavailable | DenyReason::TooManyWaiting
-        );
-        let next_fetch = next_fetch.filter(|_| waits);
+        let next_fetch = next_fetch.filter(|_| denial.reason.waits());
         let config = self.authenticator.config();
         let context = reply::Context {
             response: &config.deny_response,
@@ -274,13 +292,6 @@ impl Auth {
 fn clear_shown_claims(facts: &Facts<'_>, clear: bool) {
     if clear {
         facts.set_state(CLAIMS, b"");
-    }
-}
-
-fn unavailable(document: Document) -> DenyReason {
-    match document {
-        Document::Keys(_) => DenyReason::KeysUnavailable,
-        Document::Revoked(_) => DenyReason::RevocationUnavailable,
     }
 }
 

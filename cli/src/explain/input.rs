@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use jwt_auth::fetch::introspection::Answer;
 use jwt_auth::fetch::remote::Remote;
 use jwt_auth::keys::jwk::KeySet;
 use mesh_filters_cli::decide::{Fetch, Plugin, Request, World};
@@ -57,6 +58,7 @@ pub(crate) struct Input {
     pub(crate) notes: Vec<String>,
     keys: Documents,
     revoked: Documents,
+    introspection: Documents,
 }
 
 /// `NAME=VALUE` pairs.
@@ -126,7 +128,8 @@ impl Input {
             runs
         });
         let (keys, revoked) = (files(&arguments.keys)?, files(&arguments.revoked)?);
-        let input = Self { sources, plugins, notes, keys, revoked };
+        let introspection = files(&arguments.introspection)?;
+        let input = Self { sources, plugins, notes, keys, revoked, introspection };
         input.check_secrets()?;
         input.check_documents()?;
         Ok(input)
@@ -151,7 +154,9 @@ impl Input {
     fn check_documents(&self) -> Result<(), String> {
         let providers = self.auth().filter_map(|config| config["providers"].as_object()).flatten();
         let known: Vec<&str> = providers.map(|(name, _)| name.as_str()).collect();
-        for (option, documents) in [("--keys", &self.keys), ("--revoked", &self.revoked)] {
+        for (option, documents) in
+            [("--keys", &self.keys), ("--revoked", &self.revoked), ("--introspection", &self.introspection)]
+        {
             let unknown = documents.iter().filter_map(|(name, _)| name.as_deref());
             match unknown.into_iter().find(|name| !known.contains(name)) {
                 Some(name) if known.is_empty() => {
@@ -173,6 +178,9 @@ impl Input {
                     "--keys: the file{of} is not a key set; expected a JWK set, `{{\"keys\": [...]}}`, or PEM"
                 )
             })?;
+        }
+        for (_, body) in &self.introspection {
+            Answer::parse(body).map_err(|error| format!("--introspection: {error}"))?;
         }
         Ok(())
     }
@@ -477,6 +485,7 @@ pub(super) fn without_query(request: &Request) -> String {
 pub(super) struct Outside {
     keys: Documents,
     revoked: Documents,
+    introspection: Documents,
     /// For each URL that is fetched, the providers that fetch their keys or lists of revoked tokens from it.
     providers: Vec<(bool, String, Vec<String>)>,
     /// Whether conditions that only the proxy evaluates are assumed to hold.
@@ -508,6 +517,7 @@ impl Outside {
         Self {
             keys: input.keys.clone(),
             revoked: input.revoked.clone(),
+            introspection: input.introspection.clone(),
             providers,
             assumes,
             asked: Rc::default(),
@@ -545,6 +555,14 @@ impl World for Outside {
 
     fn has_metadata(&self) -> bool {
         false
+    }
+
+    fn introspect(&self, provider: &str, _: &Remote, _: &str) -> Fetch {
+        let is_for = |name: &Option<String>| name.as_deref().is_none_or(|name| name == provider);
+        match self.introspection.iter().find(|(name, _)| is_for(name)) {
+            Some((_, body)) => Fetch::Answer { status: 200, cache_control: None, body: body.clone() },
+            None => Fetch::AssumeGood,
+        }
     }
 
     fn ask_rate_limit_service(&self, _: &Global, _: &[u8]) -> Result<Vec<u8>, GrpcFailure> {

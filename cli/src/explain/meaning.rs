@@ -127,6 +127,20 @@ pub(crate) fn of_auth(code: DenyCode) -> Meaning {
             NOTHING,
             NOTHING,
         ),
+        DenyCode::TokenInactive => (
+            "The issuer was asked about the token and says that it is not active: it has expired, was revoked, or was never issued.",
+            "Get a new token.",
+            &["introspection"],
+            NOTHING,
+            NOTHING,
+        ),
+        DenyCode::IntrospectionUnavailable => (
+            "The issuer was asked about an opaque token and gave no answer that can be read, or is not asked for a while because of that.",
+            "Look at the cluster of `introspection.uri` and at the filter's log. `mesh-filters explain --introspection` takes the answer from a file.",
+            &["introspection"],
+            NOTHING,
+            NOTHING,
+        ),
         DenyCode::ProviderForbidden => (
             "The token is good, but of another provider than the rule demands.",
             "Use a token of the provider that the rule names.",

@@ -607,6 +607,15 @@ fn check(note: &Note, provider: Option<usize>, written: &Written<'_>) -> Option<
             let text = name.map_or_else(|| text.to_owned(), |name| format!("{text} {name}"));
             return Some(Item::new(Mark::of(note.holds), text));
         }
+        "introspection" => {
+            let text = match note.holds {
+                Some(true) => "the issuer says that the token is active",
+                Some(false) => "the issuer says that the token is not active",
+                None => "what the issuer says of the token is not known: give its answer (`--introspection`)",
+            };
+            let item = Item::new(Mark::of(note.holds), text);
+            return Some(field("introspection").map_or(item.clone(), |path| written.at(item, &path)));
+        }
         "revokedUri" if !provider.is_some_and(|n| (written.has_list)(&written.provider(n))) => {
             let text = "revoked: the list at the URL was not asked, and is taken to be empty (`--revoked`)";
             let item = Item::new(Mark::Unknown, text);

@@ -3,6 +3,7 @@
 
 mod compiled;
 mod headers;
+mod opaque;
 mod order;
 mod providers;
 mod raw;

@@ -31,6 +31,7 @@ use self::tokens::FoundToken;
 use self::verification::{Stop, Verification};
 use crate::config::{AmbiguousPath, Config};
 use crate::fetch::documents::{Document, Documents, SharedDocuments};
+use crate::fetch::introspection::{Answer, Introspection};
 use crate::fetch::remote::Remote;
 use crate::fetch::revocation::Revoked;
 use crate::fetch::schedule::{Fetching, JwksCache};
@@ -82,7 +83,7 @@ impl Authenticator {
         verifier: Box<dyn Verifier>,
         seed: u64,
     ) -> Self {
-        let documents = Documents::sharing(documents, plugin, &config.providers);
+        let documents = Documents::sharing(documents, plugin, &config.providers, seed);
         Self {
             rules: PathIndex::new(config.rules.iter().map(|rule| &rule.condition)),
             reads_host: config.rules.iter().any(|rule| rule.condition.reads_host()),
@@ -119,7 +120,7 @@ impl Authenticator {
         self.verification.documents.iter()
     }
 
-    /// Where a document is fetched, and how far that is.
+    /// Where a document is fetched, and how far that is; `None` for an answer about a token.
     pub fn fetching(&self, document: Document) -> Option<(&Remote, RefMut<'_, dyn Fetching>)> {
         self.verification.documents.fetching(document, &self.config.providers)
     }
@@ -133,6 +134,47 @@ impl Authenticator {
     /// for `max_age` if the server said so. It applies to tokens that were verified before, too.
     pub fn revoke(&self, position: usize, now: Duration, list: Revoked, max_age: Option<Duration>) {
         self.verification.revoke(position, now, list, max_age);
+    }
+
+    /// Whether it asks the issuer of some provider about tokens.
+    pub fn asks_about_tokens(&self) -> bool {
+        self.config.providers.iter().any(|provider| provider.keys.introspection().is_some())
+    }
+
+    /// The question to an issuer that a request waits for: the endpoint and the body.
+    pub fn question(&self, document: Document) -> Option<(&Introspection, String)> {
+        let Document::Answer(provider, number) = document else { return None };
+        let endpoint = self.config.providers.get(provider)?.keys.introspection()?;
+        let questions = self.verification.documents.questions(provider)?.borrow();
+        Some((endpoint, endpoint.body(questions.token(number)?)))
+    }
+
+    /// The question was sent.
+    pub fn asked(&self, document: Document, now: Duration) {
+        if let Document::Answer(provider, number) = document
+            && let Some(questions) = self.verification.documents.questions(provider)
+        {
+            questions.borrow_mut().started(number, now);
+        }
+    }
+
+    /// Takes what the issuer has said, or `None` if it said nothing.
+    pub fn answered(&self, document: Document, answer: Option<Answer>, now: Duration) {
+        let Document::Answer(provider, number) = document else { return };
+        let endpoint = self.config.providers.get(provider).and_then(|p| p.keys.introspection());
+        let questions = self.verification.documents.questions(provider);
+        if let (Some(endpoint), Some(questions)) = (endpoint, questions) {
+            let mut questions = questions.borrow_mut();
+            match answer {
+                Some(answer) => questions.answered(number, answer, now, endpoint.longest),
+                None => questions.failed(number, now),
+            }
+        }
+    }
+
+    /// To be called about once a second. Returns the questions that are given up, on which requests need not wait.
+    pub fn tick_questions(&self, now: Duration) -> Vec<Document> {
+        self.verification.documents.tick_questions(now)
     }
 
     /// Decides about a request. `waited` gets what is to be remembered if the request waits.

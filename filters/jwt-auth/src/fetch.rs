@@ -3,6 +3,7 @@
 pub mod discovery;
 pub mod documents;
 pub mod failure;
+pub mod introspection;
 pub mod remote;
 pub mod revocation;
 pub mod schedule;

@@ -26,6 +26,8 @@ pub(crate) struct Metrics {
     pub(crate) fetches_failed: Counter,
     pub(crate) lists_fetched: Counter,
     pub(crate) list_fetches_failed: Counter,
+    pub(crate) answers: Counter,
+    pub(crate) answers_missing: Counter,
     /// Failed fetches by the kind of failure; none if nothing is fetched.
     failures: Vec<(Kind, Counter)>,
     pub(crate) keys: Gauge,
@@ -59,6 +61,8 @@ impl Metrics {
             fetches_failed: Counter::define("jwt_auth_jwks_fetch_failed"),
             lists_fetched: Counter::define("jwt_auth_revocation_fetch_success"),
             list_fetches_failed: Counter::define("jwt_auth_revocation_fetch_failed"),
+            answers: Counter::define("jwt_auth_introspection_success"),
+            answers_missing: Counter::define("jwt_auth_introspection_failed"),
             failures: Kind::ALL.iter().filter(|_| fetches).map(of_failure).collect(),
             keys: Gauge::define("jwt_auth_jwks_keys"),
             rules: rules.iter().map(of_rule).collect(),

@@ -17,7 +17,8 @@ use serde_json::Value;
 use crate::config::{Config, Mode};
 use crate::decision::{Authenticator, Decision, Denial, Granted, Observed, Outcome, Pass, Waited, Why};
 use crate::fetch::documents::{Document, SharedDocuments};
-use crate::fetch::failure::Failure;
+use crate::fetch::failure::{Failure, Kind};
+use crate::fetch::introspection::{self, Answer};
 use crate::fetch::remote::Remote;
 use crate::fetch::revocation::Revoked;
 use crate::fetch::schedule::{self, max_age};
@@ -50,6 +51,8 @@ pub struct JwtAuth {
     waiting: RefCell<Waiting>,
     /// The lines about refusals, by reason and by the position of the rule.
     refusals: Repeats<(DenyReason, Option<usize>)>,
+    /// The lines about questions without an answer, by the provider and the kind of failure.
+    unanswered: Repeats<(usize, Kind)>,
 }
 
 /// A fetch that is under way.
@@ -117,6 +120,7 @@ impl Filter for JwtAuth {
             calls: RefCell::default(),
             waiting,
             refusals: Repeats::default(),
+            unanswered: Repeats::default(),
         };
         filter.show_keys();
         Ok(filter)
@@ -160,11 +164,12 @@ impl Filter for JwtAuth {
 
     fn on_tick(&self) -> Vec<u32> {
         self.sum_up_refusals();
-        if self.authenticator.documents().next().is_none() {
+        let asks = self.authenticator.asks_about_tokens();
+        if !asks && self.authenticator.documents().next().is_none() {
             return Vec::new();
         }
         let Ok(now) = host::monotonic_time() else { return Vec::new() };
-        let mut settled = Vec::new();
+        let mut settled = if asks { self.authenticator.tick_questions(now) } else { Vec::new() };
         for document in self.authenticator.documents() {
             if self.authenticator.tick(document, now) {
                 self.fetch(document, self.root);
@@ -184,6 +189,10 @@ impl Filter for JwtAuth {
         let Some(position) = position else { return Vec::new() };
         let Call { document, discovered, .. } = self.calls.borrow_mut().swap_remove(position);
         let Ok(now) = host::monotonic_time() else { return Vec::new() };
+        if let Document::Answer(..) = document {
+            self.take_answer(document, response, now);
+            return self.waiting.borrow_mut().wake(document);
+        }
         if discovered.is_none()
             && let Some(metadata) = self.metadata(document)
         {
@@ -378,6 +387,10 @@ impl JwtAuth {
                 reason.cause()
             );
         }
+        for ((provider, _), count) in self.unanswered.tick(|| host::monotonic_time().ok()).kinds {
+            let name = self.name(provider);
+            log::warn!("jwt-auth: provider {name}: {count} more questions in the last minute had no answer");
+        }
         if others > 0 {
             log::info!("jwt-auth: {others} more {} in the last minute for other reasons", self.outcome());
         }
@@ -389,10 +402,7 @@ impl JwtAuth {
             return Err(DenyReason::TooManyWaiting);
         }
         if fetch && !self.fetch(document, stream) {
-            return Err(match document {
-                Document::Keys(_) => DenyReason::KeysUnavailable,
-                Document::Revoked(_) => DenyReason::RevocationUnavailable,
-            });
+            return Err(document.unavailable());
         }
         self.waiting.borrow_mut().enter(document, stream);
         Ok(())
@@ -423,7 +433,7 @@ impl JwtAuth {
         own: bool,
     ) -> Result<(), Failure> {
         let remote = discovered.or(self.authenticator.fetching(document).map(|(remote, _)| remote));
-        let (body, max_age) = body(response, remote)?;
+        let (body, max_age) = body(response, remote, schedule::LARGEST)?;
         match document {
             Document::Keys(provider) => {
                 let purpose = remote.map(|remote| remote.purpose).unwrap_or_default();
@@ -444,6 +454,8 @@ impl JwtAuth {
                 self.authenticator.revoke(provider, now, list, max_age);
                 self.metrics.lists_fetched.add(u32::from(own));
             }
+            // It is taken elsewhere.
+            Document::Answer(..) => {}
         }
         Ok(())
     }
@@ -455,6 +467,7 @@ impl JwtAuth {
         let (failures, what) = match document {
             Document::Keys(_) => (self.metrics.fetches_failed, "the keys were"),
             Document::Revoked(_) => (self.metrics.list_fetches_failed, "the list of revoked tokens was"),
+            Document::Answer(provider, _) => return self.question_failed(provider, failure),
         };
         failures.increment();
         if let Some(counter) = self.metrics.of_failure(failure.kind) {
@@ -471,8 +484,72 @@ impl JwtAuth {
             .filter(|remote| remote.discovery.is_some())
     }
 
+    /// Takes what an issuer has said about a token.
+    #[inline(never)]
+    fn take_answer(&self, document: Document, response: &CallResponse, now: Duration) {
+        let endpoint = self.authenticator.question(document).map(|(endpoint, _)| &endpoint.remote);
+        let answer = body(response, endpoint, introspection::LARGEST);
+        let answer = answer.and_then(|(body, _)| Answer::parse(&body));
+        match &answer {
+            Ok(_) => self.metrics.answers.increment(),
+            Err(error) => self.question_failed(document.provider(), error),
+        }
+        self.authenticator.answered(document, answer.ok(), now);
+    }
+
+    fn question_failed(&self, provider: usize, failure: &Failure) {
+        self.metrics.answers_missing.increment();
+        if let Some(counter) = self.metrics.of_failure(failure.kind) {
+            counter.increment();
+        }
+        if self.unanswered.is_first(&(provider, failure.kind)) {
+            let name = self.name(provider);
+            log::warn!(
+                "jwt-auth: provider {name}: the issuer did not say whether a token is active: {failure}"
+            );
+        }
+    }
+
+    /// Asks an issuer about a token. Returns whether the question was sent.
+    #[inline(never)]
+    fn ask(&self, document: Document, current: u32) -> bool {
+        let (Some((endpoint, question)), Ok(now)) =
+            (self.authenticator.question(document), host::monotonic_time())
+        else {
+            return false;
+        };
+        let Remote { cluster, scheme, authority, path, headers, settings, .. } = &endpoint.remote;
+        let length = question.len().to_string();
+        let usual = [
+            (":method", "POST"),
+            (":scheme", *scheme),
+            (":authority", authority),
+            (":path", path),
+            ("accept", document.accept()),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("content-length", &length),
+        ];
+        let own = headers.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let all: Vec<(&str, &str)> = usual.into_iter().chain(own).collect();
+        match host::http_call(self.root, current, cluster, &all, question.as_bytes(), settings.timeout) {
+            Ok(token) => {
+                self.calls.borrow_mut().push(Call { token, document, discovered: None });
+                self.authenticator.asked(document, now);
+                true
+            }
+            Err(error) => {
+                self.question_failed(document.provider(), &Failure::not_sent(cluster, error));
+                self.authenticator.answered(document, None, now);
+                false
+            }
+        }
+    }
+
     /// Starts to fetch a document, while the callback of `current` runs. Returns whether the fetch started.
     fn fetch(&self, document: Document, current: u32) -> bool {
+        if let Document::Answer(..) = document {
+            return self.ask(document, current);
+        }
         let remote = self.authenticator.fetching(document).map(|(remote, _)| remote);
         let (Some(remote), Ok(now)) = (remote, host::monotonic_time()) else { return false };
         self.call(document, remote, None, current, now)
@@ -537,12 +614,7 @@ fn publish(key: &'static str, text: &str, exchange: &Exchange<'_>) {
 
 /// How long it takes until the document may be there that a request was refused for.
 fn retry_in(reason: DenyReason, next_fetch: Option<Duration>) -> Duration {
-    let next_fetch = match reason {
-        DenyReason::KeysUnavailable | DenyReason::RevocationUnavailable | DenyReason::TooManyWaiting => {
-            next_fetch
-        }
-        _ => None,
-    };
+    let next_fetch = next_fetch.filter(|_| reason.waits());
     let now = next_fetch.and_then(|_| host::monotonic_time().ok());
     next_fetch.zip(now).map_or(Duration::ZERO, |(next_fetch, now)| next_fetch.saturating_sub(now))
 }
@@ -552,8 +624,12 @@ fn clear_claims(clear: bool) -> Result<(), HostError> {
     if clear { host::set_filter_state(CLAIMS, b"") } else { Ok(()) }
 }
 
-/// The body of the response to a fetch from this place, and how long the server says that it is good.
-fn body(response: &CallResponse, remote: Option<&Remote>) -> Result<(Vec<u8>, Option<Duration>), Failure> {
+/// The body of the response to a fetch from this place, of at most so many bytes, and how long the server says that it is good.
+fn body(
+    response: &CallResponse,
+    remote: Option<&Remote>,
+    largest: usize,
+) -> Result<(Vec<u8>, Option<Duration>), Failure> {
     /// Where the proxy answers in the place of the server, its text is short.
     const LONGEST_TEXT: usize = 512;
     if let Some(error) = response.not_sent {
@@ -562,10 +638,10 @@ fn body(response: &CallResponse, remote: Option<&Remote>) -> Result<(Vec<u8>, Op
     let timeout = remote.map(|remote| remote.settings.timeout).unwrap_or_default();
     let head = response.head.as_ref();
     let is_good = head.is_some_and(|head| head.first(":status") == Some(b"200"));
-    if is_good && response.body_size > schedule::LARGEST {
-        return Err(Failure::too_long(response.body_size, schedule::LARGEST));
+    if is_good && response.body_size > largest {
+        return Err(Failure::too_long(response.body_size, largest));
     }
-    let size = response.body_size.min(if is_good { schedule::LARGEST } else { LONGEST_TEXT });
+    let size = response.body_size.min(if is_good { largest } else { LONGEST_TEXT });
     let body = if size == 0 { Ok(Vec::new()) } else { host::call_response_body(size) };
     if !is_good {
         let body = body.as_deref().unwrap_or_default();
@@ -594,7 +670,7 @@ fn request_headers(remote: &Remote, document: Document) -> Vec<(&str, &str)> {
 
 /// Where the keys are, as the metadata says that a fetch brought.
 fn discover(metadata: &Remote, response: &CallResponse) -> Result<Rc<Remote>, Failure> {
-    let (body, _) = body(response, Some(metadata))?;
+    let (body, _) = body(response, Some(metadata), schedule::LARGEST)?;
     let keys = metadata.discovery.as_ref().map(|discovery| discovery.keys(&body, metadata));
     keys.unwrap_or_else(|| Ok(metadata.clone())).map(Rc::new)
 }

@@ -17,7 +17,7 @@ use crate::policy::place::Place;
 pub use self::deny_code::{DenyCode, DenyPresentation};
 pub use self::metadata::Metadata;
 pub use self::reason::DenyReason;
-pub use self::sign_in::{SignIn, origin_of};
+pub use self::sign_in::{SignIn, origin_of, percent_encode};
 
 plugin_kit::config_choice! {
     /// The status of the reply to a token for another audience.

@@ -100,7 +100,7 @@ fn prepare(case: &Case) -> Result<Prepared, String> {
         filters: filters(&case.filters, &tokens)?,
         env,
         issuer: match &case.issuer {
-            Some(answer) => issuer(answer)?,
+            Some(answer) => issuer(answer, &tokens)?,
             None => Answer::json(&public_keys(&KEYS)?),
         },
         limit_service: case.limit_service.as_ref().map(limit_service).unwrap_or_default(),
@@ -127,7 +127,7 @@ fn filters(chain: &Chain, tokens: &Tokens) -> Result<Vec<Filter>, String> {
         .collect()
 }
 
-fn issuer(issuer: &Issuer) -> Result<Answer, String> {
+fn issuer(issuer: &Issuer, tokens: &Tokens) -> Result<Answer, String> {
     let names: Vec<_> = match &issuer.keys {
         Some(names) => names.iter().map(String::as_str).collect(),
         None => KEYS.to_vec(),
@@ -139,11 +139,14 @@ fn issuer(issuer: &Issuer) -> Result<Answer, String> {
         answer.headers = vec![("content-type".to_owned(), media_type.clone())];
     }
     if let Some(body) = &issuer.body {
-        answer.body = body.clone().into_bytes();
+        answer.body = expand(body, tokens)?.into_bytes();
     }
     answer.requires.clone_from(&issuer.requires.0);
-    let elsewhere = issuer.at.iter().map(|(path, told)| Ok((path.clone(), self::issuer(told)?)));
+    let elsewhere = issuer.at.iter().map(|(path, told)| Ok((path.clone(), self::issuer(told, tokens)?)));
     answer.elsewhere = elsewhere.collect::<Result<_, String>>()?;
+    let posted =
+        issuer.posted.iter().map(|(body, told)| Ok((expand(body, tokens)?, self::issuer(told, tokens)?)));
+    answer.posted = posted.collect::<Result<_, String>>()?;
     Ok(answer)
 }
 
@@ -210,7 +213,7 @@ impl Context<'_, '_> {
             Step::Request(step) => self.request(step),
             Step::Advance(time) => self.proxy.advance(*time).map_err(broken),
             Step::Issuer(answer) => {
-                self.proxy.set_issuer(issuer(answer)?);
+                self.proxy.set_issuer(issuer(answer, self.tokens)?);
                 Ok(())
             }
             Step::LimitService(answer) => {

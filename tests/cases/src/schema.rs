@@ -123,6 +123,9 @@ pub(crate) struct Issuer {
     /// What it answers at other paths.
     #[serde(default)]
     pub(crate) at: BTreeMap<String, Self>,
+    /// What it answers to requests with these bodies.
+    #[serde(default)]
+    pub(crate) posted: BTreeMap<String, Self>,
     /// How long it waits before it answers.
     #[serde(default, deserialize_with = "some_duration")]
     pub(crate) delay: Option<Duration>,

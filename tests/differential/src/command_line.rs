@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cases::{Exchange, Filter, Host, HostError, ISSUER_CLUSTERS, LIMIT_CLUSTERS, Setup};
 use envoy::{Answer, Headers, Protocol, RateLimitAnswer, Received};
+use jwt_auth::fetch::introspection;
 use jwt_auth::fetch::remote::Remote;
 use mesh_filters_cli::decide::{Chain, Fetch, Plugin, Proxy, Request, Response, World};
 use plugin_kit::config::{ConfigErrors, document};
@@ -41,8 +42,8 @@ struct Outside {
     limit_service: Rc<RefCell<RateLimitAnswer>>,
 }
 
-impl World for Outside {
-    fn fetch(&self, document: &Remote, accept: &str) -> Fetch {
+impl Outside {
+    fn ask(&self, document: &Remote, accept: &str, body: &str) -> Fetch {
         let issuer = self.issuer.borrow();
         if !ISSUER_CLUSTERS.contains(&document.cluster.as_str()) || issuer.delay > document.settings.timeout {
             return Fetch::Failed;
@@ -53,9 +54,19 @@ impl World for Outside {
                 document.headers.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
             }
         };
-        let Answer { status, headers, body, .. } = issuer.to(&document.path, header);
+        let Answer { status, headers, body, .. } = issuer.to(&document.path, header, body.as_bytes());
         let cache_control = headers.into_iter().find(|(name, _)| name == "cache-control");
         Fetch::Answer { status, cache_control: cache_control.map(|(_, value)| value), body }
+    }
+}
+
+impl World for Outside {
+    fn fetch(&self, document: &Remote, accept: &str) -> Fetch {
+        self.ask(document, accept, "")
+    }
+
+    fn introspect(&self, _: &str, endpoint: &Remote, form: &str) -> Fetch {
+        self.ask(endpoint, introspection::ACCEPT, form)
     }
 
     fn ask_rate_limit_service(&self, service: &Global, message: &[u8]) -> Result<Vec<u8>, GrpcFailure> {

@@ -41,7 +41,7 @@ impl Host for MockHost {
             let issuer = Rc::clone(&issuer);
             builder = builder.cluster(name, move |call| {
                 let header = |name: &str| call.headers.get(name).map(str::to_owned);
-                respond(&issuer.borrow().to(&header(":path").unwrap_or_default(), header))
+                respond(&issuer.borrow().to(&header(":path").unwrap_or_default(), header, &call.body))
             });
         }
         for name in LIMIT_CLUSTERS {

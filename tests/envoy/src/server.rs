@@ -69,6 +69,8 @@ pub struct Answer {
     pub requires: Headers,
     /// What it answers at other paths.
     pub elsewhere: Vec<(String, Self)>,
+    /// What it answers to requests with these bodies.
+    pub posted: Vec<(String, Self)>,
 }
 
 impl Default for Answer {
@@ -82,6 +84,7 @@ impl Default for Answer {
             hangs_up: false,
             requires: Headers::new(),
             elsewhere: Vec::new(),
+            posted: Vec::new(),
         }
     }
 }
@@ -93,11 +96,13 @@ impl Answer {
         Self { headers, body: value.to_string().into_bytes(), ..Self::default() }
     }
 
-    /// What the server says to a request for this path with these headers.
+    /// What the server says to a request for this path with these headers and this body.
     #[must_use]
-    pub fn to(&self, path: &str, header: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn to(&self, path: &str, header: impl Fn(&str) -> Option<String>, body: &[u8]) -> Self {
         let answer =
             self.elsewhere.iter().find(|(known, _)| known == path).map_or(self, |(_, answer)| answer);
+        let posted = answer.posted.iter().find(|(known, _)| known.as_bytes() == body);
+        let answer = posted.map_or(answer, |(_, answer)| answer);
         if self.requires.iter().any(|(name, value)| header(name).as_ref() != Some(value)) {
             return Self { status: 401, ..Self::default() };
         }
@@ -318,7 +323,7 @@ impl JwksServer {
                 let found = request.headers.iter().find(|(known, _)| known == name);
                 found.map(|(_, value)| value.clone())
             };
-            state.answer.to(&request.path, header)
+            state.answer.to(&request.path, header, &request.body)
         })
         .map(Self)
     }

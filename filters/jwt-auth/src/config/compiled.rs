@@ -14,7 +14,7 @@ use crate::config::raw::{
     SeveralTokens,
 };
 use crate::config::rules::check_one_token_can_meet;
-use crate::config::{headers, order};
+use crate::config::{headers, opaque, order};
 use crate::keys::algorithm::Algorithm;
 use crate::policy::place::Place;
 use crate::policy::provider::Provider;
@@ -135,6 +135,9 @@ impl RawConfig {
             order::check(&rules, &root.field("rules"), errors);
         }
         headers::check(&providers, &places, &rules, &root, errors);
+        if providers.len() == names.len() && rules.len() == count {
+            opaque::check(&providers, &places, &rules, &root, errors);
+        }
         let publish_path = root.field("publishClaims");
         let publish = self.publish_claims.unwrap_or_else(|| raw::PUBLISH_CLAIMS.map(str::to_owned).to_vec());
         let publish = publish.iter().enumerate().filter_map(|(n, claim)| {

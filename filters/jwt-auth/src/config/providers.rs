@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use plugin_kit::config::secret::is_placeholder;
 use plugin_kit::config::{Code, DurationText, ErrorList, JsonPath, not_one_of};
 use plugin_kit::host::Environment;
@@ -10,9 +12,10 @@ use plugin_kit::request::header_names::{header_name, output_header_name};
 use serde_json::Value;
 
 use crate::config::raw::{
-    self, RawAllow, RawJwksCache, RawProvider, RawRevoked, RawRule, RawSecret, RawTokenLocation,
-    SecretEncoding,
+    self, ClientAuthentication, RawAllow, RawDiscovery, RawIntrospection, RawJwksCache, RawProvider,
+    RawRevoked, RawRule, RawSecret, RawTokenLocation, SecretEncoding,
 };
+use crate::fetch::introspection::Introspection;
 use crate::fetch::remote::{Discovery, FetchHeaders, Remote, Settings};
 use crate::fetch::revocation::{RemoteList, Revoked};
 use crate::keys::algorithm::Algorithm;
@@ -22,12 +25,14 @@ use crate::keys::refused::MOST_KEYS;
 use crate::policy::place::Place;
 use crate::policy::provider::{Issuer, KeySource, Provider};
 use crate::policy::rules::Verify;
-use crate::reply::origin_of;
+use crate::reply::{origin_of, percent_encode};
 use crate::token::base64url;
 use crate::token::claims::{ClaimPath, Pattern, Policy};
 use crate::token::compact::short_type;
 use crate::token::location::TokenLocation;
 
+/// The longest time for which an answer about a token is used.
+const MOST_CACHE: Duration = Duration::from_mins(10);
 const MOST_SKEW: Duration = Duration::from_hours(1);
 /// Beyond this it may surprise.
 const USUAL_SKEW: Duration = Duration::from_mins(5);
@@ -168,6 +173,11 @@ impl RawProvider {
         if has_options && (is_inline || self.jwks_uri.is_some()) {
             errors.add(&path.field("discovery"), "goes with neither `jwks`, `jwksUri` nor `secrets`");
         }
+        if let Some(introspection) = &self.introspection {
+            let path = path.field("introspection");
+            self.check_opaque(&path, errors);
+            return introspection.compile(env, &path, errors).map(Box::new).map(KeySource::Introspection);
+        }
         match (&self.jwks, &self.jwks_uri, self.secrets.as_slice()) {
             (Some(jwks), None, []) => {
                 let path = path.field("jwks");
@@ -211,6 +221,30 @@ impl RawProvider {
             _ => {
                 errors.add(path, "expected at most one of `jwks`, `jwksUri` and `secrets`");
                 None
+            }
+        }
+    }
+
+    /// Notes what a provider of opaque tokens cannot have.
+    fn check_opaque(&self, path: &JsonPath, errors: &mut ErrorList) {
+        let RawDiscovery { uri, jwks_hosts } = &self.discovery;
+        for (name, given) in [
+            ("jwks", self.jwks.is_some()),
+            ("jwksUri", self.jwks_uri.is_some()),
+            ("jwksHeaders", !self.jwks_headers.is_empty()),
+            ("secrets", !self.secrets.is_empty()),
+            ("discovery", uri.is_some() || !jwks_hosts.is_empty()),
+            ("cluster", self.cluster.is_some()),
+            ("trustDomain", self.trust_domain.is_some()),
+            ("algorithms", self.algorithms.is_some()),
+            ("typ", self.typ.is_some()),
+            ("albSigners", !self.alb_signers.is_empty()),
+            ("outputPayloadToHeader", self.output_payload_to_header.is_some()),
+        ] {
+            if given {
+                let message =
+                    format!("goes not with `{name}`: the issuer says of a token whether it is good");
+                errors.add(path, message);
             }
         }
     }
@@ -456,6 +490,63 @@ impl RawTokenLocation {
             }
         }
         positions
+    }
+}
+
+impl RawIntrospection {
+    #[inline(never)]
+    fn compile(
+        &self,
+        env: &dyn Environment,
+        path: &JsonPath,
+        errors: &mut ErrorList,
+    ) -> Option<Introspection> {
+        let cache = at_least(self.cache, raw::INTROSPECTION_CACHE, 1, &path.field("cache"), errors);
+        if cache > MOST_CACHE {
+            errors.add(
+                &path.field("cache"),
+                "expected at most `10m`: a revoked token is accepted for this long",
+            );
+        }
+        let settings = Settings {
+            duration: cache,
+            min_interval: cache,
+            timeout: at_least(self.timeout, raw::FETCH_TIMEOUT, 1, &path.field("timeout"), errors),
+            stale_if_error: Duration::ZERO,
+        };
+        if self.client_id.is_empty() {
+            errors.add(&path.field("clientId"), "expected a text, found an empty one");
+        }
+        let secret = errors.check(&path.field("clientSecret").field("env"), self.client_secret.env.read(env));
+        let remote = Remote::parse(&self.uri, self.cluster.as_deref(), settings);
+        let mut remote = errors.check(&path.field("uri"), remote)?;
+        let (mut id, mut key) = (String::new(), String::new());
+        percent_encode(self.client_id.as_bytes(), &mut id);
+        percent_encode(secret?.0.as_bytes(), &mut key);
+        let mut credentials = String::new();
+        match self.client_authentication {
+            ClientAuthentication::Basic => {
+                let value = ["Basic ", &STANDARD.encode([&id, ":", &key].concat())].concat();
+                remote.headers.0.push(("authorization".to_owned(), value));
+            }
+            ClientAuthentication::Post => {
+                credentials = ["&client_id=", &id, "&client_secret=", &key].concat();
+            }
+        }
+        // No token is verified with this key: it is there for as long as the endpoint is.
+        let key = Key {
+            kid: None,
+            algorithms: Vec::new(),
+            material: Material::Secret(Vec::new()),
+            spki: Vec::new(),
+        };
+        Some(Introspection {
+            remote,
+            credentials,
+            longest: cache.as_secs(),
+            jwts: self.jwts,
+            key: Rc::new(key),
+        })
     }
 }
 

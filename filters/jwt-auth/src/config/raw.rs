@@ -23,6 +23,7 @@ pub(super) const JWKS_DURATION: DurationText = DurationText(Duration::from_mins(
 pub(super) const REFETCH_INTERVAL: DurationText = DurationText(Duration::from_secs(30));
 pub(super) const REVOKED_REFRESH: DurationText = DurationText(Duration::from_mins(1));
 pub(super) const FETCH_TIMEOUT: DurationText = DurationText(Duration::from_secs(2));
+pub(super) const INTROSPECTION_CACHE: DurationText = DurationText(Duration::from_secs(30));
 pub(super) const STALE_IF_ERROR: DurationText = DurationText(Duration::from_hours(1));
 pub(super) const MAX_ENTRIES: usize = 1000;
 pub(super) const MAX_REFUSED: usize = 128;
@@ -88,7 +89,8 @@ config_object! {
         pub(super) audiences: NonEmpty<Vec<String>> = NonEmpty::default(),
         /// The key set, as an object or as text: a JWK set, an object from key IDs to PEM, or PEM. PEM is of public
         /// keys or of certificates (X.509), of which the key alone counts. A provider has at most one of `jwks`,
-        /// `jwksUri` and `secrets`. Without any of them, the metadata of the issuer says where its keys are.
+        /// `jwksUri`, `secrets` and `introspection`. Without any of them, the metadata of the issuer says where its keys
+        /// are.
         pub(super) jwks: Option<Value>,
         /// The `http` or `https` URL from which the key set is fetched, in any form that `jwks` has.
         pub(super) jwks_uri: Option<String>,
@@ -97,8 +99,11 @@ config_object! {
         /// The secrets of tokens that are signed with `HS256`, `HS384` or `HS512`.
         pub(super) secrets: NonEmpty<Vec<RawSecret>> = NonEmpty::default(),
         /// How the keys are found by the metadata of the issuer: OpenID Connect Discovery, or RFC 8414. It is used
-        /// by a provider without `jwks`, `jwksUri` and `secrets`.
+        /// by a provider without `jwks`, `jwksUri`, `secrets` and `introspection`.
         pub(super) discovery: RawDiscovery = RawDiscovery::default(),
+        /// The endpoint of the issuer that says whether a token is active, and what it claims (RFC 7662). The tokens of
+        /// such a provider are opaque, and it has no keys. Default: none.
+        pub(super) introspection: Option<RawIntrospection>,
         /// The cluster of the proxy through which `jwksUri` or the issuer's metadata is fetched. Istio's name for it is
         /// `outbound|8080||name.namespace.svc.cluster.local`. Default: Istio's name, derived from the URL.
         pub(super) cluster: Option<String>,
@@ -163,6 +168,53 @@ config_object! {
         /// The hosts, with a port if the URL has one, besides the issuer's own, at which `jwks_uri` may be:
         /// `www.googleapis.com`.
         pub(super) jwks_hosts: Vec<String> = Vec::new(),
+    }
+}
+
+config_object! {
+    /// The endpoint of an issuer that says whether a token is active.
+    #[derive(Debug)]
+    pub(super) struct RawIntrospection {
+        /// The `http` or `https` URL of the endpoint. The tokens are sent there, and nowhere else.
+        pub(super) uri: String,
+        /// The cluster of the proxy through which the endpoint is asked. Default: Istio's name, derived from `uri`.
+        pub(super) cluster: Option<String>,
+        /// The client ID by which the issuer knows the filter.
+        pub(super) client_id: String,
+        /// The secret of the client.
+        pub(super) client_secret: RawClientSecret,
+        /// How the client ID and the secret are sent (RFC 6749 section 2.3.1).
+        pub(super) client_authentication: ClientAuthentication = ClientAuthentication::default(),
+        /// How long an answer is used before the endpoint is asked again, `1s` to `10m`. A token that the issuer revokes is
+        /// accepted for as long. An answer is never used beyond the token's `exp`.
+        pub(super) cache: Option<DurationText> => INTROSPECTION_CACHE,
+        /// How long an answer may take, at least `1s`.
+        pub(super) timeout: Option<DurationText> => FETCH_TIMEOUT,
+        /// Whether the endpoint is also asked about tokens that are JWTs and name this issuer, in the place of a check of
+        /// their signatures. Otherwise another provider has to verify them.
+        pub(super) jwts: bool = false,
+    }
+}
+
+config_object! {
+    /// The secret of a client, by the environment variable that holds it.
+    #[derive(Debug)]
+    pub(super) struct RawClientSecret {
+        /// The variable of vmConfig.env that holds the secret. Take its value from the proxy's environment with
+        /// `valueFrom: HOST`.
+        pub(super) env: SecretVariable,
+    }
+}
+
+config_choice! {
+    /// How a client authenticates itself.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub(super) enum ClientAuthentication {
+        /// In the header `authorization` (`client_secret_basic`).
+        #[default]
+        Basic,
+        /// In the body (`client_secret_post`).
+        Post,
     }
 }
 

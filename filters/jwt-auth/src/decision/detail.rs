@@ -16,7 +16,7 @@ use crate::policy::provider::Provider;
 use crate::policy::rules::{Access, Requirement};
 use crate::reply::DenyReason;
 use crate::token::claims::{self, ClaimError, ClaimPath};
-use crate::token::compact::{TokenError, UntrustedToken};
+use crate::token::compact::{TokenError, UntrustedToken, is_opaque};
 use crate::token::location::TokenLocation;
 use crate::token::verified::Verified;
 
@@ -104,12 +104,25 @@ impl Authenticator {
         if !is_about_token(reason) {
             return;
         }
+        if let Some(provider) = self.asked_about(&found) {
+            detail.add("provider", &provider.name);
+            return tell_of_answer(reason, provider, detail);
+        }
         let now = exchange.recent_unix_time().map(|now| now.as_secs()).ok();
         let Some(Culprit { token, issuer }) = self.culprit(reason, &found, now) else { return };
         if let Some((_, provider)) = issuer {
             detail.add("provider", &provider.name);
         }
         self.tell_of_token(reason, &token, issuer, now, detail);
+    }
+
+    /// The provider that was asked about the first opaque token.
+    fn asked_about(&self, found: &[FoundToken<'_>]) -> Option<&Provider> {
+        let opaque = found
+            .iter()
+            .find(|found| is_opaque(&found.token) && UntrustedToken::parse(&found.token).is_err())?;
+        let mut looking = opaque.providers.iter().filter_map(|n| self.config.providers.get(*n));
+        looking.find(|provider| provider.keys.introspection().is_some())
     }
 
     /// The token that was refused for this reason: the first that some issuer would refuse for it.
@@ -193,6 +206,9 @@ fn is_about_token(reason: DenyReason) -> bool {
         | DenyReason::BadClaims(_)
         | DenyReason::Revoked
         | DenyReason::RevocationUnavailable
+        | DenyReason::Inactive
+        | DenyReason::IntrospectionUnavailable
+        | DenyReason::TooManyIntrospections
         | DenyReason::KeysUnavailable => true,
         DenyReason::TokenMissing
         | DenyReason::SeveralTokens
@@ -250,6 +266,9 @@ fn check(reason: DenyReason) -> &'static str {
         },
         DenyReason::Revoked => "revocation",
         DenyReason::RevocationUnavailable => "list of revoked tokens",
+        DenyReason::Inactive | DenyReason::IntrospectionUnavailable | DenyReason::TooManyIntrospections => {
+            "introspection"
+        }
         DenyReason::ProviderForbidden => "provider",
         DenyReason::ClaimsForbidden => "claims",
         DenyReason::InsufficientScope => "scope",
@@ -266,6 +285,18 @@ fn check(reason: DenyReason) -> &'static str {
 
 fn tell_of_form(error: TokenError, detail: &mut Detail) {
     detail.add("found", &error.to_string());
+}
+
+/// What an issuer must say of a token. What it has said of this one is not known any more.
+fn tell_of_answer(reason: DenyReason, Provider { policy, issuer, .. }: &Provider, detail: &mut Detail) {
+    match reason {
+        DenyReason::UnknownIssuer => detail.add("expected", &issuer.to_string()),
+        DenyReason::BadClaims(ClaimError::Audience) => {
+            detail.list("expected", policy.audiences.iter().map(String::as_str));
+        }
+        DenyReason::BadClaims(ClaimError::Type(name)) => detail.add("claim", name),
+        _ => {}
+    }
 }
 
 /// What an issuer's tokens must say, and what this one says.

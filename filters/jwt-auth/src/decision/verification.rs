@@ -15,6 +15,7 @@ use crate::config::{Config, SeveralTokens};
 use crate::decision::context::Context;
 use crate::decision::tokens::{Confirmed, FoundToken, forwards};
 use crate::fetch::documents::{Document, Documents};
+use crate::fetch::introspection::{Answer, Introspection, Known};
 use crate::fetch::revocation::{OnFailure, Revoked};
 use crate::fetch::schedule::{Fetched, Missing};
 use crate::keys::jwk::KeySet;
@@ -23,11 +24,14 @@ use crate::keys::signature::{Verdict, Verifier};
 use crate::policy::provider::Provider;
 use crate::reply::DenyReason;
 use crate::token::cache::TokenCache;
-use crate::token::claims::Validity;
-use crate::token::compact::{TokenError, UntrustedToken};
+use crate::token::claims::{Validity, whole_seconds};
+use crate::token::compact::{TokenError, UntrustedToken, is_opaque};
 use crate::token::output;
 use crate::token::refused::RefusedTokens;
 use crate::token::verified::Verified;
+
+/// So far, in seconds, may the time of one request be behind that of another.
+const CLOCK_STEP: u64 = 2;
 
 /// Why there is no verified token.
 pub(super) enum Stop {
@@ -89,6 +93,7 @@ impl Verification {
             Document::Revoked(n) => {
                 config.providers.get(n).is_some_and(|p| self.documents.denies_without_list(n, p))
             }
+            Document::Answer(..) => false,
         };
         if too_old {
             // Tokens that were verified with what is too old now have to be verified again.
@@ -173,7 +178,7 @@ impl Verification {
         *count = count.saturating_add(1);
         let Judgement { all, undecided } = match known {
             Some(all) => Judgement { all, undecided: SmallVec::new() },
-            None => self.verify(config, token, seconds(context.exchange.unix_time())?, context)?,
+            None => self.verify(config, token, providers, seconds(context.exchange.unix_time())?, context)?,
         };
         let undecided = undecided.into_iter().find(|(provider, _)| providers.contains(provider));
         let undecided = undecided.map(|(_, reason)| reason);
@@ -183,12 +188,14 @@ impl Verification {
         Ok(Confirmed { place: *place, providers: Cow::Borrowed(providers), all, undecided })
     }
 
-    /// Every provider's confirmation of `token`; at least one, or a provider that cannot say.
+    /// Every provider's confirmation of `token`; at least one, or a provider that cannot say. It was found where `looking`
+    /// providers look.
     #[inline(never)]
     fn verify(
         &self,
         config: &Config,
         token: &[u8],
+        looking: &[usize],
         now: u64,
         context: &mut Context<'_, '_>,
     ) -> Result<Judgement, Stop> {
@@ -199,6 +206,9 @@ impl Verification {
         }
         let untrusted = match UntrustedToken::parse(token) {
             Ok(untrusted) => untrusted,
+            Err(TokenError::NotCompact) if self.documents.asks() && is_opaque(token) => {
+                return self.ask_about_opaque(config, token, looking, now, context);
+            }
             Err(error) => {
                 trace::note(|| Note::new("format").holds(false).received(error));
                 let reason = DenyReason::Malformed(error);
@@ -229,8 +239,16 @@ impl Verification {
             if !is_issuer {
                 continue;
             }
+            let at = ProviderAt { position, provider };
+            let judged = match provider.keys.introspection() {
+                None => self.verify_by(config, at, &untrusted, now, context),
+                Some(endpoint) if endpoint.jwts && looking.contains(&position) => {
+                    self.ask(config, at, endpoint, token, now, context)
+                }
+                Some(_) => continue,
+            };
             asked = asked.saturating_add(1);
-            match self.verify_by(config, ProviderAt { position, provider }, &untrusted, now, context) {
+            match judged {
                 Ok(confirmed) => verified.push(confirmed),
                 Err(Stop::Deny(reason)) if reason.is_undecided() => undecided.push((position, reason)),
                 Err(Stop::Deny(reason)) => refused = reason,
@@ -248,6 +266,105 @@ impl Verification {
             self.verified.borrow_mut().insert(token, Rc::clone(&all), now);
         }
         Ok(Judgement { all, undecided })
+    }
+
+    /// What the provider that looks where an opaque token was found says of it. Of those there is at most one, so that no
+    /// provider sees another's tokens.
+    #[inline(never)]
+    fn ask_about_opaque(
+        &self,
+        config: &Config,
+        token: &[u8],
+        looking: &[usize],
+        now: u64,
+        context: &mut Context<'_, '_>,
+    ) -> Result<Judgement, Stop> {
+        let asking = looking.iter().find_map(|position| {
+            let provider = config.providers.get(*position)?;
+            Some((ProviderAt { position: *position, provider }, provider.keys.introspection()?))
+        });
+        let Some((at, endpoint)) = asking else {
+            trace::note(|| Note::new("format").holds(false).received(TokenError::NotCompact));
+            return Err(DenyReason::Malformed(TokenError::NotCompact).into());
+        };
+        let all: Rc<[Verified]> = [self.ask(config, at, endpoint, token, now, context)?].into();
+        self.verified.borrow_mut().insert(token, Rc::clone(&all), now);
+        Ok(Judgement { all, undecided: SmallVec::new() })
+    }
+
+    /// What the provider's endpoint says of a token.
+    #[inline(never)]
+    fn ask(
+        &self,
+        config: &Config,
+        at: ProviderAt<'_>,
+        endpoint: &Introspection,
+        token: &[u8],
+        now: u64,
+        context: &mut Context<'_, '_>,
+    ) -> Result<Verified, Stop> {
+        let Some(questions) = self.documents.questions(at.position) else {
+            return Err(DenyReason::Internal.into());
+        };
+        let clock = context.exchange.monotonic_time().map_err(|_| DenyReason::Internal)?;
+        let known = questions.borrow_mut().about(token, clock);
+        let claims = match known {
+            Known::Answer(Answer::Active(claims)) => claims,
+            Known::Answer(Answer::Inactive) => {
+                trace::note(|| Note::new("introspection").at(at.position).holds(false));
+                return Err(DenyReason::Inactive.into());
+            }
+            Known::Refused(reason) => {
+                trace::note(|| Note::new("remembered").holds(false).received(reason.cause()));
+                return Err(reason.into());
+            }
+            Known::Unavailable(reason) => {
+                trace::note(|| Note::new("introspection").at(at.position));
+                context.observed.next_fetch = Some(questions.borrow().next(clock));
+                return Err(reason.into());
+            }
+            Known::Question { number, ask } => {
+                let document = Document::Answer(at.position, number);
+                context.waited.may_wait_for(document)?;
+                return Err(Stop::Wait { document, fetch: ask });
+            }
+        };
+        trace::note(|| Note::new("introspection").at(at.position).holds(true));
+        let judged = self.judge_answer(config, at, endpoint, &claims, now, context);
+        if let Err(Stop::Deny(reason)) = &judged
+            && !reason.is_undecided()
+        {
+            questions.borrow_mut().refuse(token, *reason, clock, endpoint.longest);
+        }
+        judged
+    }
+
+    /// Checks what the provider's endpoint says of a token, as the claims of a token are checked.
+    fn judge_answer(
+        &self,
+        config: &Config,
+        at: ProviderAt<'_>,
+        endpoint: &Introspection,
+        claims: &Rc<Map<String, Value>>,
+        now: u64,
+        context: &mut Context<'_, '_>,
+    ) -> Result<Verified, Stop> {
+        let is_issuer = at.provider.issuer.may_have_made(claims);
+        trace::note(|| Note::new("issuer").at(at.position).holds(is_issuer));
+        if !is_issuer {
+            return Err(DenyReason::UnknownIssuer.into());
+        }
+        let validity = at.provider.policy.check_answer(claims).map_err(DenyReason::BadClaims)?;
+        let in_time = validity.check(now);
+        trace::note(|| Note::new("time").holds(in_time.is_ok()).named(validity).received(now));
+        in_time.map_err(DenyReason::BadClaims)?;
+        self.check_revoked(at, claims, None, context)?;
+        // The issuer is asked again after a while, and when the token ends by its own clock.
+        let exp = claims.get("exp").and_then(whole_seconds).map(|exp| exp.max(now.saturating_add(1)));
+        let until = now.saturating_add(endpoint.longest).min(exp.unwrap_or(u64::MAX));
+        // A clock that is set back does not make it last.
+        let validity = Validity { from: now.saturating_sub(CLOCK_STEP), until: Some(until) };
+        Ok(confirmation(config, at, (claims, None), validity, &endpoint.key, None))
     }
 
     fn verify_by(
@@ -295,7 +412,8 @@ impl Verification {
                 Verdict::Valid => {
                     let kid = key.kid.clone().or_else(|| token.kid.clone());
                     self.check_revoked(at, &token.claims, kid.as_deref(), context)?;
-                    return Ok(confirmation(config, at, token, validity, key, kid));
+                    let payload = token.signing_input.split('.').nth(1);
+                    return Ok(confirmation(config, at, (&token.claims, payload), validity, key, kid));
                 }
                 Verdict::Invalid => {}
                 Verdict::Overloaded => return Err(DenyReason::Overloaded.into()),
@@ -387,25 +505,26 @@ fn missing<T>(cache: &RefCell<Fetched<T>>, context: &mut Context<'_, '_>) -> Res
     Ok(cache.missing(now))
 }
 
-/// What the provider confirms of a token that `key` has signed, with all that follows from it.
+/// What the provider confirms of a token with these claims and this payload that `key` has signed, with all that follows from
+/// it.
 fn confirmation(
     config: &Config,
     at: ProviderAt<'_>,
-    token: &UntrustedToken<'_>,
+    (claims, payload): (&Rc<Map<String, Value>>, Option<&str>),
     validity: Validity,
     key: &Rc<Key>,
     kid: Option<String>,
 ) -> Verified {
     let publish = config.publish.iter().map(|(path, key)| (path, Rc::clone(key)));
-    let (published, unpublished) = output::published(&token.claims, publish);
-    let (headers, unset) = at.provider.headers(token);
+    let (published, unpublished) = output::published(claims, publish);
+    let (headers, unset) = at.provider.headers(claims, payload);
     Verified {
         provider: at.position,
         validity,
         headers,
         published,
         outputs_failed: unpublished.saturating_add(unset),
-        claims: Rc::clone(&token.claims),
+        claims: Rc::clone(claims),
         typed: OnceCell::new(),
         kid,
         key: Rc::downgrade(key),

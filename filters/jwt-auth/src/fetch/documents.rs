@@ -2,7 +2,9 @@
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
+use std::time::Duration;
 
+use crate::fetch::introspection::{self, Questions};
 use crate::fetch::remote::Remote;
 use crate::fetch::revocation::{OnFailure, Revoked};
 use crate::fetch::schedule::{Fetched, Fetching, JwksCache, SharedByUrl};
@@ -17,6 +19,8 @@ pub enum Document {
     Keys(usize),
     /// The provider's list of revoked tokens.
     Revoked(usize),
+    /// What the provider's endpoint says about a token, by the number of the question.
+    Answer(usize, u32),
 }
 
 impl Document {
@@ -26,12 +30,13 @@ impl Document {
         match self {
             Self::Keys(_) => "application/jwk-set+json, application/json, */*;q=0.5",
             Self::Revoked(_) => "application/json, */*;q=0.5",
+            Self::Answer(..) => introspection::ACCEPT,
         }
     }
 
     /// The position of the provider.
     pub fn provider(self) -> usize {
-        let (Self::Keys(provider) | Self::Revoked(provider)) = self;
+        let (Self::Keys(provider) | Self::Revoked(provider) | Self::Answer(provider, _)) = self;
         provider
     }
 
@@ -40,6 +45,7 @@ impl Document {
         match self {
             Self::Keys(_) => DenyReason::KeysUnavailable,
             Self::Revoked(_) => DenyReason::RevocationUnavailable,
+            Self::Answer(..) => DenyReason::IntrospectionUnavailable,
         }
     }
 }
@@ -68,12 +74,14 @@ impl Default for SharedDocuments {
 pub struct Documents {
     keys: Vec<Option<RefCell<JwksCache>>>,
     lists: Vec<Option<RefCell<Fetched<Revoked>>>>,
+    questions: Vec<Option<RefCell<Questions>>>,
 }
 
 impl Documents {
-    /// The documents that these providers need, shared with other configurations of the plugin of this name.
+    /// The documents that these providers need, shared with other configurations of the plugin of this name. What is said
+    /// about tokens is not shared. `seed` is any number that clients cannot know.
     #[inline(never)]
-    pub fn sharing(shared: &mut SharedDocuments, plugin: &[u8], providers: &[Provider]) -> Self {
+    pub fn sharing(shared: &mut SharedDocuments, plugin: &[u8], providers: &[Provider], seed: u64) -> Self {
         let keys = providers.iter().map(|provider| {
             let remote = provider.keys.remote()?;
             Some(RefCell::new(JwksCache::new(remote.settings, shared.keys.of(plugin, remote))))
@@ -83,10 +91,34 @@ impl Documents {
             let remote = &provider.revoked_elsewhere.as_ref()?.remote;
             Some(RefCell::new(Fetched::new(remote.settings, shared.lists.of(plugin, remote))))
         });
-        Self { keys, lists: lists.collect() }
+        let lists = lists.collect();
+        let questions = providers.iter().map(|provider| {
+            provider.keys.introspection().map(|endpoint| RefCell::new(Questions::new(endpoint, seed)))
+        });
+        Self { keys, lists, questions: questions.collect() }
     }
 
-    /// Every document.
+    /// The questions about tokens to the provider at this position, if it has an endpoint for them.
+    pub fn questions(&self, position: usize) -> Option<&RefCell<Questions>> {
+        self.questions.get(position)?.as_ref()
+    }
+
+    /// Whether some provider is asked about tokens.
+    pub fn asks(&self) -> bool {
+        self.questions.iter().any(Option::is_some)
+    }
+
+    /// To be called about once a second. Returns the questions that are given up.
+    pub fn tick_questions(&self, now: Duration) -> Vec<Document> {
+        let mut lost = Vec::new();
+        for (n, questions) in self.questions.iter().enumerate() {
+            let numbers = questions.as_ref().map(|questions| questions.borrow_mut().tick(now));
+            lost.extend(numbers.into_iter().flatten().map(|number| Document::Answer(n, number)));
+        }
+        lost
+    }
+
+    /// Every document, without the answers about tokens.
     pub fn iter(&self) -> impl Iterator<Item = Document> {
         let keys = self.keys.iter().enumerate().filter(|(_, keys)| keys.is_some());
         let lists = self.lists.iter().enumerate().filter(|(_, list)| list.is_some());
@@ -127,7 +159,7 @@ impl Documents {
             && self.list(position).is_some_and(|list| list.borrow().value().is_none())
     }
 
-    /// Where a document is fetched, and how far that is.
+    /// Where a document is fetched, and how far that is; `None` for an answer about a token.
     pub fn fetching<'a>(
         &'a self,
         document: Document,
@@ -139,6 +171,7 @@ impl Documents {
             Document::Revoked(n) => {
                 Some((&provider.revoked_elsewhere.as_ref()?.remote, self.list(n)?.borrow_mut()))
             }
+            Document::Answer(..) => None,
         }
     }
 }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use crate::fetch::introspection::Introspection;
 use crate::fetch::remote::Remote;
 use crate::fetch::revocation::{RemoteList, Revoked};
 use crate::keys::algorithm::Algorithm;
 use crate::keys::jwk::KeySet;
 use crate::token::claims::{ClaimPath, Pattern, Policy};
-use crate::token::compact::UntrustedToken;
 use crate::token::output;
 use crate::token::verified::Named;
 
@@ -52,17 +52,17 @@ impl Provider {
         !self.policy.signers.is_empty()
     }
 
-    /// Whether it fetches keys or a list of revoked tokens.
+    /// Whether it fetches keys or a list of revoked tokens, or asks about tokens.
     pub fn fetches(&self) -> bool {
-        self.keys.remote().is_some() || self.revoked_elsewhere.is_some()
+        self.keys.inline().is_none() || self.revoked_elsewhere.is_some()
     }
 
-    /// The headers that the service gets for this token, and how many claims could not become one.
-    pub fn headers(&self, token: &UntrustedToken<'_>) -> (Vec<Named>, u32) {
+    /// The headers that the service gets for a token with these claims and this payload, and how many claims could not become
+    /// one.
+    pub fn headers(&self, claims: &Map<String, Value>, payload: Option<&str>) -> (Vec<Named>, u32) {
         let outputs = self.claim_headers.iter().map(|(path, header)| (path, Rc::clone(header)));
-        let (mut headers, failed) = output::headers(&token.claims, outputs);
-        if let Some(header) = &self.payload_header {
-            let payload = token.signing_input.split('.').nth(1).unwrap_or_default();
+        let (mut headers, failed) = output::headers(claims, outputs);
+        if let (Some(header), Some(payload)) = (&self.payload_header, payload) {
             headers.push((Rc::clone(header), payload.as_bytes().into()));
         }
         (headers, failed)
@@ -79,6 +79,11 @@ pub struct Issuer {
 }
 
 impl Issuer {
+    /// Whether it may have made a token with these claims. If they do not say who has, it may.
+    pub fn may_have_made(&self, claims: &Map<String, Value>) -> bool {
+        !claims.contains_key("iss") || self.has_made(claims)
+    }
+
     fn has_made(&self, claims: &Map<String, Value>) -> bool {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let named = |iss: &Pattern| text("iss").is_some_and(|text| iss.matches(text));
@@ -121,6 +126,8 @@ pub enum KeySource {
     Inline(Rc<KeySet>),
     /// They are fetched from the issuer.
     Remote(Remote),
+    /// There are none: the issuer says whether a token is good.
+    Introspection(Box<Introspection>),
 }
 
 impl KeySource {
@@ -128,15 +135,23 @@ impl KeySource {
     pub fn inline(&self) -> Option<&Rc<KeySet>> {
         match self {
             Self::Inline(set) => Some(set),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Introspection(_) => None,
         }
     }
 
     /// Where the keys are fetched, if they are.
     pub fn remote(&self) -> Option<&Remote> {
         match self {
-            Self::Inline(_) => None,
+            Self::Inline(_) | Self::Introspection(_) => None,
             Self::Remote(remote) => Some(remote),
+        }
+    }
+
+    /// The endpoint that says whether a token is good, if one does.
+    pub fn introspection(&self) -> Option<&Introspection> {
+        match self {
+            Self::Introspection(endpoint) => Some(endpoint),
+            Self::Inline(_) | Self::Remote(_) => None,
         }
     }
 }

@@ -67,6 +67,9 @@ deny_codes! {
     TokenRevoked: "token_revoked", UNAUTHENTICATED, INVALID_TOKEN, "The token has been revoked";
     RevocationUnavailable: "revocation_unavailable", UNAVAILABLE, None,
         "The list of revoked tokens is not available";
+    TokenInactive: "token_inactive", UNAUTHENTICATED, INVALID_TOKEN, "The token is not active";
+    IntrospectionUnavailable: "introspection_unavailable", UNAVAILABLE, None,
+        "The issuer does not say whether the token is active";
     ProviderForbidden: "provider_forbidden", FORBIDDEN, None, "The token's issuer is not the one for this";
     ClaimsForbidden: "claims_forbidden", FORBIDDEN, None, "The token does not permit this";
     InsufficientScope: "insufficient_scope", FORBIDDEN, INSUFFICIENT_SCOPE, "The token lacks a scope";

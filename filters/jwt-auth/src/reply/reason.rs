@@ -27,6 +27,12 @@ pub enum DenyReason {
     Revoked,
     /// The list of revoked tokens is not available.
     RevocationUnavailable,
+    /// The issuer says that the token is not active.
+    Inactive,
+    /// The issuer does not say whether the token is active.
+    IntrospectionUnavailable,
+    /// The issuer is asked about as many tokens as it may be.
+    TooManyIntrospections,
     /// The token is good, but another provider than the one that the rule names has confirmed it.
     ProviderForbidden,
     /// The token is good, but its claims are not those that the rule requires.
@@ -76,6 +82,8 @@ impl DenyReason {
             ) => DenyCode::ClaimsInvalid,
             Self::Revoked => DenyCode::TokenRevoked,
             Self::RevocationUnavailable => DenyCode::RevocationUnavailable,
+            Self::Inactive => DenyCode::TokenInactive,
+            Self::IntrospectionUnavailable => DenyCode::IntrospectionUnavailable,
             Self::ProviderForbidden => DenyCode::ProviderForbidden,
             Self::ClaimsForbidden => DenyCode::ClaimsForbidden,
             Self::InsufficientScope => DenyCode::InsufficientScope,
@@ -85,7 +93,7 @@ impl DenyReason {
             Self::InvalidAuthority => DenyCode::AuthorityInvalid,
             Self::KeysUnavailable => DenyCode::KeysUnavailable,
             Self::TooManyWaiting => DenyCode::TooManyWaiting,
-            Self::Overloaded => DenyCode::Overloaded,
+            Self::Overloaded | Self::TooManyIntrospections => DenyCode::Overloaded,
             Self::Internal => DenyCode::Internal,
         }
     }
@@ -98,6 +106,17 @@ impl DenyReason {
     /// Whether the token could not be judged, so that the reason says nothing about it.
     pub fn is_undecided(self) -> bool {
         self.presentation().status == 503
+    }
+
+    /// Whether the request was refused for want of something that is fetched, and may be there later.
+    pub fn waits(self) -> bool {
+        matches!(
+            self,
+            Self::KeysUnavailable
+                | Self::RevocationUnavailable
+                | Self::IntrospectionUnavailable
+                | Self::TooManyWaiting
+        )
     }
 
     /// The specific cause, for the log. It holds no part of the token.

@@ -69,24 +69,25 @@ impl SignIn {
         let is_good = target.starts_with(b"/") && target.len() <= LONGEST;
         let target = if is_good { target.as_slice() } else { b"/" };
         let mut url = self.before.clone();
-        for byte in origin.bytes().chain(target.iter().copied()) {
-            encode(byte, &mut url);
-        }
+        percent_encode(origin.as_bytes(), &mut url);
+        percent_encode(target, &mut url);
         url.push_str(after);
         Some(url)
     }
 }
 
-/// Adds a byte to a URL: as it is if it is unreserved (RFC 3986 section 2.3), or else percent-encoded.
-fn encode(byte: u8, url: &mut String) {
+/// Adds bytes to a URL or a form: those that are unreserved (RFC 3986 section 2.3) as they are, and the others percent-encoded.
+pub fn percent_encode(bytes: &[u8], text: &mut String) {
     const DIGITS: [char; 16] =
         ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-        url.push(char::from(byte));
-        return;
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            text.push(char::from(*byte));
+        } else {
+            text.push('%');
+            text.extend([byte >> 4, byte & 15].iter().filter_map(|half| DIGITS.get(usize::from(*half))));
+        }
     }
-    url.push('%');
-    url.extend([byte >> 4, byte & 15].iter().filter_map(|half| DIGITS.get(usize::from(*half))));
 }
 
 /// The origin in front of an `http` or `https` URL with a host in lower case and perhaps a port.

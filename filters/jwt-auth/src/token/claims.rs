@@ -99,6 +99,14 @@ impl Validity {
     }
 }
 
+/// What issuers call access tokens in their answers: `token_type` is that of RFC 6749, `token_use` that of Ory Hydra,
+/// and `typ` that of Keycloak.
+const ANSWERED_TYPES: &[(&str, &[&str])] = &[
+    ("token_type", &["Bearer", "access_token"]),
+    ("token_use", &["access_token", "access"]),
+    ("typ", &["Bearer", "JWT", "at+jwt", "access_token"]),
+];
+
 /// The largest number of seconds that every JSON parser reads alike.
 const LARGEST_DATE: f64 = 9_007_199_254_740_991.0;
 
@@ -108,8 +116,7 @@ impl Policy {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self, token: &UntrustedToken<'_>) -> Result<Validity, ClaimError> {
-        let claims = &token.claims;
-        check_types(claims)?;
+        check_types(&token.claims)?;
         let has_type = token.typ.as_ref().map_or(self.untyped, |typ| self.types.contains(typ));
         trace::note(|| claim_note("typ", has_type, token.typ.as_deref()));
         if !has_type {
@@ -122,6 +129,29 @@ impl Policy {
                 return Err(ClaimError::Signer);
             }
         }
+        self.check_claims(&token.claims)
+    }
+
+    /// The same for what an issuer says of a token that it was asked about (RFC 7662 section 2.2). It must be an access token
+    /// that whoever has it may use: such an issuer also calls a refresh token active.
+    ///
+    /// # Errors
+    /// Those of [`Policy::check`].
+    pub fn check_answer(&self, claims: &Map<String, Value>) -> Result<Validity, ClaimError> {
+        check_types(claims)?;
+        for (name, kinds) in ANSWERED_TYPES {
+            let Some(claim) = claims.get(*name) else { continue };
+            let kind = claim.as_str().unwrap_or_default();
+            let is_one = kinds.iter().any(|known| known.eq_ignore_ascii_case(kind));
+            trace::note(|| claim_note("typ", is_one, Some(kind)));
+            if !is_one {
+                return Err(ClaimError::TokenType);
+            }
+        }
+        self.check_claims(claims)
+    }
+
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<Validity, ClaimError> {
         if !self.audiences.is_empty() {
             let is_meant = audiences(claims).any(|aud| self.audiences.iter().any(|a| a == aud));
             trace::note(|| {

@@ -78,6 +78,17 @@ pub fn short_type(typ: &str) -> String {
     }
 }
 
+/// Whether bytes may be an opaque token, which says nothing to anybody but its issuer: a token as RFC 6750 section 2.1 writes
+/// it, and not a JWS in compact form, whatever else is wrong with that. An encrypted token is opaque.
+pub fn is_opaque(token: &[u8]) -> bool {
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    // The header of a JWS is a JSON object.
+    let start = token.first_chunk::<4>().and_then(|start| base64url::decode(start));
+    let is_header = start.is_some_and(|start| matches!(start.trim_ascii_start().first(), Some(b'{') | None));
+    let is_jws = is_header && token.split(|byte| *byte == b'.').count() == 3;
+    !token.is_empty() && token.len() <= LONGEST && token.iter().all(good) && !is_jws
+}
+
 impl<'a> UntrustedToken<'a> {
     /// Reads a token in compact form.
     ///
@@ -184,6 +195,45 @@ mod tests {
         assert_eq!(token.claims["sub"], "alice");
         assert_eq!(token.signing_input, text.rsplit_once('.').unwrap().0);
         assert_eq!(token.signature, [0]);
+    }
+
+    #[test]
+    fn what_may_be_a_jws_is_not_opaque() {
+        let jws = token(r#"{"alg":"RS256"}"#, "{}");
+        let spaced = token(" \n {\"alg\":\"RS256\"}", "{}");
+        for text in [
+            &*jws,
+            &spaced,
+            "eyJh.x.y",
+            "eyJh.e30=.AA==",
+            "eyJh..",
+            "ewog.!.y",
+            "a b",
+            "a\nb",
+            "a&b",
+            "a%41",
+            "a|b",
+            "",
+            "\u{e9}",
+        ] {
+            assert!(!is_opaque(text.as_bytes()), "{text:?}");
+        }
+        let encrypted = format!("{jws}.x.y");
+        for text in [
+            "2YotnFZFEjr1zCsicMWpAA",
+            "ory_at_a.b",
+            "a.b.c",
+            "ya29.a.b",
+            "eyJh",
+            "eyJh.x",
+            &encrypted,
+            "a+/~-_==",
+            "=",
+            ".",
+        ] {
+            assert!(is_opaque(text.as_bytes()), "{text:?}");
+        }
+        assert!(is_opaque(&vec![b'a'; LONGEST]) && !is_opaque(&vec![b'a'; LONGEST + 1]));
     }
 
     #[test]

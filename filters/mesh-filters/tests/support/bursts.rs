@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use burst::{Burst, Ends, Form, LEAVES, Loaded, Then, USER, Waits};
+use burst::{Burst, Ends, Form, LEAVES, Loaded, OPAQUE, SECRET, Then, USER, Waits};
 use cases::{Token, public_keys};
 use envoy::rate_limit::{OK, OVER_LIMIT, RateLimitResponse};
 use envoy::{
@@ -59,7 +59,13 @@ fn plugin(host: Host, loaded: &Loaded) -> Wasm {
     };
     let module = cases::repository().join("target/filters").join(file);
     let configuration = loaded.configuration.to_string();
-    Wasm { delivery: Delivery::Discovery, native, ..Wasm::new(loaded.name, module, configuration) }
+    let environment = BTreeMap::from([(SECRET.0.to_owned(), SECRET.1.to_owned())]);
+    Wasm {
+        delivery: Delivery::Discovery,
+        environment,
+        native,
+        ..Wasm::new(loaded.name, module, configuration)
+    }
 }
 
 fn keys() -> Value {
@@ -83,6 +89,9 @@ impl Scene {
         ];
         let document = match burst.waits {
             Waits::Keys => keys(),
+            Waits::Answer => {
+                json!({ "active": !burst.inactive(), "aud": "api", "sub": "alice", "exp": 4_102_444_800_u64 })
+            }
             _ => json!({ "sub": if burst.revoked() { vec!["alice"] } else { vec![] } }),
         };
         let rubbish = burst.ends == Ends::Rubbish;
@@ -110,6 +119,9 @@ impl Scene {
         let request = Request::new("GET", "/");
         if self.burst.waits == Waits::Service {
             return request;
+        }
+        if self.burst.waits == Waits::Answer {
+            return request.header("authorization", &format!("Bearer {OPAQUE}"));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let claims = json!({ "iss": "https://issuer.test/", "aud": "api", "sub": "alice", "exp": now + 600 });

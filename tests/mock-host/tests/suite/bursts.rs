@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::built;
-use crate::support::burst::{Burst, Ends, Form, LEAVES, Loaded, ROOM, Then, USER, Waits};
+use crate::support::burst::{Burst, Ends, Form, LEAVES, Loaded, OPAQUE, ROOM, SECRET, Then, USER, Waits};
 use crate::support::issuer::Issuer;
 use mock_host::{Answer, Exchange, FailurePolicy, Outcome, Plugin, Proxy, Request, Response, StreamHandle};
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ struct Scene {
 
 fn plugin(loaded: &Loaded) -> Plugin {
     let plugin = built(loaded.filter, &loaded.configuration.to_string()).named(loaded.name);
+    let plugin = plugin.env(SECRET.0, SECRET.1);
     plugin.on_failure(FailurePolicy::Close)
 }
 
@@ -62,6 +63,9 @@ impl Scene {
         if self.burst.waits == Waits::Service {
             return request;
         }
+        if self.burst.waits == Waits::Answer {
+            return request.header("authorization", format!("Bearer {OPAQUE}"));
+        }
         let signer = if self.burst.forged() { &self.forger } else { &self.issuer };
         request.header("authorization", signer.bearer(&json!({ "exp": NOW + 360_000 })))
     }
@@ -72,6 +76,9 @@ impl Scene {
         match self.burst.waits {
             Waits::Keys => json(&self.issuer.keys()),
             Waits::List => json(&json!({ "sub": if self.burst.revoked() { vec!["alice"] } else { vec![] } })),
+            Waits::Answer => json(&json!({
+                "active": !self.burst.inactive(), "aud": "api", "sub": "alice", "exp": NOW + 360_000,
+            })),
             // RateLimitResponse { overall_code }: OVER_LIMIT or OK.
             Waits::Service => grpc(vec![8, if self.burst.over_limit() { 2 } else { 1 }]),
         }
@@ -181,6 +188,11 @@ impl Scene {
         if self.burst.waits == Waits::Service {
             return;
         }
+        if self.burst.waits == Waits::Answer {
+            // Longer than the answer is used.
+            self.proxy.advance(Duration::from_secs(12));
+            return;
+        }
         // Until new keys, or a new list, are fetched, and the old ones are too old.
         while !self.proxy.callouts().iter().any(|call| call.thread == 1) {
             self.proxy.advance(Duration::from_millis(100));
@@ -212,7 +224,7 @@ fn is_large(burst: Burst) -> bool {
         return true;
     }
     let n = Ends::ALL.iter().position(|ends| *ends == burst.ends).unwrap_or(0);
-    let (waits, then, form) = (Waits::ALL[n % 3], Then::ALL[n % 5], Form::ALL[n % 2]);
+    let (waits, then, form) = (Waits::ALL[n % 4], Then::ALL[n % 5], Form::ALL[n % 2]);
     burst == Burst { waits, then, form, ..burst }
 }
 
@@ -254,6 +266,11 @@ fn bursts_that_wait_for_keys_are_answered() {
 #[test]
 fn bursts_that_wait_for_a_list_are_answered() {
     all_bursts(Waits::List);
+}
+
+#[test]
+fn bursts_that_wait_for_what_the_issuer_says_are_answered() {
+    all_bursts(Waits::Answer);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod known_tokens;
 mod lifecycle;
 mod limit_service;
 mod limits_of_workers;
+mod opaque_tokens;
 mod properties;
 mod shared;
 mod streams;

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 pub(crate) enum Waits {
     Keys,
     List,
+    /// What the issuer says of an opaque token.
+    Answer,
     Service,
 }
 
@@ -48,13 +50,14 @@ pub(crate) enum Form {
 }
 
 impl Waits {
-    pub(crate) const ALL: [Self; 3] = [Self::Keys, Self::List, Self::Service];
+    pub(crate) const ALL: [Self; 4] = [Self::Keys, Self::List, Self::Answer, Self::Service];
 
     /// The cluster that has it.
     pub(crate) fn cluster(self) -> &'static str {
         match self {
             Self::Keys => "keys",
             Self::List => "list",
+            Self::Answer => "answer",
             Self::Service => "limits",
         }
     }
@@ -109,6 +112,12 @@ pub(crate) const ROOM: usize = 10;
 
 /// Of so many clients one leaves.
 pub(crate) const LEAVES: usize = 5;
+
+/// An opaque token.
+pub(crate) const OPAQUE: &str = "2YotnFZFEjr1zCsicMWpAA-of-alice";
+
+/// The variable of the secret with which the issuer is asked about it, and the secret.
+pub(crate) const SECRET: (&str, &str) = ("INTROSPECTION_SECRET", "p4ssw0rd-of-the-gateway");
 
 /// The header of who makes a request.
 pub(crate) const USER: &str = "x-user-id";
@@ -189,6 +198,11 @@ impl Burst {
         self.waits == Waits::List && self.then == Then::Unauthorized && !self.ends.fails()
     }
 
+    /// Whether the issuer says that the token is not active.
+    pub(crate) fn inactive(self) -> bool {
+        self.waits == Waits::Answer && self.then == Then::Unauthorized && !self.ends.fails()
+    }
+
     /// Whether the rate limit service says that the requests are over their limit.
     pub(crate) fn over_limit(self) -> bool {
         self.waits == Waits::Service && self.then == Then::Limited && !self.ends.fails()
@@ -225,10 +239,20 @@ impl Burst {
                 provider["jwks"] = keys.clone();
                 provider["revoked"] = fetched("http://list.test/list");
             }
+            Waits::Answer => {
+                provider["introspection"] = json!({
+                    "uri": "http://issuer.test/introspect",
+                    "cluster": self.waits.cluster(),
+                    "clientId": "gateway",
+                    "clientSecret": { "env": SECRET.0 },
+                    "timeout": timeout,
+                    "cache": "10s",
+                });
+            }
             Waits::Service => {}
         }
         let best_effort = json!([{ "match": { "any": true }, "allow": "anyone", "verify": "bestEffort" }]);
-        let lenient = self.waits == Waits::Keys && self.lenient();
+        let lenient = matches!(self.waits, Waits::Keys | Waits::Answer) && self.lenient();
         let jwt_auth = json!({
             "maxWaitingRequests": 10_000,
             "providers": { "platform": provider },
@@ -248,7 +272,9 @@ impl Burst {
         none_there["global"]["onFailure"] = json!("deny");
         // What refuses the requests behind what they wait for, where that itself does not.
         let behind = match self.then {
-            Then::Unauthorized if !self.forged() && !self.revoked() => Some(("jwt-auth", other)),
+            Then::Unauthorized if !self.forged() && !self.revoked() && !self.inactive() => {
+                Some(("jwt-auth", other))
+            }
             Then::Limited if !self.over_limit() => Some(("rate-limit", own)),
             Then::Unavailable if !self.ends.fails() => Some(("rate-limit", none_there)),
             _ => None,
@@ -310,7 +336,7 @@ impl Burst {
     /// The user of the requests that pass.
     pub(crate) fn user(self) -> Option<&'static str> {
         let known = match self.waits {
-            Waits::Keys => !self.ends.fails(),
+            Waits::Keys | Waits::Answer => !self.ends.fails(),
             Waits::List => true,
             Waits::Service => false,
         };

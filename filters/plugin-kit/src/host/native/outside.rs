@@ -147,7 +147,9 @@ pub(super) fn http_done(config: &Shared, id: u64, answer: Answer) {
     let mut outside = lock(&config.outside);
     let Some((message, callers)) = outside.http.remove(&id) else { return };
     let answer = Arc::new(answer);
-    if answer.head.as_ref().is_some_and(|head| head.first(":status") == Some(b"200")) {
+    // The answer to a question with a body is for those that have asked it.
+    let is_document = message.body.is_empty();
+    if is_document && answer.head.as_ref().is_some_and(|head| head.first(":status") == Some(b"200")) {
         outside.news.retain(|known| *known.message != message);
         if outside.news.len() < MOST_NEWS {
             outside.news.push(News {
