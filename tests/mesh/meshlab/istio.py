@@ -28,6 +28,7 @@ spec:
       env:
         PILOT_ENABLE_ALPN_FILTER: "false"
         PILOT_ENABLE_METADATA_EXCHANGE: "false"
+        PILOT_ENABLE_AMBIENT: "true" # for the waypoint of checks/ambient.py
 """
 
 

@@ -40,17 +40,19 @@ def authority(name: str) -> None:
             "-subj", f"/CN=mesh-{name}", "-keyout", PKI / f"{name}.key", "-out", PKI / f"{name}.crt")
 
 
-def issue(name: str, subject: str, *, names: list[str] = (), addresses: list[str] = ()) -> tuple[Path, Path]:
-    """A certificate for server and client from the cluster's CA; returns the paths of certificate and key."""
+def issue(name: str, subject: str, *, names: list[str] = (), addresses: list[str] = (), identities: list[str] = (),
+          authority: str = "ca") -> tuple[Path, Path]:
+    """A certificate for server and client from the cluster's CA or another; returns the paths of certificate and key."""
     certificate, key, request = (PKI / f"{name}.{kind}" for kind in ("crt", "key", "csr"))
     openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
             "-subj", subject, "-keyout", key, "-out", request)
     extensions = ["keyUsage=digitalSignature,keyEncipherment", "extendedKeyUsage=serverAuth,clientAuth"]
-    if alternatives := [f"DNS:{n}" for n in names] + [f"IP:{a}" for a in addresses]:
-        extensions.append("subjectAltName=" + ",".join(alternatives))
+    if alternatives := [f"DNS:{n}" for n in names] + [f"IP:{a}" for a in addresses] + [f"URI:{i}" for i in identities]:
+        # Without a subject, the certificate is about the alternative names alone.
+        extensions.append("subjectAltName=" + ("critical," if subject == "/" else "") + ",".join(alternatives))
     (PKI / f"{name}.ext").write_text("\n".join(extensions) + "\n")
-    openssl("x509", "-req", "-in", request, "-CA", PKI / "ca.crt", "-CAkey", PKI / "ca.key", "-CAcreateserial",
-            "-days", 30, "-extfile", PKI / f"{name}.ext", "-out", certificate)
+    openssl("x509", "-req", "-in", request, "-CA", PKI / f"{authority}.crt", "-CAkey", PKI / f"{authority}.key",
+            "-CAcreateserial", "-days", 30, "-extfile", PKI / f"{name}.ext", "-out", certificate)
     return certificate, key
 
 

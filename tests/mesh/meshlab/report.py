@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from . import kube
 from .places import NAMESPACE, STATE
 
-MODULES = ["accepted", "edge", "identity", "traffic", "overlays", "gateway_api", "filters", "native_module", "canary", "objectives", "supply", "change", "observed", "installer"]
+MODULES = ["accepted", "edge", "identity", "traffic", "overlays", "gateway_api", "filters", "native_module", "canary", "ambient", "objectives", "supply", "change", "observed", "installer"]
 AT_ONCE = 6
 
 

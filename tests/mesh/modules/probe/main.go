@@ -140,6 +140,7 @@ type order struct {
 	Fresh             bool     // a new connection for every request
 	HTTP2             bool     // HTTP/2 with prior knowledge
 	Via               string   // host:port to connect to instead of the URL's
+	Tunnel            *tunnel  // a waypoint to go through
 	Bearers           []string // tokens that take turns
 	Name              string   // by which /stop ends it early
 	Keep              string   // response header whose value each result shows
@@ -189,6 +190,9 @@ func (o order) run(ended <-chan struct{}) []result {
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if o.Via != "" {
 				address = o.Via
+			}
+			if o.Tunnel != nil {
+				return o.Tunnel.dial(ctx, address)
 			}
 			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
 		},
