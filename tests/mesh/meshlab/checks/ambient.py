@@ -1,6 +1,7 @@
 """A waypoint of ambient mode, made by istiod and run by the lab's proxy: requests reach it by HBONE, as a node's proxy sends them."""
 
 import base64
+import json
 import time
 
 from .. import istio, kube, lab, pki, probe, registry
@@ -66,6 +67,13 @@ def waypoint() -> str:
         of_users = [[r.status for r in caller.call(f"{url}/users/x", tunnel=tunnel, bearers=[KEY.token(sub=name)], count=count)]
                     for name, count in (("limited", 63), ("other", 1))]
         expect(of_users, [[200] * 60 + [429] * 3, [200]], "63 requests of a user at a burst of 60, and one of another")
+        # A rule for callers by their certificate lets nobody in: the filter sees none.
+        known = {"name": "known", "match": {"principals": [f"cluster.local/ns/{NAMESPACE}/sa/caller"]}, "allow": "anyone"}
+        closed = {"name": "closed", "match": {"paths": ["/closed"]}, "allow": "nobody"}
+        patch = json.dumps({"spec": {"pluginConfig": {"rules": [closed, known]}}})
+        kube.output("kubectl", "patch", "-n", NAMESPACE, "wasmplugin/jwt-auth-waypoint", "--type=merge", "-p", patch)
+        wait_until("the new rules", lambda: {ask("/closed", KEY.token()).status for _ in range(6)} == {403}, 30)
+        expect([ask("/users/x").status for _ in range(4)], [401] * 4, "a caller whom a rule names, without a token")
     finally:
         kube.delete([namespace])
     return f"ready with keys after {took:.0f} s"
