@@ -86,6 +86,8 @@ def expect_table() -> int:
 
 def in_force(status: int = 401) -> bool:
     """Whether every service answers a request without token, on a new connection, in the way that the filters would."""
+    if ask("/admin/auth/x", host=ADMIN).status != status:  # auth-service has no other path that wants a token
+        return False
     return all(ask(PATHS[s] + "/x").status == status for s in SERVICES if s != "auth" for _ in range(2))
 
 
