@@ -26,7 +26,11 @@ pub(crate) enum Protocol {
 
 /// Requests that are sent one after the other.
 #[derive(Clone)]
-pub(crate) struct Traffic(Rc<Sequence>);
+pub(crate) struct Traffic {
+    sequence: Rc<Sequence>,
+    /// The status of each answer. A limit admits the first request before it refuses others.
+    status: StatusCode,
+}
 
 struct Sequence {
     protocol: Protocol,
@@ -46,13 +50,25 @@ impl Traffic {
         protocol: Protocol,
         request: impl Fn(usize) -> Result<Request<Full<Bytes>>> + 'static,
     ) -> Self {
-        Self(Rc::new(Sequence { protocol, request: Box::new(request), next: Cell::new(0) }))
+        let sequence = Rc::new(Sequence { protocol, request: Box::new(request), next: Cell::new(0) });
+        Self { sequence, status: StatusCode::OK }
     }
 
-    fn next(&self) -> Result<Request<Full<Bytes>>> {
-        let number = self.0.next.get();
-        self.0.next.set(number + 1);
-        (self.0.request)(number)
+    /// The same requests, which are refused with this status.
+    pub(crate) fn refused(&self, status: StatusCode) -> Self {
+        Self { status, ..self.clone() }
+    }
+
+    /// The next request, and its number.
+    fn next(&self) -> Result<(Request<Full<Bytes>>, usize)> {
+        let number = self.sequence.next.get();
+        self.sequence.next.set(number + 1);
+        Ok(((self.sequence.request)(number)?, number))
+    }
+
+    /// Whether this is the status that the request of this number should get.
+    fn expects(&self, status: StatusCode, number: usize) -> bool {
+        status == self.status || (number == 0 && status == StatusCode::OK)
     }
 }
 
@@ -108,7 +124,7 @@ impl Client {
             let stream = TcpStream::connect(("127.0.0.1", port)).await?;
             stream.set_nodelay(true)?;
             let io = TokioIo::new(stream);
-            match traffic.0.protocol {
+            match traffic.sequence.protocol {
                 Protocol::Http1 => {
                     let (sender, connection) = http1::handshake(io).await?;
                     tokio::task::spawn_local(connection);
@@ -145,9 +161,9 @@ impl Client {
                     if let Some(clock) = &mut clock {
                         clock.tick().await;
                     }
-                    let (request, sent) = (traffic.next()?, Instant::now());
+                    let ((request, number), sent) = (traffic.next()?, Instant::now());
                     let status = sender.send(request).await?;
-                    if status != StatusCode::OK {
+                    if !traffic.expects(status, number) {
                         return Err(format!("was answered {status}").into());
                     }
                     latencies.push(sent.elapsed());

@@ -55,6 +55,8 @@ machines.
 - Sidecar traffic is HTTP/1.1 with ten headers and a token of 600 bytes. Gateway traffic is HTTP/2
   with twenty headers and a token of 1.5 KB.
 - The tokens are those of four users in turn. Each of the *new tokens* is seen only once.
+- Requests without a token (401) and beyond a limit (429) are refused. They are compared with a bare
+  Envoy that answers 200 to them.
 
 ";
 

@@ -1,7 +1,7 @@
 //! What the filters are to reach, and whether they do.
 
 use crate::results::{Cost, Curve, Run, Samples};
-use crate::variants::NATIVE_MODULE;
+use crate::variants::{NATIVE_MODULE, base_of};
 
 /// A target and what was measured for it.
 pub(crate) struct Target {
@@ -166,8 +166,7 @@ pub(crate) fn added(run: &Run, variant: &str) -> Option<f64> {
 /// CPU time over the bare Envoy of the same round, microseconds, for each round.
 pub(crate) fn cpu(run: &Run, variant: &str) -> Option<Samples> {
     let rounds = |name: &str| Some(&run.timings.iter().find(|timing| timing.variant == name)?.cpu.0);
-    let bare = if variant.starts_with("gateway") { "gateway: bare Envoy" } else { "bare Envoy" };
-    let over = rounds(variant)?.iter().zip(rounds(bare)?).map(|(with, without)| with - without);
+    let over = rounds(variant)?.iter().zip(rounds(base_of(variant))?).map(|(with, without)| with - without);
     Some(Samples(over.collect()))
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -70,6 +70,19 @@ pub(crate) const BARE: &str = "bare Envoy";
 /// The same for traffic as a gateway has it.
 pub(crate) const BARE_GATEWAY: &str = "gateway: bare Envoy";
 
+/// The same for requests without a token.
+const BARE_ANONYMOUS: &str = "bare Envoy, no token";
+
+/// The name of the variant without filters that has the traffic of this one.
+pub(crate) fn base_of(variant: &str) -> &'static str {
+    let is_refused = variant.ends_with("(401)") || variant.ends_with("(429)");
+    match variant {
+        _ if variant.starts_with("gateway") => BARE_GATEWAY,
+        _ if variant == BARE_ANONYMOUS || is_refused => BARE_ANONYMOUS,
+        _ => BARE,
+    }
+}
+
 /// What the names of the variants with the native module begin with.
 pub(crate) const NATIVE_MODULE: &str = "native module: ";
 
@@ -112,13 +125,14 @@ pub(crate) fn native_jwt(key_set: &str, cache: bool) -> Value {
     )
 }
 
-fn native_limit() -> Value {
+/// The native filter with a bucket of so many tokens, which is filled again at this interval.
+fn native_limit(tokens: u32, interval: &str) -> Value {
     native(
         "envoy.filters.http.local_ratelimit",
         &json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
             "stat_prefix": "bench",
-            "token_bucket": { "max_tokens": 1_000_000, "tokens_per_fill": 1_000_000, "fill_interval": "1s" },
+            "token_bucket": { "max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": interval },
             "filter_enabled": { "default_value": { "numerator": 100, "denominator": "HUNDRED" } },
             "filter_enforced": { "default_value": { "numerator": 100, "denominator": "HUNDRED" } },
         }),
@@ -177,6 +191,13 @@ fn sidecar_request(token: &str, user: &str) -> Result<Request<Full<Bytes>>> {
         .header("x-user-id", user)
         .header("authorization", format!("Bearer {token}"))
         .body(Full::default())?)
+}
+
+/// A request as one service sends it to another, without a token.
+fn anonymous_request() -> Result<Request<Full<Bytes>>> {
+    let mut request = sidecar_request("", "user-1")?;
+    request.headers_mut().remove("authorization");
+    Ok(request)
 }
 
 /// A request as a browser sends it: HTTP/2, 20 headers with those of HTTP/2 itself.
@@ -252,8 +273,7 @@ impl Workshop {
 
         let mut variants: Vec<Variant> = Vec::new();
         let mut add = |name: &str, traffic: &Traffic, filters: Vec<Value>| {
-            let base = if name.starts_with("gateway") { BARE_GATEWAY } else { BARE };
-            let (name, base, traffic) = (name.to_owned(), base.to_owned(), traffic.clone());
+            let (name, base, traffic) = (name.to_owned(), base_of(name).to_owned(), traffic.clone());
             variants.push(Variant { name, filters, traffic, base, upstream: None });
         };
         let three = || {
@@ -269,8 +289,9 @@ impl Workshop {
         add("Lua, reads a header", &known, vec![lua()]);
         add("native jwt_authn", &known, vec![native_jwt(keys, false)]);
         add("native jwt_authn, cache", &known, vec![native_jwt(keys, true)]);
-        add("native local_ratelimit", &known, vec![native_limit()]);
-        add("native jwt_authn + local_ratelimit", &known, vec![native_jwt(keys, false), native_limit()]);
+        let native_limits = || native_limit(1_000_000, "1s");
+        add("native local_ratelimit", &known, vec![native_limits()]);
+        add("native jwt_authn + local_ratelimit", &known, vec![native_jwt(keys, false), native_limits()]);
         add("jwt-auth", &known, vec![self.plugin("jwt-auth", jwt)]);
         add("native jwt_authn, new RS256 tokens", &rs256, vec![native_jwt(keys, false)]);
         add("jwt-auth, new RS256 tokens", &rs256, vec![self.plugin("jwt-auth", jwt)]);
@@ -294,6 +315,26 @@ impl Workshop {
             ("mesh-filters", "mesh-filters", mesh, &known),
         ] {
             add(&format!("{NATIVE_MODULE}{name}"), traffic, vec![self.in_native_module(filter, config)]);
+        }
+
+        let anonymous = || Result::Ok(Traffic::of(Protocol::Http1, vec![anonymous_request()?]));
+        add(BARE_ANONYMOUS, &anonymous()?, vec![]);
+        let one = &json!({ "limits": [{ "name": "all", "rate": { "requests": 1, "per": "1d" } }] });
+        for (name, filter) in [
+            ("native jwt_authn, no token (401)", native_jwt(keys, true)),
+            ("jwt-auth, no token (401)", self.plugin("jwt-auth", jwt)),
+            ("native module: jwt-auth, no token (401)", self.in_native_module("jwt-auth", jwt)),
+            ("native local_ratelimit, used up (429)", native_limit(1, "86400s")),
+            ("rate-limit, used up (429)", self.plugin("rate-limit", one)),
+            ("native module: rate-limit, used up (429)", self.in_native_module("rate-limit", one)),
+        ] {
+            let status = if name.ends_with("(401)") {
+                StatusCode::UNAUTHORIZED
+            } else {
+                StatusCode::TOO_MANY_REQUESTS
+            };
+            // Each has requests of its own, of which a limit admits the first.
+            add(name, &anonymous()?.refused(status), vec![filter]);
         }
 
         add(BARE_GATEWAY, &gateway, vec![]);
