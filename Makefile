@@ -15,7 +15,7 @@ STAGE := @tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-native-arm64 test-examples native bursts test-services test-tools soak soak-faults fuzz miri mutants lint format check-reproducible release release-rehearsal test-chart tools clean
+.PHONY: help demo filters bench bench-cores test test-unit test-manifests test-wasm test-mock test-envoy test-native test-native-arm64 test-examples native bursts test-services test-tools soak soak-faults differential fuzz miri mutants lint format check-reproducible release release-rehearsal test-chart tools clean
 
 include tests/mesh/mesh.mk
 
@@ -90,6 +90,10 @@ soak: filters native tools-envoy ## Runs a real Envoy under traffic and faults a
 soak-faults: filters native tools-envoy ## Checks that the soak finds each deliberate fault; FAULT=name for one, FORM=native
 	$(STAGE) "soak" cargo build --locked --workspace --bin soak
 	@FAULT=$(or $(FAULT),all) SEED=$(or $(SEED),1) FORM=$(FORM) target/debug/soak
+
+differential: filters native tools-envoy ## Sends generated requests to all hosts and compares them; SEED=, CONFIGURATIONS=200, REQUESTS=500, FILE= of a difference
+	$(STAGE) "differential" cargo build --locked --workspace --bin differential
+	@SEED=$(SEED) CONFIGURATIONS=$(CONFIGURATIONS) REQUESTS=$(REQUESTS) HOSTS=$(HOSTS) FILE=$(FILE) target/debug/differential
 
 bench: filters native tools-envoy ## Measures each filter beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 takes three minutes
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }

@@ -352,7 +352,11 @@ impl Chain {
                         limits,
                     ),
                 };
-                errors.map_or(Ok(filter), Err)?
+                if let Some(errors) = errors {
+                    return Err(errors);
+                }
+                parts.check_claims()?;
+                filter
             }
         })
     }

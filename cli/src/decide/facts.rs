@@ -84,7 +84,10 @@ impl<'a> Facts<'a> {
             let known =
                 headers.iter_mut().find(|(known, _)| *known == name && INLINE.contains(&name.as_str()));
             match known {
-                Some((_, list)) => *list = format!("{list},{value}"),
+                Some((_, list)) => {
+                    let separator = if list.is_empty() || value.is_empty() { "" } else { "," };
+                    *list = format!("{list}{separator}{value}");
+                }
                 None => headers.push((name, value.clone())),
             }
         }

@@ -52,6 +52,58 @@ pub fn run(case: &Case, host: &dyn Host) -> Result<(), Failure> {
     }
 }
 
+/// What became of a case's steps, whatever the case expects.
+#[derive(Debug, Clone)]
+pub enum Observed {
+    /// The configuration was refused. Holds the log.
+    Refused(String),
+    /// The configuration was accepted.
+    Accepted {
+        /// The exchange of each request, in order; a request that is repeated has several.
+        exchanges: Vec<Exchange>,
+        /// The proxy's log.
+        log: String,
+    },
+}
+
+/// A case with its tokens minted, so that several hosts get the same.
+#[derive(Debug)]
+pub struct Minted<'a> {
+    case: &'a Case,
+    prepared: Prepared,
+}
+
+impl<'a> Minted<'a> {
+    /// Mints the tokens of a case.
+    pub fn new(case: &'a Case) -> Result<Self, HostError> {
+        Ok(Self { case, prepared: prepare(case).map_err(HostError::Broken)? })
+    }
+
+    /// Takes the case's steps on a host and expects nothing.
+    pub fn observe(&self, host: &dyn Host) -> Result<Observed, HostError> {
+        let mut proxy = match host.start(&self.prepared.setup) {
+            Ok(proxy) => proxy,
+            Err(HostError::Refused(log)) => return Ok(Observed::Refused(log)),
+            Err(error) => return Err(error),
+        };
+        let mut exchanges = Vec::new();
+        let mut context = Context { tokens: &self.prepared.tokens, proxy: &mut *proxy };
+        for step in &self.case.steps {
+            match step {
+                Step::Request(step) => {
+                    let request = context.expand(step).map_err(HostError::Broken)?;
+                    for _ in 0..step.repeat {
+                        exchanges.push(context.proxy.send(&request)?);
+                    }
+                }
+                other => context.step(other).map_err(HostError::Broken)?,
+            }
+        }
+        let log = proxy.finish()?;
+        Ok(Observed::Accepted { exchanges, log })
+    }
+}
+
 fn report(case: &Case, host: &dyn Host, what: &str, log: &str) -> String {
     let mut text = format!("testdata/cases/{}: case {:?} on {}\n", case.file, case.name, host.name());
     for line in what.lines() {
@@ -84,6 +136,7 @@ fn never(case: &Case, tokens: &Tokens) -> Result<Vec<(&'static str, String)>, St
     Ok(never)
 }
 
+#[derive(Debug)]
 struct Prepared {
     setup: Setup,
     tokens: Tokens,

@@ -12,11 +12,11 @@ mod schema;
 mod tokens;
 mod values;
 
-pub use check::{Failure, run};
+pub use check::{Failure, Minted, Observed, run};
 pub use envoy_host::{EnvoyHost, Form, ISSUER_CLUSTERS, LIMIT_CLUSTERS};
 pub use harness::{main, trial};
 pub use host::{Exchange, Filter, Host, HostError, Proxy, Setup, module, native_module};
-pub use schema::{Case, LoadError, load, load_all};
+pub use schema::{Case, LoadError, load, load_all, parse};
 pub use tokens::{KEYS, Token, TokenError, Tokens, public_keys};
 
 use std::path::PathBuf;

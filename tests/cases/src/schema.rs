@@ -380,9 +380,15 @@ pub fn load_all() -> Result<Vec<Case>, LoadError> {
 
 /// The cases of one file, each once for each chain in which it runs. `name` is what reports call the file.
 pub fn load(file: &Path, name: &Path) -> Result<Vec<Case>, LoadError> {
-    let error = |reason| LoadError { file: file.to_owned(), reason };
-    let text = fs::read_to_string(file).map_err(|cause| error(cause.to_string()))?;
-    let raw: RawFile = serde_saphyr::from_str(&text).map_err(|cause| error(cause.to_string()))?;
+    let text = fs::read_to_string(file)
+        .map_err(|cause| LoadError { file: file.to_owned(), reason: cause.to_string() })?;
+    parse(&text, name)
+}
+
+/// The cases of a file with this text.
+pub fn parse(text: &str, name: &Path) -> Result<Vec<Case>, LoadError> {
+    let error = |reason| LoadError { file: name.to_owned(), reason };
+    let raw: RawFile = serde_saphyr::from_str(text).map_err(|cause| error(cause.to_string()))?;
     let name = name.display().to_string();
     let mut cases = Vec::new();
     let mut names = BTreeSet::new();

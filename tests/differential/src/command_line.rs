@@ -143,7 +143,7 @@ impl Host for CommandLine {
 impl cases::Proxy for CommandLineProxy {
     fn send(&mut self, request: &envoy::Request) -> Result<Exchange, HostError> {
         let source = request.source.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
-        let mut headers = request.headers.clone();
+        let mut headers = crate::arrived(request);
         if request.protocol == Protocol::Grpc {
             headers.push(("content-type".to_owned(), "application/grpc".to_owned()));
             headers.push(("te".to_owned(), "trailers".to_owned()));

@@ -95,7 +95,7 @@ impl Proxy for MockProxy {
             .host(&request.authority)
             .source(&std::net::SocketAddr::new(request.source.unwrap_or(LOOPBACK), 41234).to_string())
             .body(&*request.body);
-        for (name, value) in &request.headers {
+        for (name, value) in &crate::arrived(request) {
             sent = sent.header(name, value);
         }
         if request.protocol == Protocol::Grpc {

@@ -224,6 +224,18 @@ impl RawSource {
             return None;
         }
         if let Source::Property(attribute) = &source
+            && let [object] = &**attribute
+            && matches!(
+                &**object,
+                "request" | "response" | "source" | "destination" | "connection" | "upstream"
+            )
+        {
+            // Envoy has no bytes for it: each read would fail.
+            let message = format_args!("`{object}` is an object; expected one of its attributes");
+            errors.add(&path.field(kind), message);
+            return None;
+        }
+        if let Source::Property(attribute) = &source
             && is_no_text(attribute)
         {
             let message = "is a number, a time or a map; expected an attribute that is a text";
@@ -531,7 +543,7 @@ fn is_no_text(path: &[String]) -> bool {
     match object {
         Some("request") => match name {
             Some("headers") => more.is_none(),
-            name => matches!(name, None | Some("time" | "size" | "total_size" | "duration")),
+            name => matches!(name, Some("time" | "size" | "total_size" | "duration")),
         },
         Some("response") => match name {
             Some("headers" | "trailers") => more.is_none(),

@@ -181,7 +181,6 @@ fn what_a_client_can_write_is_unverified_unless_the_user_vouches_for_it() {
         r#""path":{}"#,
         r#""pathTemplate":["/a"]"#,
         r#""method":{}"#,
-        r#""property":["request"]"#,
         r#""property":["request","headers","x"]"#,
         r#""property":["request","path"]"#,
         r#""property":["request","url_path"]"#,
@@ -251,6 +250,7 @@ fn wrong_sources_say_what_is_expected() {
         (r#"{"pathTemplate":[]}"#, "pathTemplate: is empty; expected at least one entry"),
         (r#"{"pathTemplate":["/a","b"]}"#, "from.pathTemplate[1]: must start with `/`"),
         (r#"{"property":[]}"#, "property: is empty; expected at least one entry"),
+        (r#"{"property":["source"]}"#, "property: `source` is an object; expected one of its attributes"),
         (r#"{"sourceAddress":{"ipv6Prefix":0}}"#, "from.sourceAddress.ipv6Prefix: expected 1 to 128 bits"),
         (r#"{"sourceAddress":{"ipv4Prefix":33}}"#, "from.sourceAddress.ipv4Prefix: expected 1 to 32 bits"),
         (
