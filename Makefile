@@ -95,6 +95,11 @@ differential: filters native tools-envoy ## Sends generated requests to all host
 	$(STAGE) "differential" cargo build --locked --workspace --bin differential
 	@SEED=$(SEED) CONFIGURATIONS=$(CONFIGURATIONS) REQUESTS=$(REQUESTS) HOSTS=$(HOSTS) FILE=$(FILE) target/debug/differential
 
+.PHONY: memcheck-native
+memcheck-native: native tools-envoy ## Runs the native module under memcheck, in a proxy that is none and in a real Envoy: about an hour
+	@command -v valgrind >/dev/null || { echo "memcheck-native: valgrind is missing: apt install valgrind" >&2; exit 1; }
+	$(STAGE) "native module under memcheck" tools/memcheck-native
+
 bench: filters native tools-envoy ## Measures each filter beside Envoy's native ones, into docs/benchmarks.md; QUICK=1 takes three minutes
 	@command -v valgrind >/dev/null || { echo "bench: valgrind is missing: apt install valgrind" >&2; exit 1; }
 	$(STAGE) "empty SDK filter" cargo build --locked --release --target wasm32-wasip1 --package empty-sdk-filter

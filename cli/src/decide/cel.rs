@@ -15,7 +15,7 @@ use cel::common::types::CelString;
 use cel::objects::Key;
 use cel::{Context, Env, IdedExpr as Parsed, Program, Value};
 use plugin_kit::host::HostError;
-use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS, claims, re2};
+use plugin_kit::request::cel::{CLAIMS, FUNCTIONS, TEXT, TIME_FUNCTIONS, attributes, claims, re2};
 
 use super::facts::Facts;
 
@@ -34,7 +34,7 @@ pub enum Evaluated {
 
 struct Expression {
     /// The program as it was written, and the form of it that is evaluated.
-    program: Rc<(Program, Parsed)>,
+    program: Rc<(Program, Parsed, re2::Literals)>,
     is_here: bool,
     is_condition: bool,
 }
@@ -70,7 +70,11 @@ impl Expressions {
         self.any_not_here.set(self.any_not_here.get() || !is_here);
         let is_condition = text.ends_with("? true : false") || text.starts_with(&format!("{TEXT}.matches("));
         let mut all = self.all.borrow_mut();
-        all.push(Expression { program: Rc::new((program, parsed)), is_here, is_condition });
+        all.push(Expression {
+            program: Rc::new((program, parsed, re2::Literals::of(text))),
+            is_here,
+            is_condition,
+        });
         Ok(u32::try_from(all.len()).unwrap_or_default())
     }
 
@@ -101,7 +105,11 @@ impl Expressions {
                 context.add_variable_from_value(name, value);
             }
         }
-        let value = Value::resolve(&program.1, &context).ok().and_then(|value| serialised(&value));
+        let value = program
+            .2
+            .during(|| Value::resolve(&program.1, &context))
+            .ok()
+            .and_then(|value| serialised(&value));
         value.map_or(Evaluated::Nothing, Evaluated::Value)
     }
 }
@@ -132,50 +140,25 @@ const OF_A_PROXY_ALONE: [&str; 15] = [
     "node",
 ];
 
-/// Attributes that only a proxy knows, of variables whose other attributes are known here.
-const ATTRIBUTES_OF_A_PROXY_ALONE: [(&str, &[&str]); 4] = [
-    ("request", &["time", "duration", "total_size"]),
-    ("response", &["size", "total_size", "flags", "grpc_status", "trailers", "backend_latency"]),
-    (
-        "connection",
-        &[
-            "id",
-            "tls_version",
-            "subject_local_certificate",
-            "subject_peer_certificate",
-            "dns_san_local_certificate",
-            "dns_san_peer_certificate",
-            "uri_san_local_certificate",
-            "sha256_peer_certificate_digest",
-            "transport_failure_reason",
-            "termination_details",
-        ],
-    ),
-    (
-        "xds",
-        &[
-            "cluster_name",
-            "cluster_metadata",
-            "route_name",
-            "route_metadata",
-            "upstream_host_metadata",
-            "upstream_host_locality_metadata",
-            "filter_chain_name",
-            "listener_direction",
-            "listener_metadata",
-            "virtual_host_name",
-            "virtual_host_metadata",
-        ],
-    ),
-];
+/// The texts of a request that are known here.
+const OF_REQUEST: [&str; 10] =
+    ["path", "url_path", "query", "host", "scheme", "method", "id", "useragent", "referer", "protocol"];
+
+/// Whether an attribute of these variables is known here; `None` of others.
+fn is_here(variable: &str, name: &str) -> Option<bool> {
+    Some(match variable {
+        "request" => OF_REQUEST.contains(&name) || ["headers", "size"].contains(&name),
+        "response" => ["code", "code_details", "headers"].contains(&name),
+        "connection" => ["mtls", "requested_server_name", "uri_san_peer_certificate"].contains(&name),
+        "xds" => name == "node",
+        _ => return None,
+    })
+}
 
 fn is_of_a_proxy_alone(names: &[&str]) -> bool {
     match names {
         [variable] => OF_A_PROXY_ALONE.contains(variable),
-        [variable, name] => {
-            let all = ATTRIBUTES_OF_A_PROXY_ALONE.iter().find(|(known, _)| known == variable);
-            all.is_some_and(|(_, names)| names.contains(name))
-        }
+        [variable, name] => is_here(variable, name) == Some(false) && attributes::is_known(variable, name),
         ["xds", "node", name] => !["id", "metadata"].contains(name),
         ["xds", "node", "metadata", name] => !["LABELS", "NAMESPACE"].contains(name),
         _ => false,
@@ -303,24 +286,12 @@ fn variable(facts: &Facts<'_>, name: &str) -> Option<Value> {
     };
     Some(match name {
         "request" => {
-            let names = [
-                "path",
-                "url_path",
-                "query",
-                "host",
-                "scheme",
-                "method",
-                "id",
-                "useragent",
-                "referer",
-                "protocol",
-            ];
             let size = facts.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
             let more = [
                 ("headers".to_owned(), headers(facts.request_headers())),
                 ("size".to_owned(), Value::Int(size)),
             ];
-            map(texts("request", &names).into_iter().chain(more))
+            map(texts("request", &OF_REQUEST).into_iter().chain(more))
         }
         "source" => {
             let port = number(&["source", "port"]).map(|port| ("port".to_owned(), port));

@@ -49,6 +49,8 @@ pub struct JwtAuth {
     /// The fetches under way.
     calls: RefCell<Vec<Call>>,
     waiting: RefCell<Waiting>,
+    /// Where other threads have found documents by the metadata of an issuer.
+    discovered: RefCell<Vec<(Document, Rc<Remote>)>>,
     /// The lines about refusals, by reason and by the position of the rule.
     refusals: Repeats<(DenyReason, Option<usize>)>,
     /// The lines about questions without an answer, by the provider and the kind of failure.
@@ -119,6 +121,7 @@ impl Filter for JwtAuth {
             root,
             calls: RefCell::default(),
             waiting,
+            discovered: RefCell::default(),
             refusals: Repeats::default(),
             unanswered: Repeats::default(),
         };
@@ -211,20 +214,9 @@ impl Filter for JwtAuth {
     }
 
     fn on_call_elsewhere(&self, call: &ElsewhereCall<'_>) -> Vec<u32> {
-        // The very same call: what comes for the secret in a header is for nobody who does not send it.
-        let sent = || call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let brought = |document: &Document| {
-            self.authenticator.fetching(*document).is_some_and(|(remote, _)| {
-                remote.discovery.is_none()
-                    && remote.cluster == call.cluster
-                    && sent().eq(request_headers(remote, *document))
-            })
-        };
-        let documents: Vec<Document> = self.authenticator.documents().filter(brought).collect();
-        // What is wrong with a document is told where it was asked for.
-        let good = |document: &Document| self.receive(*document, None, call.response, call.at, false).is_ok();
-        let good = documents.into_iter().filter(good);
-        good.flat_map(|document| self.waiting.borrow_mut().wake(document)).collect()
+        let documents: Vec<Document> = self.authenticator.documents().collect();
+        let heard = documents.into_iter().filter(|document| self.hear(*document, call));
+        heard.flat_map(|document| self.waiting.borrow_mut().wake(document)).collect()
     }
 
     fn on_gone(&self, stream: u32) {
@@ -233,6 +225,44 @@ impl Filter for JwtAuth {
 }
 
 impl JwtAuth {
+    /// Takes what a call elsewhere means for a document: it is there, or it is asked for again after the same pause. What is wrong with
+    /// it is told and counted where it was asked for. Whether requests that wait for it are to be seen again.
+    fn hear(&self, document: Document, call: &ElsewhereCall<'_>) -> bool {
+        // The very same call: what comes for the secret in a header is for nobody who does not send it.
+        let is_for = |remote: &Remote| {
+            let sent = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            remote.cluster == call.cluster && sent.eq(request_headers(remote, document))
+        };
+        let Some(remote) = self.authenticator.fetching(document).map(|(remote, _)| remote) else {
+            return false;
+        };
+        let is_metadata = remote.discovery.is_some() && is_for(remote);
+        let place =
+            self.discovered.borrow().iter().find(|(of, _)| *of == document).map(|(_, at)| Rc::clone(at));
+        let place = place.filter(|_| remote.discovery.is_some() && !is_metadata);
+        let outcome = if is_metadata {
+            discover(remote, call.response).map(|keys| {
+                let mut discovered = self.discovered.borrow_mut();
+                discovered.retain(|(of, _)| *of != document);
+                discovered.push((document, keys));
+            })
+        } else if place.as_deref().or(remote.discovery.is_none().then_some(remote)).is_some_and(is_for) {
+            self.receive(document, place.as_deref(), call.response, call.at, false)
+        } else {
+            return false;
+        };
+        let own = self.calls.borrow().iter().any(|call| call.document == document);
+        if let (Some((_, mut fetching)), false) = (self.authenticator.fetching(document), own) {
+            match outcome {
+                // Whoever has read the metadata asks for the keys next.
+                Ok(()) if is_metadata => fetching.started(call.at),
+                Ok(()) => {}
+                Err(_) => fetching.failed_elsewhere(call.at, call.failures),
+            }
+        }
+        !is_metadata || outcome.is_err()
+    }
+
     /// Decides about the request. If it is to wait, it has begun to. A request that cannot wait is decided
     /// again, since some rules let it in without the document that it would wait for.
     fn decide(&self, stream: &mut Waited, exchange: &Exchange<'_>) -> Result<Decision<'_>, HostError> {

@@ -77,7 +77,10 @@ pub mod native;
 #[cfg(any(target_os = "wasi", test))]
 pub mod wasm;
 
-pub use ask::{Environment, GrpcMethod, HostError, RequestHost, SharedValue, Variable};
+pub use ask::{
+    Environment, GrpcMethod, HostError, RequestHost, SHARED_DATA_BYTES, SharedValue, Variable,
+    shared_value_size,
+};
 pub use filter::{CallResponse, ElsewhereCall, Filter, Flow, GrpcFailure, NOT_SENT, SHORT_TICK, TICK};
 #[cfg(all(feature = "native", not(target_family = "wasm")))]
 pub use native::calls::{

@@ -14,7 +14,8 @@ mod tests;
 
 use std::cell::{Cell, OnceCell};
 
-use plugin_kit::host::HostError;
+use plugin_kit::config::Diagnostic;
+use plugin_kit::host::{HostError, SHARED_DATA_BYTES};
 use plugin_kit::reply::Reply;
 use plugin_kit::request::exchange::Exchange;
 use plugin_kit::trace::{self, Note};
@@ -62,18 +63,41 @@ impl Limits {
         store: &impl SharedStore,
         scope: &[u8],
         random: impl FnOnce() -> Result<[u8; 16], HostError>,
-    ) -> Result<Self, HostError> {
-        let hasher = KeyHasher::new(&hash_key(store, random)?);
+    ) -> Result<Self, Diagnostic> {
+        let of = |limit: usize| format!("limits[{limit}].maxKeys");
+        let full = |limit: usize| {
+            let most = SHARED_DATA_BYTES >> 20;
+            let message = format!("the state of all limits of the proxy would take more than {most} MiB");
+            Diagnostic::invalid(&of(limit), message)
+        };
+        // Before anything is written that nobody removes.
+        let mut sizes = config.limits.iter().map(|limit| limit.table.size());
+        let over = |most| {
+            let mut size = 0_usize;
+            sizes.position(|more| {
+                size = size.saturating_add(more);
+                size > most
+            })
+        };
+        if let Some(limit) = store.most().and_then(over) {
+            return Err(full(limit));
+        }
+        let failed = |path: &str, error: HostError| Diagnostic::invalid(path, error.to_string());
+        let hasher = KeyHasher::new(&hash_key(store, random).map_err(|error| failed("$", error))?);
         let mut hashers = Vec::with_capacity(config.limits.len());
         let (mut created, mut changed) = (0_usize, Vec::new());
         for (index, limit) in config.limits.iter_mut().enumerate() {
-            let (table, is_new) = limit.table.create(store)?;
+            let failed = |error: HostError| match error.status {
+                HostError::FULL => full(index),
+                _ => failed(&of(index), error),
+            };
+            let (table, is_new) = limit.table.create(store).map_err(failed)?;
             limit.table = table;
             created = created.saturating_add(usize::from(is_new));
             let plan_rates = limit.plans.iter().flat_map(|plans| plans.rates.iter().map(|(_, rate)| rate));
             let rates = std::iter::once(&limit.rate).chain(plan_rates);
             let (name, rates) = hasher.of_rates(scope, &limit.name, rates);
-            if table.changes_rates(store, name, rates)? {
+            if table.changes_rates(store, name, rates).map_err(failed)? {
                 changed.push(index);
             }
             let of = |rate: &Rate| hasher.of_limit(scope, &limit.name, rate);

@@ -43,6 +43,11 @@ impl SharedStore for Store {
             Self::Worker(store) => store.set(key, value, cas),
         }
     }
+
+    fn most(&self) -> Option<usize> {
+        // Envoy has no bound for the data of Wasm plugins.
+        (matches!(self, Self::Proxy) && cfg!(not(target_os = "wasi"))).then_some(host::SHARED_DATA_BYTES)
+    }
 }
 
 /// rate-limit as the proxy runs it.
@@ -293,13 +298,12 @@ impl Filter for RateLimit {
 
     fn configure(configuration: &Value, root: u32) -> Result<Self, ConfigErrors> {
         let config = Config::read(configuration, &host::HostEnvironment)?;
-        let failed = |error: HostError| Diagnostic::invalid("$", error.to_string());
         let store = match config.scope {
             Scope::Proxy => Store::Proxy,
             Scope::Worker => Store::Worker(WorkerStore::default()),
         };
         // The plugin name keeps apart limits of the same name in two plugins.
-        let limits = Limits::new(config, &store, &host::plugin_name(), host::random).map_err(failed)?;
+        let limits = Limits::new(config, &store, &host::plugin_name(), host::random)?;
         for limit in limits.changed() {
             log::info!("{}: the rate of `{}` was changed: its keys begin anew", Self::NAME, limit.name);
         }

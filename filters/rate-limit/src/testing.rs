@@ -15,6 +15,10 @@ pub struct MemoryStore {
     pub conflicts: Cell<u32>,
     /// If there is an error, every call fails with it.
     pub failure: Cell<Option<HostError>>,
+    /// See [`SharedStore::most`].
+    pub most: Cell<Option<usize>>,
+    /// Whether there is no room for another key.
+    pub full: Cell<bool>,
     /// The number of reads so far.
     pub reads: Cell<u32>,
     /// The number of writes so far, with those that failed.
@@ -39,6 +43,10 @@ impl MemoryStore {
 }
 
 impl SharedStore for MemoryStore {
+    fn most(&self) -> Option<usize> {
+        self.most.get()
+    }
+
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError> {
         self.reads.set(self.reads.get().saturating_add(1));
         match self.failure.get() {
@@ -57,6 +65,9 @@ impl SharedStore for MemoryStore {
             return Ok(false);
         }
         let mut values = self.values.borrow_mut();
+        if self.full.get() && !values.contains_key(key) {
+            return Err(HostError { call: "set_shared_data", status: HostError::FULL });
+        }
         let known = values.get(key).map(|(_, cas)| *cas);
         // As the host does: the number is ignored if the key is absent.
         if cas != 0 && known.is_some_and(|known| known != cas) {

@@ -1,13 +1,10 @@
+use crate::wait::BOUND;
 use crate::{Headers, runtime};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
-
-/// As long as Envoy itself waits for an upstream, and then some.
-const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The most streams of a burst in one HTTP/2 connection. Envoy's bound is 1024.
 const STREAMS: usize = 1000;
@@ -105,7 +102,7 @@ impl Request {
         match self.protocol {
             Protocol::Http1 => self.send_http1(to),
             Protocol::Http2 | Protocol::Grpc => runtime().block_on(async {
-                tokio::time::timeout(TIMEOUT, self.send_http2(to))
+                tokio::time::timeout(*BOUND, self.send_http2(to))
                     .await
                     .unwrap_or_else(|_| Err(ClientError::Http2("no answer in time".to_owned())))
             }),
@@ -132,7 +129,7 @@ impl Request {
                     let request = self.http2()?;
                     let mut sender = sender.clone();
                     clients.push(tokio::spawn(async move {
-                        let answer = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await;
+                        let answer = tokio::time::timeout(*BOUND, sender.send_request(request)).await;
                         match answer {
                             Ok(answer) => {
                                 answer.map(|answer| answer.status().as_u16()).map_err(|error| odd(&error))
@@ -157,7 +154,7 @@ impl Request {
     fn send_http1(&self, to: SocketAddr) -> Result<Response, ClientError> {
         let mut stream = runtime().block_on(self.connect_from(to))?.into_std()?;
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(*BOUND))?;
         stream.set_nodelay(true)?;
         let target = if self.method == "CONNECT" { &self.authority } else { &self.path };
         let mut head = format!("{} {target} HTTP/1.1\r\nhost: {}\r\n", self.method, self.authority);

@@ -137,6 +137,8 @@ pub trait Fetching {
     fn started(&mut self, now: Duration);
     /// A fetch failed, or could not even start.
     fn failed(&mut self, now: Duration);
+    /// A fetch by another worker failed, the last of so many in a row: the pause is the same as there.
+    fn failed_elsewhere(&mut self, at: Duration, failures: u32);
 }
 
 impl JwksCache {
@@ -239,6 +241,11 @@ impl<T> Fetching for Fetched<T> {
 
     fn started(&mut self, now: Duration) {
         self.in_flight = Some(now);
+    }
+
+    fn failed_elsewhere(&mut self, at: Duration, failures: u32) {
+        self.shared.0.borrow_mut().failures = failures.saturating_sub(1);
+        self.failed(at);
     }
 
     fn failed(&mut self, now: Duration) {
@@ -344,6 +351,20 @@ mod tests {
         fetched.tick(Duration::from_secs(1003));
         assert!(!fetched.is_fetching());
         assert!(!fetched.tick(Duration::from_secs(1003)) && fetched.tick(Duration::from_secs(1004)));
+    }
+
+    #[test]
+    fn worker_that_hears_of_failures_pauses_as_the_one_that_saw_them() {
+        let (mut saw, mut heard) = (fetched(10, None), fetched(10, None));
+        let seconds = Duration::from_secs;
+        for n in 1..=4 {
+            saw.failed(seconds(n * 100));
+            if n == 3 {
+                heard.failed_elsewhere(seconds(300), 3);
+            }
+        }
+        heard.failed_elsewhere(seconds(400), 4);
+        assert_eq!((saw.next_fetch(), heard.next_fetch()), (seconds(408), seconds(408)));
     }
 
     #[test]

@@ -147,6 +147,10 @@ codes! {
     /// long run. This limit is never the one that denies. Give one of them another `match` or `key`, or
     /// remove it.
     Warning MootLimit,
+    /// The limits have places for so many keys (`maxKeys`) that their state takes more memory than a native
+    /// module keeps, 256 MiB. It refuses the configuration, and so the listener. The Wasm form has no bound,
+    /// and takes memory of the proxy. Lower `maxKeys`.
+    Warning LargeState,
     /// The source can never have a value when it is asked. What belongs to the response is not known when the
     /// request arrives, and an attribute that is a number or a time is no text.
     Error SourceWithoutValue,

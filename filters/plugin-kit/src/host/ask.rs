@@ -27,6 +27,8 @@ impl HostError {
     pub const CAS_MISMATCH: u32 = 8;
     /// The host failed; for CEL: the expression has no value.
     pub const INTERNAL_FAILURE: u32 = 10;
+    /// The shared data has no room for the value, see [`SHARED_DATA_BYTES`].
+    pub const FULL: u32 = u32::MAX - 1;
     /// The call succeeded, but its answer is not in the format of the ABI.
     pub const MALFORMED: u32 = u32::MAX;
 }
@@ -40,6 +42,16 @@ pub struct GrpcMethod<'a> {
     pub service: &'a str,
     /// The method.
     pub method: &'a str,
+}
+
+/// The most bytes that the shared data takes in a native module. Envoy has no bound for those of Wasm plugins.
+pub const SHARED_DATA_BYTES: usize = 256 << 20;
+
+/// The most bytes that a value of the shared data takes in a native module, with its key: two allocations, and the entry of a map while
+/// the map grows.
+pub const fn shared_value_size(key: usize, value: usize) -> usize {
+    const ENTRY: usize = 160;
+    key.saturating_add(value).saturating_add(ENTRY)
 }
 
 /// A value of the data that all workers share, and the number that a compare-and-swap on it takes.

@@ -32,7 +32,8 @@ pub struct CallResponse {
     pub not_sent: Option<HostError>,
 }
 
-/// A call of the same filter on another thread, and its response. Hosts whose threads share the answers tell of those that succeeded.
+/// A call of the same filter on another thread, and its response. Hosts whose threads share the answers tell of them: of the latest
+/// to each call, and also of the latest that failed.
 pub struct ElsewhereCall<'a> {
     /// The cluster.
     pub cluster: &'a str,
@@ -42,6 +43,8 @@ pub struct ElsewhereCall<'a> {
     pub response: &'a CallResponse,
     /// When it came, by `host::monotonic_time`.
     pub at: Duration,
+    /// How often the call has failed in a row, with this time; 0 if it was answered with 200.
+    pub failures: u32,
 }
 
 /// Why a gRPC call brought no message.

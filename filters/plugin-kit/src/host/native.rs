@@ -7,7 +7,6 @@
 //!
 //! A panic in a hook is caught where it happens: the request is answered with 500, and the proxy lives.
 
-mod attributes;
 pub mod calls;
 mod cel;
 mod config;
@@ -19,7 +18,7 @@ mod node;
 mod outside;
 mod shared;
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -55,16 +54,20 @@ fn filter(name: &[u8]) -> Option<&'static Entry> {
 /// function, so that it unloads the module and refuses the configuration.
 #[doc(hidden)]
 pub fn start(filters: &'static [Entry]) -> *const c_char {
-    if let Err(missing) = ffi::bind() {
-        // The proxy's log may be what is missing.
+    start_with(filters, ffi::exported)
+}
+
+/// The same for a proxy whose functions have these addresses.
+#[doc(hidden)]
+pub fn start_with(filters: &'static [Entry], address: impl Fn(&CStr) -> *mut c_void) -> *const c_char {
+    if let Err(missing) = ffi::bind(&address) {
         let text = format!(
             "mesh-filters: this proxy lacks functions of the ABI {} of dynamic modules, for which this module was built (Envoy 1.39): {}",
             CStr::to_string_lossy(ffi::VERSION),
             missing.join(", ")
         );
-        ffi::log(log::Level::Error, &text);
-        #[allow(clippy::print_stderr, reason = "the proxy's log is not known to be there")]
-        {
+        #[allow(clippy::print_stderr, reason = "a proxy without a function for its log")]
+        if !ffi::log_by(address, log::Level::Error, &text) {
             eprintln!("{text}");
         }
         return std::ptr::null();

@@ -5,6 +5,8 @@
 //! (`wasm.x` as `x`), and [`CLAIMS`] where a filter has set them.
 
 #[cfg(feature = "cel")]
+pub mod attributes;
+#[cfg(feature = "cel")]
 pub mod claims;
 #[cfg(feature = "cel")]
 pub mod re2;

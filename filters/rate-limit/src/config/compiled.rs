@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plugin_kit::config::{Code, Diagnostic, ErrorList, JsonPath, Mode, shown_name};
-use plugin_kit::host::Environment;
+use plugin_kit::host::{Environment, SHARED_DATA_BYTES};
 use plugin_kit::reply::denial::Extras;
 use plugin_kit::request::cel::Expression;
 use plugin_kit::request::claim::{URL_WITH_DOTS, is_unescaped_url};
@@ -154,6 +154,9 @@ pub(super) fn compile(raw: RawConfig, errors: &mut ErrorList, env: &dyn Environm
     }
     if !errors.has_errors() {
         moot(&limits, &root.field("limits"), errors);
+        if raw.scope == Scope::Proxy {
+            large(&limits, &root.field("limits"), errors);
+        }
     }
     let mut exempt = Vec::new();
     for (n, exemption) in raw.exempt.into_iter().enumerate() {
@@ -312,6 +315,24 @@ impl Tables {
         let number = numbers.find(|number| !self.taken.contains(number))?;
         self.taken.push(number);
         Some(number)
+    }
+}
+
+/// Notes the limit with which the state of all is more than a native module keeps.
+fn large(limits: &[Limit], path: &JsonPath, errors: &mut ErrorList) {
+    let mut size = 0_usize;
+    for (n, limit) in limits.iter().enumerate() {
+        let before = size;
+        size = size.saturating_add(limit.table.size());
+        if before <= SHARED_DATA_BYTES && size > SHARED_DATA_BYTES {
+            let message = format!(
+                "up to this limit the state takes {} MiB, and a native module keeps {} MiB: it refuses this \
+                 configuration",
+                size >> 20,
+                SHARED_DATA_BYTES >> 20
+            );
+            errors.note(Code::LargeState, &path.index(n).field("maxKeys"), message);
+        }
     }
 }
 

@@ -185,6 +185,21 @@ fn of_limits(limits: &str) -> Vec<String> {
 }
 
 #[test]
+fn state_that_a_native_module_does_not_keep_is_told() {
+    let limit = |n: usize, keys: u32| {
+        let (key, rate) = (r#""key":[{"header":"x"}]"#, r#""rate":{"requests":1,"per":"1s"}"#);
+        format!(r#"{{"name":"l{n}",{key},"match":{{"paths":["/{n}"]}},{rate},"maxKeys":{keys}}}"#)
+    };
+    let of = |count: usize, keys: u32| -> String {
+        let limits: Vec<_> = (0..count).map(|n| limit(n, keys)).collect();
+        limits.join(",")
+    };
+    assert_eq!(of_limits(&of(6, 1_048_576)), [""; 0]);
+    assert_eq!(of_limits(&of(20, 1_048_576)), ["large-state limits[6].maxKeys"]);
+    assert_eq!(of_limits(&of(100, 32_768)), [""; 0]);
+}
+
+#[test]
 fn limit_that_another_makes_moot_is_told() {
     let limit =
         |name: &str, rate: &str, more: &str| format!(r#"{{"name":"{name}","rate":{{{rate}}}{more}}}"#);

@@ -92,9 +92,21 @@ fn preflight_only_limits_keyed_by_a_claim_skip_it() {
 fn configuration_without_slots_or_random_number_is_refused() {
     let store = MemoryStore::default();
     let config = || Config::parse(ONE.as_bytes(), &|_: &str| None).unwrap();
-    assert_eq!(Limits::new(config(), &store, b"", || Err(FAILURE)).err(), Some(FAILURE));
+    let refused = |random: Result<[u8; 16], HostError>| {
+        Limits::new(config(), &store, b"", || random).err().unwrap().to_string()
+    };
+    assert_eq!(refused(Err(FAILURE)), format!("$: {FAILURE}"));
     store.failure.set(Some(FAILURE));
-    assert_eq!(Limits::new(config(), &store, b"", || Ok([1; 16])).err(), Some(FAILURE));
+    assert_eq!(refused(Ok([1; 16])), format!("$: {FAILURE}"));
+    // There is no room for the limit alone, and nothing is written; or none beside what is there.
+    let full = "limits[0].maxKeys: the state of all limits of the proxy would take more than 256 MiB";
+    store.failure.set(None);
+    store.most.set(Some(100));
+    assert_eq!((refused(Ok([1; 16])).as_str(), store.len()), (full, 0));
+    store.most.set(Some(10_000_000));
+    store.set("rate-limit.1.hash-key", &[1; 16], 0).unwrap();
+    store.full.set(true);
+    assert_eq!(refused(Ok([1; 16])), full);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use plugin_kit::config_choice;
-use plugin_kit::host::HostError;
+use plugin_kit::host::{HostError, shared_value_size};
 
 /// Shared data: values by key, each with a number that changes with every write.
 pub trait SharedStore {
@@ -34,6 +34,10 @@ pub trait SharedStore {
     /// Writes the value if its number is still `cas`, or in any case if `cas` is 0. Returns `false` if
     /// another worker has written meanwhile.
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<bool, HostError>;
+    /// The most bytes that all values may take, if there is a bound.
+    fn most(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The values of one worker alone, for `scope: worker`.
@@ -57,6 +61,8 @@ pub const WAYS: usize = 8;
 /// A set begins with these bytes and its depth, counted from `1`.
 const MAGIC: &[u8] = b"rlslots";
 const DEPTH_0: u8 = b'1';
+/// The length of a set's value.
+const VALUE: usize = MAGIC.len() + 1 + WAYS * 16;
 /// The greatest number of bits of a hash that choose a set.
 const DEEPEST: u8 = 17;
 /// The number of attempts to split a set. An attempt fails only if another worker has charged a key of the
@@ -143,6 +149,13 @@ impl Table {
     #[cfg(test)]
     pub(crate) fn number(self) -> u8 {
         self.number
+    }
+
+    /// The bytes that the sets take in a native module, at most.
+    pub fn size(self) -> usize {
+        const NAME: usize = PREFIX.len() + ".127.131071".len();
+        let sets = usize::try_from(sets(self.depth)).unwrap_or(usize::MAX);
+        sets.saturating_mul(shared_value_size(NAME, VALUE))
     }
 
     fn key(self, set: u64) -> String {
@@ -285,8 +298,7 @@ fn depth_of(sets: u32) -> u8 {
 }
 
 fn encode(depth: u8, entries: &[Entry; WAYS]) -> Vec<u8> {
-    const LENGTH: usize = MAGIC.len() + 1 + WAYS * 16;
-    let mut value = Vec::with_capacity(LENGTH);
+    let mut value = Vec::with_capacity(VALUE);
     value.extend_from_slice(MAGIC);
     value.push(DEPTH_0.saturating_add(depth));
     for entry in entries {

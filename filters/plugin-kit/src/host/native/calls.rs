@@ -15,10 +15,10 @@ use super::config::{Mailbox, Shared};
 use super::ffi::config::{Kind, MainThread, Message};
 use super::ffi::stream::{Attribute, Map, Stream};
 use super::outside::{self, Answer, Caller};
-use super::{attributes, crypto, node, shared};
+use super::{crypto, node, shared};
 use crate::host::{Environment, GrpcMethod, HostError, RequestHost, SharedValue, Variable};
 use crate::reply::Reply;
-use crate::request::cel::CLAIMS;
+use crate::request::cel::{CLAIMS, attributes};
 use crate::request::headers::HeaderMap;
 use crate::wire::protobuf::{Fields, Value};
 

@@ -14,20 +14,19 @@ use cel::objects::Key;
 use cel::{Context, Env, ExecutionError, Program, Value};
 use regex::Regex;
 
-use super::attributes;
 use super::calls::of_plugin;
 use super::ffi::stream::{Attribute, Map, Stream};
-use crate::request::cel::{CLAIMS, FUNCTIONS, TEXT, claims, re2};
+use crate::request::cel::{CLAIMS, FUNCTIONS, TEXT, attributes, claims, re2};
 
 /// Kept between requests: to make one takes longer than most expressions.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(re2::environment()));
 
 /// A compiled expression.
 pub(super) enum Expression {
-    /// Whether [`TEXT`] matches: by far the most frequent one, and `cel` compiles a regular expression whenever it comes to it.
+    /// Whether [`TEXT`] matches: by far the most frequent one.
     Matches(Regex),
     /// Any other.
-    Program(Box<Program>, Headers),
+    Program(Box<Program>, Headers, re2::Literals),
 }
 
 /// How an expression reads headers.
@@ -79,17 +78,17 @@ impl Expression {
             FUNCTIONS.contains(name) || !name.starts_with(|first: char| first.is_ascii_alphabetic())
         };
         let compiles = program.references().functions().iter().all(known);
-        compiles.then(|| Self::Program(Box::new(program), headers(text)))
+        compiles.then(|| Self::Program(Box::new(program), headers(text), re2::Literals::of(text)))
     }
 
     /// The value, as Envoy serialises it; `None` if there is none.
     pub(super) fn evaluate(&self, stream: Option<Stream>, variables: &Variables) -> Option<Vec<u8>> {
-        let (program, headers) = match self {
+        let (program, headers, literals) = match self {
             Self::Matches(regex) => {
                 let text = std::str::from_utf8(&variables.text).ok()?;
                 return Some(vec![u8::from(regex.is_match(text))]);
             }
-            Self::Program(program, headers) => (program, *headers),
+            Self::Program(program, headers, literals) => (program, *headers, literals),
         };
         let text = std::str::from_utf8(&variables.text).ok().map(str::to_owned);
         let resolver = Resolver {
@@ -100,7 +99,7 @@ impl Expression {
         };
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(&resolver);
-        match program.execute(&context).ok()? {
+        match literals.during(|| program.execute(&context)).ok()? {
             Value::Bool(truth) => Some(vec![u8::from(truth)]),
             Value::String(text) => Some(text.as_bytes().to_vec()),
             Value::Bytes(bytes) => Some(bytes.to_vec()),

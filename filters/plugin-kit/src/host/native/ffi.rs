@@ -7,6 +7,8 @@ mod hooks;
 pub(super) mod stream;
 mod table;
 
+pub(super) use self::table::{bind, log_by};
+
 use std::ffi::{CStr, c_char, c_void};
 
 use self::table::Given;
@@ -107,17 +109,9 @@ unsafe extern "C" {
 }
 
 /// The address of a function that the proxy exports; null if it exports none of that name.
-fn exported(name: &CStr) -> *mut c_void {
+pub(super) fn exported(name: &CStr) -> *mut c_void {
     // SAFETY: null means all that the program has loaded, and the name ends with a zero byte.
     unsafe { dlsym(std::ptr::null_mut(), name.as_ptr()) }
-}
-
-/// Finds the functions of the proxy. It can be called again.
-///
-/// # Errors
-/// The names of those that the proxy does not have.
-pub(super) fn bind() -> Result<(), Vec<String>> {
-    table::bind(exported)
 }
 
 /// The proxy's levels begin at 0 with trace.

@@ -234,6 +234,7 @@ impl<F: Filter> Hosted for Live<F> {
                     headers: &message.headers,
                     response: &response,
                     at: news.at,
+                    failures: news.failures,
                 };
                 self.run(current, |filter| filter.on_call_elsewhere(&call));
             }

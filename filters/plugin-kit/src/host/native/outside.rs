@@ -44,6 +44,8 @@ pub(super) struct News {
     pub(super) at: Duration,
     /// Later news have higher numbers.
     pub(super) number: u64,
+    /// How often the call has failed in a row, with this time.
+    pub(super) failures: u32,
     /// Who has it by mail: the threads that made the call.
     told: Vec<u64>,
 }
@@ -75,12 +77,12 @@ pub(super) struct Outside {
     /// HTTP calls under way, by the proxy's number. Calls for the same are one call.
     http: HashMap<u64, (Message, Vec<Caller>)>,
     grpc: HashMap<u64, Parts>,
-    /// The latest good response to each call.
+    /// The latest good response to each call, and the latest failure if that is newer.
     news: Vec<News>,
 }
 
 /// A configuration fetches fewer documents.
-const MOST_NEWS: usize = 64;
+const MOST_NEWS: usize = 128;
 
 /// A gRPC call under way.
 #[derive(Default)]
@@ -147,24 +149,27 @@ pub(super) fn http_done(config: &Shared, id: u64, answer: Answer) {
     let mut outside = lock(&config.outside);
     let Some((message, callers)) = outside.http.remove(&id) else { return };
     let answer = Arc::new(answer);
+    let good = answer.head.as_ref().is_some_and(|head| head.first(":status") == Some(b"200"));
+    let before =
+        outside.news.iter().filter(|known| *known.message == message).map(|known| known.failures).max();
+    let failures = if good { 0 } else { before.unwrap_or(0).saturating_add(1) };
+    outside.news.retain(|known| *known.message != message || (known.failures == 0 && !good));
     // The answer to a question with a body is for those that have asked it.
-    let is_document = message.body.is_empty();
-    if is_document && answer.head.as_ref().is_some_and(|head| head.first(":status") == Some(b"200")) {
-        outside.news.retain(|known| *known.message != message);
-        if outside.news.len() < MOST_NEWS {
-            outside.news.push(News {
-                message: Arc::new(message),
-                answer: Arc::clone(&answer),
-                at: monotonic_time().unwrap_or_default(),
-                number: config.news.fetch_add(1, Ordering::AcqRel).saturating_add(1),
-                told: callers.iter().map(|caller| caller.mailbox.id).collect(),
-            });
-        }
+    if message.body.is_empty() && outside.news.len() < MOST_NEWS {
+        outside.news.push(News {
+            message: Arc::new(message),
+            answer: Arc::clone(&answer),
+            at: monotonic_time().unwrap_or_default(),
+            number: config.news.fetch_add(1, Ordering::AcqRel).saturating_add(1),
+            failures,
+            told: callers.iter().map(|caller| caller.mailbox.id).collect(),
+        });
     }
     drop(outside);
     for caller in callers {
         caller.mailbox.put(Delivery::Http(caller.token, Arc::clone(&answer)));
     }
+    config.wake_waiting();
 }
 
 fn start_grpc(config: &Shared, main: MainThread, message: &Message, caller: Caller) {

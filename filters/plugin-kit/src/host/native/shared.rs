@@ -1,72 +1,20 @@
 //! The data that all workers share: a table of the process. It outlives configurations, and ends with the module.
 
-use std::collections::HashMap;
+mod table;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
+use self::table::Table;
 use super::config::lock;
 use crate::hash::StableHash;
-use crate::host::{HostError, SharedValue};
-
-/// The most bytes of keys and values. The table of a limit stays when the limit is removed.
-const MOST: usize = 256 << 20;
+use crate::host::{HostError, SHARED_DATA_BYTES, SharedValue, shared_value_size};
 
 /// Keys of different parts do not wait for each other.
 const PARTS: usize = 64;
 
-type Part = Mutex<HashMap<Box<str>, (Vec<u8>, u32)>>;
-
-struct Table {
-    parts: [Part; PARTS],
-    size: AtomicUsize,
-    most: usize,
-}
-
-static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(MOST));
-
-impl Table {
-    fn new(most: usize) -> Self {
-        Self { parts: std::array::from_fn(|_| Mutex::default()), size: AtomicUsize::new(0), most }
-    }
-
-    fn part(&self, key: &str) -> Option<&Part> {
-        self.parts.get(usize::try_from(StableHash::spread(key.as_bytes())).unwrap_or(0) % PARTS)
-    }
-
-    fn get(&self, key: &str) -> Option<SharedValue> {
-        let part = lock(self.part(key)?);
-        part.get(key).map(|(bytes, cas)| SharedValue { bytes: bytes.clone(), cas: *cas })
-    }
-
-    fn set(&self, key: &str, bytes: &[u8], cas: u32) -> Result<bool, HostError> {
-        let full = HostError { call: "set_shared_data", status: HostError::INTERNAL_FAILURE };
-        let mut part = lock(self.part(key).ok_or(full)?);
-        let known = part.get_mut(key);
-        if known.as_ref().is_some_and(|(_, current)| cas != 0 && *current != cas) {
-            return Ok(false);
-        }
-        let (old, key_length) = known.as_ref().map_or((0, key.len()), |(bytes, _)| (bytes.len(), 0));
-        let new = bytes.len().saturating_add(key_length);
-        if new > old {
-            let more = new.saturating_sub(old);
-            let size = self.size.fetch_add(more, Ordering::Relaxed);
-            if size.saturating_add(more) > self.most {
-                self.size.fetch_sub(more, Ordering::Relaxed);
-                return Err(full);
-            }
-        } else {
-            self.size.fetch_sub(old.saturating_sub(new), Ordering::Relaxed);
-        }
-        if let Some((value, number)) = known {
-            value.clear();
-            value.extend_from_slice(bytes);
-            *number = number.wrapping_add(1).max(1);
-        } else {
-            part.insert(key.into(), (bytes.to_vec(), 1));
-        }
-        Ok(true)
-    }
-}
+/// The table of a limit stays when the limit is removed.
+static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(SHARED_DATA_BYTES));
 
 /// The value of a key.
 pub(super) fn get(key: &str) -> Option<SharedValue> {
@@ -98,9 +46,10 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_no_more() {
-        let table = Table::new(10);
+        let table = Table::new(shared_value_size(3, 7));
         assert_eq!(table.set("key", b"12345", 0), Ok(true));
-        assert!(table.set("key", b"12345678", 0).is_err());
+        let full = table.set("key", b"12345678", 0);
+        assert_eq!(full.map_err(|error| error.status), Err(HostError::FULL));
         assert!(table.set("key2", b"", 0).is_err());
         assert_eq!(table.get("key").unwrap().bytes, b"12345");
         assert_eq!(table.set("key", b"", 0), Ok(true));

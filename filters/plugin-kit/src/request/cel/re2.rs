@@ -3,6 +3,10 @@
 //!
 //! Source: <https://github.com/google/re2/wiki/Syntax>.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use cel::common::types::{CelBool, CelString, STRING_TYPE};
 use cel::common::value::CowVal;
 use cel::{Env, ExecutionError};
@@ -12,6 +16,55 @@ use regex_syntax::ast::{self, Ast, ClassSetItem, Visitor};
 /// A compiled regular expression; `None` if RE2 refuses it, or reads it in a way that is not translated.
 pub fn compile(pattern: &str) -> Option<Regex> {
     Regex::new(&translate(pattern)?).ok()
+}
+
+/// The regular expressions that an expression holds as literals, compiled. Those that it makes of a request are compiled with each
+/// evaluation, since a client could fill the memory with them.
+#[derive(Debug, Clone, Default)]
+pub struct Literals(Rc<HashMap<String, Option<Regex>>>);
+
+thread_local! {
+    /// Of the expression that is being evaluated.
+    static LITERALS: RefCell<Literals> = RefCell::default();
+}
+
+impl Literals {
+    /// Those of an expression: what stands as a text behind `matches(`. One that is not found costs time, and nothing else.
+    pub fn of(expression: &str) -> Self {
+        let behind = expression.match_indices("matches(").filter_map(|(at, call)| {
+            let behind = expression.get(at.saturating_add(call.len())..)?;
+            let pattern = text_literal(behind.trim_start())?;
+            let regex = compile(&pattern);
+            Some((pattern, regex))
+        });
+        Self(Rc::new(behind.collect()))
+    }
+
+    /// Evaluates the expression.
+    pub fn during<T>(&self, evaluate: impl FnOnce() -> T) -> T {
+        let outer = LITERALS.replace(self.clone());
+        let value = evaluate();
+        LITERALS.set(outer);
+        value
+    }
+}
+
+/// The text that begins here in an expression, if it is raw, or has no escapes but those of a quote and of the backslash.
+fn text_literal(text: &str) -> Option<String> {
+    let (is_raw, text) = text.strip_prefix('r').map_or((false, text), |text| (true, text));
+    let quote = text.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
+    let mut literal = String::new();
+    let mut characters = text.chars().skip(1);
+    loop {
+        match characters.next()? {
+            end if end == quote => return Some(literal),
+            '\\' if !is_raw => match characters.next()? {
+                quoted @ ('\\' | '\'' | '"') => literal.push(quoted),
+                _ => return None,
+            },
+            other => literal.push(other),
+        }
+    }
 }
 
 /// The environment of CEL's standard library, whose `matches` is RE2's.
@@ -35,7 +88,8 @@ fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Exe
     let [text, pattern] = &*arguments else { return Err(wrong()) };
     let text = text.downcast_ref::<CelString<'_>>().ok_or_else(wrong)?;
     let pattern = pattern.downcast_ref::<CelString<'_>>().ok_or_else(wrong)?;
-    let regex = compile(pattern.inner()).ok_or_else(wrong)?;
+    let known = LITERALS.with_borrow(|literals| literals.0.get(pattern.inner()).cloned());
+    let regex = known.unwrap_or_else(|| compile(pattern.inner())).ok_or_else(wrong)?;
     Ok(CowVal::owned(CelBool::from(regex.is_match(text.inner()))))
 }
 
@@ -301,6 +355,28 @@ mod tests {
 
     fn is_match(pattern: &str, text: &str) -> Option<bool> {
         compile(pattern).map(|regex| regex.is_match(text))
+    }
+
+    #[test]
+    fn literals_of_an_expression_are_compiled_once() {
+        let of = |text: &str| {
+            let mut found: Vec<_> = Literals::of(text).0.keys().cloned().collect();
+            found.sort();
+            found
+        };
+        let text = r#"request.path.matches( '^/a\\.b$') && x.matches(r"\d'") || y.matches(request.host) || z.matches("\'\u0041")"#;
+        assert_eq!(of(text), [r"\d'", r"^/a\.b$"]);
+        assert_eq!(of("x.matches('a"), [""; 0]);
+        // What was compiled before is what counts; here it is something else, to show that.
+        let environment = std::sync::Arc::new(environment());
+        let evaluate = |literals: &Literals| {
+            let program = environment.compile("'b'.matches('a')").unwrap();
+            literals.during(|| program.execute(&cel::Context::with_env(std::sync::Arc::clone(&environment))))
+        };
+        let other = Literals(Rc::new([("a".to_owned(), compile("b"))].into()));
+        assert_eq!(evaluate(&other).unwrap(), cel::Value::Bool(true));
+        assert_eq!(evaluate(&Literals::of("'b'.matches('a')")).unwrap(), cel::Value::Bool(false));
+        assert_eq!(evaluate(&Literals::default()).unwrap(), cel::Value::Bool(false));
     }
 
     #[test]

@@ -61,7 +61,8 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
                 FILTERS.get().into_iter().copied().flatten().map(|entry| entry.name).collect();
             let name = String::from_utf8_lossy(name);
             log::error!(
-                "mesh-filters: no filter `{name}`; expected as filter_name one of {}",
+                "mesh-filters: no filter `{}`; expected as filter_name one of {}",
+                name.escape_debug(),
                 known.join(", ")
             );
             return None;

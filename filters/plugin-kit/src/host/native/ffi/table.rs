@@ -79,7 +79,29 @@ pub(super) fn get() -> Option<&'static Table> {
     TABLE.get()
 }
 
-pub(super) fn bind(address: impl Fn(&CStr) -> *mut c_void) -> Result<(), Vec<String>> {
+/// Writes a line to the log of a proxy that may lack other functions; `false` if it lacks that one.
+pub(in crate::host::native) fn log_by(
+    address: impl Fn(&CStr) -> *mut c_void,
+    level: log::Level,
+    line: &str,
+) -> bool {
+    let log = address(c"envoy_dynamic_module_callback_log");
+    if log.is_null() {
+        return false;
+    }
+    // SAFETY: this is the function of this name, and the line is live for the call.
+    unsafe {
+        let log = std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u32, Buffer)>(log);
+        log(super::number(level), Buffer::of(line.as_bytes()));
+    }
+    true
+}
+
+/// Finds the functions of the proxy. It can be called again.
+///
+/// # Errors
+/// The names of those that the proxy does not have.
+pub(in crate::host::native) fn bind(address: impl Fn(&CStr) -> *mut c_void) -> Result<(), Vec<String>> {
     let table = find(address)?;
     let _ = TABLE.set(table);
     Ok(())

@@ -1,8 +1,10 @@
 //! Envoy's attributes by their names.
+//!
+//! Source: <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>, and
+//! `envoy_dynamic_module_type_attribute_id` of Envoy's ABI for dynamic modules.
 
-/// The attributes in the order of the ABI's numbers, group by group. Those without a name here are maps, for which the ABI has no
-/// function.
-const NAMES: [(&str, &[&str]); 8] = [
+/// The attributes in the order of the ABI's numbers, group by group.
+pub const NAMES: [(&str, &[&str]); 8] = [
     (
         "request",
         &[
@@ -11,7 +13,7 @@ const NAMES: [(&str, &[&str]); 8] = [
             "host",
             "scheme",
             "method",
-            "",
+            "headers",
             "referer",
             "useragent",
             "time",
@@ -25,7 +27,17 @@ const NAMES: [(&str, &[&str]); 8] = [
     ),
     (
         "response",
-        &["code", "code_details", "flags", "grpc_status", "", "", "size", "total_size", "backend_latency"],
+        &[
+            "code",
+            "code_details",
+            "flags",
+            "grpc_status",
+            "headers",
+            "trailers",
+            "size",
+            "total_size",
+            "backend_latency",
+        ],
     ),
     ("source", &["address", "port"]),
     ("destination", &["address", "port"]),
@@ -70,28 +82,40 @@ const NAMES: [(&str, &[&str]); 8] = [
     (
         "xds",
         &[
-            "",
+            "node",
             "cluster_name",
-            "",
+            "cluster_metadata",
             "listener_direction",
-            "",
+            "listener_metadata",
             "route_name",
-            "",
+            "route_metadata",
             "virtual_host_name",
-            "",
-            "",
+            "virtual_host_metadata",
+            "upstream_host_metadata",
             "filter_chain_name",
         ],
     ),
     ("health_check", &[]),
 ];
 
-/// The ABI's number of an attribute.
-pub(super) fn number(group: &str, name: &str) -> Option<u32> {
+/// Whether an attribute is a map, for which the ABI has no function.
+fn is_map(name: &str) -> bool {
+    matches!(name, "headers" | "trailers" | "node") || name.ends_with("_metadata")
+}
+
+/// Whether Envoy has this attribute.
+pub fn is_known(group: &str, name: &str) -> bool {
+    NAMES.iter().any(|(known, names)| *known == group && names.contains(&name))
+        // Newer than the ABI.
+        || (group, name) == ("xds", "upstream_host_locality_metadata")
+}
+
+/// The ABI's number of an attribute that is no map.
+pub fn number(group: &str, name: &str) -> Option<u32> {
     let mut first = 0_usize;
     for (known, names) in NAMES {
         if known == group {
-            let at = names.iter().position(|known| *known == name && !name.is_empty())?;
+            let at = names.iter().position(|known| *known == name && !is_map(name))?;
             return u32::try_from(first.saturating_add(at)).ok();
         }
         first = first.saturating_add(names.len());
@@ -121,7 +145,8 @@ mod tests {
             ("xds", "cluster_name", Some(57)),
             ("xds", "route_name", Some(61)),
             ("xds", "filter_chain_name", Some(66)),
-            ("xds", "", None),
+            ("xds", "node", None),
+            ("xds", "route_metadata", None),
             ("other", "path", None),
         ] {
             assert_eq!(number(group, name), expected, "{group}.{name}");
