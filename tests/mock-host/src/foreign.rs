@@ -1,14 +1,16 @@
 //! Foreign functions that Envoy registers (`source/extensions/common/wasm/foreign.cc`), as far as filters here need them.
 
-use crate::abi::Status;
-use crate::cel;
-use crate::crypto;
-use crate::filter_state::{Prototype, Type};
-use crate::imports::Guest;
-use crate::protobuf::{
+pub(crate) mod cel;
+pub(crate) mod crypto;
+pub(crate) mod protobuf;
+
+use crate::foreign::protobuf::{
     DeclarePropertyArguments, GrpcService, SetEnvoyFilterStateArguments, VerifySignatureArguments,
     VerifySignatureResult,
 };
+use crate::host::filter_state::{Prototype, Type};
+use crate::imports::Guest;
+use crate::vm::abi::Status;
 use prost::Message;
 
 /// Whether the host has a function; an absent one is `NOT_FOUND`. `compress`, `uncompress` and `sign` are absent here.

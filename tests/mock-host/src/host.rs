@@ -1,17 +1,26 @@
 //! What all VMs of one proxy share.
 
+pub(crate) mod callouts;
+pub(crate) mod clock;
+pub(crate) mod faults;
+pub(crate) mod filter_state;
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod random;
+pub(crate) mod shared_data;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use crate::callouts::Callouts;
-use crate::clock::Clock;
-use crate::faults::Faults;
-use crate::logs::Log;
-use crate::metrics::Metrics;
+use crate::host::callouts::Callouts;
+use crate::host::clock::Clock;
+use crate::host::faults::Faults;
+use crate::host::logs::Log;
+use crate::host::metrics::Metrics;
+use crate::host::random::Random;
+use crate::host::shared_data::SharedData;
 use crate::properties::Value;
-use crate::random::Random;
-use crate::shared_data::SharedData;
 use crate::stream::Stream;
 
 /// The proxy as its VMs see it.

@@ -4,8 +4,8 @@
 
 use wasmtime::{Caller, Linker};
 
-use crate::abi::Status;
 use crate::vm::VmState;
+use crate::vm::abi::Status;
 
 mod buffers;
 mod callouts;

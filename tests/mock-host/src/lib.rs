@@ -44,35 +44,19 @@
 //! real Envoy and compares what shows.
 #![allow(clippy::restriction)]
 
-mod abi;
-mod callouts;
-mod cel;
-mod clock;
-mod crypto;
-mod exchange;
-mod faults;
-mod filter_state;
 mod foreign;
-mod headers;
 mod host;
 mod imports;
-mod local_reply;
-mod logs;
-mod metrics;
 mod properties;
-mod protobuf;
 mod proxy;
-mod random;
-mod shared_data;
 mod stream;
 mod vm;
-mod wasi;
 
-pub use abi::Status;
-pub use callouts::{Answer, CalloutRequest};
-pub use exchange::{Exchange, Outcome, Request, Response, UpstreamRequest};
-pub use faults::Fault;
-pub use headers::HeaderMap;
-pub use logs::{Level, Log};
+pub use host::callouts::{Answer, CalloutRequest};
+pub use host::faults::Fault;
+pub use host::logs::{Level, Log};
 pub use properties::{Connection, Route, Value};
 pub use proxy::{Builder, FailurePolicy, Plugin, Proxy, Rejected, StreamHandle, Worker};
+pub use stream::exchange::{Exchange, Outcome, Request, Response, UpstreamRequest};
+pub use stream::headers::HeaderMap;
+pub use vm::abi::Status;

@@ -1,7 +1,7 @@
 //! Properties: Envoy's attributes, the node, and filter state.
 
-use crate::abi::{Status, marshal_pairs};
-use crate::headers::HeaderMap;
+use crate::stream::headers::HeaderMap;
+use crate::vm::abi::{Status, marshal_pairs};
 
 /// A value of an attribute, as CEL types it.
 #[derive(Debug, Clone, PartialEq)]

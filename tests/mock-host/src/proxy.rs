@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::callouts::{Answer, CalloutRequest, Handler};
-use crate::faults::Fault;
-use crate::logs::Log;
+use crate::host::callouts::{Answer, CalloutRequest, Handler};
+use crate::host::faults::Fault;
+use crate::host::logs::Log;
 
 mod builder;
 mod plugin;

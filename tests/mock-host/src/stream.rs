@@ -1,18 +1,22 @@
 //! One stream through the filter chain, as Envoy's filter manager drives it (`source/common/http/filter_manager.cc`)
 //! and its Wasm filter answers (`source/extensions/common/wasm/context.cc`).
 
+pub(crate) mod exchange;
+pub(crate) mod headers;
+pub(crate) mod local_reply;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::abi::Direction;
-use crate::exchange::{Exchange, Outcome, Request, Response, UpstreamRequest};
-use crate::filter_state::FilterState;
-use crate::headers::HeaderMap;
-use crate::local_reply::LocalReply;
+use crate::host::filter_state::FilterState;
 use crate::properties::{Connection, Route};
 use crate::proxy::{FailurePolicy, Inner, Root};
+use crate::stream::exchange::{Exchange, Outcome, Request, Response, UpstreamRequest};
+use crate::stream::headers::HeaderMap;
+use crate::stream::local_reply::LocalReply;
+use crate::vm::abi::Direction;
 use crate::vm::{Context, Vm};
 
 /// A stream's state, which its filters' host calls see.

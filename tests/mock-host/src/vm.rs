@@ -1,5 +1,8 @@
 //! One Wasm VM: a module's instance on one thread, its contexts, and calls into it.
 
+pub(crate) mod abi;
+pub(crate) mod wasi;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,14 +11,14 @@ use std::time::Duration;
 
 use wasmtime::{Config, Engine, Instance, InstancePre, Linker, Memory, Module, Store, TypedFunc, Val};
 
-use crate::cel::Expressions;
-use crate::exchange::Response;
-use crate::filter_state::Prototype;
+use crate::foreign::cel::Expressions;
 use crate::host::SharedHost;
-use crate::logs::{Level, Log};
-use crate::metrics::MetricIds;
+use crate::host::filter_state::Prototype;
+use crate::host::logs::{Level, Log};
+use crate::host::metrics::MetricIds;
+use crate::imports;
 use crate::proxy::PluginConfig;
-use crate::{imports, wasi};
+use crate::stream::exchange::Response;
 
 /// Compiled code, linked to the host calls; shared by all VMs and all tests of a process.
 #[derive(Clone)]
@@ -141,8 +144,8 @@ pub(crate) struct Context {
 /// What is done after the outermost call into the VM returned (`WasmBase::addAfterVmCallAction`).
 #[derive(Debug)]
 pub(crate) enum AfterCall {
-    Continue { context: u32, direction: crate::abi::Direction },
-    LocalReply { context: u32, reply: crate::local_reply::LocalReply },
+    Continue { context: u32, direction: crate::vm::abi::Direction },
+    LocalReply { context: u32, reply: crate::stream::local_reply::LocalReply },
     Reset { context: u32 },
     EndCallout { root: u32 },
     GrpcClosed { root: u32, token: u32, status: u32, message: String },

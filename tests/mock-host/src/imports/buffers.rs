@@ -1,7 +1,7 @@
 //! Bodies and the other buffers.
 
 use super::guest::{Done, Guest};
-use crate::abi::Status;
+use crate::vm::abi::Status;
 
 /// `Context::getBuffer`: `None` is a null buffer.
 fn buffer(guest: &mut Guest, kind: u32) -> Result<Option<Vec<u8>>, Status> {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::guest::{Done, Guest};
-use crate::abi::{Status, to_pairs};
-use crate::callouts::{Answer, CalloutRequest, Pending};
 use crate::foreign;
-use crate::headers::HeaderMap;
+use crate::host::callouts::{Answer, CalloutRequest, Pending};
+use crate::stream::headers::HeaderMap;
 use crate::vm::AfterCall;
+use crate::vm::abi::{Status, to_pairs};
 
 #[allow(clippy::too_many_arguments, reason = "the ABI's")]
 pub(super) fn http_call(

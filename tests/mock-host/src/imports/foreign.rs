@@ -1,9 +1,9 @@
 //! Functions that Envoy offers beyond the ABI.
 
 use super::guest::{Done, Guest};
-use crate::abi::Status;
-use crate::faults::Effect;
 use crate::foreign;
+use crate::host::faults::Effect;
+use crate::vm::abi::Status;
 
 pub(super) fn call_foreign_function(
     guest: &mut Guest,

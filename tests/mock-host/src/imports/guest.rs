@@ -2,9 +2,9 @@
 
 use wasmtime::Caller;
 
-use crate::abi::Status;
-use crate::faults::Effect;
+use crate::host::faults::Effect;
 use crate::stream::Stream;
+use crate::vm::abi::Status;
 use crate::vm::{Context, VmState};
 
 /// Why a host call did not succeed.

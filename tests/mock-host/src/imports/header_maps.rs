@@ -1,8 +1,8 @@
 //! Header maps.
 
 use super::guest::{Done, Guest};
-use crate::abi::{MapType, Status, marshal_pairs, to_pairs};
-use crate::headers::HeaderMap;
+use crate::stream::headers::HeaderMap;
+use crate::vm::abi::{MapType, Status, marshal_pairs, to_pairs};
 
 /// `Context::getConstMap`.
 fn map(guest: &mut Guest, kind: MapType) -> Option<HeaderMap> {

@@ -1,9 +1,9 @@
 //! Logs, counters, gauges and histograms.
 
 use super::guest::{Done, Guest};
-use crate::abi::Status;
-use crate::logs::Level;
-use crate::metrics::Kind;
+use crate::host::logs::Level;
+use crate::host::metrics::Kind;
+use crate::vm::abi::Status;
 
 pub(super) fn log(guest: &mut Guest, level: u32, text: u32, size: u32) -> Done {
     let level = Level::new(level).ok_or(Status::BAD_ARGUMENT)?;

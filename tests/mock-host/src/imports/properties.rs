@@ -1,9 +1,9 @@
 //! Attributes and filter state.
 
 use super::guest::{Done, Guest};
-use crate::abi::Status;
 use crate::properties;
 use crate::properties::Value;
+use crate::vm::abi::Status;
 
 pub(super) fn set_property(
     guest: &mut Guest,

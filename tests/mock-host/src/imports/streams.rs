@@ -1,9 +1,9 @@
 //! What becomes of a stream, and on which stream host calls act.
 
 use super::guest::{Done, Guest};
-use crate::abi::{Direction, Status, to_pairs};
-use crate::local_reply::LocalReply;
+use crate::stream::local_reply::LocalReply;
 use crate::vm::AfterCall;
+use crate::vm::abi::{Direction, Status, to_pairs};
 
 pub(super) fn continue_stream(guest: &mut Guest, kind: u32) -> Done {
     let direction = match kind {

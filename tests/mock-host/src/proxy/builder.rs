@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::Proxy;
 use super::plugin::{Plugin, Rejected};
 use super::threads::{Inner, Slot, Thread};
-use crate::callouts::{Answer, CalloutRequest, Callouts, Handler};
-use crate::clock::Clock;
-use crate::exchange::{Response, UpstreamRequest};
-use crate::faults::{Fault, Faults};
 use crate::host::Host;
-use crate::metrics::Metrics;
+use crate::host::callouts::{Answer, CalloutRequest, Callouts, Handler};
+use crate::host::clock::Clock;
+use crate::host::faults::{Fault, Faults};
+use crate::host::metrics::Metrics;
+use crate::host::random::Random;
+use crate::host::shared_data::SharedData;
 use crate::properties::Value;
-use crate::random::Random;
-use crate::shared_data::SharedData;
+use crate::stream::exchange::{Response, UpstreamRequest};
 
 /// Describes a proxy.
 pub struct Builder {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::logs::{Level, Log};
+use crate::host::logs::{Level, Log};
 use crate::vm::{Code, VmKey, compile, read};
 
 /// What Envoy does when a plugin's VM has died (`failure_policy`).

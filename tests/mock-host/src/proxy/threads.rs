@@ -6,9 +6,9 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::plugin::{FailurePolicy, PluginConfig, PluginKey, Rejected};
-use crate::callouts::{Answer, Pending};
-use crate::exchange::{Response, UpstreamRequest};
 use crate::host::SharedHost;
+use crate::host::callouts::{Answer, Pending};
+use crate::stream::exchange::{Response, UpstreamRequest};
 use crate::vm::{AfterCall, Context, MOST_NESTED, Timer, Vm, VmKey};
 
 /// A plugin's root context in a thread's VM (`PluginHandleBase`): it lives while the plugin is configured or a stream

@@ -1,8 +1,8 @@
 //! A worker of the proxy, and the streams that it serves.
 
 use super::Proxy;
-use crate::exchange::{Exchange, Request};
 use crate::stream::Stream;
+use crate::stream::exchange::{Exchange, Request};
 
 impl Proxy {
     /// A worker, counted from 0.

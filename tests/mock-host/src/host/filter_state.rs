@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::abi::Status;
+use crate::vm::abi::Status;
 
 /// Objects by key. `proxy_set_property(["x"])` writes key `wasm.x` (`CelStateKeyPrefix`, Envoy `context.cc`).
 #[derive(Debug, Clone, Default)]

@@ -7,8 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::exchange::Response;
-use crate::headers::HeaderMap;
+use crate::stream::exchange::Response;
+use crate::stream::headers::HeaderMap;
 
 /// A callout as the cluster sees it.
 #[derive(Debug, Clone)]

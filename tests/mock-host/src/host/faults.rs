@@ -1,6 +1,6 @@
 //! Faults: any host call can answer any status, or garbage, at any moment.
 
-use crate::abi::Status;
+use crate::vm::abi::Status;
 
 /// A rule that spoils host calls. Rules are tried in the order in which they were added; the first that matches acts.
 ///

@@ -11,11 +11,11 @@ use cel::{Context, Env, Program};
 use plugin_kit::request::cel::re2;
 use prost::Message;
 
-use crate::abi::Status;
-use crate::filter_state::Type;
+use crate::foreign::protobuf::{self, Kind, Struct};
+use crate::host::filter_state::Type;
 use crate::imports::{self, Guest};
 use crate::properties::Value;
-use crate::protobuf::{self, Kind, Struct};
+use crate::vm::abi::Status;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(re2::environment()));
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::abi::Status;
+use crate::vm::abi::Status;
 
 /// The stats store of the process: the same name is the same metric in every VM (`Context::defineMetric`,
 /// Envoy `context.cc`). Envoy shows it as `wasmcustom.<name>`; here the prefix is left off.

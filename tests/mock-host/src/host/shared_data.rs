@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use crate::abi::Status;
+use crate::vm::abi::Status;
 
 /// `SharedData` of proxy-wasm-cpp-host (`src/shared_data.cc`): a map of keys for each `vm_id`.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! Local replies: responses that the proxy makes itself.
 
-use crate::exchange::Response;
-use crate::headers::HeaderMap;
+use crate::stream::exchange::Response;
+use crate::stream::headers::HeaderMap;
 
 /// What `proxy_send_local_response` asked for.
 #[derive(Debug, Clone)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::headers::HeaderMap;
-use crate::logs::Log;
+use crate::host::logs::Log;
 use crate::properties::{Connection, Route};
+use crate::stream::headers::HeaderMap;
 
 /// A request as the client sends it. The proxy adds what Envoy's connection manager adds: `x-forwarded-proto` and
 /// `x-request-id`, if the client sent none.

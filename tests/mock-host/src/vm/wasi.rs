@@ -3,8 +3,8 @@
 
 use wasmtime::{Caller, Linker};
 
+use crate::host::logs::Level;
 use crate::imports::Guest;
-use crate::logs::Level;
 use crate::vm::VmState;
 
 const SUCCESS: u32 = 0;
