@@ -1,5 +1,5 @@
-//! Two services behind real Envoy sidecars with the filters: sends requests, shows what came of each, and fails if
-//! anything is not as it should be.
+//! Two services behind real Envoy sidecars with the filters: sends requests, shows what came of each, and
+//! fails if anything is not as it should be.
 #![allow(clippy::restriction)]
 
 mod mesh;

@@ -62,7 +62,8 @@ pub(crate) fn table(outcomes: &[Outcome]) -> usize {
     differences
 }
 
-/// The traces of a request through both services and of one that was refused, with the filters' tags on each span.
+/// The traces of a request through both services and of one that was refused, with the filters' tags on each
+/// span.
 pub(crate) fn spans(mesh: &Mesh, outcomes: &[Outcome]) -> Result<usize, Error> {
     heading("Spans", "as the collector got them; enduser.pseudo.id is a keyed hash of the user");
     let chosen = outcomes.iter().filter(|outcome| {

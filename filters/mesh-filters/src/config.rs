@@ -5,7 +5,8 @@ use plugin_kit::config_object;
 use serde_json::Value;
 
 config_object! {
-    /// The configurations of the filters. A filter whose key is left out does not run; at least one must be there.
+    /// The configurations of the filters. A filter whose key is left out does not run; at least one must be
+    /// there.
     #[derive(Debug)]
     pub struct Parts {
         /// The configuration of trace-tags.
@@ -37,8 +38,8 @@ impl Parts {
 }
 
 impl Parts {
-    /// What the parts ask of each other: claims that a limit or a tag reads, and that `jwtAuth` publishes or does
-    /// not. `parts` are those that their filters have read without an error.
+    /// What the parts ask of each other: claims that a limit or a tag reads, and that `jwtAuth` publishes or
+    /// does not. `parts` are those that their filters have read without an error.
     ///
     /// # Errors
     /// A claim that is not published.

@@ -29,8 +29,8 @@ pub struct Stream {
     rate_limit: <RateLimit as Filter>::Stream,
 }
 
-/// A request passes each stage once. One that waits goes on at the stage where it stopped, so that nothing is charged
-/// twice.
+/// A request passes each stage once. One that waits goes on at the stage where it stopped, so that nothing is
+/// charged twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Stage {
     #[default]

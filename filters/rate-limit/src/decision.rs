@@ -464,8 +464,9 @@ fn without_clock(counted: &[Counted], error: HostError, reported: &mut Vec<usize
     Ok(())
 }
 
-/// A note about what a limit says to a request, and what is left of its key: requests, the nanoseconds until the
-/// whole burst is there again, the burst, and the nanoseconds that a denied request has to wait (0: for ever).
+/// A note about what a limit says to a request, and what is left of its key: requests, the nanoseconds until
+/// the whole burst is there again, the burst, and the nanoseconds that a denied request has to wait (0: for
+/// ever).
 fn charged(counted: &Counted, snapshot: &Snapshot) -> Note {
     let Snapshot { remaining, whole_in, verdict, .. } = snapshot;
     let (holds, wait) = match verdict {

@@ -31,8 +31,8 @@ config_choice! {
         /// Denials have them.
         #[default]
         Denied,
-        /// Every response to a counted request has them, for the limit with the least left. Leases of other workers are
-        /// not seen in them.
+        /// Every response to a counted request has them, for the limit with the least left. Leases of other
+        /// workers are not seen in them.
         Always,
     }
 }

@@ -1,4 +1,5 @@
-//! The cores natively, without a proxy: what to improve. `make bench-cores`, or `make bench-cores ONLY=jwt` for some.
+//! The cores natively, without a proxy: what to improve. `make bench-cores`, or `make bench-cores ONLY=jwt`
+//! for some.
 #![allow(clippy::restriction)]
 
 use std::cell::Cell;

@@ -18,8 +18,9 @@ const WARM_UP: usize = 400;
 const WINDOW: usize = 200;
 /// Before each window, which comes after a pause: writing out the counts of the last one.
 const LEAD_IN: usize = 100;
-/// The same where limits are leased. The pause is longer than a lease is good for, and a limit's key that comes back from one
-/// starts with small leases, each twice the one before. After so many requests a key takes one lease a second.
+/// The same where limits are leased. The pause is longer than a lease is good for, and a limit's key that
+/// comes back from one starts with small leases, each twice the one before. After so many requests a key
+/// takes one lease a second.
 const LEAD_IN_OF_LEASES: usize = 700;
 /// Two windows agree when they differ by less than this part.
 const AGREEMENT: f64 = 0.003;
@@ -27,10 +28,11 @@ const MOST_WINDOWS: usize = 12;
 /// So many requests are sent at most where tokens are new, and no limits are leased: there must be as many.
 pub(crate) const MOST_REQUESTS: usize = WARM_UP + MOST_WINDOWS * (LEAD_IN + WINDOW);
 
-/// Modules that one Envoy can hold under valgrind: V8 reserves 10 GB of address space for each of a module's three VMs,
-/// and valgrind has 128 GB.
+/// Modules that one Envoy can hold under valgrind: V8 reserves 10 GB of address space for each of a module's
+/// three VMs, and valgrind has 128 GB.
 const MOST_MODULES: usize = 4;
-/// Envoys that are started at the same time: under valgrind that takes half a minute. One after the other is counted.
+/// Envoys that are started at the same time: under valgrind that takes half a minute. One after the other is
+/// counted.
 const STARTED_TOGETHER: usize = 2;
 
 /// Counts the instructions a request of each variant, and of the bare Envoys in the same process.

@@ -1,10 +1,11 @@
 //! What each filter costs, side by side with Envoy's native filters. See docs/benchmarks.md.
 //!
-//! `bench [--quick] [PART...]` measures (all parts unless some are named: `count`, `time`, `size`, `growth`, `scale`), keeps the
-//! results in `target/bench/results.json` and writes the page from all results there; with `--quick` it counts and times
-//! only, in fewer rounds and without the gateway's traffic, and results and page stay in `target/bench`, apart. `FILTERS_DIR` names another
-//! folder with modules. `ONLY=TEXT` counts only the variants whose names hold one of these texts (separated by `|`), prints
-//! them and writes nothing.
+//! `bench [--quick] [PART...]` measures (all parts unless some are named: `count`, `time`, `size`, `growth`,
+//! `scale`), keeps the results in `target/bench/results.json` and writes the page from all results there;
+//! with `--quick` it counts and times only, in fewer rounds and without the gateway's traffic, and results
+//! and page stay in `target/bench`, apart. `FILTERS_DIR` names another folder with modules. `ONLY=TEXT`
+//! counts only the variants whose names hold one of these texts (separated by `|`), prints them and writes
+//! nothing.
 #![allow(clippy::restriction)]
 
 mod callgrind;

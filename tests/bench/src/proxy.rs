@@ -29,7 +29,8 @@ impl Proxy {
         Self::launch(Command::new(binary), variants, workers)?.ready().await
     }
 
-    /// The same with every instruction counted, once counting is switched on. It has yet to become [`Proxy::ready`].
+    /// The same with every instruction counted, once counting is switched on. It has yet to become
+    /// [`Proxy::ready`].
     pub(crate) fn start_counted(binary: &Path, variants: &[&Variant]) -> Result<Self> {
         let mut command = Command::new("valgrind");
         // Wasm is compiled at run time: code may change under the feet of valgrind.
@@ -88,8 +89,8 @@ impl Proxy {
         }
     }
 
-    /// Fails where Envoy has logged an error. A VM that could not start lets requests pass without its filter, which
-    /// would look fast.
+    /// Fails where Envoy has logged an error. A VM that could not start lets requests pass without its
+    /// filter, which would look fast.
     pub(crate) fn check(&self) -> Result<()> {
         let log = self.log();
         if log.contains("[error]") {
@@ -130,7 +131,8 @@ impl Proxy {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// Resident memory in kilobytes, without the pages of files: how many of the binary's are there is a matter of the machine.
+    /// Resident memory in kilobytes, without the pages of files: how many of the binary's are there is a
+    /// matter of the machine.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;

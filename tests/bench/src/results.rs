@@ -46,8 +46,9 @@ impl Samples {
         f64::midpoint(sorted[last / 2], sorted[sorted.len() / 2])
     }
 
-    /// Where the median of more and more rounds would be, with 95 % confidence: samples as far from the middle of their order
-    /// as chance allows (the sign test's interval, by the normal approximation). With few samples, their range.
+    /// Where the median of more and more rounds would be, with 95 % confidence: samples as far from the
+    /// middle of their order as chance allows (the sign test's interval, by the normal approximation). With
+    /// few samples, their range.
     pub(crate) fn median_within(&self) -> (f64, f64) {
         let sorted = self.sorted();
         let Some(last) = sorted.len().checked_sub(1) else { return (f64::NAN, f64::NAN) };

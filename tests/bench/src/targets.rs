@@ -14,7 +14,8 @@ pub(crate) struct Target {
 
 const EMPTY: &str = "empty SDK filter";
 
-/// What the native module is to reach: what, in words, the variant, what it is compared with, and at most how much of it.
+/// What the native module is to reach: what, in words, the variant, what it is compared with, and at most how
+/// much of it.
 const NATIVE_MODULES: [(&str, &str, &str, &str, f64); 7] = [
     (
         "native module: jwt-auth, token seen before",

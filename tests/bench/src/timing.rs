@@ -23,8 +23,9 @@ const LEAD_IN: usize = 200;
 /// Latency is looked at in one of so many rounds: at a fixed rate it takes longest.
 const LATENCY_EVERY: usize = 4;
 
-/// Measures all variants in one Envoy, in turn, `rounds` times with `requests` each. Many short rounds: what else the machine
-/// does then changes little from one variant to the next, and what is left of it is averaged out.
+/// Measures all variants in one Envoy, in turn, `rounds` times with `requests` each. Many short rounds: what
+/// else the machine does then changes little from one variant to the next, and what is left of it is averaged
+/// out.
 pub(crate) async fn compare(
     envoy: &Path,
     variants: &[&Variant],
@@ -133,8 +134,8 @@ pub(crate) async fn by_workers(envoy: &Path, variants: &[&Variant], numbers: &[u
     Ok(lines)
 }
 
-/// Envoy and the load generator each on a core of its own, where there are two; until this is dropped, for what is started
-/// in between would be on one core too.
+/// Envoy and the load generator each on a core of its own, where there are two; until this is dropped, for
+/// what is started in between would be on one core too.
 struct Parted(Option<String>);
 
 impl Parted {

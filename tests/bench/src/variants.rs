@@ -65,7 +65,8 @@ impl Variant {
     }
 }
 
-/// The variant that another is to be compared with, to know what its filters cost: without filters, same traffic.
+/// The variant that another is to be compared with, to know what its filters cost: without filters, same
+/// traffic.
 pub(crate) const BARE: &str = "bare Envoy";
 /// The same for traffic as a gateway has it.
 pub(crate) const BARE_GATEWAY: &str = "gateway: bare Envoy";
@@ -86,8 +87,8 @@ pub(crate) fn base_of(variant: &str) -> &'static str {
 /// What the names of the variants with the native module begin with.
 pub(crate) const NATIVE_MODULE: &str = "native module: ";
 
-/// Users whose tokens are sent in turn where tokens are seen again. Few, so that each is busy even while counting
-/// instructions makes everything fifty times slower.
+/// Users whose tokens are sent in turn where tokens are seen again. Few, so that each is busy even while
+/// counting instructions makes everything fifty times slower.
 const USERS: usize = 4;
 
 /// Where the modules are, and who signs the tokens.
@@ -103,7 +104,8 @@ fn native(name: &str, config: &Value) -> Value {
     json!({ "name": name, "typed_config": config })
 }
 
-/// The native filter, made to do what jwt-auth does: one claim to a header, the payload kept for later filters.
+/// The native filter, made to do what jwt-auth does: one claim to a header, the payload kept for later
+/// filters.
 pub(crate) fn native_jwt(key_set: &str, cache: bool) -> Value {
     let mut provider = json!({
         "issuer": ISSUER,
@@ -167,8 +169,9 @@ fn limit(name: &str, key: &Value) -> Value {
     json!({ "name": name, "key": key, "rate": { "requests": 60_000_000, "per": "1m" } })
 }
 
-/// pluginConfig of rate-limit: one limit, over all requests or one for each value of `key`. Counting makes everything
-/// fifty times slower, so the leases are as long as they can be: at the usual 100 ms no key would be busy.
+/// pluginConfig of rate-limit: one limit, over all requests or one for each value of `key`. Counting makes
+/// everything fifty times slower, so the leases are as long as they can be: at the usual 100 ms no key would
+/// be busy.
 pub(crate) fn rate_limit(key: &Value) -> Value {
     json!({ "limits": [limit("all", key)], "lease": "1s" })
 }
@@ -357,7 +360,8 @@ pub(crate) struct Growth {
 }
 
 impl Workshop {
-    /// How the cost of a request grows with what is configured and with what is sent. `service` answers behind Envoy.
+    /// How the cost of a request grows with what is configured and with what is sent. `service` answers
+    /// behind Envoy.
     pub(crate) fn growth(&self, fresh: usize, service: u16) -> Result<Vec<Growth>> {
         let keys = self.issuer.key_set(2);
         let known = Variant::bare(BARE, &self.known_users(0)?, None);

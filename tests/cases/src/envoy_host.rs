@@ -1,5 +1,5 @@
-//! Cases on real Envoy. A case takes some milliseconds: an Envoy is started once and used by one case after the
-//! other, each with a new listener, and with VMs and shared data of its own.
+//! Cases on real Envoy. A case takes some milliseconds: an Envoy is started once and used by one case after
+//! the other, each with a new listener, and with VMs and shared data of its own.
 
 use crate::host::{Exchange, Filter, Host, HostError, Proxy, Setup, module, native_module};
 use crate::schema::Case;
@@ -40,7 +40,8 @@ pub struct EnvoyHost {
 pub enum Form {
     /// As Wasm plugins.
     Wasm,
-    /// As native modules. Which cases fail there, and why: each by the start of its file's name and of its own.
+    /// As native modules. Which cases fail there, and why: each by the start of its file's name and of its
+    /// own.
     Native(&'static [(&'static str, &'static str, &'static str)]),
 }
 
@@ -54,8 +55,8 @@ struct Slot {
     limit_service: RateLimitService,
     spans: SpanCollector,
     used: u32,
-    /// Listeners that nobody calls. V8 keeps a module's machine code as long as some VM lives that runs it, and to
-    /// compile one takes longer than many cases.
+    /// Listeners that nobody calls. V8 keeps a module's machine code as long as some VM lives that runs it,
+    /// and to compile one takes longer than many cases.
     kept: Vec<Listener>,
 }
 

@@ -68,7 +68,8 @@ fn placeholder(word: &str, tokens: &Tokens) -> Result<String, String> {
     Err(format!("${{{word}}}: expected token:NAME, jwks:KEY,… or now+5m"))
 }
 
-/// Expands every string of a JSON value. A string that is exactly `${keys:KEY,…}` becomes the set as an object.
+/// Expands every string of a JSON value. A string that is exactly `${keys:KEY,…}` becomes the set as an
+/// object.
 pub(crate) fn expand_json(value: &Value, tokens: &Tokens) -> Result<Value, String> {
     Ok(match value {
         Value::String(text) => match text.strip_prefix("${keys:").and_then(|names| names.strip_suffix('}')) {
@@ -186,8 +187,8 @@ impl fmt::Display for Seen<'_> {
     }
 }
 
-/// Is everything in `expected` also in `seen`? Objects may have more fields, lists must be equal in length, and
-/// `{ contains: … }`, `{ matches: … }` and `{ present: true }` are matchers.
+/// Is everything in `expected` also in `seen`? Objects may have more fields, lists must be equal in length,
+/// and `{ contains: … }`, `{ matches: … }` and `{ present: true }` are matchers.
 pub(crate) fn json_mismatch(
     expected: &Value,
     seen: &Value,

@@ -5,8 +5,8 @@ use cases::{EnvoyHost, Form, Host};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// What this form lacks, as docs/native.md says it: the start of a file's name and of a case's name, and the reason. A case that is
-/// listed here and passes is an error.
+/// What this form lacks, as docs/native.md says it: the start of a file's name and of a case's name, and the
+/// reason. A case that is listed here and passes is an error.
 const LACKS: &[(&str, &str, &str)] = &[];
 
 fn main() -> ExitCode {

@@ -109,7 +109,8 @@ impl Request {
         }
     }
 
-    /// Sends it so many times at once, over HTTP/2 connections of a thousand streams each. The statuses of the answers, in no order.
+    /// Sends it so many times at once, over HTTP/2 connections of a thousand streams each. The statuses of
+    /// the answers, in no order.
     pub fn send_at_once(&self, to: SocketAddr, times: usize) -> Result<Vec<u16>, ClientError> {
         self.begin_burst(to, times)?.answers().into_iter().collect()
     }
@@ -211,7 +212,8 @@ impl Request {
 pub struct Burst(Vec<tokio::task::JoinHandle<Result<u16, ClientError>>>);
 
 impl Burst {
-    /// One client in so many leaves: its stream is reset. Envoy ends a connection of which 250 are reset in its first second.
+    /// One client in so many leaves: its stream is reset. Envoy ends a connection of which 250 are reset in
+    /// its first second.
     pub fn leave(&mut self, every: usize) {
         let mut number = 0_usize;
         let leaves = |_: &mut _| {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// What does not change while Envoy runs. Listeners come by file and may change: [`crate::Envoy::set_listeners`].
+/// What does not change while Envoy runs. Listeners come by file and may change:
+/// [`crate::Envoy::set_listeners`].
 #[derive(Debug, Clone, Default)]
 pub struct Bootstrap {
     /// Who this proxy is.
@@ -141,7 +142,8 @@ impl Cluster {
         json!({
             "name": self.name,
             "type": "STATIC",
-            // A thousand connections at once overflow a server's queue, and the kernel tries again after 1, 3 and 7 seconds.
+            // A thousand connections at once overflow a server's queue, and the kernel tries again after 1, 3
+            // and 7 seconds.
             "connect_timeout": "10s",
             // A thousand requests at once are for the filters to bear; Envoy would refuse some by itself.
             "circuit_breakers": { "thresholds": [
@@ -173,7 +175,8 @@ pub struct Listener {
     pub access_log: AccessLog,
     /// Where spans go, if anywhere.
     pub tracing: Option<Tracing>,
-    /// Where web sockets go, if they are let through: the start of their paths, and a cluster that speaks HTTP/1.1.
+    /// Where web sockets go, if they are let through: the start of their paths, and a cluster that speaks
+    /// HTTP/1.1.
     pub websockets: Option<(String, String)>,
 }
 

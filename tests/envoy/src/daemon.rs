@@ -3,7 +3,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// A program with a folder of its own. Both go away with the value, with a panic and with the death of this process.
+/// A program with a folder of its own. Both go away with the value, with a panic and with the death of this
+/// process.
 #[derive(Debug)]
 pub struct Daemon {
     command: Command,
@@ -17,8 +18,8 @@ const WATCHDOG: &str =
     r#"trap "" INT TERM HUP; cat >/dev/null; kill -9 "$(cat "$1/pid")" 2>/dev/null; rm -rf "$1""#;
 
 impl Daemon {
-    /// Starts the command that `command` makes of the folder, whose name begins with `name`; what it prints goes to the file
-    /// `output` there.
+    /// Starts the command that `command` makes of the folder, whose name begins with `name`; what it prints
+    /// goes to the file `output` there.
     pub fn start(name: &str, command: impl FnOnce(&Path) -> io::Result<Command>) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir()?.keep();
         let watchdog = Command::new("sh")

@@ -3,8 +3,8 @@
 //! - [`Envoy`] is a running process. Every port is chosen by the kernel on 127.0.0.1, and the process and
 //!   its files go away with the value, with a panic and with the death of this process.
 //! - [`Bootstrap`] and [`Listener`] say how it is configured, in the shape of an Istio sidecar.
-//! - [`Upstream`], [`JwksServer`], [`RateLimitService`] and [`SpanCollector`] are the servers around it; [`Request::send`] is a
-//!   client that can send what well-behaved clients can't.
+//! - [`Upstream`], [`JwksServer`], [`RateLimitService`] and [`SpanCollector`] are the servers around it;
+//!   [`Request::send`] is a client that can send what well-behaved clients can't.
 //!
 //! [`Daemon`] is any other program that a test starts.
 //!

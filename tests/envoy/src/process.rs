@@ -43,8 +43,8 @@ impl From<ClientError> for Error {
     }
 }
 
-/// The binary that [`Envoy::start`] runs: `$ENVOY_BIN`, else `.tools/envoy/$ENVOY_VERSION/envoy`, in the version of
-/// `tools/versions` unless said.
+/// The binary that [`Envoy::start`] runs: `$ENVOY_BIN`, else `.tools/envoy/$ENVOY_VERSION/envoy`, in the
+/// version of `tools/versions` unless said.
 pub fn binary() -> Result<PathBuf, Error> {
     let path = if let Some(path) = env::var_os("ENVOY_BIN").filter(|path| !path.is_empty()) {
         PathBuf::from(path)
@@ -81,7 +81,8 @@ impl Envoy {
         Ok(envoy)
     }
 
-    /// Starts Envoy in a folder, with a whole bootstrap and variables, and waits until it serves. Its admin port must be 0.
+    /// Starts Envoy in a folder, with a whole bootstrap and variables, and waits until it serves. Its admin
+    /// port must be 0.
     pub fn start_bootstrap(
         bootstrap: &Value,
         working_directory: &Path,
@@ -218,8 +219,8 @@ impl Envoy {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits for the access log's entry of the request that was sent from this local port, the latest if the port
-    /// was used more than once.
+    /// Waits for the access log's entry of the request that was sent from this local port, the latest if the
+    /// port was used more than once.
     pub fn access_log_entry(&self, client_port: u16) -> Result<Value, Error> {
         self.access_log_entry_since(0, client_port)
     }
@@ -298,7 +299,8 @@ impl Envoy {
         Ok(())
     }
 
-    /// The refusal with what was logged about it: Envoy counts first, and its log reaches the file a little later.
+    /// The refusal with what was logged about it: Envoy counts first, and its log reaches the file a little
+    /// later.
     fn refusal(&self, log: u64) -> Error {
         let told = || {
             let text = self.log_since(log);
@@ -426,7 +428,8 @@ fn count(stats: &BTreeMap<String, u64>, name: &str) -> u64 {
     stats.get(name).copied().unwrap_or_default()
 }
 
-/// Deliveries of listeners that Envoy did not take: those that it refused, and those that were no configuration at all.
+/// Deliveries of listeners that Envoy did not take: those that it refused, and those that were no
+/// configuration at all.
 fn refusals(stats: &BTreeMap<String, u64>) -> u64 {
     count(stats, "listener_manager.lds.update_rejected") + count(stats, "listener_manager.lds.update_failure")
 }

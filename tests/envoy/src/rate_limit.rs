@@ -188,8 +188,8 @@ impl RateLimitAnswer {
 }
 
 impl RateLimitRequest {
-    /// On one line: `domain user=alice,path=/a 5/3 x2; …`, of a limit that is sent along with the request its size and
-    /// unit, and of a cost of more than 1 this.
+    /// On one line: `domain user=alice,path=/a 5/3 x2; …`, of a limit that is sent along with the request its
+    /// size and unit, and of a cost of more than 1 this.
     fn to_line(&self) -> String {
         let descriptor = |descriptor: &RateLimitDescriptor| {
             let entries: Vec<_> =

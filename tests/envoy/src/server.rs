@@ -109,8 +109,8 @@ impl Answer {
         answer.negotiated(header("accept").as_deref())
     }
 
-    /// What a server says that serves this media type only, to a request with this `accept`: 406 unless the type is named
-    /// there. Kubernetes' API server is such a one.
+    /// What a server says that serves this media type only, to a request with this `accept`: 406 unless the
+    /// type is named there. Kubernetes' API server is such a one.
     fn negotiated(&self, accept: Option<&str>) -> Self {
         let media_type = self.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value);
         let named = |accept: &str| {

@@ -1,5 +1,5 @@
-//! What becomes of requests when a module crashes, by failure policy, and what Envoy tells of it: docs/operations.md and the
-//! alert `PluginCrashed` rest on this.
+//! What becomes of requests when a module crashes, by failure policy, and what Envoy tells of it:
+//! docs/operations.md and the alert `PluginCrashed` rest on this.
 #![allow(clippy::restriction)]
 
 use envoy::{

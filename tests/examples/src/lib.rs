@@ -36,7 +36,8 @@ pub struct Step {
 }
 
 impl Block {
-    /// The commands of a block: in `console` those behind `$ `, with their output; in `sh` all lines; in others none.
+    /// The commands of a block: in `console` those behind `$ `, with their output; in `sh` all lines; in
+    /// others none.
     pub fn steps(&self) -> Vec<Step> {
         let mut steps: Vec<Step> = Vec::new();
         let mut goes_on = false;

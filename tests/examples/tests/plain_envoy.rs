@@ -1,7 +1,7 @@
 //! `examples/envoy`: its page, carried out with a real Envoy.
 //!
-//! The bootstraps are those that users copy. Only addresses differ: listeners are on free ports of 127.0.0.1, and clusters lead
-//! to where the service, the issuer and the collector of this test are.
+//! The bootstraps are those that users copy. Only addresses differ: listeners are on free ports of 127.0.0.1,
+//! and clusters lead to where the service, the issuer and the collector of this test are.
 #![allow(clippy::restriction)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,8 @@ fn yaml(file: &str) -> Value {
     serde_saphyr::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// What a page says that a reader does before, and `make` has done for this test, in a folder that all tests share.
+/// What a page says that a reader does before, and `make` has done for this test, in a folder that all tests
+/// share.
 const DONE_BY_MAKE: [&str; 4] = ["make filters", "cargo install", "tools/install", "export PATH="];
 
 /// A reader at work.

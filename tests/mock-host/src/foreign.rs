@@ -1,4 +1,5 @@
-//! Foreign functions that Envoy registers (`source/extensions/common/wasm/foreign.cc`), as far as filters here need them.
+//! Foreign functions that Envoy registers (`source/extensions/common/wasm/foreign.cc`), as far as filters
+//! here need them.
 
 pub(crate) mod cel;
 pub(crate) mod crypto;
@@ -13,7 +14,8 @@ use crate::imports::Guest;
 use crate::vm::abi::Status;
 use prost::Message;
 
-/// Whether the host has a function; an absent one is `NOT_FOUND`. `compress`, `uncompress` and `sign` are absent here.
+/// Whether the host has a function; an absent one is `NOT_FOUND`. `compress`, `uncompress` and `sign` are
+/// absent here.
 pub(crate) fn exists(name: &str) -> bool {
     matches!(
         name,
@@ -44,8 +46,9 @@ pub(crate) fn call(guest: &mut Guest, name: &str, argument: &[u8]) -> Result<Opt
     }
 }
 
-/// `VerifySignatureArguments` in, `VerifySignatureResult` out (`ext/verify_signature.proto`). No key, two keys and a key
-/// that does not parse are `BAD_ARGUMENT`; a signature that does not fit is a result that says so.
+/// `VerifySignatureArguments` in, `VerifySignatureResult` out (`ext/verify_signature.proto`). No key, two
+/// keys and a key that does not parse are `BAD_ARGUMENT`; a signature that does not fit is a result that says
+/// so.
 fn verify_signature(argument: &[u8]) -> Result<Vec<u8>, Status> {
     let arguments: VerifySignatureArguments = parse(argument)?;
     let der = match (arguments.public_key, arguments.public_key_pem.as_str()) {
@@ -90,7 +93,8 @@ fn declare_property(guest: &mut Guest, argument: &[u8]) -> Result<(), Status> {
     Ok(())
 }
 
-/// `envoy_grpc.cluster_name` of a serialised `envoy.config.core.v3.GrpcService`; `None` if it does not parse as one.
+/// `envoy_grpc.cluster_name` of a serialised `envoy.config.core.v3.GrpcService`; `None` if it does not parse
+/// as one.
 pub(crate) fn grpc_service_cluster(service: &[u8]) -> Option<String> {
     Some(GrpcService::decode(service).ok()?.envoy_grpc?.cluster_name)
 }

@@ -1,5 +1,5 @@
-//! The host calls `proxy_*` that Envoy gives a module of ABI 0.2.1 (`FOR_ALL_HOST_FUNCTIONS` in proxy-wasm-cpp-host
-//! `include/proxy-wasm/exports.h`). Each follows `src/exports.cc` there, then Envoy's
+//! The host calls `proxy_*` that Envoy gives a module of ABI 0.2.1 (`FOR_ALL_HOST_FUNCTIONS` in
+//! proxy-wasm-cpp-host `include/proxy-wasm/exports.h`). Each follows `src/exports.cc` there, then Envoy's
 //! `source/extensions/common/wasm/context.cc`.
 
 use wasmtime::{Caller, Linker};

@@ -1,10 +1,12 @@
-//! A Proxy-Wasm host for tests: it runs a built filter as Envoy does, in one thread and without a clock of its own.
+//! A Proxy-Wasm host for tests: it runs a built filter as Envoy does, in one thread and without a clock of
+//! its own.
 //!
-//! A test gives state (plugins, clusters, a clock, a request) and asserts on the [`Exchange`]: what the client got, what
-//! the service saw, filter state, metrics, logs. It never scripts host calls.
+//! A test gives state (plugins, clusters, a clock, a request) and asserts on the [`Exchange`]: what the
+//! client got, what the service saw, filter state, metrics, logs. It never scripts host calls.
 //!
-//! The rules are those of Envoy (`source/extensions/common/wasm/`) and proxy-wasm-cpp-host (`src/`); comments name the
-//! function that each comes from. What Envoy lacks, this host lacks: a module with another import is refused.
+//! The rules are those of Envoy (`source/extensions/common/wasm/`) and proxy-wasm-cpp-host (`src/`); comments
+//! name the function that each comes from. What Envoy lacks, this host lacks: a module with another import is
+//! refused.
 //!
 //! ```
 //! use mock_host::{Plugin, Proxy, Request, Response};
@@ -36,12 +38,12 @@
 //! assert_eq!(exchange.calls("proxy_send_local_response"), 1);
 //! ```
 //!
-//! What harms Envoy itself panics here, with the reason: two local replies or a resume within one response callback, a
-//! local reply while the stream is logged.
+//! What harms Envoy itself panics here, with the reason: two local replies or a resume within one response
+//! callback, a local reply while the stream is logged.
 //!
-//! What is not here: bodies in more than one piece (and the service sees a request only after its body has passed the
-//! filters), trailers, gRPC streams, `proxy_on_queue_ready`, TCP. `tests/same_as_envoy.rs` runs small filters here and in
-//! real Envoy and compares what shows.
+//! What is not here: bodies in more than one piece (and the service sees a request only after its body has
+//! passed the filters), trailers, gRPC streams, `proxy_on_queue_ready`, TCP. `tests/same_as_envoy.rs` runs
+//! small filters here and in real Envoy and compares what shows.
 #![allow(clippy::restriction)]
 
 mod foreign;

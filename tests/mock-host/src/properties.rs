@@ -28,8 +28,8 @@ impl Value {
         Self::Map(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// `serializeValue` (Envoy `context.cc`): numbers are 8 bytes in the host's order, a bool is one byte, a map comes
-    /// as pairs and a list as pairs with empty values.
+    /// `serializeValue` (Envoy `context.cc`): numbers are 8 bytes in the host's order, a bool is one byte, a
+    /// map comes as pairs and a list as pairs with empty values.
     pub(crate) fn serialize(&self) -> Result<Vec<u8>, Status> {
         Ok(match self {
             Self::Bytes(bytes) => bytes.clone(),
@@ -93,9 +93,9 @@ pub(crate) fn descend(top: Value, rest: &[String]) -> Result<Value, Status> {
     rest.iter().try_fold(top, |value, part| value.step(part)).ok_or(Status::NOT_FOUND)
 }
 
-/// The `request` attributes (`RequestLookupValues`, Envoy `source/extensions/filters/common/expr/context.cc`).
-/// Without headers (`None`: outside the request callbacks of a filter that let the request go on) those that come from
-/// headers are missing.
+/// The `request` attributes (`RequestLookupValues`, Envoy
+/// `source/extensions/filters/common/expr/context.cc`). Without headers (`None`: outside the request
+/// callbacks of a filter that let the request go on) those that come from headers are missing.
 pub(crate) fn request(headers: Option<&HeaderMap>, body_size: usize, start: std::time::Duration) -> Value {
     let mut fields = Vec::new();
     let mut put = |name: &str, value: Value| fields.push((name.to_owned(), value));
@@ -208,9 +208,10 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// The remote address is what the last entry of `x-forwarded-for` says, if that is an address: a sidecar's connection
-    /// manager does not use the peer's (`use_remote_address` is false; `ConnectionManagerUtility::mutateRequestHeaders`
-    /// and `Utility::getLastAddressFromXFF`, Envoy `source/common/http/`).
+    /// The remote address is what the last entry of `x-forwarded-for` says, if that is an address: a
+    /// sidecar's connection manager does not use the peer's (`use_remote_address` is false;
+    /// `ConnectionManagerUtility::mutateRequestHeaders` and `Utility::getLastAddressFromXFF`, Envoy
+    /// `source/common/http/`).
     pub(crate) fn trust_forwarded_for(&mut self, request: &HeaderMap) {
         let last = request.get("x-forwarded-for").and_then(|value| value.rsplit(',').next());
         if let Some(Ok(address)) = last.map(|last| last.trim().parse()) {
@@ -218,7 +219,8 @@ impl Connection {
         }
     }
 
-    /// With `use_remote_address` the remote address is the connection's, and goes to the end of `x-forwarded-for`.
+    /// With `use_remote_address` the remote address is the connection's, and goes to the end of
+    /// `x-forwarded-for`.
     pub(crate) fn append_forwarded_for(&self, request: &mut HeaderMap) {
         let address = self.source.parse().map(|source: std::net::SocketAddr| source.ip().to_string());
         if let Ok(address) = address {
@@ -229,8 +231,8 @@ impl Connection {
         }
     }
 
-    /// The `connection` attributes (`ConnectionLookupValues`, `SslExtractorsValues`). `source.principal` is not among
-    /// Envoy's attributes.
+    /// The `connection` attributes (`ConnectionLookupValues`, `SslExtractorsValues`). `source.principal` is
+    /// not among Envoy's attributes.
     pub(crate) fn attributes(&self) -> Value {
         let mut fields = vec![
             ("mtls".to_owned(), Value::Bool(self.peer.is_some())),

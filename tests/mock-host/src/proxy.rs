@@ -29,8 +29,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Changes a plugin's configuration, as an xDS update does: a canary tries it, then each thread makes a new root
-    /// context in the VM that it has, and the old root lives until its last stream ends.
+    /// Changes a plugin's configuration, as an xDS update does: a canary tries it, then each thread makes a
+    /// new root context in the VM that it has, and the old root lives until its last stream ends.
     ///
     /// # Errors
     /// If the canary refuses; then the configuration in force stays.
@@ -86,7 +86,8 @@ impl Proxy {
         host.clock.advance(gap);
     }
 
-    /// Sets the wall clock alone, in seconds since the Unix epoch; the monotonic clock and timers don't notice.
+    /// Sets the wall clock alone, in seconds since the Unix epoch; the monotonic clock and timers don't
+    /// notice.
     pub fn set_clock(&self, unix: u64) {
         self.inner.host.borrow_mut().clock.set_wall(Duration::from_secs(unix));
     }
@@ -102,8 +103,8 @@ impl Proxy {
         self.inner.host.borrow_mut().callouts.clusters.insert(name.to_owned(), handler);
     }
 
-    /// A cluster vanishes: the calls to it that are under way are reset (`ClusterEntry::~ClusterEntry`), and none is known by
-    /// that name.
+    /// A cluster vanishes: the calls to it that are under way are reset (`ClusterEntry::~ClusterEntry`), and
+    /// none is known by that name.
     pub fn remove_cluster(&self, name: &str) {
         {
             let mut host = self.inner.host.borrow_mut();
@@ -156,8 +157,8 @@ impl Proxy {
         self.settle();
     }
 
-    /// Does what comes in one iteration of a worker's event loop: what ends meanwhile is destroyed at once and deleted at the end
-    /// (`Dispatcher::deferredDelete`), and until then the VM can still name it.
+    /// Does what comes in one iteration of a worker's event loop: what ends meanwhile is destroyed at once
+    /// and deleted at the end (`Dispatcher::deferredDelete`), and until then the VM can still name it.
     pub fn in_one_iteration(&self, events: impl FnOnce()) {
         self.inner.host.borrow_mut().one_iteration = true;
         events();
@@ -224,8 +225,8 @@ impl Proxy {
         self.inner.host.borrow().calls.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     }
 
-    /// Which host calls were made in which callback so far, as (export, import) names: the moments at which a fault can
-    /// strike.
+    /// Which host calls were made in which callback so far, as (export, import) names: the moments at which a
+    /// fault can strike.
     pub fn moments(&self) -> Vec<(String, String)> {
         let host = self.inner.host.borrow();
         host.moments.iter().map(|(callback, call)| (callback.clone(), (*call).to_owned())).collect()
@@ -241,7 +242,8 @@ impl Proxy {
         self.inner.all_vms().iter().filter_map(|vm| vm.borrow().failed.clone()).collect()
     }
 
-    /// Bytes of memory that a worker's VMs have, all pages that they ever asked for: Wasm memory never shrinks.
+    /// Bytes of memory that a worker's VMs have, all pages that they ever asked for: Wasm memory never
+    /// shrinks.
     pub fn memory(&self, worker: usize) -> usize {
         let threads = self.inner.threads.borrow();
         threads[worker + 1].vms.values().map(|vm| vm.borrow_mut().memory_size()).sum()

@@ -1,5 +1,6 @@
-//! One stream through the filter chain, as Envoy's filter manager drives it (`source/common/http/filter_manager.cc`)
-//! and its Wasm filter answers (`source/extensions/common/wasm/context.cc`).
+//! One stream through the filter chain, as Envoy's filter manager drives it
+//! (`source/common/http/filter_manager.cc`) and its Wasm filter answers
+//! (`source/extensions/common/wasm/context.cc`).
 
 pub(crate) mod exchange;
 pub(crate) mod headers;
@@ -62,7 +63,8 @@ pub(crate) struct Filter {
     failure_replied: Cell<bool>,
 }
 
-/// What comes next. Requests pass the filters in order, responses in reverse: there the number is of filters to go.
+/// What comes next. Requests pass the filters in order, responses in reverse: there the number is of filters
+/// to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     RequestHeaders(usize),
@@ -131,8 +133,8 @@ impl Inner {
         self.run(id);
     }
 
-    /// `PluginConfig::createContext` (Envoy `wasm.cc`): a plugin that was not made on this thread has no filter; one
-    /// whose VM died has none under `FAIL_OPEN`, and an empty one under `FAIL_CLOSE`.
+    /// `PluginConfig::createContext` (Envoy `wasm.cc`): a plugin that was not made on this thread has no
+    /// filter; one whose VM died has none under `FAIL_OPEN`, and an empty one under `FAIL_CLOSE`.
     fn create_filter(&self, id: u64, thread: usize, slot: usize) -> Option<Filter> {
         let root = self.root_of(thread, slot)?;
         let policy = root.plugin.policy;
@@ -255,14 +257,15 @@ impl Inner {
         } else {
             self.with(id, |stream| {
                 stream.position = next;
-                // A filter that asked to go on within its own callback goes on, whatever the callback answered.
+                // A filter that asked to go on within its own callback goes on, whatever the callback
+                // answered.
                 stream.paused = (!proceed && !stream.resume).then_some((direction, index));
             });
         }
     }
 
-    /// `DownstreamFilterManager::sendLocalReply`. Before a response there is, the reply passes the filters' response
-    /// callbacks; after, it goes to the client directly.
+    /// `DownstreamFilterManager::sendLocalReply`. Before a response there is, the reply passes the filters'
+    /// response callbacks; after, it goes to the client directly.
     fn send_reply(&self, id: u64, reply: &LocalReply) {
         self.with(id, |stream| {
             let response = reply.response(&stream.request);
@@ -274,8 +277,9 @@ impl Inner {
         });
     }
 
-    /// A local reply that a filter asked for, after its call into the VM. Panics on what harms Envoy itself. While any callback of the stream runs, the
-    /// reply is prepared and sent when that has returned (`prepareLocalReplyViaFilterChain`).
+    /// A local reply that a filter asked for, after its call into the VM. Panics on what harms Envoy itself.
+    /// While any callback of the stream runs, the reply is prepared and sent when that has returned
+    /// (`prepareLocalReplyViaFilterChain`).
     pub(crate) fn local_reply(&self, id: u64, reply: LocalReply) {
         let now = self.with(id, |stream| {
             // Seen in Envoy 1.39: the client gets no answer at all.
@@ -302,7 +306,8 @@ impl Inner {
         }
     }
 
-    /// `continueDecoding` and `continueEncoding` of one filter: only the one that holds the stream back can let it go.
+    /// `continueDecoding` and `continueEncoding` of one filter: only the one that holds the stream back can
+    /// let it go.
     pub(crate) fn resume(&self, id: u64, context: u32, vm: u64, direction: Direction) {
         let run = self.with(id, |stream| {
             let is_it = |filter: &Rc<Filter>| {
@@ -341,8 +346,8 @@ impl Inner {
         }
     }
 
-    /// `ConnectionManagerImpl::doDeferredStreamDestroy` (Envoy `conn_manager_impl.cc`): all access loggers first, then
-    /// `destroyFilters`.
+    /// `ConnectionManagerImpl::doDeferredStreamDestroy` (Envoy `conn_manager_impl.cc`): all access loggers
+    /// first, then `destroyFilters`.
     fn end(&self, id: u64, outcome: Outcome) {
         let filters = self.with(id, |stream| {
             if stream.ended.is_some() {
@@ -367,7 +372,8 @@ impl Inner {
 
     // What the Wasm filter does in each of the filter manager's callbacks.
 
-    /// `Context::decodeHeaders` and `encodeHeaders`, with `ContextBase::onRequestHeaders` and `onResponseHeaders`.
+    /// `Context::decodeHeaders` and `encodeHeaders`, with `ContextBase::onRequestHeaders` and
+    /// `onResponseHeaders`.
     fn headers(&self, id: u64, direction: Direction, filter: &Filter) -> bool {
         let Some(vm) = filter.root.as_ref().map(|root| &root.vm) else {
             return self.empty_context(id, direction, filter);
@@ -394,8 +400,9 @@ impl Inner {
         };
         show(true);
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        // 2 is a status that Envoy's Wasm filter takes for "continue" (`convertFilterHeadersStatus`); of all others only
-        // 0 goes on, because 1 is turned into "stop all" (`convertVmCallResultToFilterHeadersStatus`).
+        // 2 is a status that Envoy's Wasm filter takes for "continue" (`convertFilterHeadersStatus`); of all
+        // others only 0 goes on, because 1 is turned into "stop all"
+        // (`convertVmCallResultToFilterHeadersStatus`).
         let proceed = self.callback(id, filter, vm, export, &[count, u32::from(end_of_stream)], |status| {
             matches!(status, 0 | 2)
         });
@@ -432,8 +439,8 @@ impl Inner {
         proceed
     }
 
-    /// One call into the VM with `CHECK_FAIL_HTTP` before and after it; the deferred actions run before the filter
-    /// manager learns the status (`DeferAfterCallActions`).
+    /// One call into the VM with `CHECK_FAIL_HTTP` before and after it; the deferred actions run before the
+    /// filter manager learns the status (`DeferAfterCallActions`).
     fn callback(
         &self,
         id: u64,
@@ -478,7 +485,8 @@ impl Inner {
         direction == Direction::Response || self.failed(id, filter)
     }
 
-    /// `ContextBase::onCreate`: called by the first callback, so a filter that a request did not reach has no context.
+    /// `ContextBase::onCreate`: called by the first callback, so a filter that a request did not reach has no
+    /// context.
     fn on_create(&self, vm: &Rc<RefCell<Vm>>, id: u32) {
         if created(vm, id) {
             return;

@@ -53,8 +53,8 @@ fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| Engine::new(&Config::new()).expect("the default configuration works"))
 }
 
-/// `BytecodeUtil::getAbiVersion` (proxy-wasm-cpp-host): the ABI version is the name of an exported function. Envoy takes
-/// older ones too; the mock host does not.
+/// `BytecodeUtil::getAbiVersion` (proxy-wasm-cpp-host): the ABI version is the name of an exported function.
+/// Envoy takes older ones too; the mock host does not.
 fn check_abi(module: &Module) -> Result<(), String> {
     let found = module.exports().any(|export| export.name() == "proxy_abi_version_0_2_1");
     if found {
@@ -118,8 +118,8 @@ pub(crate) struct Context {
     pub(crate) destroyed: bool,
     /// `in_vm_context_created_`.
     pub(crate) created: bool,
-    /// Whether the maps are there now: Envoy's pointers `request_headers_` and `response_headers_` are null before the
-    /// callback, and after one that let the stream go on.
+    /// Whether the maps are there now: Envoy's pointers `request_headers_` and `response_headers_` are null
+    /// before the callback, and after one that let the stream go on.
     pub(crate) request_headers: bool,
     pub(crate) response_headers: bool,
     pub(crate) request_body: bool,
@@ -174,7 +174,8 @@ pub(crate) struct VmState {
     pub(crate) effective: u32,
     /// Name of the export that runs.
     pub(crate) callback: String,
-    /// While the guest's allocator or start function runs, few host calls are allowed (`setRestrictedCallback`).
+    /// While the guest's allocator or start function runs, few host calls are allowed
+    /// (`setRestrictedCallback`).
     pub(crate) restricted: bool,
     pub(crate) stop_iteration: bool,
     pub(crate) after_call: VecDeque<AfterCall>,
@@ -327,8 +328,8 @@ impl Vm {
         self.failed = Some(message);
     }
 
-    /// Calls an export for a context: `None` if the module lacks it or the VM is dead; `Some(0)` if it returns nothing.
-    /// A trap kills the VM.
+    /// Calls an export for a context: `None` if the module lacks it or the VM is dead; `Some(0)` if it
+    /// returns nothing. A trap kills the VM.
     pub(crate) fn call(&mut self, context: u32, export: &str, args: &[u32]) -> Option<u32> {
         if self.failed.is_some() {
             return None;
@@ -359,9 +360,9 @@ impl Vm {
     }
 }
 
-/// The deepest nesting of calls from within the actions after another call (`doAfterVmCallActions`). Envoy has no such number: its
-/// thread's stack has an end, and 300 to 400 levels reached it in Envoy 1.39, depending on the chain. The bound is far below, since
-/// a chain may be longer and a stack shorter.
+/// The deepest nesting of calls from within the actions after another call (`doAfterVmCallActions`). Envoy
+/// has no such number: its thread's stack has an end, and 300 to 400 levels reached it in Envoy 1.39,
+/// depending on the chain. The bound is far below, since a chain may be longer and a stack shorter.
 pub(crate) const MOST_NESTED: usize = 64;
 
 /// Code by its source, for messages.

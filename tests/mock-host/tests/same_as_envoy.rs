@@ -29,7 +29,8 @@ fn probe(name: &'static str, filters: impl IntoIterator<Item = String>) -> Probe
     }
 }
 
-/// What shows from outside: for each request status, body and whether the service was reached, and all log lines.
+/// What shows from outside: for each request status, body and whether the service was reached, and all log
+/// lines.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     /// While the plugins started, whatever the threads' order.
@@ -351,7 +352,8 @@ fn odd_calls() -> Vec<Probe> {
         "(call $call_foreign_function 'none' '' @out)",
         "(call $call_foreign_function 'verify_signature' '' @out)",
         "(call $call_foreign_function 'set_envoy_filter_state' '\x0a\x01x\x12\x01y' @out)",
-        // CEL: what is no expression, calls an unknown function, is fine, and has no value; numbers that are none.
+        // CEL: what is no expression, calls an unknown function, is fine, and has no value; numbers that are
+        // none.
         "(call $call_foreign_function 'expr_create' '1 +' @out)",
         "(call $call_foreign_function 'expr_create' 'a.split()' @out)",
         "(call $call_foreign_function 'expr_create' '1 + 1' @out)",

@@ -1,5 +1,5 @@
-//! Compares what became of a request, as four witnesses saw it (the client, the service, the access log, the span), with
-//! what may become of it.
+//! Compares what became of a request, as four witnesses saw it (the client, the service, the access log, the
+//! span), with what may become of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -307,8 +307,8 @@ impl Judge {
     }
 }
 
-/// An interval in which more passed than `burst + interval / each`, with their number. Entries are from sending a request
-/// to its arrival, in order of arrival: somewhere in between it was counted.
+/// An interval in which more passed than `burst + interval / each`, with their number. Entries are from
+/// sending a request to its arrival, in order of arrival: somewhere in between it was counted.
 fn over_admitted(
     entries: &[(Duration, Duration)],
     burst: u64,

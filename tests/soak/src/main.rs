@@ -1,5 +1,6 @@
-//! Runs the soak. The environment says how: `MINUTES`, `SEED`, `FORM` (`three`, `joined`, `native`, or all in turn), `RATE`
-//! (requests a second), `BURST` (the most at once), `FAULT` (the name of a deliberate fault, or `all`) and `FILTERS_DIR`.
+//! Runs the soak. The environment says how: `MINUTES`, `SEED`, `FORM` (`three`, `joined`, `native`, or all in
+//! turn), `RATE` (requests a second), `BURST` (the most at once), `FAULT` (the name of a deliberate fault, or
+//! `all`) and `FILTERS_DIR`.
 
 #![allow(clippy::restriction)]
 

@@ -1,5 +1,5 @@
-//! What may become of a request. No proxy in here: a request, the settings of the version that decided, and what happened
-//! around the proxy come in, and the outcomes that the documents allow go out.
+//! What may become of a request. No proxy in here: a request, the settings of the version that decided, and
+//! what happened around the proxy come in, and the outcomes that the documents allow go out.
 
 use std::time::Duration;
 
@@ -333,7 +333,8 @@ pub fn grpc_status(outcome: &Outcome) -> u16 {
     }
 }
 
-/// The credential of a user that every version and every issuer's state takes, unless the version bans the user.
+/// The credential of a user that every version and every issuer's state takes, unless the version bans the
+/// user.
 pub fn steady(user: usize) -> Credential {
     Credential::Good { issuer: Issuer::Inline, key: STEADY_KEY, user }
 }

@@ -1,4 +1,5 @@
-//! What is configured: each version's settings follow from the seed, so the model knows them without asking anybody.
+//! What is configured: each version's settings follow from the seed, so the model knows them without asking
+//! anybody.
 
 use std::time::Duration;
 
@@ -89,8 +90,8 @@ impl Form {
     }
 }
 
-/// What is wrong on purpose: the proxy is told something else than the model believes, so that the judge has something to
-/// find.
+/// What is wrong on purpose: the proxy is told something else than the model believes, so that the judge has
+/// something to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// A key that a version has dropped is still taken.
@@ -184,8 +185,8 @@ pub struct Settings {
     pub gate_open: bool,
     /// Whether requests pass while the rate limit service does not answer.
     pub lenient: bool,
-    /// How often the servers around the proxy have got other clusters. Each time they are new ones: a filter asks those that it knew
-    /// no sooner again than it would have without a new configuration.
+    /// How often the servers around the proxy have got other clusters. Each time they are new ones: a filter
+    /// asks those that it knew no sooner again than it would have without a new configuration.
     pub era: u32,
 }
 

@@ -1,4 +1,5 @@
-//! Web sockets: a service that greets and sends every frame back, and clients that see to it that no frame is lost.
+//! Web sockets: a service that greets and sends every frame back, and clients that see to it that no frame is
+//! lost.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! What all parts of a running soak share: the clock, what happened around the proxy, and the requests that are not judged yet.
+//! What all parts of a running soak share: the clock, what happened around the proxy, and the requests that
+//! are not judged yet.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -132,8 +132,8 @@ impl Troubles {
         }
     }
 
-    /// Whether a request in this time may meet its consequences: a filter asks again after a pause that doubles with each
-    /// failure, so the pause is at most as long as the trouble was, and half a minute.
+    /// Whether a request in this time may meet its consequences: a filter asks again after a pause that
+    /// doubles with each failure, so the pause is at most as long as the trouble was, and half a minute.
     pub fn felt(&self, sent: Duration, done: Duration) -> bool {
         self.times.iter().any(|(begin, end)| {
             let over = end.map(|end| {

@@ -1,7 +1,8 @@
 //! The detail of a denial, for access logs and spans: the limit, and whose bucket is empty.
 //!
-//! It is made after the decision, so a request that goes on pays nothing for it. It names what the limit counts by. A value
-//! of that would be a user's name or address, so it is shown under a pseudonym, or not at all.
+//! It is made after the decision, so a request that goes on pays nothing for it. It names what the limit
+//! counts by. A value of that would be a user's name or address, so it is shown under a pseudonym, or not at
+//! all.
 
 use plugin_kit::reply::detail::Detail;
 use plugin_kit::request::exchange::Exchange;

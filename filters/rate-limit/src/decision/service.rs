@@ -188,7 +188,8 @@ impl Limits {
         Ok(Outcome::Admitted(admission))
     }
 
-    /// Decides about a request without the service, as `onFailure` says. `failure` is why it has not answered.
+    /// Decides about a request without the service, as `onFailure` says. `failure` is why it has not
+    /// answered.
     fn decide_without_answer(
         &self,
         store: &impl SharedStore,

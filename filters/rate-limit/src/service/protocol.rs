@@ -124,8 +124,9 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// Every kind: the proxy has no such cluster, or no host in it; no connection; a TLS failure; the connection ended before the
-    /// answer; no answer in time; another gRPC status; an answer that is not of the protocol.
+    /// Every kind: the proxy has no such cluster, or no host in it; no connection; a TLS failure; the
+    /// connection ended before the answer; no answer in time; another gRPC status; an answer that is not of
+    /// the protocol.
     pub const CODES: [&str; 7] = [NO_CLUSTER, CONNECT, TLS, RESET, TIMEOUT, STATUS, CONTENT];
 
     fn new(code: &'static str, text: impl Into<String>) -> Self {

@@ -9,8 +9,9 @@ config_choice! {
     /// Which characters a value may have. Others become `_`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub enum Characters {
-        /// Characters of any script are kept. Quotes and backslashes, which end a quoted field of a log line, control
-        /// characters, line separators and characters that change the direction of writing are replaced.
+        /// Characters of any script are kept. Quotes and backslashes, which end a quoted field of a log line,
+        /// control characters, line separators and characters that change the direction of writing are
+        /// replaced.
         #[default]
         Printable,
         /// ASCII letters, digits and `-._~:@/+=` are kept.

@@ -1,5 +1,5 @@
-//! The least that the Proxy-Wasm SDK can be: a filter that does nothing, built the way the SDK's examples are. The floor
-//! that the benchmark compares with.
+//! The least that the Proxy-Wasm SDK can be: a filter that does nothing, built the way the SDK's examples
+//! are. The floor that the benchmark compares with.
 #![allow(clippy::restriction)]
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};

@@ -1,9 +1,10 @@
 //! Lists of options in documents, made from the JSON Schema.
 //!
-//! A document has a list between `<!-- options: TYPE -->` and `<!-- end -->`, where TYPE is a name in `$defs`. Each
-//! property of the type is an item. An object without a list of its own is expanded where it stands, unless the word
-//! `flat` stands behind the type. `option=#section` there leads to a section that says more about an option, and so does
-//! `option=document.md#section`, after which an object is not expanded either.
+//! A document has a list between `<!-- options: TYPE -->` and `<!-- end -->`, where TYPE is a name in
+//! `$defs`. Each property of the type is an item. An object without a list of its own is expanded where it
+//! stands, unless the word `flat` stands behind the type. `option=#section` there leads to a section that
+//! says more about an option, and so does `option=document.md#section`, after which an object is not expanded
+//! either.
 
 use std::fmt::Write as _;
 use std::path::Path;

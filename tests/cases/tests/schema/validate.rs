@@ -3,7 +3,8 @@
 use plugin_kit::config::PROPERTY_ORDER;
 use serde_json::{Map, Value, json};
 
-/// Whether `value` fits `schema`, as far as JSON Schema is used here; a keyword that is not known here is an error.
+/// Whether `value` fits `schema`, as far as JSON Schema is used here; a keyword that is not known here is an
+/// error.
 pub(crate) fn validate(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let Some(keywords) = schema.as_object() else { return Ok(()) };
     let fails = |text: &str| Err(format!(" is {value}, expected {text}"));

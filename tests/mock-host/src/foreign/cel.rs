@@ -1,4 +1,5 @@
-//! Envoy's foreign functions for CEL (`expr_create`, `expr_evaluate`, `expr_delete`), with another implementation of CEL.
+//! Envoy's foreign functions for CEL (`expr_create`, `expr_evaluate`, `expr_delete`), with another
+//! implementation of CEL.
 //!
 //! Here too short for Envoy's: `request.time` is a number, and texts that are no UTF-8 are bytes.
 
@@ -25,8 +26,8 @@ pub(crate) struct Expressions {
     programs: Vec<Option<Rc<Program>>>,
 }
 
-/// Functions of the standard, as `RegisterBuiltinFunctions` has them; Envoy refuses an expression that calls another.
-/// Operators have names of punctuation.
+/// Functions of the standard, as `RegisterBuiltinFunctions` has them; Envoy refuses an expression that calls
+/// another. Operators have names of punctuation.
 const FUNCTIONS: &[&str] = &[
     "bool",
     "bytes",

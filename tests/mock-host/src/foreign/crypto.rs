@@ -58,8 +58,8 @@ pub(crate) fn parse_public_key(der: &[u8]) -> Option<PublicKey<'_>> {
 
 /// `UtilityImpl::verifySignature` (Envoy `source/common/crypto/utility_impl.cc`): `Err` holds its message.
 ///
-/// AWS-LC's interface has fewer combinations than `BoringSSL`'s; the ones that a JWS algorithm needs are all there. Ed25519 fails in
-/// Envoy because `EVP_DigestVerifyInit` refuses a digest for it.
+/// AWS-LC's interface has fewer combinations than `BoringSSL`'s; the ones that a JWS algorithm needs are all
+/// there. Ed25519 fails in Envoy because `EVP_DigestVerifyInit` refuses a digest for it.
 pub(crate) fn verify(hash: &str, key: &PublicKey<'_>, signature: &[u8], text: &[u8]) -> Result<(), String> {
     let hash = hash.to_ascii_lowercase();
     if !matches!(hash.as_str(), "sha1" | "sha224" | "sha256" | "sha384" | "sha512") {

@@ -28,8 +28,8 @@ pub(crate) struct VerifySignatureResult {
     pub(crate) error: String,
 }
 
-/// `envoy.source.extensions.common.wasm.SetEnvoyFilterStateArguments` (`ext/set_envoy_filter_state.proto`), without the
-/// life span.
+/// `envoy.source.extensions.common.wasm.SetEnvoyFilterStateArguments` (`ext/set_envoy_filter_state.proto`),
+/// without the life span.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SetEnvoyFilterStateArguments {
     #[prost(string, tag = "1")]
@@ -38,7 +38,8 @@ pub(crate) struct SetEnvoyFilterStateArguments {
     pub(crate) value: String,
 }
 
-/// `envoy.source.extensions.common.wasm.DeclarePropertyArguments` (`ext/declare_property.proto`), without the life span.
+/// `envoy.source.extensions.common.wasm.DeclarePropertyArguments` (`ext/declare_property.proto`), without the
+/// life span.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct DeclarePropertyArguments {
     #[prost(string, tag = "1")]

@@ -1,8 +1,8 @@
 //! Callouts: HTTP and unary gRPC calls that filters make to clusters.
 //!
-//! A callout belongs to the root context of the filter that made it (`http_call` and `grpc_call` in proxy-wasm-cpp-host
-//! `src/exports.cc` take `contextOrEffectiveContext()->root_context()`), so it outlives the stream, and its answer
-//! comes with the root context's ID.
+//! A callout belongs to the root context of the filter that made it (`http_call` and `grpc_call` in
+//! proxy-wasm-cpp-host `src/exports.cc` take `contextOrEffectiveContext()->root_context()`), so it outlives
+//! the stream, and its answer comes with the root context's ID.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -94,8 +94,8 @@ impl Callouts {
         Some(self.pending.remove(index))
     }
 
-    /// Answers the callouts whose time is up. For HTTP the router sends a 504, which arrives as a response; a gRPC
-    /// client sees 504 as `UNAVAILABLE` (`Grpc::Utility::httpToGrpcStatus`).
+    /// Answers the callouts whose time is up. For HTTP the router sends a 504, which arrives as a response; a
+    /// gRPC client sees 504 as `UNAVAILABLE` (`Grpc::Utility::httpToGrpcStatus`).
     pub(crate) fn expire(&mut self, now: Duration) {
         for pending in &mut self.pending {
             if pending.answer.is_none() && pending.deadline.is_some_and(|deadline| deadline <= now) {

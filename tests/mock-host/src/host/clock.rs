@@ -10,7 +10,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock at `unix` since the epoch. The monotonic clock starts elsewhere so that a mix-up of the two shows.
+    /// A clock at `unix` since the epoch. The monotonic clock starts elsewhere so that a mix-up of the two
+    /// shows.
     pub(crate) fn new(unix: Duration) -> Self {
         Self { wall: unix, monotonic: Duration::from_secs(1_000) }
     }

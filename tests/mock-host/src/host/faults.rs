@@ -2,7 +2,8 @@
 
 use crate::vm::abi::Status;
 
-/// A rule that spoils host calls. Rules are tried in the order in which they were added; the first that matches acts.
+/// A rule that spoils host calls. Rules are tried in the order in which they were added; the first that
+/// matches acts.
 ///
 /// ```
 /// use mock_host::{Fault, Status};

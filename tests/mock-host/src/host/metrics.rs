@@ -19,7 +19,8 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-/// The metrics that one VM has defined. An ID holds the kind in its two low bits (`kMetricTypeMask`, `wasm.h`).
+/// The metrics that one VM has defined. An ID holds the kind in its two low bits (`kMetricTypeMask`,
+/// `wasm.h`).
 #[derive(Debug, Default)]
 pub(crate) struct MetricIds {
     defined: BTreeMap<u32, (Kind, String)>,

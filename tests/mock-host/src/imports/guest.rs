@@ -152,7 +152,8 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// What the guest may call while its allocator or start function runs (`setRestrictedCallback` in `src/wasm.cc`).
+/// What the guest may call while its allocator or start function runs (`setRestrictedCallback` in
+/// `src/wasm.cc`).
 fn allowed_when_restricted(name: &str) -> bool {
     matches!(
         name,

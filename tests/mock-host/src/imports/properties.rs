@@ -35,8 +35,8 @@ pub(super) fn get_property(
     guest.give(&value, pointer_to, size_to)
 }
 
-/// `Context::findValue`: first the attributes (`StreamActivation::FindValue`; all but `xds` need a stream), then
-/// filter state, then what Wasm adds.
+/// `Context::findValue`: first the attributes (`StreamActivation::FindValue`; all but `xds` need a stream),
+/// then filter state, then what Wasm adds.
 pub(crate) fn find_value(guest: &mut Guest, name: &str) -> Option<Value> {
     let context = guest.context()?;
     let (plugin, requests, responses, log) =

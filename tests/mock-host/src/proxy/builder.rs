@@ -99,8 +99,8 @@ impl Builder {
         self
     }
 
-    /// Starts the proxy: for each plugin a throwaway canary VM, then its root context on the main thread and each
-    /// worker.
+    /// Starts the proxy: for each plugin a throwaway canary VM, then its root context on the main thread and
+    /// each worker.
     ///
     /// # Errors
     /// If a module can't be loaded or linked, or its canary refuses the configuration.

@@ -16,7 +16,8 @@ pub enum FailurePolicy {
     Close,
     /// The plugin is left out.
     Open,
-    /// As [`FailurePolicy::Close`], but a request that comes a second or more after the VM was made makes a new one.
+    /// As [`FailurePolicy::Close`], but a request that comes a second or more after the VM was made makes a
+    /// new one.
     Reload,
 }
 
@@ -77,8 +78,8 @@ impl Plugin {
         self
     }
 
-    /// `vmConfig.env`. The environment is not part of what makes a VM another one (`makeVmKey`): of two plugins that
-    /// share a VM, the first one's counts.
+    /// `vmConfig.env`. The environment is not part of what makes a VM another one (`makeVmKey`): of two
+    /// plugins that share a VM, the first one's counts.
     #[must_use]
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.insert(key.to_owned(), value.to_owned());

@@ -11,8 +11,8 @@ use crate::host::callouts::{Answer, Pending};
 use crate::stream::exchange::{Response, UpstreamRequest};
 use crate::vm::{AfterCall, Context, MOST_NESTED, Timer, Vm, VmKey};
 
-/// A plugin's root context in a thread's VM (`PluginHandleBase`): it lives while the plugin is configured or a stream
-/// uses it.
+/// A plugin's root context in a thread's VM (`PluginHandleBase`): it lives while the plugin is configured or
+/// a stream uses it.
 pub(crate) struct Root {
     pub(crate) vm: Rc<RefCell<Vm>>,
     pub(crate) vm_serial: u64,
@@ -67,8 +67,9 @@ impl Inner {
         Ok((serial, vm))
     }
 
-    /// `WasmHandleBase::canary` (proxy-wasm-cpp-host `src/wasm.cc`): a throwaway VM is started and configured first; if
-    /// it refuses, so does the proxy, and what is in force stays. It shares the process's shared data.
+    /// `WasmHandleBase::canary` (proxy-wasm-cpp-host `src/wasm.cc`): a throwaway VM is started and configured
+    /// first; if it refuses, so does the proxy, and what is in force stays. It shares the process's shared
+    /// data.
     pub(super) fn canary(&self, plugin: &Rc<PluginConfig>) -> Result<(), Rejected> {
         let key = (plugin.vm_key(), plugin.key());
         let seen = self.host.borrow().logs.len();
@@ -143,8 +144,9 @@ impl Inner {
         accepted.is_some_and(|accepted| accepted != 0)
     }
 
-    /// `getOrCreateThreadLocalPlugin`: a plugin of the same key keeps its root; else a new root starts, in the thread's
-    /// VM of that code if it lives. A root that refuses its configuration is no root: the plugin is absent there.
+    /// `getOrCreateThreadLocalPlugin`: a plugin of the same key keeps its root; else a new root starts, in
+    /// the thread's VM of that code if it lives. A root that refuses its configuration is no root: the plugin
+    /// is absent there.
     pub(super) fn create_root(&self, thread: usize, plugin: &Rc<PluginConfig>) -> Option<Rc<Root>> {
         let vm_key = plugin.vm_key();
         let alive = |root: &Rc<Root>| root.vm.borrow().failed.is_none();
@@ -177,8 +179,9 @@ impl Inner {
         Some(root)
     }
 
-    /// A root that refused after the canary had accepted: if its VM serves no other, it is shut down with its root
-    /// (`~WasmHandleBase`). Seen in Envoy 1.39: requests then pass without the plugin, under `FAIL_CLOSE` too.
+    /// A root that refused after the canary had accepted: if its VM serves no other, it is shut down with its
+    /// root (`~WasmHandleBase`). Seen in Envoy 1.39: requests then pass without the plugin, under
+    /// `FAIL_CLOSE` too.
     pub(super) fn abandon(&self, thread: usize, vm: &Rc<RefCell<Vm>>, root: u32) {
         let used = {
             let threads = self.threads.borrow();
@@ -218,8 +221,8 @@ impl Inner {
         Some(fresh.unwrap_or(root))
     }
 
-    /// Drops one use of a root; the last one shuts it down (`WasmBase::startShutdown`): `on_done`, and `on_delete` unless
-    /// `on_done` answered false, when `proxy_done` must come first.
+    /// Drops one use of a root; the last one shuts it down (`WasmBase::startShutdown`): `on_done`, and
+    /// `on_delete` unless `on_done` answered false, when `proxy_done` must come first.
     pub(crate) fn release(&self, root: Rc<Root>) {
         if let Some(root) = Rc::into_inner(root) {
             self.shut_down(&root.vm, root.context);
@@ -257,12 +260,14 @@ impl Inner {
             .retain(|pending| pending.vm != serial || pending.root != root);
     }
 
-    /// `WasmBase::doAfterVmCallActions`: in order, and what these add too. An action may enter the VM again, and what is left is
-    /// then done from within that call: a callback that answers many streams nests as deep as there are of them.
+    /// `WasmBase::doAfterVmCallActions`: in order, and what these add too. An action may enter the VM again,
+    /// and what is left is then done from within that call: a callback that answers many streams nests as
+    /// deep as there are of them.
     pub(crate) fn after_call(&self, vm: &Rc<RefCell<Vm>>) {
         vm.borrow_mut().state().stop_iteration = false;
         if self.host.borrow().nested > MOST_NESTED {
-            // The VM has just died of it (see `Vm::call`). The calls further out do what is left, so that the test sees it.
+            // The VM has just died of it (see `Vm::call`). The calls further out do what is left, so that the
+            // test sees it.
             return;
         }
         self.host.borrow_mut().nested += 1;

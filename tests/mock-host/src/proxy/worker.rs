@@ -23,8 +23,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Sends a request and tells what became of it. Callouts that were answered are delivered; a stream that still
-    /// waits after that is given up by the client, and comes back as [`crate::Outcome::Paused`].
+    /// Sends a request and tells what became of it. Callouts that were answered are delivered; a stream that
+    /// still waits after that is given up by the client, and comes back as [`crate::Outcome::Paused`].
     pub fn request(&self, request: Request) -> Exchange {
         self.start(request).exchange()
     }

@@ -6,8 +6,8 @@ use crate::host::logs::Log;
 use crate::properties::{Connection, Route};
 use crate::stream::headers::HeaderMap;
 
-/// A request as the client sends it. The proxy adds what Envoy's connection manager adds: `x-forwarded-proto` and
-/// `x-request-id`, if the client sent none.
+/// A request as the client sends it. The proxy adds what Envoy's connection manager adds: `x-forwarded-proto`
+/// and `x-request-id`, if the client sent none.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(crate) headers: HeaderMap,
@@ -27,8 +27,8 @@ impl Request {
         Self::new("POST", path)
     }
 
-    /// A request with any method. The authority is `app.example.com` until [`Request::host`] says otherwise. One to open a
-    /// tunnel (`CONNECT`) has no path.
+    /// A request with any method. The authority is `app.example.com` until [`Request::host`] says otherwise.
+    /// One to open a tunnel (`CONNECT`) has no path.
     pub fn new(method: &str, path: &str) -> Self {
         let pseudo =
             [(":authority", "app.example.com"), (":path", path), (":method", method), (":scheme", "http")];
@@ -61,7 +61,8 @@ impl Request {
         self
     }
 
-    /// Makes it a gRPC request (`Grpc::Common::isGrpcRequestHeaders`: a POST with content type `application/grpc`).
+    /// Makes it a gRPC request (`Grpc::Common::isGrpcRequestHeaders`: a POST with content type
+    /// `application/grpc`).
     #[must_use]
     pub fn grpc(self) -> Self {
         self.header("content-type", "application/grpc").header("te", "trailers")
@@ -163,8 +164,8 @@ pub struct Exchange {
     pub filter_state: BTreeMap<String, Vec<u8>>,
     /// What the filters logged while one of the stream's contexts was current.
     pub logs: Vec<Log>,
-    /// How counters and gauges changed since the request began, by name without `wasmcustom.`; what did not change is
-    /// left out. Other streams and timers in between count too.
+    /// How counters and gauges changed since the request began, by name without `wasmcustom.`; what did not
+    /// change is left out. Other streams and timers in between count too.
     pub metrics: BTreeMap<String, i64>,
     /// Host calls made by the stream's contexts, by import name: a budget to hold a filter to.
     pub calls: BTreeMap<String, u64>,

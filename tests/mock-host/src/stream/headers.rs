@@ -57,8 +57,8 @@ impl HeaderMap {
         self.entries.iter().filter(move |(have, _)| *have == name).map(|(_, value)| value.as_slice())
     }
 
-    /// Adds a value (`HeaderMapImpl::addCopy`). A second value of an *inline* header is not a second entry: Envoy
-    /// appends it to the first, after a comma (`insertByKey`, `appendToHeader`).
+    /// Adds a value (`HeaderMapImpl::addCopy`). A second value of an *inline* header is not a second entry:
+    /// Envoy appends it to the first, after a comma (`insertByKey`, `appendToHeader`).
     pub fn add(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let name = canonical(name);
         let value = value.as_ref().to_vec();
@@ -79,7 +79,8 @@ impl HeaderMap {
         self.entries.insert(at, (name, value));
     }
 
-    /// Removes all values and adds one (`HeaderMapImpl::setCopy` is remove, then insert: the header moves to the end).
+    /// Removes all values and adds one (`HeaderMapImpl::setCopy` is remove, then insert: the header moves to
+    /// the end).
     pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.remove(name);
         self.add(name, value);
@@ -96,8 +97,8 @@ impl HeaderMap {
         self.entries.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    /// All values joined by a comma (`HeaderUtility::getAllOfHeaderAsString`, which CEL attributes and the property
-    /// `request.headers` use).
+    /// All values joined by a comma (`HeaderUtility::getAllOfHeaderAsString`, which CEL attributes and the
+    /// property `request.headers` use).
     pub(crate) fn joined(&self, name: &str) -> Option<Vec<u8>> {
         let values: Vec<_> = self.values(name).collect();
         (!values.is_empty()).then(|| values.join(&b","[..]))
@@ -130,15 +131,17 @@ impl fmt::Debug for HeaderMap {
     }
 }
 
-/// Lower case, and `host` as `:authority` (the static lookup table of `RequestHeaderMap` maps the legacy name).
+/// Lower case, and `host` as `:authority` (the static lookup table of `RequestHeaderMap` maps the legacy
+/// name).
 fn canonical(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     if name == "host" { ":authority".to_owned() } else { name }
 }
 
 /// Headers that Envoy keeps inline, so that values coalesce: `INLINE_REQ_STRING_HEADERS` and its sisters in
-/// `envoy/http/header_map.h`, and those that filters in the release binary register (`RegisterCustomInlineHeader`:
-/// `authorization` by oauth2 and cache, `referer` by the expression context, …).
+/// `envoy/http/header_map.h`, and those that filters in the release binary register
+/// (`RegisterCustomInlineHeader`: `authorization` by oauth2 and cache, `referer` by the expression context,
+/// …).
 fn is_inline(name: &str) -> bool {
     matches!(
         name,

@@ -14,8 +14,8 @@ pub(crate) struct LocalReply {
 }
 
 impl LocalReply {
-    /// `Context::sendLocalResponse` (Envoy `context.cc`): a gRPC status outside 0..=16 (SDKs pass -1) leaves Envoy's
-    /// mapping; spaces in the details become underscores (`StringUtil::replaceAllEmptySpace`).
+    /// `Context::sendLocalResponse` (Envoy `context.cc`): a gRPC status outside 0..=16 (SDKs pass -1) leaves
+    /// Envoy's mapping; spaces in the details become underscores (`StringUtil::replaceAllEmptySpace`).
     pub(crate) fn new(
         status: u32,
         grpc_status: u32,

@@ -1,6 +1,7 @@
 //! The numbers of Proxy-Wasm ABI 0.2.1 and its serialised form of header maps.
 
-/// What a host call answers (`WasmResult` in proxy-wasm-cpp-host's `proxy_wasm_common.h`). A fault may answer any number.
+/// What a host call answers (`WasmResult` in proxy-wasm-cpp-host's `proxy_wasm_common.h`). A fault may answer
+/// any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(
     /// The number that the guest sees.
@@ -65,8 +66,8 @@ pub(crate) enum Direction {
     Response,
 }
 
-/// Pairs in the form of `PairsUtil::marshalPairs` (proxy-wasm-cpp-host `src/pairs_util.cc`): count, the sizes of each
-/// name and value, then the names and values, each ended by a zero byte.
+/// Pairs in the form of `PairsUtil::marshalPairs` (proxy-wasm-cpp-host `src/pairs_util.cc`): count, the sizes
+/// of each name and value, then the names and values, each ended by a zero byte.
 pub(crate) fn marshal_pairs<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Vec<u8> {
     let mut out = word(pairs.len());
     for (name, value) in pairs {

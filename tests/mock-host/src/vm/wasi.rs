@@ -1,5 +1,6 @@
 //! The WASI functions that Envoy gives (`FOR_ALL_WASI_FUNCTIONS` and `wasi_unstable_*` in proxy-wasm-cpp-host
-//! `include/proxy-wasm/exports.h` and `src/exports.cc`), and no other: a full WASI would hide an import that Envoy lacks.
+//! `include/proxy-wasm/exports.h` and `src/exports.cc`), and no other: a full WASI would hide an import that
+//! Envoy lacks.
 
 use wasmtime::{Caller, Linker};
 
@@ -61,7 +62,8 @@ pub(crate) fn link(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
             module,
             "proc_exit",
             |caller: Caller<'_, VmState>, _: u32| -> wasmtime::Result<()> {
-                // It only logs, at trace level, and returns; the `unreachable` that compilers put behind it traps.
+                // It only logs, at trace level, and returns; the `unreachable` that compilers put behind it
+                // traps.
                 Guest::new(caller).enter("proc_exit").map(|_| ())
             },
         )?;

@@ -1,5 +1,6 @@
-//! Many requests that wait at once: however that ends, each gets its answer, none passes unchecked, and no VM dies. All
-//! combinations of the table are tried; with `BURSTS=all` each with as many requests as one worker may have.
+//! Many requests that wait at once: however that ends, each gets its answer, none passes unchecked, and no VM
+//! dies. All combinations of the table are tried; with `BURSTS=all` each with as many requests as one worker
+//! may have.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -233,7 +234,8 @@ const SHARE: usize = 1024;
 /// Memory comes in pages, and hash tables are seeded at random.
 const PAGES: usize = 4 * 65536;
 
-/// Carries out the bursts of the table, each twice where the proxy goes on: what the first one has taken must do for the second.
+/// Carries out the bursts of the table, each twice where the proxy goes on: what the first one has taken must
+/// do for the second.
 fn all_bursts(waits: Waits) {
     for burst in Burst::all().filter(|burst| burst.waits == waits) {
         let count = if is_large(burst) { MOST } else { MANY };
@@ -340,8 +342,8 @@ fn the_timer_is_slow_again_when_the_burst_is_over() {
     }
 }
 
-/// With the same module a new configuration is a new root context in the same VM: the keys that the old one has fetched are good
-/// for the new one too.
+/// With the same module a new configuration is a new root context in the same VM: the keys that the old one
+/// has fetched are good for the new one too.
 #[test]
 fn a_new_configuration_while_the_issuer_is_down_keeps_the_keys() {
     for burst in for_keys().filter(|burst| burst.then == Then::GoesOn) {
@@ -372,7 +374,8 @@ fn a_new_configuration_while_the_issuer_is_down_keeps_the_keys() {
     }
 }
 
-/// Envoy knows a stream's context for a moment after its end. Whoever resumes the stream then, or answers it, crashes the proxy.
+/// Envoy knows a stream's context for a moment after its end. Whoever resumes the stream then, or answers it,
+/// crashes the proxy.
 #[test]
 fn a_client_that_leaves_just_before_the_answer_comes_is_not_resumed() {
     for burst in Burst::all().filter(|burst| burst.ends == Ends::Arrives) {

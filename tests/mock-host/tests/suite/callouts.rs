@@ -55,7 +55,8 @@ fn an_answer_resumes_the_stream_that_waits() {
     );
     let exchange = proxy.worker(0).request(Request::get("/"));
     assert_eq!((exchange.outcome, exchange.status), (Outcome::Complete, 200));
-    // The answer comes to the root context; what it says is the stream's only after it took the stream's part.
+    // The answer comes to the root context; what it says is the stream's only after it took the stream's
+    // part.
     assert_eq!(said(&exchange), ["0", "0"]);
     assert_eq!(messages(&proxy.logs()), ["0", "1", "5", "0", "200", "0"]);
 }

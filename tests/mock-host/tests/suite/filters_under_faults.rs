@@ -1,5 +1,5 @@
-//! The built filters while host calls fail: at every moment every call answers every status, or garbage. No VM dies, no
-//! stream hangs, nothing gets through that must not, and afterwards all is well.
+//! The built filters while host calls fail: at every moment every call answers every status, or garbage. No
+//! VM dies, no stream hangs, nothing gets through that must not, and afterwards all is well.
 
 use std::time::Duration;
 
@@ -207,7 +207,8 @@ fn run(
         }
         if let Some(upstream) = &exchange.upstream
             && ["jwt-auth", "mesh-filters"].contains(&subject.filter)
-            // A plugin that a worker could not configure after the canary had accepted is left out, in Envoy too.
+            // A plugin that a worker could not configure after the canary had accepted is left out, in Envoy
+            // too.
             && (callback != "proxy_on_configure" || unconfigured)
         {
             if subject.guards && !good {

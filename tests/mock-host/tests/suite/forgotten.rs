@@ -1,19 +1,21 @@
-//! Filters hear nothing of the end of a stream, nor of a plugin's. What they keep for them must go all the same.
+//! Filters hear nothing of the end of a stream, nor of a plugin's. What they keep for them must go all the
+//! same.
 
 use std::fmt::Write;
 
 use crate::support::{built, on_request, plugin};
 use mock_host::{Proxy, Request};
 
-/// Memory is taken by pages, and the order in which parts of it are freed follows the random seeds of hash tables. So two pages
-/// more are no leak.
+/// Memory is taken by pages, and the order in which parts of it are freed follows the random seeds of hash
+/// tables. So two pages more are no leak.
 fn assert_flat(before: usize, after: usize) {
     assert!(after <= before + 2 * 65_536, "{after} bytes of memory after {before}");
 }
 
 #[test]
 fn requests_that_never_get_a_response_leave_nothing() {
-    // What is counted by status waits for the response, which the next filter holds off until the client leaves.
+    // What is counted by status waits for the response, which the next filter holds off until the client
+    // leaves.
     let limit = r#"{ "limits": [
         { "name": "errors", "rate": { "requests": 1000000, "per": "1s" }, "countStatuses": [500] } ] }"#;
     let proxy = Proxy::builder()

@@ -1,4 +1,5 @@
-//! The mock host's own tests, and the filters' modules in it, as one program: each program of tests links the WebAssembly runtime.
+//! The mock host's own tests, and the filters' modules in it, as one program: each program of tests links the
+//! WebAssembly runtime.
 #![allow(clippy::restriction)]
 
 mod bursts;

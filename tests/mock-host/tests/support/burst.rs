@@ -1,5 +1,5 @@
-//! What a burst of requests waits for, how that ends, and what then becomes of them. Data alone: the mock host and real Envoy
-//! each carry it out.
+//! What a burst of requests waits for, how that ends, and what then becomes of them. Data alone: the mock
+//! host and real Envoy each carry it out.
 
 use serde_json::{Value, json};
 
@@ -162,8 +162,8 @@ impl Burst {
         chosen
     }
 
-    /// The bursts that `BURSTS` names: all, those of [`Burst::pairwise`] (`pairs`), those of some values (`Keys Joined`), or, where
-    /// it says nothing, each thing to wait for with each ending.
+    /// The bursts that `BURSTS` names: all, those of [`Burst::pairwise`] (`pairs`), those of some values
+    /// (`Keys Joined`), or, where it says nothing, each thing to wait for with each ending.
     pub(crate) fn wanted(bursts: &str) -> Vec<Self> {
         let named = |burst: &Self| bursts.split_whitespace().all(|word| format!("{burst:?}").contains(word));
         match bursts {
@@ -320,7 +320,8 @@ impl Burst {
         loaded
     }
 
-    /// How often each status is seen, of so many requests whose clients stay, in a proxy that has let `before` pass.
+    /// How often each status is seen, of so many requests whose clients stay, in a proxy that has let
+    /// `before` pass.
     pub(crate) fn statuses(self, count: usize, before: usize) -> Vec<(u16, usize)> {
         let room = ROOM.saturating_sub(before).min(count);
         let statuses = match self.then {

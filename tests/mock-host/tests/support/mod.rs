@@ -46,9 +46,9 @@ const IMPORTS: [(&str, &str); 30] = [
 
 /// A module with the imports, an allocator and helpers around `body`.
 ///
-/// In `body`, `'text'` stands for a pointer and a length, with `\0` for a zero byte. Helpers: `$out` is where a call
-/// leaves a pointer (16) and a size (20): write it as `(i32.const 16) (i32.const 20)`, or `@out`. `(call $tell)` logs
-/// those bytes, `(call $say X)` logs a number, `(call $note 'text')` logs a text.
+/// In `body`, `'text'` stands for a pointer and a length, with `\0` for a zero byte. Helpers: `$out` is where
+/// a call leaves a pointer (16) and a size (20): write it as `(i32.const 16) (i32.const 20)`, or `@out`.
+/// `(call $tell)` logs those bytes, `(call $say X)` logs a number, `(call $note 'text')` logs a text.
 pub(crate) fn module(body: &str) -> Vec<u8> {
     let mut imports = String::new();
     for (name, parameters) in IMPORTS {
