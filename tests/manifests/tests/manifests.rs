@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
@@ -277,15 +277,21 @@ fn a_deployment_with_the_label_has_the_module_in_its_proxies_and_others_do_not()
     }
 }
 
-/// What `mesh-filters check --deny warnings` finds in these resources.
-fn check(resources: &[Value]) -> Result<(), String> {
+/// `mesh-filters check` of this text, with an option.
+fn run_check(text: &str, option: [&str; 2]) -> Output {
     // Beside the folder `deps` that holds this test.
     let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("mesh-filters");
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("resources.json");
-    fs::write(&file, json!({ "kind": "List", "items": resources }).to_string()).unwrap();
-    let done = Command::new(&program).args(["check", "--deny", "warnings"]).arg(&file).output();
-    let done = done.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let file = folder.path().join("resources.yaml");
+    fs::write(&file, text).unwrap();
+    let done = Command::new(&program).arg("check").args(option).arg(&file).output();
+    done.unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+/// What `mesh-filters check --deny warnings` finds in these resources.
+fn check(resources: &[Value]) -> Result<(), String> {
+    let text = json!({ "kind": "List", "items": resources }).to_string();
+    let done = run_check(&text, ["--deny", "warnings"]);
     if done.status.success() { Ok(()) } else { Err(String::from_utf8(done.stdout).unwrap()) }
 }
 
@@ -460,11 +466,7 @@ fn a_configuration_in_a_document_is_one_that_its_filter_takes() {
 
 /// The findings of `mesh-filters check` in this text, but those that say that report mode is on: a rollout begins with it.
 fn findings(text: &str) -> Vec<String> {
-    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("mesh-filters");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("resources.yaml");
-    fs::write(&file, text).unwrap();
-    let done = Command::new(&program).args(["check", "--format", "json"]).arg(&file).output().unwrap();
+    let done = run_check(text, ["--format", "json"]);
     let found: Vec<Value> = serde_json::from_slice(&done.stdout).unwrap();
     let found = found.iter().filter(|one| one["code"] != "report-mode");
     found.map(|one| format!("{}: {}", one["resource"], one["message"])).collect()
