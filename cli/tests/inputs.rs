@@ -176,6 +176,8 @@ fn flags_are_those_of_curl() {
     let cases: &[(&[&str], &str, &str)] = &[
         (&["/x", "-I", "-u", "user:HUNTER2"], "HEAD service/x", "200"),
         (&["http://user:HUNTER2@web.shop/x", "-I"], "HEAD web.shop/x", "200"),
+        (&["http://user%3AHUNTER2@web.shop/x", "-I"], "HEAD web.shop/x", "200"),
+        (&["/admin", "-u", "admin"], "GET service/admin", "200"),
         (&["web.shop:8080/x", "-I", "-u", "user:HUNTER3"], "HEAD web.shop:8080/x", "401 token_missing"),
         (
             &["web.shop", "-I", "-u", "user:HUNTER2", "-H", "Authorization:"],
@@ -205,6 +207,7 @@ fn flags_are_those_of_curl() {
         (&["/x", "-H", "authorization"], "--header: expected `NAME: VALUE`"),
         (&["/x", "-d", "@nowhere"], "--data: nowhere: No such file"),
         (&["/x", "-G"], "--get: expected `--data`"),
+        (&["/x", "-b", "cookies.txt"], "--cookie: expected `NAME=VALUE`"),
     ] {
         let shown = explained(&[&WEB[..], arguments].concat());
         assert!(shown.as_str().is_some_and(|shown| shown.contains(expected)), "{arguments:?}: {shown}");

@@ -349,8 +349,15 @@ pub(super) fn request(arguments: &Explain) -> Result<Option<Request>, String> {
         request.path.push_str(data);
     }
     let mut set = |name: &str, value: String| request.headers.push((name.to_owned(), value));
-    if let Some(user) = user {
+    if let Some(mut user) = user {
+        if !user.contains(':') {
+            // The password is empty (RFC 7617, section 2).
+            user.push(':');
+        }
         set("authorization", format!("Basic {}", BASE64_STANDARD.encode(user)));
+    }
+    if arguments.cookies.iter().any(|cookie| !cookie.contains('=')) {
+        return Err("--cookie: expected `NAME=VALUE`; files with cookies are not read".to_owned());
     }
     if !arguments.cookies.is_empty() {
         set("cookie", arguments.cookies.join("; "));
@@ -439,10 +446,7 @@ fn of_url(url: &str) -> Result<(Request, Option<String>), String> {
     }
     let path = path.split('#').next().unwrap_or_default();
     let path = if is_path || path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let user = user.map(|user| {
-        let user = String::from_utf8_lossy(&percent_decoded(user.as_bytes())).into_owned();
-        if user.contains(':') { user } else { format!("{user}:") }
-    });
+    let user = user.map(|user| String::from_utf8_lossy(&percent_decoded(user.as_bytes())).into_owned());
     let request = Request {
         method: "GET".to_owned(),
         path,
