@@ -118,7 +118,14 @@ impl RawProvider {
             algorithms,
             policy,
             revoked_elsewhere: self.revoked.elsewhere(&path.field("revoked"), errors),
-            revoked: Revoked::new(self.revoked.jti, self.revoked.sub, self.revoked.kid),
+            revoked: Revoked {
+                jti: self.revoked.jti,
+                sub: self.revoked.sub,
+                kid: self.revoked.kid,
+                sid: self.revoked.sid,
+                sub_before: self.revoked.sub_before.0,
+            }
+            .sorted(),
             keys: keys?,
             most_tried,
             claim_headers,
@@ -145,6 +152,7 @@ impl RawProvider {
             (self.revoked.jti.as_slice(), revoked.field("jti")),
             (self.revoked.sub.as_slice(), revoked.field("sub")),
             (self.revoked.kid.as_slice(), revoked.field("kid")),
+            (self.revoked.sid.as_slice(), revoked.field("sid")),
         ] {
             for (n, text) in list.iter().enumerate() {
                 if text.is_empty() {

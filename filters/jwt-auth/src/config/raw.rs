@@ -293,8 +293,14 @@ config_object! {
         pub(super) sub: Vec<String> = Vec::new(),
         /// The key IDs (`kid`) of keys all of whose tokens are refused.
         pub(super) kid: Vec<String> = Vec::new(),
-        /// The URL of a longer list: a JSON object `{ "jti": […], "sub": […], "kid": […] }` of at most 512
-        /// KiB. It is fetched as keys are, and also applies to tokens that were verified before it came.
+        /// The IDs (`sid`) of sessions all of whose tokens are refused.
+        pub(super) sid: Vec<String> = Vec::new(),
+        /// Subjects (`sub`), each with a time in seconds since the epoch. Their tokens are refused that were issued
+        /// (`iat`) before it, or do not say when.
+        pub(super) sub_before: ByName<u64> = ByName::default(),
+        /// The URL of a longer list: a JSON object
+        /// `{ "jti": […], "sub": […], "kid": […], "sid": […], "subBefore": {…} }` of at most 512 KiB. It is fetched
+        /// as keys are, and also applies to tokens that were verified before it came.
         pub(super) uri: Option<String>,
         /// The cluster of the proxy through which `uri` is fetched. Default: Istio's name, derived from
         /// `uri`.

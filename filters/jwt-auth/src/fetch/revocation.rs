@@ -5,13 +5,21 @@ use plugin_kit::wire::json;
 use serde_json::{Map, Value};
 
 use crate::fetch::remote::Remote;
+use crate::token::claims::whole_seconds;
 
-/// The names of revoked tokens, subjects and keys.
+/// The names of revoked tokens, subjects, keys and sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revoked {
-    jti: Vec<String>,
-    sub: Vec<String>,
-    kid: Vec<String>,
+    /// Tokens by their IDs (`jti`).
+    pub jti: Vec<String>,
+    /// Subjects, all of whose tokens are revoked.
+    pub sub: Vec<String>,
+    /// Keys by their IDs (`kid`), all of whose tokens are revoked.
+    pub kid: Vec<String>,
+    /// Sessions by their IDs (`sid`), all of whose tokens are revoked.
+    pub sid: Vec<String>,
+    /// Subjects whose tokens are revoked that were issued before a time, in seconds since the epoch.
+    pub sub_before: Vec<(String, u64)>,
 }
 
 /// Why a document is not a list of revoked tokens.
@@ -20,41 +28,54 @@ pub enum ListError {
     /// The document is not one JSON object with each name once.
     #[error("not a JSON object")]
     Json,
-    /// The document has a member other than these three, which may be meant to revoke something.
-    #[error("it has another member than `jti`, `sub` and `kid`")]
+    /// The document has a member other than these, which may be meant to revoke something.
+    #[error("it has another member than `jti`, `sub`, `kid`, `sid` and `subBefore`")]
     Member,
     /// A member is not a list of texts.
     #[error("a member is not a list of texts")]
     Text,
+    /// `subBefore` is not an object of times.
+    #[error("`subBefore` is not an object of times in seconds since the epoch")]
+    Time,
 }
 
 impl Revoked {
-    /// Revokes every token with one of these values of `jti` or `sub`, and every token that a key with one of
-    /// these key IDs has signed.
-    pub fn new(mut jti: Vec<String>, mut sub: Vec<String>, mut kid: Vec<String>) -> Self {
-        for names in [&mut jti, &mut sub, &mut kid] {
+    /// The same list, in an order in which names are found.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        for names in [&mut self.jti, &mut self.sub, &mut self.kid, &mut self.sid] {
             names.sort_unstable();
         }
-        Self { jti, sub, kid }
+        self.sub_before.sort_unstable();
+        self
     }
 
-    /// Reads a list: `{ "jti": […], "sub": […], "kid": […] }`, each of which may be missing.
+    /// Reads a list: `{ "jti": […], "sub": […], "kid": […], "sid": […], "subBefore": {…} }`, each of which may be missing.
     ///
     /// # Errors
     /// The document is not such a list.
+    #[inline(never)]
     pub fn parse(bytes: &[u8]) -> Result<Self, ListError> {
-        let (mut jti, mut sub, mut kid) = (Vec::new(), Vec::new(), Vec::new());
+        let mut list = Self::default();
         for (name, value) in json::object(bytes).map_err(|_| ListError::Json)? {
             let names = match name.as_str() {
-                "jti" => &mut jti,
-                "sub" => &mut sub,
-                "kid" => &mut kid,
+                "jti" => &mut list.jti,
+                "sub" => &mut list.sub,
+                "kid" => &mut list.kid,
+                "sid" => &mut list.sid,
+                "subBefore" => {
+                    let Value::Object(times) = value else { return Err(ListError::Time) };
+                    for (sub, time) in times {
+                        list.sub_before.push((sub, whole_seconds(&time).ok_or(ListError::Time)?));
+                    }
+                    continue;
+                }
                 _ => return Err(ListError::Member),
             };
-            let Value::Array(list) = value else { return Err(ListError::Text) };
-            *names = list.into_iter().map(text).collect::<Result<_, _>>()?;
+            let Value::Array(texts) = value else { return Err(ListError::Text) };
+            *names = texts.into_iter().map(text).collect::<Result<_, _>>()?;
         }
-        Ok(Self::new(jti, sub, kid))
+        Ok(list.sorted())
     }
 
     /// Whether a token with these claims, signed by the key with this key ID, is revoked.
@@ -63,7 +84,19 @@ impl Revoked {
             text.is_some_and(|text| names.binary_search_by(|name| name.as_str().cmp(text)).is_ok())
         };
         let claim = |name: &str| claims.get(name).and_then(Value::as_str);
-        is_one(&self.jti, claim("jti")) || is_one(&self.sub, claim("sub")) || is_one(&self.kid, kid)
+        is_one(&self.jti, claim("jti"))
+            || is_one(&self.sub, claim("sub"))
+            || is_one(&self.kid, kid)
+            || is_one(&self.sid, claim("sid"))
+            || claim("sub").is_some_and(|sub| self.is_older(sub, claims))
+    }
+
+    /// Whether the subject has tokens that are revoked because of their age, and this one may be one of them.
+    fn is_older(&self, sub: &str, claims: &Map<String, Value>) -> bool {
+        let found = self.sub_before.binary_search_by(|(known, _)| known.as_str().cmp(sub)).ok();
+        let before = found.and_then(|position| self.sub_before.get(position)).map(|(_, before)| *before);
+        // A token that does not say when it was issued cannot be a later one.
+        before.is_some_and(|before| claims.get("iat").and_then(whole_seconds).is_none_or(|iat| iat < before))
     }
 }
 
@@ -127,6 +160,31 @@ mod tests {
     }
 
     #[test]
+    fn list_ends_sessions_by_sid_and_by_the_age_of_a_subjects_tokens() {
+        let list = Revoked::parse(br#"{"sid":["s2","s1"],"subBefore":{"bob":2000,"alice":1000}}"#).unwrap();
+        for claims in [
+            json!({ "sid": "s1", "sub": "carol", "iat": 5000 }),
+            json!({ "sid": "s2" }),
+            json!({ "sub": "alice", "iat": 999 }),
+            json!({ "sub": "alice", "iat": 999.9 }),
+            json!({ "sub": "alice" }),
+            json!({ "sub": "alice", "iat": "2000" }),
+            json!({ "sub": "bob", "iat": 1000 }),
+        ] {
+            assert!(contains(&list, &claims, None), "{claims}");
+        }
+        for claims in [
+            json!({ "sid": "s3", "sub": "alice", "iat": 1000 }),
+            json!({ "sub": "bob", "iat": 2000 }),
+            json!({ "sub": "carol" }),
+            json!({ "sub": "s1", "sid": "alice" }),
+            json!({ "sid": ["s1"] }),
+        ] {
+            assert!(!contains(&list, &claims, None), "{claims}");
+        }
+    }
+
+    #[test]
     fn malformed_list_is_refused() {
         for (text, error) in [
             ("", ListError::Json),
@@ -135,6 +193,11 @@ mod tests {
             (r#"{"jti":"t1"}"#, ListError::Text),
             (r#"{"sub":[7]}"#, ListError::Text),
             (r#"{"jtis":["t1"]}"#, ListError::Member),
+            (r#"{"sid":"s1"}"#, ListError::Text),
+            (r#"{"subBefore":["alice"]}"#, ListError::Time),
+            (r#"{"subBefore":{"alice":"1000"}}"#, ListError::Time),
+            (r#"{"subBefore":{"alice":-1}}"#, ListError::Time),
+            (r#"{"subBefore":{"alice":1,"alice":2}}"#, ListError::Json),
         ] {
             assert_eq!(Revoked::parse(text.as_bytes()), Err(error), "{text}");
         }
