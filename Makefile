@@ -72,7 +72,9 @@ test-chart: ## Compares what the Helm chart renders with the kustomization of th
 	$(STAGE) "helm" tests/release/install helm
 	$(STAGE) "chart" tools/run-tests manifests --ignored
 
-test-convert: filters tools-envoy ## Compares 20,000 decisions of Istio's own filters with those of what convert makes; SEED=
+test-convert: filters tools-envoy ## Compares 20,000 decisions of Istio's own filters, as istiod translates now, with those of what convert makes; SEED= (needs Go)
+	$(STAGE) "command line" cargo build --locked --workspace --bin mesh-filters
+	$(STAGE) "istiod's translations" tests/convert/translate --check
 	$(STAGE) "convert in envoy $(ENVOY_VERSION)" env CONVERT_REQUESTS=20000 CONVERT_SEED=$(SEED) tools/run-tests envoy old_and_new
 
 bursts: filters native tools-envoy ## Tries every combination of what many requests wait for and how that ends; BURSTS=all: on real Envoy too
