@@ -110,7 +110,8 @@ fn facts(exchange: &Exchange) -> BTreeMap<String, String> {
         add("path to the service".to_owned(), &upstream.path);
         for (name, value) in &upstream.headers {
             if !OTHERS.contains(&&**name) {
-                add(format!("header {name} to the service"), value);
+                // HTTP/1 has no space at the end of a value.
+                add(format!("header {name} to the service"), value.trim_end());
             }
         }
     }

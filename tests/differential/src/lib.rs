@@ -23,11 +23,10 @@ pub use mock::MockHost;
 fn arrived(request: &Request) -> Headers {
     let mut headers = request.headers.clone();
     if request.protocol != Protocol::Http1 {
-        let cookies: Vec<_> =
-            headers.extract_if(.., |(name, _)| name == "cookie").map(|(_, value)| value).collect();
-        if !cookies.is_empty() {
-            headers.push(("cookie".to_owned(), cookies.join("; ")));
-        }
+        let pieces = headers.extract_if(.., |(name, _)| name == "cookie").map(|(_, piece)| piece);
+        let cookie =
+            pieces.reduce(|cookie, piece| if cookie.is_empty() { piece } else { cookie + "; " + &piece });
+        headers.extend(cookie.map(|cookie| ("cookie".to_owned(), cookie)));
     }
     headers
 }

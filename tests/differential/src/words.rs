@@ -116,7 +116,8 @@ pub(crate) fn claims() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The properties of which a value of a definition has exactly one; none where that is not so.
+/// The properties of which a value of a definition has exactly one; none where that is not so. A request ID is not among the
+/// sources: an edge makes one of its own, and so does each host where none is sent.
 pub(crate) fn one_of(definition: &str) -> &'static [&'static str] {
     match definition {
         "Source" => &[
@@ -138,7 +139,6 @@ pub(crate) fn one_of(definition: &str) -> &'static [&'static str] {
             "principal",
             "property",
             "queryParam",
-            "requestId",
             "sourceAddress",
             "workloadLabel",
         ],
@@ -164,6 +164,7 @@ pub(crate) fn percent(definition: &str, property: &str) -> u64 {
             | "refresh",
         ) => 0,
         ("Provider", "issuer" | "audiences") | ("Pseudonym", "keyFrom") => 100,
+        ("Source", "requestId") => 0,
         ("Config", "rules" | "tags") | ("Rule", "match" | "name") | ("Revoked", "uri") => 80,
         ("Config" | "Limit", "mode") | ("RequestMatch" | "Selector", "any" | "principals") => 5,
         ("RequestMatch" | "Selector", "paths") | ("Limit", "key") | ("Rule", "require") => 60,
