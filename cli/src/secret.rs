@@ -121,7 +121,8 @@ fn named(node: &Node, of_secret: bool, found: &mut Vec<String>) {
         if let (true, "env", Some(text)) = (of_secret, name, value.text()) {
             found.extend(is_name(text).then(|| text.to_owned()));
         }
-        named(value, of_secret || ["keyFrom", "secrets"].contains(&name), found);
+        let of_secret = of_secret || ["keyFrom", "secrets", "clientSecret", "jwksHeaders"].contains(&name);
+        named(value, of_secret, found);
     }
     for element in node.elements() {
         named(element, of_secret, found);
@@ -157,6 +158,8 @@ enum Place {
     Name,
     /// The headers of a request, a response or a test, by name.
     OfHeaders,
+    /// The headers of a fetch, whose values are those of variables: `jwksHeaders`.
+    OfFetch,
     /// A value that is never shown.
     Hidden,
     /// A description of a secret.
@@ -177,10 +180,11 @@ fn walk(node: &Node, path: String, place: Place, found: &mut Vec<Secret>) {
             for (name, _, value) in members {
                 let within = match (place, name.as_str()) {
                     (_, "pseudonym" | "keyFrom" | "secrets") => Place::OfSecret,
-                    (Place::OfSecret, "env") => Place::Name,
+                    (Place::OfSecret | Place::OfFetch, "env") => Place::Name,
                     (Place::OfSecret, "keyId" | "encoding") => Place::Description,
-                    (Place::OfHeaders, name) if is_secret_name(name) => Place::Hidden,
-                    (Place::Elsewhere, "headers" | "addHeaders" | "jwksHeaders") => Place::OfHeaders,
+                    (Place::OfHeaders | Place::OfFetch, name) if is_secret_name(name) => Place::Hidden,
+                    (Place::Elsewhere, "headers" | "addHeaders") => Place::OfHeaders,
+                    (Place::Elsewhere, "jwksHeaders") => Place::OfFetch,
                     (Place::Elsewhere, name) if is_secret_option(name) => Place::Hidden,
                     (place, _) => place,
                 };
@@ -311,6 +315,20 @@ mod tests {
         ] {
             assert_eq!(concealed(text), shown);
         }
+    }
+
+    #[test]
+    fn secret_in_the_place_of_a_variable_is_found() {
+        let within = |text: &str| {
+            let config = crate::document::parse(text).unwrap();
+            let found = secrets(&config[0]);
+            found.into_iter().map(|secret| secret.path).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            within(r#"{"a":{"jwksHeaders":[{"name":"authorization","env":"Basic dTpodW50ZXI0"}]}}"#),
+            ["a.jwksHeaders[0].env"]
+        );
+        assert_eq!(within(r#"{"a":{"jwksHeaders":[{"name":"authorization","env":"ISSUER_KEY"}]}}"#), [""; 0]);
     }
 
     #[test]

@@ -277,6 +277,7 @@ fn rule_that_never_decides_is_told() {
         (rule(json!({ "paths": ["/users/*"], "methods": ["GET"] })), users()),
         (rule(json!({ "paths": ["/users/{*}"] })), users()),
         (users(), rule(json!({ "pathRegexes": ["/users/.*"] }))),
+        (rule(json!({ "pathRegexes": ["/v[0-9]+/health"] })), users()),
         (rule(json!({ "methodsExcept": ["PUT"] })), rule(json!({ "methods": ["PUT"] }))),
         (rule(json!({ "headers": { "a": { "present": true } } })), users()),
         (rule(json!({ "hosts": ["*.test"] })), rule(json!({ "hosts": ["test"] }))),

@@ -356,9 +356,10 @@ impl RequestMatch {
         let others = paths.map_or(other.paths.as_slice(), std::slice::from_ref);
         !self.reads_path()
             || self.paths.iter().any(PathPattern::is_every)
-            // Two regular expressions are not compared.
+            // A regular expression is compared with nothing.
             || (other.path_regexes.is_empty()
                 && !others.is_empty()
+                && !self.paths.is_empty()
                 && each(&self.paths, others, PathPattern::covers))
     }
 
