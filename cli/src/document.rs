@@ -237,6 +237,7 @@ impl<'de> Deserialize<'de> for Kind {
 }
 
 /// An error of syntax in a document.
+#[derive(Debug)]
 pub(crate) struct Malformed {
     /// The place, in bytes.
     pub(crate) span: Range<usize>,

@@ -100,7 +100,9 @@ fn facts(exchange: &Exchange) -> BTreeMap<String, String> {
     add("3 reached the service".to_owned(), &exchange.upstream.is_some().to_string());
     let is_servers = |name: &str| name == "content-type" && exchange.upstream.is_some();
     for (name, value) in &exchange.response.headers {
-        if !OTHERS.contains(&&**name) && !is_servers(name) {
+        // Of a fetch that failed, it depends on when that was.
+        let is_of_fetch = name == "retry-after" && exchange.response.status == 503;
+        if !OTHERS.contains(&&**name) && !is_servers(name) && !is_of_fetch {
             add(format!("response header {name}"), value);
         }
     }

@@ -162,9 +162,9 @@ pub(crate) fn percent(definition: &str, property: &str) -> u64 {
             | "maxWaitingRequests"
             | "minInterval"
             | "refresh",
-        ) => 0,
+        )
+        | ("Source", "requestId") => 0,
         ("Provider", "issuer" | "audiences") | ("Pseudonym", "keyFrom") => 100,
-        ("Source", "requestId") => 0,
         ("Config", "rules" | "tags") | ("Rule", "match" | "name") | ("Revoked", "uri") => 80,
         ("Config" | "Limit", "mode") | ("RequestMatch" | "Selector", "any" | "principals") => 5,
         ("RequestMatch" | "Selector", "paths") | ("Limit", "key") | ("Rule", "require") => 60,
@@ -221,7 +221,8 @@ pub(crate) fn texts(definition: &str, property: &str) -> &'static [&'static str]
         (_, "jwksHosts") => &["issuer.test"],
         (_, "algorithms") => &["RS256", "ES256", "EdDSA", "HS256", "PS256"],
         (_, "clockSkew") => &["0s", "1m", "5m"],
-        (_, "per") => &["1d", "12h"],
+        // Of limits that end at nearly the same time, hosts may name another.
+        (_, "per") => &["601m", "709m", "811m", "907m", "1009m", "1103m", "1201m", "1301m", "1409m", "1511m"],
         (_, "maxLifetime") => &["1h", "7d"],
         (_, "duration" | "staleIfError") => &["1h", "1d"],
         (_, "authorizedParties") => &["app", "web"],
