@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use cases::{Exchange, Observed};
 use regex_lite::Regex;
@@ -24,6 +25,10 @@ const OTHERS: [&str; 15] = [
     "x-forwarded-for",
     "x-request-id",
 ];
+
+/// Where no request ID is sent, each host makes one.
+static REQUEST_ID: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").unwrap());
 
 /// A difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,14 +91,12 @@ fn of_configuration(expected: &str, seen: &str) -> Difference {
 /// Everything in which an exchange is compared, the most telling first.
 fn facts(exchange: &Exchange) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
-    // Where no request ID is sent, each host makes one.
-    let ids = Regex::new("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").unwrap();
     let mut add = |what: String, value: &str| {
         let values: &mut String = facts.entry(what).or_default();
         if !values.is_empty() {
             *values += " | ";
         }
-        *values += &ids.replace_all(value, "(a request ID)");
+        *values += &REQUEST_ID.replace_all(value, "(a request ID)");
     };
     add("1 status".to_owned(), &exchange.response.status.to_string());
     add("2 details".to_owned(), &exchange.details);
